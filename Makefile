@@ -1,0 +1,84 @@
+# audio-distill. `make help` lists everything.
+#
+#   make demo                                   a real Whisper distilled on 2 cores in 12 minutes
+#   make NAME.train NGPU=8 SET="train.max_steps=10 train.learning_rate=1e-4"
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+NGPU ?= 1
+SET ?=
+
+RECIPES := $(patsubst recipes/%/recipe.yaml,%,$(wildcard recipes/*/recipe.yaml))
+LAUNCH = $(if $(filter 1,$(NGPU)),$(PYTHON),$(VENV)/bin/accelerate launch \
+  --config_file recipes/accelerate/ddp.yaml --num_processes $(NGPU))
+LABELS = $(RECIPES:%=%.label)
+TRAINS = $(RECIPES:%=%.train)
+EVALS = $(RECIPES:%=%.eval)
+PUSHES = $(RECIPES:%=%.push)
+PLANS = $(RECIPES:%=%.plan)
+CLEANS = $(RECIPES:%=%.clean)
+
+.PHONY: help setup lint test $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(CLEANS)
+
+help:
+	@echo "make setup            make .venv and install everything, pinned (once)"
+	@echo "make test             run the tests"
+	@echo "make lint             check the code's style"
+	@echo "make NAME             label, train, evaluate and report one recipe"
+	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
+	@echo "make NAME.label       run the teacher once over the audio"
+	@echo "make NAME.train       train the student; goes on where it was stopped"
+	@echo "make NAME.eval        teacher and student on the test split, and the report"
+	@echo "make NAME.push        publish the student on the Hub (never automatic)"
+	@echo "make NAME.clean       forget everything about a recipe's run"
+	@echo
+	@echo "NAME is one of: $(RECIPES)"
+	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
+	@echo "e.g. make demo.train SET=\"train.max_steps=10\""
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== Making $(VENV) (about 2 GB; a few minutes, once)"
+	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(VENV)/.installed
+
+lint: setup
+	@$(VENV)/bin/ruff check .
+
+test: setup
+	@$(PYTHON) -m pytest
+
+$(RECIPES): %: setup
+	@$(MAKE) --no-print-directory $*.label
+	@$(MAKE) --no-print-directory $*.train
+	@$(MAKE) --no-print-directory $*.eval
+
+$(LABELS): %.label: setup
+	@echo "== $*: pseudo-labels"
+	@$(LAUNCH) -m pseudo_label $* $(SET)
+
+$(TRAINS): %.train: setup
+	@echo "== $*: student"
+	@$(PYTHON) -m pseudo_label.filter $* $(SET)
+	@$(LAUNCH) -m distill.train $* $(SET)
+
+$(EVALS): %.eval: setup
+	@echo "== $*: evaluation and report"
+	@$(PYTHON) -m eval $* $(SET)
+
+$(PUSHES): %.push: setup
+	@$(PYTHON) -m distill.hub $* $(SET)
+
+$(PLANS): %.plan: setup
+	@$(PYTHON) -m distill.plan $* $(SET)
+
+$(CLEANS): %.clean:
+	@rm -rf runs/$*
+	@echo "runs/$* is gone"

@@ -1,0 +1,1 @@
+"""Knowledge distillation for compact Whisper models and audio taggers."""

@@ -1,0 +1,249 @@
+"""Clips -> windows of at most 30 s, the only input Whisper knows.
+
+A Whisper encoder pays for 30 s whatever it is given, so several clips share a window. Clips are
+never cut; a clip longer than a window is split at its quietest places first (`split_long`).
+
+`best_fit` fills about 99 % of the windows of a large corpus, `sequential` (joining neighbours, as
+the Distil-Whisper scripts do) about 78 %, but keeps the order that previous-text prompts need.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_SECONDS, AudioError, load_audio
+from distill.data.manifest import Row
+
+BUFFER_CLIPS = 512  # clips looked at together: more fill windows no better, fewer mix less
+_SPLIT_SEARCH_SECONDS = 10.0  # a split is looked for in the last 10 s before the limit
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A clip (or a part of one) inside a window. All times in seconds.
+
+    `offset`, `duration`: where it lies in its file; `start`: where it begins in the window.
+    """
+
+    id: str
+    audio_filepath: str
+    offset: float
+    duration: float
+    start: float
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Up to 30 s of audio of one speaker."""
+
+    id: str
+    pieces: tuple[Piece, ...]
+    speaker: str | None = None
+    language: str | None = None
+    previous: str | None = None  # id of the window before it, when it is the same recording
+
+    @property
+    def duration(self) -> float:
+        last = self.pieces[-1]
+        return last.start + last.duration
+
+    @property
+    def text(self) -> str | None:
+        """Reference text, None when any piece has none."""
+        texts = [piece.text for piece in self.pieces]
+        return None if any(text is None for text in texts) else join_texts(texts, self.language)
+
+
+_UNSPACED = {"zh", "ja", "th", "lo", "my", "km", "yue", "bo"}  # scripts written without spaces
+
+
+def join_texts(texts: Sequence[str], language: str | None) -> str:
+    """Join transcripts the way the language writes them."""
+    return ("" if language in _UNSPACED else " ").join(text.strip() for text in texts).strip()
+
+
+def pack(
+    rows: Sequence[Row],
+    prefix: str,
+    order: str = "best_fit",
+    seed: int = 0,
+    window_seconds: float = WINDOW_SECONDS,
+) -> list[Window]:
+    """Pack clips into windows; every clip comes in exactly one window.
+
+    Args:
+        rows: clips of at most `window_seconds` each.
+        prefix: start of the window ids, unique per packing.
+        order: `best_fit` (shuffled by `seed`, filled tightly) or `sequential` (manifest order).
+        seed: decides who shares a window with whom (`best_fit` only).
+
+    Raises:
+        ValueError: unknown order, or a clip is longer than a window.
+    """
+    too_long = [row.id for row in rows if row.duration > window_seconds + _EPSILON]
+    if too_long:
+        raise ValueError(
+            f"{len(too_long)} clips are longer than {window_seconds} s ({too_long[0]}, ...); "
+            "split them with split_long first"
+        )
+    if order == "sequential":
+        groups = _sequential(rows, window_seconds)
+    elif order == "best_fit":
+        groups = _best_fit(rows, window_seconds, seed)
+    else:
+        raise ValueError(f"packing must be best_fit or sequential, got {order!r}")
+    windows: list[Window] = []
+    for index, group in enumerate(groups):
+        pieces, start = [], 0.0
+        for row in group:
+            pieces.append(
+                Piece(row.id, row.audio_filepath, row.offset, row.duration, start, row.text)
+            )
+            start = round(start + row.duration, 6)
+        first = group[0]
+        before = windows[-1] if windows else None
+        # An unknown speaker may be anybody: no previous text then.
+        same = before is not None and first.speaker is not None
+        follows = order == "sequential" and same and first.speaker == before.speaker
+        windows.append(
+            Window(
+                id=f"{prefix}-{index:06d}",
+                pieces=tuple(pieces),
+                speaker=first.speaker,
+                language=first.language,
+                previous=before.id if follows else None,
+            )
+        )
+    return windows
+
+
+def _sequential(rows: Sequence[Row], limit: float) -> list[list[Row]]:
+    groups: list[list[Row]] = []
+    used, key = 0.0, None
+    for row in rows:
+        row_key = (row.speaker, row.language)
+        if groups and row_key == key and used + row.duration <= limit + _EPSILON:
+            groups[-1].append(row)
+            used += row.duration
+        else:
+            groups.append([row])
+            used, key = row.duration, row_key
+    return groups
+
+
+def _best_fit(rows: Sequence[Row], limit: float, seed: int) -> list[list[Row]]:
+    """Best-fit decreasing inside a buffer, one speaker and language at a time."""
+    by_key: dict[tuple, list[Row]] = {}
+    for row in rows:
+        by_key.setdefault((row.speaker, row.language), []).append(row)
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    groups: list[list[Row]] = []
+    for clips in by_key.values():
+        shuffled = [clips[i] for i in generator.permutation(len(clips))]
+        for at in range(0, len(shuffled), BUFFER_CLIPS):
+            groups.extend(_fill(shuffled[at : at + BUFFER_CLIPS], limit))
+    # Longest-first packing would put every long clip at the start of its window.
+    return [[group[i] for i in generator.permutation(len(group))] for group in groups]
+
+
+def _fill(clips: list[Row], limit: float) -> list[list[Row]]:
+    bins: list[list[Row]] = []
+    free: list[tuple[float, int]] = []  # (seconds free, bin), sorted: the tightest fit is first
+    for clip in sorted(clips, key=lambda row: -row.duration):
+        at = bisect_left(free, (clip.duration - _EPSILON, -1))
+        if at == len(free):
+            bins.append([clip])
+            insort(free, (limit - clip.duration, len(bins) - 1))
+        else:
+            room, index = free.pop(at)
+            bins[index].append(clip)
+            insort(free, (room - clip.duration, index))
+    return bins
+
+
+def split_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> list[Row]:
+    """Split a clip that does not fit a window at its quietest places.
+
+    The reference text cannot be split without aligning it, so the parts have none. They keep the
+    clip's id; their offsets tell them apart.
+
+    Raises:
+        AudioError: the audio cannot be read.
+    """
+    if row.duration <= window_seconds + _EPSILON:
+        return [row]
+    samples = load_audio(row.audio_filepath, row.offset, row.duration)
+    bounds = [0, *quiet_places(samples, int(window_seconds * SAMPLE_RATE)), len(samples)]
+    return [
+        replace(
+            row,
+            offset=row.offset + start / SAMPLE_RATE,
+            duration=(end - start) / SAMPLE_RATE,
+            text=None,
+        )
+        for start, end in zip(bounds, bounds[1:], strict=False)
+    ]
+
+
+def quiet_places(samples: np.ndarray, limit: int) -> list[int]:
+    """Sample indices that cut `samples` (time,) into parts of at most `limit` samples.
+
+    Each cut is in the middle of the quietest 200 ms of the last 10 s before the limit.
+    """
+    hop = SAMPLE_RATE // 50
+    frames = len(samples) // hop
+    energy = np.square(samples[: frames * hop].reshape(frames, hop)).mean(axis=1)
+    smooth = np.convolve(energy, np.ones(10) / 10, mode="same")
+    cuts: list[int] = []
+    start = 0
+    while len(samples) - start > limit:
+        end = (start + limit) // hop
+        search = min(int(_SPLIT_SEARCH_SECONDS * SAMPLE_RATE), limit // 2) // hop
+        start = (end - search + int(np.argmin(smooth[end - search : end]))) * hop
+        cuts.append(start)
+    return cuts
+
+
+def load_window(window: Window) -> np.ndarray:
+    """Audio of a window: float32 (samples,), at most 480,000 samples at 16 kHz.
+
+    Raises:
+        AudioError: any clip cannot be read; `detail` names it.
+    """
+    samples = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
+    end = 0
+    for piece in window.pieces:
+        audio = load_audio(piece.audio_filepath, piece.offset, piece.duration)
+        at = round(piece.start * SAMPLE_RATE)
+        if at + len(audio) - WINDOW_SAMPLES > SAMPLE_RATE // 100:
+            raise AudioError("too_long", f"{piece.id}: longer than its manifest says")
+        end = min(at + len(audio), WINDOW_SAMPLES)
+        samples[at:end] = audio[: end - at]
+    return samples[:end]
+
+
+def load_readable(window: Window) -> tuple[Window | None, np.ndarray | None, list[AudioError]]:
+    """Like `load_window`, but clips that cannot be read leave the window.
+
+    Returns:
+        the window without them (None if nothing is left), its audio, and what was wrong.
+    """
+    kept, errors, start = [], [], 0.0
+    for piece in window.pieces:
+        try:
+            load_audio(piece.audio_filepath, piece.offset, piece.duration)
+        except AudioError as error:
+            errors.append(error)
+            continue
+        kept.append(replace(piece, start=start))
+        start = round(start + piece.duration, 6)
+    if not kept:
+        return None, None, errors
+    window = replace(window, pieces=tuple(kept))
+    return window, load_window(window), errors

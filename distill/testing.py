@@ -1,0 +1,180 @@
+"""Small things for tests: a random tiny Whisper with a byte-level tokenizer, and a corpus of tones.
+
+Random models show that code is right, never that a recipe is good.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from distill.data.audio import SAMPLE_RATE
+from distill.data.manifest import Row, write_manifest
+
+LANGUAGES = ("en", "de", "zh")
+AUDIO_SCALE, POSITION_SCALE, LAST_POSITION = 6.0, 20.0, 16
+
+
+def write_tiny_teacher(
+    folder: Path, decoder_layers: int = 4, encoder_layers: int = 2, seed: int = 0
+) -> Path:
+    """A random Whisper (width 32) in transformers format, with a tokenizer and mel features."""
+    import torch
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = _write_processor(folder)
+    end, start = vocabulary["<|endoftext|>"], vocabulary["<|startoftranscript|>"]
+    config = WhisperConfig(
+        vocab_size=len(vocabulary),
+        num_mel_bins=80,
+        d_model=32,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=start,
+    )
+    torch.manual_seed(seed)
+    model = WhisperForConditionalGeneration(config)
+    _teach_to_end(model, end)
+    model.generation_config = GenerationConfig(
+        is_multilingual=True,
+        lang_to_id={f"<|{code}|>": vocabulary[f"<|{code}|>"] for code in LANGUAGES},
+        task_to_id={name: vocabulary[f"<|{name}|>"] for name in ("transcribe", "translate")},
+        no_timestamps_token_id=vocabulary["<|notimestamps|>"],
+        prev_sot_token_id=vocabulary["<|startofprev|>"],
+        max_initial_timestamp_index=50,
+        suppress_tokens=[vocabulary["<|startoftranscript|>"], vocabulary["<|startofprev|>"]],
+        begin_suppress_tokens=[end],
+        alignment_heads=[[1, 0], [decoder_layers - 1, 1]],
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=start,
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def _teach_to_end(model, end: int) -> None:
+    """Make a random model say different things and stop.
+
+    As initialised, tied embeddings make a decoder repeat what it reads for ever. Here each position
+    suggests a text token of its own, the later ones the end, and the audio can change its mind.
+    """
+    import torch
+
+    decoder = model.model.decoder
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ("encoder_attn" in name or "encoder." in name) and parameter.ndim > 1:
+                parameter.mul_(AUDIO_SCALE)
+        tokens = decoder.embed_tokens.weight
+        tokens[end].normal_(std=0.02)  # it is also the padding token, which starts as zeros
+        suggested = torch.randint(0, 256, (len(decoder.embed_positions.weight),))
+        suggested[LAST_POSITION:] = end
+        decoder.embed_positions.weight.copy_(POSITION_SCALE * tokens[suggested])
+
+
+def _write_processor(folder: Path) -> dict[str, int]:
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    special = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in LANGUAGES)]
+    special += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"]
+    special += ["<|nospeech|>", "<|notimestamps|>"]
+    timestamps = [f"<|{index * 0.02:.2f}|>" for index in range(1501)]
+    base = list(bytes_to_unicode().values())
+    ids = {token: index for index, token in enumerate(base)}
+    tokenizer_json = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": len(base) + index, "content": content, "special": index < len(special),
+             "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+            for index, content in enumerate([*special, *timestamps])
+        ],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                          "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                    "use_regex": True},
+        "model": {"type": "BPE", "vocab": ids, "merges": []},
+    }
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(tokenizer_json), encoding="utf-8")
+    tokenizer = WhisperTokenizerFast(
+        tokenizer_file=str(path),
+        **dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>"),
+        additional_special_tokens=special,
+    )
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    return tokenizer.get_vocab()
+
+
+def write_tiny_corpus(
+    folder: Path, counts: dict[str, int] | None = None, seed: int = 0
+) -> dict[str, Path]:
+    """Manifests of short wav files of tones with made-up words; {split: manifest}."""
+    import soundfile
+
+    generator = np.random.default_rng(seed)
+    words = ["one", "two", "tree", "four", "five", "sea", "hill", "green", "walk", "light"]
+    manifests = {}
+    for split, count in (counts or {"train": 12, "validation": 3, "test": 4}).items():
+        rows = []
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            seconds = float(generator.uniform(2.0, 9.0))
+            time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+            tone = 0.3 * np.sin(2 * np.pi * generator.uniform(100, 900) * time)
+            noise = 0.02 * generator.standard_normal(len(time))
+            path = folder / split / f"{index}.wav"
+            soundfile.write(path, (tone + noise).astype(np.float32), SAMPLE_RATE)
+            rows.append(
+                Row(
+                    id=f"{split}-{index}",
+                    audio_filepath=f"{split}/{index}.wav",
+                    duration=len(time) / SAMPLE_RATE,
+                    text=" ".join(generator.choice(words, size=4)),
+                    speaker=f"speaker{2 * index // count}",
+                    language="en",
+                )
+            )
+        manifests[split] = folder / f"{split}.jsonl"
+        write_manifest(manifests[split], rows)
+    return manifests
+
+
+TINY_RECIPE = """\
+method: whisper
+language: en
+data: {{train: [{train}], validation: [{validation}], test: [{test}]}}
+teacher: {{model: {teacher}}}
+pseudo_label: {{packing: sequential, batch_size: 2, shard_size: 2, max_wer: null,
+               max_tokens_per_second: 4.0}}
+student: {{decoder_layers: 2}}
+views: {{timestamp_probability: 0.5, previous_text_probability: 0.5}}
+train: {{max_steps: 6, batch_size: 4, micro_batch_size: 2, learning_rate: 1e-3, warmup_steps: 2,
+        log_every: 1, save_every: 2, validate_every: 3}}
+evaluation: {{num_bootstrap: 50}}
+"""
+
+
+def write_tiny_recipe(folder: Path, **counts: int) -> Path:
+    """Teacher, corpus and recipe in `folder`; returns the recipe's folder."""
+    teacher = write_tiny_teacher(folder / "teacher")
+    manifests = write_tiny_corpus(folder / "corpus", counts or None)
+    recipe = folder / "recipe"
+    recipe.mkdir(exist_ok=True)
+    text = TINY_RECIPE.format(
+        teacher=teacher, **{split: str(path) for split, path in manifests.items()}
+    )
+    (recipe / "recipe.yaml").write_text(text)
+    return recipe

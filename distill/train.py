@@ -1,0 +1,121 @@
+"""Train a student.
+
+    accelerate launch -m distill.train RECIPE [key=value ...]
+    python -m distill.train RECIPE [key=value ...]                one process
+
+RECIPE is a name in recipes/, a folder or a YAML file. Leaves runs/NAME/student/, ready to publish,
+checkpoints/ and metrics.jsonl. A run that was stopped, by Ctrl-C or by force, goes on from its last
+checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from distill.config import ConfigError, to_yaml
+from distill.data.files import hash_of, read_json, write_json, write_text
+from distill.methods import build_task, load_recipe
+
+# Keys that shape neither the labels nor the weights.
+_FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
+                    "micro_batch_size")
+_FREE_KEYS = ("output_dir", "num_threads", "evaluation", "hub")
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    recipe = load_recipe(arguments[0], arguments[1:])
+    train(recipe)
+
+
+def train(recipe) -> None:
+    """Train, or say that it is done."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from distill.loop import Interrupted, fit
+
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    accelerator = make_accelerator(Accelerator, recipe)
+    set_seed(recipe.seed)
+    run = Path(recipe.output_dir)
+    task = build_task(recipe, accelerator)
+    settings = hash_of({"recipe": _shaping(recipe), "labels": task.labels_hash})
+    if _is_done(run / "student", settings):
+        accelerator.print(f"Training is done already: {run / 'student'}")
+        return
+    accelerator.print(task.describe(), flush=True)
+    if accelerator.is_main_process:
+        write_text(run / "config.yaml", to_yaml(recipe))
+        accelerator.init_trackers(run.name)
+    try:
+        state = fit(task, recipe.train, accelerator, run, recipe.seed, settings)
+    except Interrupted as stop:
+        accelerator.print(f"{stop}. The same command goes on from there.")
+        accelerator.end_training()
+        sys.exit(130)
+    if accelerator.is_main_process:
+        _finish(run, state, settings)
+    accelerator.end_training()
+
+
+def make_accelerator(accelerator_class, recipe):
+    """An Accelerator, after checking that the processes really know each other.
+
+    Raises:
+        ConfigError: several processes were launched but each believes it is alone.
+    """
+    accelerator = accelerator_class(
+        mixed_precision=recipe.train.mixed_precision, log_with=recipe.train.trackers or None,
+        project_dir=recipe.output_dir,
+    )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != accelerator.num_processes:
+        raise ConfigError(
+            f"{launched} processes were launched but accelerate sees {accelerator.num_processes}; "
+            "on CPU set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
+
+
+def _shaping(recipe) -> dict:
+    """The part of a recipe that decides the weights."""
+    values = {k: v for k, v in asdict(recipe).items() if k not in _FREE_KEYS}
+    values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
+    values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
+    return values
+
+
+def _is_done(student: Path, settings: str) -> bool:
+    path = student.parent / "student.json"
+    return student.is_dir() and path.is_file() and read_json(path)["settings"] == settings
+
+
+def _finish(run: Path, state, settings: str) -> None:
+    """Publish the best student as runs/NAME/student."""
+    target, temporary = run / "student", run / ".student.tmp"
+    for folder in (temporary, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(run / "checkpoints" / "best", temporary)
+    temporary.rename(target)
+    write_json(
+        run / "student.json",
+        {"settings": settings, "steps": state.step, "best_step": state.best_step,
+         "best_score": state.best_score},
+    )
+    print(f"Student: {target} (weights of step {state.best_step})", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

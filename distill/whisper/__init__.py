@@ -1,0 +1,1 @@
+"""Whisper teachers and students."""

@@ -1,0 +1,122 @@
+"""From manifests to what Whisper reads: windows to label or train on, units to evaluate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill.data.audio import WINDOW_SECONDS, AudioError
+from distill.data.manifest import Row, read_manifest
+from distill.data.windows import Piece, Window, pack, split_long
+
+
+def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
+    """Rows of several manifests; ids are made unique by the manifest's name if there are several.
+
+    Raises:
+        ValueError: see `read_manifest`; also two manifests of the same name, or no row at all.
+    """
+    rows: list[Row] = []
+    drops: Counter = Counter()
+    names = ["/".join(Path(path).with_suffix("").parts[-2:]) for path in manifests]
+    if len(set(names)) != len(names):
+        raise ValueError(f"data: manifests need different names, got {', '.join(manifests)}")
+    for path, name in zip(manifests, names, strict=True):
+        own, own_drops = read_manifest(path)
+        drops += own_drops
+        rows += own if len(names) == 1 else [replace(r, id=f"{name}:{r.id}") for r in own]
+    if not rows:
+        raise ValueError(f"data: no clip in {', '.join(manifests) or 'an empty list of manifests'}")
+    return rows, drops
+
+
+def split_clips(
+    rows: Sequence[Row], window_seconds: float = WINDOW_SECONDS
+) -> tuple[list[Row], Counter]:
+    """Split clips longer than a window at silence; unreadable ones are dropped and counted.
+
+    Returns:
+        clips that fit; counts of `split_long` (clips split, nothing lost) and of drops by reason.
+    """
+    result: list[Row] = []
+    notes: Counter = Counter()
+    for row in rows:
+        try:
+            parts = split_long(row, window_seconds)
+        except AudioError as error:
+            notes[error.reason] += 1
+            continue
+        notes["split_long"] += len(parts) > 1
+        result += parts
+    return result, +notes
+
+
+def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:
+    """The window of a pseudo-label row; audio paths come from the manifest.
+
+    Raises:
+        ValueError: a clip is no longer in the manifest.
+    """
+    pieces = []
+    for piece in label["pieces"]:
+        if piece["id"] not in clips:
+            raise ValueError(f"label {label['id']}: clip {piece['id']} is not in data.train")
+        audio = clips[piece["id"]].audio_filepath
+        pieces.append(Piece(**piece, audio_filepath=audio, text=None))
+    return Window(label["id"], tuple(pieces), label["speaker"], label["language"])
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is scored as one: a window, or all parts of a clip that is longer than a window."""
+
+    id: str
+    reference: str
+    windows: tuple[Window, ...]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return sum(window.duration for window in self.windows)
+
+
+def evaluation_units(
+    rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS
+) -> tuple[list[Unit], Counter]:
+    """What a model is measured on. Deterministic: the same rows give the same units.
+
+    Args:
+        packed: join clips of a speaker to windows of up to 30 s, in manifest order; False measures
+            clip by clip.
+
+    Returns:
+        units, and counts of rows left out (`no_reference`, unreadable long clips).
+    """
+    drops: Counter = Counter()
+    short: list[Row] = []
+    units: list[Unit] = []
+    for row in rows:
+        if not (row.text or "").strip():
+            drops["no_reference"] += 1
+        elif row.duration <= window_seconds:
+            short.append(row)
+        else:
+            try:
+                parts = split_long(row, window_seconds)
+            except AudioError as error:
+                drops[error.reason] += 1
+                continue
+            windows = [
+                window
+                for index, part in enumerate(parts)
+                for window in pack([part], f"{prefix}-{row.id}-{index}", "sequential")
+            ]
+            units.append(Unit(row.id, row.text, tuple(windows)))
+    if packed:
+        windows = pack(short, prefix, "sequential", window_seconds=window_seconds)
+    else:
+        windows = [replace(pack([row], prefix, "sequential")[0], id=row.id) for row in short]
+    units += [Unit(window.id, window.text, (window,)) for window in windows]
+    return units, drops

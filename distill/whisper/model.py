@@ -1,0 +1,108 @@
+"""Student and teacher as one module that returns the summed loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from distill.losses import IGNORE, TeacherScores, hidden_mse, token_losses
+from distill.task import Batch, Parts
+from distill.whisper.recipe import LossConfig
+
+
+class DistillModule(nn.Module):
+    """`module(batch) -> (loss_sum, parts)`.
+
+    The whole step is one forward pass of one module, as DDP and FSDP want it; the logits never
+    leave `token_losses`. The teacher is kept out of the module tree: it must not be trained,
+    wrapped, or saved.
+
+    Args:
+        student: WhisperForConditionalGeneration, float32.
+        teacher: the live teacher; None when `recorded` answers for it.
+        loss: weights and temperature.
+        shared_encoder: the student's encoder is frozen and equal to the teacher's.
+        recorded: for a teacher asked once: (states of a batch, scores of a batch).
+    """
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        loss: LossConfig,
+        shared_encoder: bool,
+        recorded: tuple[Callable[[Batch], Tensor], Callable[[Batch], TeacherScores]] | None = None,
+    ):
+        super().__init__()
+        self.student = student
+        self._hidden_from_module_tree = (teacher,)
+        self.loss = loss
+        self.shared_encoder = shared_encoder
+        self.recorded = recorded
+        encoder = student.model.encoder
+        self.encoder_is_frozen = not any(p.requires_grad for p in encoder.parameters())
+
+    @property
+    def teacher(self):
+        return self._hidden_from_module_tree[0]
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Parts]:
+        """Loss of a batch.
+
+        Args:
+            batch: `decoder_input_ids`, `labels` (batch, tokens); `input_features`
+                (batch, mel, 3000) unless states are recorded; `views`.
+
+        Returns:
+            the sum over valid tokens, and the sums of its parts.
+        """
+        states = self._student_states(batch)
+        hidden = self.student.model.decoder(
+            input_ids=batch["decoder_input_ids"], encoder_hidden_states=states, use_cache=False
+        ).last_hidden_state
+        labels = batch["labels"]
+        valid = labels != IGNORE
+        scores = self._teacher_scores(batch, states, valid)
+        own = _to_autocast_dtype(hidden[valid])
+        total, ce, kl = token_losses(
+            own,
+            self.student.proj_out.weight,
+            labels[valid],
+            scores,
+            ce_weight=self.loss.ce_weight,
+            kl_weight=self.loss.kl_weight,
+            temperature=self.loss.temperature,
+        )
+        parts = {"ce": ce, "kl": kl}
+        if self.loss.hidden_weight:
+            distance = hidden_mse(hidden[valid], scores.hidden)
+            parts["hidden"] = distance.detach()
+            total = total + self.loss.hidden_weight * distance
+        return total, parts
+
+    def _student_states(self, batch: Batch) -> Tensor:
+        if self.recorded:
+            return self.recorded[0](batch)
+        with torch.set_grad_enabled(not self.encoder_is_frozen):
+            return self.student.model.encoder(batch["input_features"]).last_hidden_state
+
+    @torch.no_grad()
+    def _teacher_scores(self, batch: Batch, states: Tensor, valid: Tensor) -> TeacherScores | None:
+        if not (self.loss.kl_weight or self.loss.hidden_weight):
+            return None
+        if self.recorded:
+            return self.recorded[1](batch)
+        if not self.shared_encoder:
+            states = self.teacher.model.encoder(batch["input_features"]).last_hidden_state
+        hidden = self.teacher.model.decoder(
+            input_ids=batch["decoder_input_ids"], encoder_hidden_states=states, use_cache=False
+        ).last_hidden_state[valid]
+        return TeacherScores(hidden=_to_autocast_dtype(hidden), weight=self.teacher.proj_out.weight)
+
+
+def _to_autocast_dtype(hidden: Tensor) -> Tensor:
+    """Norms put out float32 under autocast; the big product with the output layer need not be."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden

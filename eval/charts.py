@@ -1,0 +1,245 @@
+"""Small charts as inline SVG: they follow the page's light or dark colours and need no script.
+
+All are drawn 360 units wide, the width of a phone, so that their text stays readable there; pages
+put them side by side where there is room. Nothing is told by colour alone: lines have dashes,
+bars have labels, dropped bars are hatched.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+WIDTH, HEIGHT = 360, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
+_MAX_POINTS = 300  # a line on 300 units cannot show more
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: (x, y) points and the CSS classes `line line-<style>` that draw it."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: str  # a, b, c or d: a colour with a dash pattern of its own
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar with a direct label and, where known, an interval (low, high)."""
+
+    label: str
+    value: float
+    text: str
+    style: str = "a"
+    interval: tuple[float, float] | None = None
+
+
+@dataclass
+class Axis:
+    """Maps [low, high] to [start, end] SVG units, on a linear or logarithmic scale."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+    ticks: list[float] = field(default_factory=list)
+
+    def __call__(self, value: float) -> float:
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        at = (math.log(value) if self.log else value) - low
+        return round(self.start + at / (high - low) * (self.end - self.start), 1)
+
+
+def linear_axis(values: Sequence[float], start: float, end: float) -> Axis:
+    """An axis over zero and `values` whose ends are round numbers."""
+    low, high = min(0.0, *values), max(values)
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    step = _round_step((high - low) / 4)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [round(i * step, 12) for i in range(first, last + 1)]
+    return Axis(ticks[0], ticks[-1], start, end, ticks=ticks)
+
+
+def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
+    """A logarithmic axis over positive `values`, ticks at 1, 2 and 5 or at powers of ten."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    first = max(i for i, tick in enumerate(ticks) if tick <= min(values) * (1 + 1e-9))
+    last = next(i for i, tick in enumerate(ticks) if tick >= max(values) * (1 - 1e-9))
+    ticks = ticks[first : max(last, first + 1) + 1]
+    return Axis(ticks[0], ticks[-1], start, end, log=True, ticks=ticks)
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
+
+
+def number(value: float) -> str:
+    """A short label: 0.05, 12, 2,500, 1.5e-4."""
+    if 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def line_chart(
+    title: str, series: Sequence[Series], x_label: str, y_label: str, log: bool = False
+) -> str:
+    """Lines over a shared x axis. Points that are not finite (or not positive on a log scale) are
+    left out, and the chart says how many."""
+    drawable = [(line, [p for p in line.points if _drawable(p[1], log)]) for line in series]
+    points = [point for _, kept in drawable for point in kept]
+    if not points:
+        return f'<p class="note">{escape(title)}: no finite value to draw.</p>'
+    x_values, y_values = [x for x, _ in points], [y for _, y in points]
+    x_axis = linear_axis(x_values, _LEFT, WIDTH - _RIGHT)
+    bottom, top = HEIGHT - _BOTTOM, _TOP
+    y_axis = log_axis(y_values, bottom, top) if log else linear_axis(y_values, bottom, top)
+    parts = [_grid(x_axis, y_axis, x_label, y_label)]
+    for line, kept in drawable:
+        shown = _thin(kept)
+        path = " ".join(f"{x_axis(x)},{y_axis(y)}" for x, y in shown)
+        parts.append(f'<polyline class="line line-{line.style}" points="{path}"/>')
+        if line.markers:
+            marks = (f'<circle cx="{x_axis(x)}" cy="{y_axis(y)}" r="3"/>' for x, y in shown)
+            parts.append(f'<g class="mark mark-{line.style}">{"".join(marks)}</g>')
+    missing = sum(len(line.points) for line in series) - len(points)
+    description = "; ".join(
+        f"{line.name}: from {number(kept[0][1])} to {number(kept[-1][1])}, "
+        f"lowest {number(min(y for _, y in kept))}"
+        for line, kept in drawable
+        if kept
+    )
+    chart = svg("".join(parts), title, f"{y_label} over {x_label}. {description}.")
+    notes = f"{missing} values that are not finite are not drawn. " if missing else ""
+    size = max(_group_size(kept) for _, kept in drawable)
+    notes += f"Each point is the mean of {size} logged ones." if size > 1 else ""
+    return chart + legend(series) + (f'<p class="note">{notes.strip()}</p>' if notes else "")
+
+
+def _drawable(value: float, log: bool) -> bool:
+    return math.isfinite(value) and (value > 0 or not log)
+
+
+def _group_size(points: Sequence) -> int:
+    return max(1, math.ceil(len(points) / _MAX_POINTS))
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means of neighbours when there are more points than the picture can show."""
+    size = _group_size(points)
+    groups = [points[at : at + size] for at in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
+    bottom = HEIGHT - _BOTTOM
+    parts = []
+    for tick in y_axis.ticks:
+        y = y_axis(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" class="end">{number(tick)}</text>')
+    for tick in x_axis.ticks:
+        x = x_axis(tick)
+        parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>')
+        anchor = "end" if tick == x_axis.ticks[-1] else "middle"
+        parts.append(f'<text x="{x}" y="{bottom + 17}" class="{anchor}">{number(tick)}</text>')
+    line = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"'
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    parts.append(f'<line class="axis" {line}/>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" class="middle">{escape(x_label)}</text>')
+    turn = f'transform="translate(11 {(_TOP + bottom) / 2}) rotate(-90)"'
+    parts.append(f'<text {turn} class="middle">{escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def legend(series: Sequence[Series]) -> str:
+    """Names beside a sample of each line, as text so that it wraps and can be read out."""
+    if len(series) < 2:
+        return ""
+    items = "".join(
+        '<li><svg class="sample" viewBox="0 0 28 8" aria-hidden="true">'
+        f'<path class="line line-{line.style}" d="M0 4H28"/></svg>{escape(line.name)}</li>'
+        for line in series
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def bar_chart(title: str, bars: Sequence[Bar], x_label: str) -> str:
+    """Horizontal bars, each with its label and value above it, whiskers for the interval."""
+    ends = [end for bar in bars for end in (bar.value, *(bar.interval or ()))]
+    axis = linear_axis(ends, 8, WIDTH - 20)
+    row, top = 44, 6
+    bottom = top + row * len(bars)
+    parts = []
+    for tick in axis.ticks:
+        x = axis(tick)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x}" y="{bottom + 15}" class="middle">{number(tick)}</text>')
+    for index, bar in enumerate(bars):
+        y = top + index * row
+        # drawn as one text: two texts at both ends meet on narrow screens
+        label = f'<tspan class="strong">{escape(bar.label)}</tspan> {escape(bar.text)}'
+        parts.append(f'<text x="8" y="{y + 13}">{label}</text>')
+        width = max(0.0, axis(bar.value) - 8)
+        where = f'x="8" y="{y + 19}" width="{width:.1f}" height="16"'
+        parts.append(f'<rect class="bar bar-{bar.style}" {where}/>')
+        if bar.interval:
+            parts.append(_whisker(axis(bar.interval[0]), axis(bar.interval[1]), y + 27))
+    where = f'x="{WIDTH / 2}" y="{bottom + 33}"'
+    parts.append(f'<text {where} class="middle">{escape(x_label)}</text>')
+    description = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
+    return svg("".join(parts), title, description, height=bottom + 40)
+
+
+def _whisker(low: float, high: float, y: float) -> str:
+    path = f"M{low} {y}H{high}M{low} {y - 5}V{y + 5}M{high} {y - 5}V{y + 5}"
+    # a halo in the colour of the page keeps it visible on the bar
+    return f'<path class="halo" d="{path}"/><path class="whisker" d="{path}"/>'
+
+
+def histogram(
+    title: str, bars: Sequence[Bar], x_label: str, y_label: str, threshold: float | None, note: str
+) -> str:
+    """Vertical bars of equal width and a line at `threshold`, a position in bars from the left
+    (2.5 is the middle of the third bar). Bars of style `dropped` are hatched."""
+    y_axis = linear_axis([bar.value for bar in bars], HEIGHT - _BOTTOM, _TOP + 14)
+    width = (WIDTH - _LEFT - _RIGHT) / len(bars)
+    parts = [_grid(Axis(0, 1, _LEFT, WIDTH - _RIGHT), y_axis, x_label, y_label)]
+    for index, bar in enumerate(bars):
+        x, y = _LEFT + index * width, y_axis(bar.value)
+        middle = f'x="{x + width / 2:.1f}"'
+        size = f'width="{width - 2:.1f}" height="{HEIGHT - _BOTTOM - y:.1f}"'
+        parts.append(f'<rect class="bar bar-{bar.style}" x="{x + 1:.1f}" y="{y}" {size}>')
+        parts.append(f"<title>{escape(bar.label)}: {escape(bar.text)}</title></rect>")
+        if bar.value:
+            parts.append(f'<text {middle} y="{y - 4}" class="middle">{escape(bar.text)}</text>')
+        at = f'{middle} y="{HEIGHT - _BOTTOM + 17}"'
+        parts.append(f'<text {at} class="middle">{escape(bar.label)}</text>')
+    if threshold is not None:
+        x = round(_LEFT + threshold * width, 1)
+        line = f'x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"'
+        parts.append(f'<line class="threshold" {line}/>')
+        parts.append(f'<text x="{x + 5}" y="{_TOP + 6}" class="strong">{escape(note)}</text>')
+    description = "; ".join(f"{bar.label}: {bar.text}" for bar in bars if bar.value)
+    return svg("".join(parts), title, f"{y_label}. {description}. {note}")
+
+
+def svg(body: str, title: str, description: str, height: float = HEIGHT) -> str:
+    """A picture with a name and a description for those who cannot see it."""
+    name = f"c{zlib.crc32((title + body).encode()):x}"  # unique in a page, the same on every run
+    return (
+        f'<svg class="chart" role="img" aria-labelledby="{name}t {name}d" '
+        f'viewBox="0 0 {WIDTH} {height}">'
+        f'<title id="{name}t">{escape(title)}</title>'
+        f'<desc id="{name}d">{escape(description)}</desc>{body}</svg>'
+    )

@@ -1,0 +1,132 @@
+"""Text normalisers: what counts as the same word, and whether a language has words at all.
+
+    clean = normalizer("auto", "en")
+    clean("It's twenty dollars.")  # "it is $20"
+
+`english` is Whisper's own normaliser (arXiv:2212.04356 app. C), so that English error rates can be
+compared with published ones. `basic` serves every other language. Unlike Whisper's it keeps
+combining marks: without them four Hindi words become thirteen (openai/whisper#2849).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+NORMALIZERS = ("auto", "english", "basic")
+
+# Languages written without spaces between words: their errors are counted in characters.
+_UNSPACED = {
+    "zh": "chinese",
+    "ja": "japanese",
+    "th": "thai",
+    "lo": "lao",
+    "my": "burmese",
+    "km": "khmer",
+    "yue": "cantonese",
+    "bo": "tibetan",
+}
+_CODES = {name: code for code, name in _UNSPACED.items()} | {
+    "english": "en",
+    "mandarin": "zh",
+    "myanmar": "my",
+}
+
+_SPELLING_PACKAGE = "whisper-normalization"  # ships OpenAI's english.json; transformers does not
+
+# (laughter), [music], <unk>, <|0.00|>, 【拍手】: not speech. NFKC has made full-width ones plain.
+_ANNOTATION = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|【[^【】]*】")
+_VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks of looks only
+
+
+def normalizer(name: str, language: str | None) -> Callable[[str], str]:
+    """The function to call on references and hypotheses alike.
+
+    Args:
+        name: `english`, `basic`, or `auto` (English for English).
+        language: code (`en`, `zh-TW`) or English name; None is an English-only teacher.
+
+    Returns:
+        text -> text, lower-case, without punctuation, single spaces; without any space in
+        languages that are written so (`error_unit` is `char`).
+
+    Raises:
+        ValueError: unknown name.
+        ImportError: the package with Whisper's list of spellings is missing.
+    """
+    if normalizer_name(name, language) == "english":
+        return _english()
+    if error_unit(language) == "char":
+        return lambda text: _basic(text).replace(" ", "")
+    return _basic
+
+
+def normalizer_name(name: str, language: str | None) -> str:
+    """`english` or `basic`: what `auto` means here, for the record.
+
+    English is English whether the teacher is English-only or multilingual; the Distil-Whisper
+    scripts take the basic one for the latter and count "$20" for "twenty dollars" as errors.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in NORMALIZERS:
+        raise ValueError(f"evaluation.normalizer must be one of {NORMALIZERS}, got {name!r}")
+    if name != "auto":
+        return name
+    return "english" if language is None or _code(language) == "en" else "basic"
+
+
+def error_unit(language: str | None) -> str:
+    """`char` for languages written without spaces, where one wrong character would otherwise
+    make a whole sentence wrong; else `word`."""
+    return "char" if language is not None and _code(language) in _UNSPACED else "word"
+
+
+def _code(language: str) -> str:
+    """`English`, `<|en|>` and `en-US` -> `en`."""
+    plain = language.lower().strip("<|> ")
+    return _CODES.get(plain) or re.split("[-_]", plain)[0]
+
+
+@cache
+def _english() -> Callable[[str], str]:
+    # here, because it takes a second
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    clean = EnglishTextNormalizer(_spellings())
+    return lambda text: " ".join(clean(text).split())  # it may leave a space at the ends
+
+
+def _spellings() -> dict[str, str]:
+    """British -> American spellings. Read as data: the package's own code is never run.
+
+    A missing list is an error, not an empty one: it would change error rates silently.
+    """
+    found = importlib.util.find_spec(_SPELLING_PACKAGE.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise ImportError(f"the english normalizer needs: pip install {_SPELLING_PACKAGE}")
+    path = Path(found.submodule_search_locations[0]) / "english.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _basic(text: str) -> str:
+    """NFKC, lower-case, no annotations; letters, marks and numbers stay, the rest is a space."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = _ANNOTATION.sub(" ", _VARIATION_SELECTORS.sub("", text))
+    kept: list[str] = []
+    for char in text:
+        category = unicodedata.category(char)
+        if category[0] in "LN":
+            kept.append(char)
+        elif category[0] == "M":
+            if kept and kept[-1] != " ":  # else its letter is gone, and it is no word by itself
+                kept.append(char)
+        elif category != "Cf":  # joiners and soft hyphens do not separate words
+            kept.append(" ")
+    return " ".join("".join(kept).split())

@@ -1,0 +1,271 @@
+"""One HTML page about a run: is the student good, why, and what does it sound like?
+
+    python -m eval.report runs/demo     # writes runs/demo/report/index.html
+
+The page needs nothing but itself: styles, pictures and sound are inside, there is no script and no
+request. It can be written at any time; a part whose input is not there yet says what makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.data.files import read_json, read_jsonl, write_text
+from eval.charts import Bar, Series, histogram, line_chart, number
+from eval.comparison import render_comparison
+from eval.examples import render_examples
+from eval.metrics import ErrorCounts
+from eval.normalize import error_unit, normalizer, normalizer_name
+from eval.page import figure, missing, percent, plural, render_page, section, table
+
+LABEL = "python -m pseudo_label RECIPE"
+TRAIN = "accelerate launch -m distill.train RECIPE"
+EVALUATE = "python -m eval RECIPE"
+
+_BIN = 0.05  # width of the histogram's bars, a fraction
+_NUM_BINS = 10  # up to 50 %; all that is worse is one bar
+_LOSSES = (("loss", "total", "a"), ("ce", "CE", "b"), ("kl", "KL", "c"), ("hidden", "hidden", "d"))
+_REASONS = {
+    "wer": "WER above the limit",
+    "truncated": "label cut at the length limit",
+    "empty": "empty label",
+    "no_reference": "no reference text",
+}
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write `<run_folder>/report/index.html` and return its path.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    run = Path(run_folder)
+    if not run.is_dir():
+        raise ValueError(f"run folder not found: {run}")
+    text = _read(run / "config.yaml", lambda path: path.read_text(encoding="utf-8"))
+    config = yaml.safe_load(text or "") or {}
+    parts = [_header(run, config)]
+    parts += [
+        _guarded(title, part, run, config)
+        for title, part in (
+            ("Teacher and student", _results),
+            ("Training", _training),
+            ("Pseudo-labels", _labels),
+            ("Examples", _examples),
+        )
+    ]
+    if text:
+        recipe = f"<details class='card'><summary>config.yaml</summary><pre>{escape(text)}</pre>"
+        parts.append(section("Recipe", recipe + "</details>"))
+    path = run / "report" / "index.html"
+    write_text(path, render_page(f"{run.resolve().name}: distillation report", "\n".join(parts)))
+    return path
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    """The file's content, None when it is not there yet."""
+    return reader(path) if path.is_file() else None
+
+
+def _setting(config: dict, key: str, default: str) -> str:
+    return (config.get("evaluation") or {}).get(key, default)
+
+
+def _guarded(title: str, part: Callable, run: Path, config: dict) -> str:
+    """A file that is being written, or broken, must not cost the rest of the page."""
+    try:
+        return section(title, part(run, config))
+    except ValueError as error:
+        return section(title, f'<div class="missing">Cannot be read: {escape(str(error))}</div>')
+
+
+def _header(run: Path, config: dict) -> str:
+    teacher = (config.get("teacher") or {}).get("model")
+    facts = [
+        f"method {config['method']}" if config.get("method") else "",
+        f"teacher {teacher}" if teacher else "",
+        f"language {config.get('language') or 'of an English-only teacher'}" if config else "",
+        f"seed {config['seed']}" if "seed" in config else "",
+    ]
+    line = escape(", ".join(fact for fact in facts if fact))
+    return f'<h1>{escape(run.resolve().name)}: distillation report</h1><p class="note">{line}</p>'
+
+
+def _results(run: Path, config: dict) -> str:
+    results = _read(run / "eval" / "results.json", read_json)
+    if results is None:
+        return missing("There are no results yet.", EVALUATE)
+    return render_comparison(results, error_unit(config.get("language")))
+
+
+# --- Training ----------------------------------------------------------------------------------
+
+
+def _training(run: Path, config: dict) -> str:
+    rows = _read(run / "metrics.jsonl", read_jsonl)
+    if not rows:
+        return missing("There is no metrics.jsonl yet.", TRAIN)
+    train, validation = (_by_step(rows, split) for split in ("train", "validation"))
+    pictures = []
+    losses = [
+        Series(name, [(row["step"], row[key]) for row in train if key in row], style)
+        for key, name, style in _LOSSES
+    ]
+    losses = [line for line in losses if line.points]
+    if losses:
+        finite = [y for line in losses for _, y in line.points if 0 < y < math.inf]
+        log = bool(finite) and max(finite) > 20 * min(finite)
+        picture = line_chart("Training loss", losses, "step", "loss per token", log)
+        caption = "Train split; CE and KL in nats, hidden states as squared error"
+        caption += "; logarithmic scale." if log else "."
+        pictures.append(figure("Loss", picture, caption))
+    rates = [(row["step"], row["learning_rate"]) for row in train if "learning_rate" in row]
+    if rates:
+        line = [Series("learning rate", rates, "a")]
+        picture = line_chart("Learning rate", line, "step", "learning rate")
+        caption = f"Peak {number(max(y for _, y in rates))}. One step is one optimiser update."
+        pictures.append(figure("Learning rate", picture, caption))
+    pictures.append(_validation(validation, config))
+    return f'<div class="grid-2">{"".join(pictures)}</div>'
+
+
+def _validation(rows: list[dict], config: dict) -> str:
+    points = [(row["step"], 100 * row["wer"]) for row in rows if row.get("wer") is not None]
+    if not points:
+        return missing("No validation yet (train.validate_every, data.validation).", TRAIN)
+    best = min(points, key=lambda point: point[1])
+    clean = normalizer_name(_setting(config, "normalizer", "auto"), config.get("language"))
+    words = rows[-1].get("num_words")
+    size = "" if words is None else f", {plural(words, 'reference word')}"
+    caption = (
+        f"Validation split{size}, {clean} normaliser. Lowest {best[1]:.1f} % at step {best[0]}."
+    )
+    line = [Series("WER", points, "a", markers=True)]
+    return figure("Validation WER", line_chart("Validation WER", line, "step", "WER (%)"), caption)
+
+
+def _by_step(rows: list[dict], split: str) -> list[dict]:
+    """Rows of a split in order of step. A resumed run repeats steps: the last one counts."""
+    last = {row["step"]: row for row in rows if row.get("split") == split}
+    return [last[step] for step in sorted(last)]
+
+
+# --- Pseudo-labels -----------------------------------------------------------------------------
+
+
+def _labels(run: Path, config: dict) -> str:
+    folder = run / "pseudo_labels"
+    shards = sorted(folder.glob("part-*.jsonl"))
+    rows = [row for shard in shards for row in read_jsonl(shard)]
+    if not rows:
+        return missing("There are no pseudo-labels yet.", LABEL)
+    kept = _read(folder / "filter.json", read_json)
+    unread = _read(folder / "drops.json", read_json) or {}
+    counts = f"<h3>What became of them</h3>{_label_table(rows, kept, unread)}"
+    picture = _label_histogram(rows, kept)
+    return f'<div class="grid-2">{picture}<div class="card">{counts}</div></div>'
+
+
+def _label_histogram(rows: list[dict], kept: dict | None) -> str:
+    rates = [row["wer"] for row in rows if row.get("wer") is not None]
+    if not rates:
+        return '<div class="card">No window has a reference text, so no label has a WER.</div>'
+    limit = None if kept is None else kept.get("max_wer")
+    counts = [0] * (_NUM_BINS + 2)
+    for rate in rates:
+        counts[min(math.ceil(rate / _BIN - 1e-9), _NUM_BINS + 1)] += 1
+    names = ["0", *(str(round(100 * _BIN * i)) for i in range(1, _NUM_BINS + 1))]
+    names.append(f">{round(100 * _BIN * _NUM_BINS)}")
+    bars = []
+    for index, (name, count) in enumerate(zip(names, counts, strict=True)):
+        dropped = limit is not None and index > 0 and (index - 1) * _BIN >= limit - 1e-9
+        bars.append(Bar(name, count, str(count), "dropped" if dropped else "kept"))
+    # bar 0 is exactly zero, bar i ends at i * _BIN
+    threshold = None if limit is None else min(1 + limit / _BIN, _NUM_BINS + 1.5)
+    note = "" if limit is None else f"limit {percent(limit, 0)}"
+    title = "WER of the labels"
+    picture = histogram(title, bars, "WER of a window (%)", "windows", threshold, note)
+    caption = (
+        f"{plural(len(rates), 'window')} of the train split, teacher against reference. The first "
+        "bar is WER 0, every other one goes up to the number below it."
+    )
+    if limit is not None:
+        caption += " Hatched: above the limit, dropped."
+    return figure(title, picture, caption)
+
+
+def _label_table(rows: list[dict], kept: dict | None, unread: dict[str, int]) -> str:
+    lines = [("Windows labelled", plural(len(rows), "window"), _hours(rows))]
+    for reason, count in unread.items():
+        lines.append((f"Never labelled: {_reason(reason)}", plural(count, "clip"), ""))
+    if kept:
+        lines.append(("Kept for training", _share(kept, "kept", "total"), _of_hours(kept)))
+        for reason, count in kept["drops"].items():
+            lines.append((f"Dropped: {_reason(reason)}", plural(count, "window"), ""))
+    else:
+        lines.append(("Filtered", "not yet", ""))
+    scored = [row for row in rows if row.get("wer") is not None]
+    lines.append(("Without a reference text", plural(len(rows) - len(scored), "window"), ""))
+    lines.append(("Label cut at the length limit", _count(rows, "truncated"), ""))
+    corpus = sum(
+        (ErrorCounts(row["substitutions"], row["deletions"], row["insertions"],
+                     num_reference=row["num_words"]) for row in scored),
+        start=ErrorCounts(),
+    )  # fmt: skip
+    words = plural(corpus.num_reference, "reference word")
+    lines.append(("WER of all labels", percent(corpus.rate), words))
+    return table(("", "Value", "Detail"), lines)
+
+
+def _reason(word: str) -> str:
+    return _REASONS.get(word, word.replace("_", " "))
+
+
+def _hours(rows: list[dict]) -> str:
+    return f"{sum(row['duration'] for row in rows) / 3600:.2f} h"
+
+
+def _share(counts: dict, part: str, whole: str) -> str:
+    return f"{counts[part]:,} of {counts[whole]:,}"
+
+
+def _of_hours(kept: dict) -> str:
+    return f"{kept['kept_hours']:.2f} of {kept['total_hours']:.2f} h"
+
+
+def _count(rows: list[dict], key: str) -> str:
+    return plural(sum(bool(row.get(key)) for row in rows), "window")
+
+
+# --- Examples ----------------------------------------------------------------------------------
+
+
+def _examples(run: Path, config: dict) -> str:
+    rows = _read(run / "eval" / "predictions.jsonl", read_jsonl)
+    if not rows:
+        return missing("There are no predictions yet.", EVALUATE)
+    results = _read(run / "eval" / "results.json", read_json) or {}
+    language = config.get("language")
+    # the name that was used wins over the recipe, which may have been edited since
+    name = results.get("normalizer") or _setting(config, "normalizer", "auto")
+    return render_examples(rows, normalizer(name, language), error_unit(language), language)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser.add_argument("run_folder", type=Path, help="for example runs/demo")
+    try:
+        print(write_report(parser.parse_args().run_folder))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

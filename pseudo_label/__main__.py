@@ -1,0 +1,104 @@
+"""Label the training audio of a recipe with its teacher, then filter the labels.
+
+    python -m pseudo_label RECIPE [key=value ...]
+    accelerate launch -m pseudo_label RECIPE [key=value ...]      one process per GPU
+
+RECIPE is a name in recipes/, a folder or a YAML file. Writes runs/NAME/pseudo_labels/. A run that
+was stopped goes on where it was; one that is complete says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from distill.config import ConfigError
+from distill.data.files import read_jsonl, write_json
+from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label.filter import describe, run_filter
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    recipe = load_recipe(arguments[0], arguments[1:])
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    folder = Path(recipe.output_dir) / "pseudo_labels"
+    complete = label(recipe, folder, rank, world)
+    if complete:
+        write_json(folder / "drops.json", count_drops(folder, complete))
+        print(describe(run_filter(folder, recipe.pseudo_label)), flush=True)
+    else:
+        print(f"Rank {rank} is done; other ranks are not, or their shards are missing.")
+
+
+def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
+    """Label what is missing; the plan once all shards are there, else None."""
+    from distill.whisper.teacher import locate
+    from pseudo_label.plan import check_settings, label_settings, make_plan
+
+    plan = make_plan(recipe)
+    _, revision, source = locate(recipe.teacher)
+    settings = label_settings(recipe, revision, plan)
+    check_settings(folder, settings)
+    print(f"Teacher: {source}", flush=True)
+    print(
+        f"Labelling {plan.num_windows} windows ({plan.seconds / 60:.1f} minutes of audio from "
+        f"{plan.num_clips} clips, {recipe.pseudo_label.num_packings} packing(s)) in "
+        f"{len(plan.shards)} shards",
+        flush=True,
+    )
+    if plan.notes:
+        print("Clips split or dropped: " + _count_text(plan.notes), flush=True)
+    if not all_done(folder, plan, range(rank, len(plan.shards), world)):
+        _label(recipe, plan, settings, folder, rank, world)
+    else:
+        print("All labels are there already.", flush=True)
+    return plan if all_done(folder, plan, range(len(plan.shards))) else None
+
+
+def all_done(folder: Path, plan, indices: range) -> bool:
+    from pseudo_label.transcripts import part_path
+
+    return all(part_path(folder, index).is_file() for index in indices)
+
+
+def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int):
+    import torch
+
+    from distill.whisper.teacher import load_teacher
+    from pseudo_label.transcripts import label_shards
+
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    teacher = load_teacher(recipe.teacher)
+    if torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        teacher.model.to(device, torch.float16)
+    label_shards(recipe, teacher, plan, settings, folder, rank, world)
+
+
+def count_drops(folder: Path, plan) -> dict[str, int]:
+    """Clips that never got to the teacher, each once however many packings it is in."""
+    counts = Counter(plan.notes)
+    seen = set()
+    for path in sorted(folder.glob("drops-*.jsonl")):
+        for row in read_jsonl(path):
+            if (row["reason"], row["detail"]) not in seen:
+                seen.add((row["reason"], row["detail"]))
+                counts[row["reason"]] += 1
+    return dict(sorted(counts.items()))
+
+
+def _count_text(counts: Counter) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,96 @@
+"""What will be labelled: windows in shards, the same for every rank, run and resumption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distill.data.files import hash_of, read_json, write_json
+from distill.data.windows import Window, pack
+from distill.whisper.corpus import load_clips, split_clips
+from distill.whisper.recipe import WhisperRecipe
+
+# Keys that change nothing in the label files: they can be edited without labelling again.
+_FREE_KEYS = ("max_wer", "keep_unreferenced")
+
+
+@dataclass
+class LabelPlan:
+    """Shards of windows.
+
+    Attributes:
+        shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard.
+        notes: clips dropped or split before labelling, by reason.
+    """
+
+    shards: list[list[Window]]
+    notes: Counter
+    num_clips: int
+
+    @property
+    def num_windows(self) -> int:
+        return sum(map(len, self.shards))
+
+    @property
+    def seconds(self) -> float:
+        return sum(window.duration for shard in self.shards for window in shard)
+
+
+def make_plan(recipe: WhisperRecipe) -> LabelPlan:
+    """Pack the training clips; reads manifests, and the audio of clips over 30 s only."""
+    config = recipe.pseudo_label
+    rows, drops = load_clips(recipe.data.train)
+    clips, notes = split_clips(rows, config.window_seconds)
+    windows: list[Window] = []
+    for index in range(config.num_packings):
+        seed = recipe.seed * 1000 + index
+        packed = pack(clips, f"train-{index}", config.packing, seed, config.window_seconds)
+        windows += packed
+    # Rows of a batch end together when they are equally long; the longest come first so that the
+    # estimate of the time left errs on the safe side. Ties by id keep the order fixed.
+    windows.sort(key=lambda window: (-window.duration, window.id))
+    size = config.shard_size
+    shards = [windows[at : at + size] for at in range(0, len(windows), size)]
+    return LabelPlan(shards, drops + notes, len(rows))
+
+
+def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dict:
+    """Everything that decides what the label files hold; its hash stands in every row."""
+    config = {k: v for k, v in asdict(recipe.pseudo_label).items() if k not in _FREE_KEYS}
+    windows = [
+        [w.id, [[p.id, p.offset, p.duration, p.text] for p in w.pieces]]
+        for shard in plan.shards
+        for w in shard
+    ]
+    return {
+        "teacher": recipe.teacher.model,
+        "revision": revision,
+        "language": recipe.language,
+        "task": recipe.task,
+        "normalizer": recipe.evaluation.normalizer,
+        "pseudo_label": config,
+        "windows": hash_of(windows),
+        "num_shards": len(plan.shards),
+    }
+
+
+def check_settings(folder: Path, settings: dict) -> None:
+    """Write the settings into a new label folder, or compare them with those of an old one.
+
+    Raises:
+        ValueError: the folder holds labels of other settings; the differing keys are named.
+    """
+    path = folder / "settings.json"
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    if before != settings:
+        keys = sorted(k for k in settings.keys() | before.keys()
+                      if settings.get(k) != before.get(k))
+        changes = ", ".join(f"{k}: {before.get(k)!r} -> {settings.get(k)!r}" for k in keys)
+        raise ValueError(
+            f"{folder} holds labels made with other settings ({changes}); "
+            "remove it (make NAME.clean) or choose another output_dir"
+        )
