@@ -1,7 +1,7 @@
 # audio-distill. `make help` lists everything.
 #
 #   make demo                                   a real Whisper distilled on 2 cores in 12 minutes
-#   make NAME.train NGPU=8 SET="train.max_steps=10 train.learning_rate=1e-4"
+#   make NAME NGPU=8 SET="train.max_steps=10 output_dir=runs/short"
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -39,7 +39,7 @@ help:
 	@echo
 	@echo "NAME is one of: $(RECIPES)"
 	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
-	@echo "e.g. make demo.train SET=\"train.max_steps=10\""
+	@echo "e.g. make demo SET=\"train.max_steps=10 output_dir=runs/short\""
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "== Making $(VENV) (about 2 GB; a few minutes, once)"

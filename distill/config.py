@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from distill.data.files import hash_of
 
 T = TypeVar("T")
 
@@ -60,16 +62,17 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
     path = find_recipe(recipe)
     base = OmegaConf.structured(schema)
     OmegaConf.set_struct(base, True)
-    try:
-        from_file = OmegaConf.load(path)
-    except Exception as error:  # PyYAML's errors share no useful base with OmegaConf's
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    _check_keys(OmegaConf.to_container(from_file) or {}, schema, str(path), "")
+    from_file = _read(path)
+    _check_keys(OmegaConf.to_container(from_file), schema, str(path), "")
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"expected key=value, got {override!r}")
         _check_keys(_nested(key.split(".")), schema, f"override {override!r}", "")
+        try:
+            OmegaConf.from_dotlist([override])
+        except Exception as error:
+            raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
     try:
         merged = OmegaConf.merge(base, from_file, OmegaConf.from_dotlist(overrides))
         missing = OmegaConf.missing_keys(merged)
@@ -82,10 +85,20 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         raise ConfigError(f"{path}: {key}: {reason}") from None
 
 
+def _read(path: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(path)
+    except Exception as error:  # PyYAML's errors share no useful base with OmegaConf's
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: expected `key: value` lines, got a list")
+    return content
+
+
 def read_method(recipe: str | Path) -> str:
     """The `method:` of a recipe, without checking anything else."""
     path = find_recipe(recipe)
-    method = OmegaConf.to_container(OmegaConf.load(path)).get("method")
+    method = OmegaConf.to_container(_read(path)).get("method")
     if not isinstance(method, str):
         raise ConfigError(f"{path}: no value for method")
     return method
@@ -114,6 +127,15 @@ def to_dict(config: Any) -> dict:
 
 def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def evaluation_settings(recipe: Any, trained: dict | None) -> str:
+    """Hash of what an evaluation depends on; tells whether results are of this student.
+
+    Args:
+        trained: student.json of the run, None for a student from elsewhere.
+    """
+    return hash_of([recipe.evaluation, recipe.data.test, recipe.language, recipe.task, trained])
 
 
 def check(condition: bool, key: str, expected: str, got: Any) -> None:

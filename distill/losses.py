@@ -40,6 +40,7 @@ class TeacherScores:
         indices: (tokens, k) token ids of the k largest logits.
         values: (tokens, k) those logits.
         lse: (tokens,) log-sum-exp of all logits / T, at the temperature of the loss.
+        inner: (tokens, width) each, states between layers that the student's should equal.
     """
 
     hidden: Tensor | None = None
@@ -47,6 +48,7 @@ class TeacherScores:
     indices: Tensor | None = None
     values: Tensor | None = None
     lse: Tensor | None = None
+    inner: tuple[Tensor, ...] = ()
 
     def chunk(self, rows: slice) -> TeacherScores:
         def cut(value: Tensor | None) -> Tensor | None:
@@ -126,6 +128,9 @@ def token_losses(
     """
     if teacher is None and kl_weight:
         raise ValueError("kl_weight > 0 needs teacher scores")
+    if not (ce_weight or kl_weight):  # states alone are matched: spare the largest product
+        zero = hidden.new_zeros(())
+        return zero, zero, zero
     return _TokenLosses.apply(
         hidden, weight, labels, teacher, ce_weight, kl_weight, temperature
     )
@@ -196,8 +201,8 @@ def top_k_scores(
 
 
 def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared error between last decoder states (tokens, width): mean over width, sum over tokens.
+    """Squared error between decoder states (tokens, width): mean over width, sum over tokens.
 
-    arXiv:2311.00430 appendix D.5 uses it as a third term; states come after the final LayerNorm.
+    arXiv:2311.00430 sec. 4.2 and appendix D.5 try it as a third term.
     """
     return (student.float() - teacher.float()).square().mean(-1).sum()

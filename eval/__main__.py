@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from distill.config import ConfigError
-from distill.data.files import hash_of, read_json, write_json, write_jsonl
+from distill.config import ConfigError, evaluation_settings
+from distill.data.files import read_json, write_json, write_jsonl
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 
 
@@ -37,10 +37,7 @@ def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
     if not student.is_dir():
         raise ValueError(f"no student in {student}: run `make NAME.train` first")
     trained = run / "student.json"
-    settings = hash_of(
-        [recipe.evaluation, recipe.data.test, recipe.language, recipe.task,
-         read_json(trained) if trained.is_file() else None]
-    )
+    settings = evaluation_settings(recipe, read_json(trained) if trained.is_file() else None)
     path = run / "eval" / "results.json"
     if path.is_file() and read_json(path).get("settings") == settings:
         print("Evaluation is done already.")

@@ -3,7 +3,8 @@
     python -m pseudo_label.filter RECIPE pseudo_label.max_wer=0.2
 
 Keeps windows whose label has a WER of at most `pseudo_label.max_wer` against the reference
-(arXiv:2311.00430 sec. 3; the reference scripts also drop those exactly at the threshold). Writes
+(arXiv:2311.00430 sec. 3; the reference scripts also drop those exactly at the threshold), CER where
+words are written without spaces. Writes
 `kept.jsonl`, with the previous window's text for prompts, and `filter.json`.
 """
 
@@ -26,10 +27,11 @@ def drop_reason(row: dict, config: PseudoLabelConfig) -> str | None:
         return "empty_label"
     if row["reference"] is None:
         return None if config.keep_unreferenced else "no_reference"
-    if row["wer"] is None:
+    rate = row["cer"] if row["unit"] == "char" else row["wer"]
+    if rate is None:
         return "empty_reference"
-    if config.max_wer is not None and row["wer"] > config.max_wer:
-        return "wer"
+    if config.max_wer is not None and rate > config.max_wer:
+        return "wer" if row["unit"] == "word" else "cer"
     return None
 
 

@@ -27,7 +27,7 @@ from distill.whisper.transcribe import (
     token_limit,
 )
 from eval.metrics import compression_ratio, error_counts
-from eval.normalize import normalizer
+from eval.normalize import error_unit, normalizer
 from pseudo_label.plan import LabelPlan
 
 
@@ -107,16 +107,17 @@ class Labeller:
 
 
 def compare(reference: str | None, label: str, name: str, language: str | None) -> dict:
-    """WER, CER and word errors of a label, normalised; all None without a reference."""
+    """WER, CER and word errors of a label, normalised; None without a reference. `unit` says
+    which rate counts in this language."""
     keys = ("wer", "cer", "substitutions", "deletions", "insertions", "num_words")
     if reference is None:
-        return dict.fromkeys(keys)
+        return dict.fromkeys(keys) | {"unit": error_unit(language)}
     normalise = normalizer(name, language)
     texts = normalise(reference), normalise(label)
     words, chars = error_counts(*texts), error_counts(*texts, unit="char")
     rates = [None if c.rate is None else round(c.rate, 6) for c in (words, chars)]
     numbers = (words.substitutions, words.deletions, words.insertions, words.num_reference)
-    return dict(zip(keys, (*rates, *numbers), strict=True))
+    return dict(zip(keys, (*rates, *numbers), strict=True)) | {"unit": error_unit(language)}
 
 
 def label_shards(
@@ -153,7 +154,8 @@ def write_shard(folder: Path, index: int, rows: list, drops: list, states: dict)
     if states:
         from safetensors.torch import save_file
 
-        write_atomic(path.with_suffix(".safetensors"), lambda temporary: save_file(states, temporary))
+        states_path = path.with_suffix(".safetensors")
+        write_atomic(states_path, lambda temporary: save_file(states, temporary))
     if drops:
         write_jsonl(folder / f"drops-{index:05d}.jsonl", drops)
     write_jsonl(path, rows)

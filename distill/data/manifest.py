@@ -17,7 +17,7 @@ from distill.data.files import read_jsonl, write_jsonl
 
 @dataclass(frozen=True)
 class Row:
-    """A clip. `offset` and `duration` in seconds; `text` is the reference, None if there is none."""
+    """A clip. `offset` and `duration` in seconds; `text` is the reference, if there is one."""
 
     id: str
     audio_filepath: str

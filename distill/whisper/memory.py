@@ -16,6 +16,7 @@ from torch import Tensor
 from distill.data.views import View
 from distill.losses import IGNORE, TeacherScores, top_k_scores
 from distill.whisper.collate import TokenRow, pad
+from distill.whisper.model import decoder_states
 
 GROUP_VIEWS = 8  # scored together
 
@@ -57,6 +58,8 @@ class ScoredViews:
         views: all views of the whole run, in any order.
         tokens: view -> TokenRow.
         states: encoder states by window.
+        top_k: scores kept per token; 0 keeps states alone.
+        inner_layers: states between layers to record besides; see `inner_teacher_layers`.
     """
 
     def __init__(
@@ -67,27 +70,35 @@ class ScoredViews:
         states: EncoderStates,
         top_k: int,
         temperature: float,
+        inner_layers: Sequence[int] = (),
     ):
+        self.inner_layers = inner_layers
         self.model, self.tokens, self.states = model, tokens, states
         self.top_k, self.temperature = top_k, temperature
         rows = {view: len(tokens(view).inputs) for view in set(views)}
         # views of like length together; the whole view decides ties, so that groups are fixed
-        ordered = sorted(rows, key=lambda v: (rows[v], v.id, v.timestamps, v.previous, v.noise or 0))
+        def key(view: View) -> tuple:
+            return rows[view], view.id, view.timestamps, view.previous, view.noise or 0
+
+        ordered = sorted(rows, key=key)
         self.groups = [ordered[i : i + GROUP_VIEWS] for i in range(0, len(ordered), GROUP_VIEWS)]
         self.group_of = {view: index for index, group in enumerate(self.groups) for view in group}
-        self.scores: dict[View, tuple[Tensor, ...]] = {}
+        self.scores: dict[View, dict[str, Tensor]] = {}
 
     def __call__(self, views: Sequence[View]) -> TeacherScores:
         """Scores of the valid tokens of all views, one view after the other."""
         for view in views:
             if view not in self.scores:
                 self._score(self.groups[self.group_of[view]])
-        device = self.model.device
-        parts = zip(*(self.scores[view] for view in views), strict=True)
-        indices, values, lse, hidden = (torch.cat(part).to(device) for part in parts)
-        return TeacherScores(
-            hidden=hidden, indices=indices.long(), values=values, lse=lse
-        )
+        found = [self.scores[view] for view in views]
+        joined = {
+            name: torch.cat([each[name] for each in found]).to(self.model.device)
+            for name in found[0]
+        }
+        inner = [joined.pop(f"inner{index}") for index in self.inner_layers]
+        if "indices" in joined:
+            joined["indices"] = joined["indices"].long()
+        return TeacherScores(**joined, inner=tuple(inner))
 
     @torch.no_grad()
     def _score(self, views: list[View]) -> None:
@@ -95,13 +106,19 @@ class ScoredViews:
         inputs, labels = pad(rows, self.model.config.pad_token_id)
         device = self.model.device
         states = self.states([view.id for view in views], device)
-        hidden = self.model.model.decoder(
-            input_ids=inputs.to(device), encoder_hidden_states=states, use_cache=False
-        ).last_hidden_state
+        hidden, inner = decoder_states(self.model, inputs.to(device), states, self.inner_layers)
         valid = labels.to(device) != IGNORE
-        hidden = hidden[valid]
-        scores = top_k_scores(hidden, self.model.proj_out.weight, self.top_k, self.temperature)
+        record = {"hidden": hidden[valid]}
+        if self.top_k:
+            scores = top_k_scores(
+                record["hidden"], self.model.proj_out.weight, self.top_k, self.temperature
+            )
+            record |= dict(zip(("indices", "values", "lse"), scores, strict=True))
+            record["indices"] = record["indices"].int()  # half the memory; ids are below 2^16
+        for index, each in zip(self.inner_layers, inner, strict=True):
+            record[f"inner{index}"] = each[valid]
         counts = [row.num_valid for row in rows]
-        columns = [part.cpu().split(counts) for part in (*scores, hidden)]
-        for view, indices, values, lse, state in zip(views, *columns, strict=True):
-            self.scores[view] = (indices.int(), values, lse, state)
+        columns = {name: value.cpu().split(counts) for name, value in record.items()}
+        for at, view in enumerate(views):
+            # clone: a slice would keep the whole group alive
+            self.scores[view] = {name: parts[at].clone() for name, parts in columns.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class DistillModule(nn.Module):
         teacher: the live teacher; None when `recorded` answers for it.
         loss: weights and temperature.
         shared_encoder: the student's encoder is frozen and equal to the teacher's.
+        inner_layers: see `inner_teacher_layers`; used when loss.hidden_weight > 0.
         recorded: for a teacher asked once: (states of a batch, scores of a batch).
     """
 
@@ -33,6 +34,7 @@ class DistillModule(nn.Module):
         teacher,
         loss: LossConfig,
         shared_encoder: bool,
+        inner_layers: Sequence[int] = (),
         recorded: tuple[Callable[[Batch], Tensor], Callable[[Batch], TeacherScores]] | None = None,
     ):
         super().__init__()
@@ -40,6 +42,8 @@ class DistillModule(nn.Module):
         self._hidden_from_module_tree = (teacher,)
         self.loss = loss
         self.shared_encoder = shared_encoder
+        self.inner_layers = inner_layers
+        self.matches_states = loss.hidden_weight > 0
         self.recorded = recorded
         encoder = student.model.encoder
         self.encoder_is_frozen = not any(p.requires_grad for p in encoder.parameters())
@@ -59,9 +63,10 @@ class DistillModule(nn.Module):
             the sum over valid tokens, and the sums of its parts.
         """
         states = self._student_states(batch)
-        hidden = self.student.model.decoder(
-            input_ids=batch["decoder_input_ids"], encoder_hidden_states=states, use_cache=False
-        ).last_hidden_state
+        inner_layers = range(1, self.student.config.decoder_layers) if self.matches_states else ()
+        hidden, inner = decoder_states(
+            self.student, batch["decoder_input_ids"], states, inner_layers
+        )
         labels = batch["labels"]
         valid = labels != IGNORE
         scores = self._teacher_scores(batch, states, valid)
@@ -75,9 +80,11 @@ class DistillModule(nn.Module):
             kl_weight=self.loss.kl_weight,
             temperature=self.loss.temperature,
         )
-        parts = {"ce": ce, "kl": kl}
-        if self.loss.hidden_weight:
+        parts = {"ce": ce, "kl": kl} if self.loss.ce_weight or self.loss.kl_weight else {}
+        if self.matches_states:
             distance = hidden_mse(hidden[valid], scores.hidden)
+            for own_inner, their_inner in zip(inner, scores.inner, strict=True):
+                distance = distance + hidden_mse(own_inner[valid], their_inner)
             parts["hidden"] = distance.detach()
             total = total + self.loss.hidden_weight * distance
         return total, parts
@@ -96,10 +103,42 @@ class DistillModule(nn.Module):
             return self.recorded[1](batch)
         if not self.shared_encoder:
             states = self.teacher.model.encoder(batch["input_features"]).last_hidden_state
-        hidden = self.teacher.model.decoder(
-            input_ids=batch["decoder_input_ids"], encoder_hidden_states=states, use_cache=False
-        ).last_hidden_state[valid]
-        return TeacherScores(hidden=_to_autocast_dtype(hidden), weight=self.teacher.proj_out.weight)
+        hidden, inner = decoder_states(
+            self.teacher, batch["decoder_input_ids"], states, self.inner_layers
+        )
+        return TeacherScores(
+            hidden=_to_autocast_dtype(hidden[valid]),
+            weight=self.teacher.proj_out.weight,
+            inner=tuple(each[valid] for each in inner),
+        )
+
+
+def inner_teacher_layers(decoder_layers: list[int]) -> list[int]:
+    """Which teacher states the student's states between its layers should equal.
+
+    What enters student layer i should be what entered the teacher layer it was copied from: for
+    layers [0, 5] the first layer learns to do the work of layers 0 to 4, and the copied last one
+    finds the input it knows. Values are indices into a list of states that starts with the
+    embeddings, so `n` is what enters layer n.
+    """
+    return decoder_layers[1:]
+
+
+def decoder_states(
+    model, input_ids: Tensor, states: Tensor, inner: Sequence[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """Last decoder states after the final norm, and what enters the layers `inner`.
+
+    Returns:
+        (batch, tokens, width), and a list of the same.
+    """
+    output = model.model.decoder(
+        input_ids=input_ids,
+        encoder_hidden_states=states,
+        use_cache=False,
+        output_hidden_states=bool(inner),
+    )
+    return output.last_hidden_state, [output.hidden_states[index] for index in inner]
 
 
 def _to_autocast_dtype(hidden: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class StudentConfig:
     freeze_encoder: bool = True
     freeze_embeddings: bool = False  # token embeddings, which are also the output layer
     freeze_positions: bool = True
+    freeze_feed_forward: bool = False  # train attention and norms alone: less to overfit
 
 
 @dataclass
@@ -63,7 +64,8 @@ class LossConfig:
 
     ce_weight: float = 0.8
     kl_weight: float = 1.0
-    hidden_weight: float = 0.0  # mean squared error to the teacher's last hidden state
+    hidden_weight: float = 0.0  # mean squared error to the teacher's decoder states, after the
+    # last norm and where the kept layers meet: a dense target, for little audio
     temperature: float = 2.0
 
 
@@ -74,7 +76,7 @@ class ViewConfig:
     timestamp_probability: float = 0.2
     previous_text_probability: float = 0.2  # needs packing: sequential
     token_noise: float = 0.0  # share of decoder input tokens replaced by others of the window
-    noise_variants: int = 2  # different noisy versions of a window (teacher.mode memory scores each)
+    noise_variants: int = 2  # different noisy versions of a window (memory mode scores each)
 
 
 @dataclass

@@ -1,6 +1,4 @@
-"""A student is made of the teacher's own layers (arXiv:2311.00430 sec. 4.1, "shrink and fine-tune").
-
-    python -m distill.whisper.student RECIPE [key=value ...]
+"""A student is made of the teacher's own layers (arXiv:2311.00430 sec. 4.1).
 
 Encoder copied, decoder layers maximally spaced with the first and the last always in. Embeddings,
 positions and final norms are copied; the generation config stays right: alignment heads of removed
@@ -113,13 +111,18 @@ def alignment_note(teacher, student) -> str:
     return f"{len(after)} of {len(before)} alignment heads kept and renumbered"
 
 
-def freeze(student, encoder: bool, embeddings: bool, positions: bool) -> None:
+def freeze(
+    student, encoder: bool, embeddings: bool, positions: bool, feed_forward: bool = False
+) -> None:
     """Stop gradients. Token embeddings are also the output layer (tied)."""
     if encoder:
         student.model.encoder.requires_grad_(False)
     decoder = student.model.decoder
     decoder.embed_tokens.requires_grad_(not embeddings)
     decoder.embed_positions.requires_grad_(not positions)
+    for layer in decoder.layers:
+        for linear in (layer.fc1, layer.fc2):
+            linear.requires_grad_(not feed_forward)
 
 
 def same_encoder(teacher, student) -> bool:

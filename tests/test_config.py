@@ -1,0 +1,194 @@
+"""A wrong recipe is refused at once, and the message names the key."""
+
+import subprocess
+import sys
+
+import pytest
+
+from distill.config import ConfigError, TrainConfig, find_recipe, read_method, to_dict
+from distill.methods import load_recipe as load_any
+from distill.whisper.recipe import load_recipe
+
+MINIMAL = "method: whisper\ndata: {train: [train.jsonl]}\nteacher: {model: t}\n" \
+          "views: {previous_text_probability: 0}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """`recipe(yaml)` writes a recipe: the minimal one and more lines."""
+
+    def write(more: str = "", text: str = MINIMAL):
+        folder = tmp_path / "mine"
+        folder.mkdir(exist_ok=True)
+        (folder / "recipe.yaml").write_text(text + more)
+        return folder
+
+    return write
+
+
+def message(folder, *overrides) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(folder, list(overrides))
+    return str(error.value)
+
+
+def test_minimal_recipe(recipe):
+    config = load_recipe(recipe(), [])
+    assert config.output_dir == "runs/mine" and config.train == TrainConfig()
+    assert config.data.train == [str(recipe() / "train.jsonl")]
+    loss = config.loss
+    assert (loss.ce_weight, loss.kl_weight, loss.temperature) == (0.8, 1.0, 2.0)
+    assert load_any(str(recipe()), []) == config
+    assert to_dict(config)["train"]["max_steps"] == 1000
+
+
+def test_overrides_win(recipe):
+    folder = recipe("train: {max_steps: 7, batch_size: 16}\n")
+    config = load_recipe(folder, ["train.max_steps=9", "output_dir=/x", "data.test=[a.jsonl,/b.j]"])
+    assert (config.train.max_steps, config.train.batch_size) == (9, 16)
+    assert config.output_dir == "/x"
+    assert config.data.test == [str(folder / "a.jsonl"), "/b.j"]
+    assert load_recipe(folder / "recipe.yaml", []).output_dir == "runs/mine"
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("train.max_step", "train.max_steps"), ("trian.max_steps", "train"),
+     ("loss.temprature", "loss.temperature"), ("teacher.modell", "teacher.model"),
+     ("pseudo_labels.max_wer", "pseudo_label"),
+     ("student.decoder_layer", "student.decoder_layers")],
+)
+def test_typos_in_yaml_and_in_overrides(recipe, typo, meant):
+    section, key = typo.split(".")
+    wrong = typo if meant.count(".") else section
+    kept = [line for line in MINIMAL.splitlines() if not line.startswith(section + ":")]
+    text = "\n".join(kept) + f"\n{section}: {{{key}: 1}}\n"
+    for found in (message(recipe(text=text)), message(recipe(), f"{typo}=1")):
+        assert f"unknown key {wrong}; did you mean {meant}?" in found
+
+
+def test_an_unknown_key_like_no_other_lists_the_known(recipe):
+    assert "known: ce_weight, kl_weight, hidden_weight, temp" in message(recipe(), "loss.zzz=1")
+    assert "override 'loss.zzz=1'" in message(recipe(), "loss.zzz=1")
+
+
+@pytest.mark.parametrize(
+    "override", ["train.max_steps=many", "train.max_steps=1.5", "loss.temperature=hot",
+                 "student.freeze_encoder=maybe", "data.train=5", "train=5", "train.max_steps=null"],
+)
+def test_wrong_types(recipe, override):
+    assert override.split("=")[0] in message(recipe(), override)
+
+
+def test_numbers(recipe):
+    """HfArgumentParser keeps `1e-4` a string."""
+    folder = recipe("train: {learning_rate: 1e-4}\n")
+    assert load_recipe(folder, []).train.learning_rate == 1e-4
+    found = load_recipe(folder, ["train.learning_rate=3e-5", "pseudo_label.max_wer=null"])
+    assert found.train.learning_rate == 3e-5 and found.pseudo_label.max_wer is None
+
+
+def test_missing_values(recipe):
+    found = message(recipe(text="method: whisper\n"))
+    assert "no value for data.train, teacher.model" in found
+
+
+@pytest.mark.parametrize("override", ["max_steps", "=5", ""])
+def test_not_key_value(recipe, override):
+    assert f"expected key=value, got {override!r}" in message(recipe(), override)
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "a: b: c\n", "\tx: 1\n"])
+def test_broken_yaml(recipe, text):
+    folder = recipe(text=text)
+    for load in (load_recipe, load_any):
+        with pytest.raises(ConfigError, match=r"recipe\.yaml: not valid YAML"):
+            load(str(folder), [])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "5\n"])
+def test_yaml_that_is_no_mapping(recipe, text):
+    folder = recipe(text=text)
+    for load in (load_recipe, load_any):
+        with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+            load(str(folder), [])
+
+
+def test_broken_override(recipe):
+    assert "student.decoder_layers=[0" in message(recipe(), "student.decoder_layers=[0")
+
+
+def test_unknown_recipe(tmp_path, monkeypatch):
+    for name in ("demo", "distil-large-v3"):
+        (tmp_path / "recipes" / name).mkdir(parents=True)
+        (tmp_path / "recipes" / name / "recipe.yaml").write_text(MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("demo").name == "recipe.yaml"
+    with pytest.raises(ConfigError, match="no recipe 'distil-larg-v3'; did you mean distil-large-"):
+        find_recipe("distil-larg-v3")
+    with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, distil-large-v3"):
+        find_recipe("zzz")
+
+
+def test_method(recipe):
+    assert read_method(recipe()) == "whisper"
+    with pytest.raises(ConfigError, match="method must be one of: whisper; got 'cde'"):
+        load_any(str(recipe(text="method: cde\n")), [])
+    with pytest.raises(ConfigError, match="no value for method"):
+        load_any(str(recipe(text="language: en\n")), [])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task=summarise", "teacher.mode=cloud", "teacher.top_k=0", "pseudo_label.packing=first",
+        "pseudo_label.num_packings=0", "pseudo_label.window_seconds=31",
+        "pseudo_label.window_seconds=0.5", "pseudo_label.batch_size=0",
+        "pseudo_label.shard_size=0", "pseudo_label.max_tokens_per_second=0",
+        "pseudo_label.max_wer=-0.1", "loss.temperature=0.0", "loss.ce_weight=-1",
+        "loss.kl_weight=-1", "loss.hidden_weight=-1", "views.timestamp_probability=1.1",
+        "views.token_noise=-0.1", "student.decoder_layers=0", "student.decoder_layers=null",
+        "student.decoder_layers=[]", "student.decoder_layers=[0,x]", "student.encoder_layers=1.5",
+        "student.decoder_layers=true", "evaluation.normalizer=none", "train.max_steps=0",
+        "train.learning_rate=0", "train.micro_batch_size=0", "train.batch_size=12",
+        "train.batch_size=0", "train.schedule=poly", "train.mixed_precision=int8",
+        "train.average_decay=1", "train.log_every=0", "train.save_every=0",
+        "train.validate_every=0", "train.keep_checkpoints=0",
+    ],
+)
+def test_values_that_cannot_work(recipe, override):
+    key, _, value = override.partition("=")
+    found = message(recipe(), override)
+    assert found.startswith(f"{key} must be ") and "got" in found
+
+
+def test_previous_text_needs_order(recipe):
+    found = message(recipe(), "views.previous_text_probability=0.2")
+    assert found.startswith("views.previous_text_probability must be 0 unless pseudo_label.packing")
+    order = "pseudo_label.packing=sequential"
+    load_recipe(recipe(), ["views.previous_text_probability=0.2", order])
+
+
+def test_values_that_need_each_other(recipe):
+    assert "pseudo_label.num_packings must be 1, or more with packing best_fit" in message(
+        recipe(), "pseudo_label.num_packings=2", "pseudo_label.packing=sequential")
+    assert "views.timestamp_probability must be 0 unless" in message(
+        recipe(), "pseudo_label.timestamps=false")
+    assert "loss must be a loss: at least one weight > 0" in message(
+        recipe(), "loss.ce_weight=0", "loss.kl_weight=0")
+    for layers in ("[0,-1]", "3"):
+        load_recipe(recipe(), [f"student.decoder_layers={layers}"])
+
+
+def test_config_errors_need_no_torch(recipe):
+    code = (
+        "import sys\nfrom distill.config import ConfigError\n"
+        "from distill.methods import load_recipe\nimport distill.whisper.recipe\n"
+        "import distill.train, pseudo_label.filter\n"
+        f"try: load_recipe({str(recipe())!r}, ['train.max_step=1'])\n"
+        "except ConfigError: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'soundfile'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,138 @@
+"""Who may import whom, read from the source: see "Who may import whom" in the design."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("distill", "eval", "pseudo_label", "recipes", "tests")
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("distill", "eval", "pseudo_label")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+MAX_LINES = 400
+METHODS = ("distill.whisper",)  # one folder each; the list of distill/methods.py
+ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "eval.__main__",
+                "pseudo_label.__main__")
+EVAL_LEAVES = ("eval.metrics", "eval.normalize")
+# What a module may import of ours, by the longest prefix that fits it.
+LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress",
+          "distill.average", "distill.data")
+ALLOWED = {
+    **dict.fromkeys((*LEAVES, *EVAL_LEAVES), ()),
+    "distill.data": ("distill.data",),
+    **{method: (*LEAVES, *EVAL_LEAVES, method) for method in METHODS},
+    "distill": (*LEAVES, "distill.checkpoint", "distill.loop"),  # they know no method
+    "distill.methods": (*LEAVES, *METHODS),
+    "distill.train": (*LEAVES, "distill.methods", "distill.loop"),
+    "distill.hub": (*LEAVES, "distill.methods"),
+    "distill.plan": (*LEAVES, "distill.methods", "distill.plan_text", *METHODS),
+    "eval": ("distill", "eval"),
+    "pseudo_label": ("distill", "pseudo_label", *EVAL_LEAVES),
+}
+
+
+def within(module: str, prefixes: tuple[str, ...]) -> bool:
+    return any(module == p or module.startswith(p + ".") for p in prefixes)
+
+
+def imports(tree: ast.AST) -> list[tuple[int, str, bool]]:
+    """(line, module of ours, is `import x` rather than `from x import`), also inside functions."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name, True) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            base = node.module or ""
+            # `from distill import config` imports the module distill.config
+            parts = [f"{base}.{alias.name}" for alias in node.names]
+            found += [(node.lineno, p if p in FILES else base, False) for p in parts]
+    return [item for item in found if item[1].split(".")[0] in OURS]
+
+
+def problems(module: str, source: str) -> list[str]:
+    """Broken rules of one module."""
+    rule = max((prefix for prefix in ALLOWED if within(module, (prefix,))), key=len)
+    found = []
+    for line, name, is_plain in imports(ast.parse(source)):
+        where = f"{module}:{line} imports {name}"
+        if not within(name, ALLOWED[rule]):
+            found.append(f"{where}, not in {ALLOWED[rule]}")
+        if name in ENTRY_POINTS:
+            found.append(f"{where}, an entry point")
+        if name == "eval" or (is_plain and within(name, ("eval",))):
+            found.append(f"{where}: only `from eval.module import name`")
+    return found
+
+
+def test_all_packages_are_seen():
+    assert {"distill.config", "distill.whisper.task", "eval.__main__", "pseudo_label"} <= set(FILES)
+    assert len(FILES) > 30
+    folders = {m.rsplit(".", 1)[0] for m in FILES if m.count(".") == 2 and "distill." in m}
+    known = {*METHODS, "distill.data"}
+    assert folders <= known, f"a new method belongs in METHODS: {folders - known}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_import_rules(module):
+    assert not problems(module, FILES[module].read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("distill.config", "from distill.data.files import hash_of"),
+        ("distill.losses", "import distill.config"),
+        ("distill.data.audio", "from distill import config"),
+        ("distill.loop", "from distill.whisper.task import WhisperTask"),
+        ("distill.loop", "def f():\n    from distill.methods import build_task"),
+        ("distill.checkpoint", "import distill.whisper"),
+        ("distill.ced_like", "from distill.whisper.student import freeze"),
+        ("distill.whisper.task", "from distill.loop import fit"),
+        ("distill.whisper.task", "from eval.asr import measure"),
+        ("eval.asr", "from pseudo_label.filter import read_labels"),
+        ("pseudo_label.plan", "from eval.asr import measure"),
+        ("eval.metrics", "from eval.page import plural"),
+        ("eval.asr", "from distill.train import train"),
+        ("pseudo_label.plan", "from distill.train import main"),
+        ("eval.asr", "import recipes.demo"),
+        ("eval.asr", "import eval.metrics"),
+        ("eval.asr", "import eval"),
+        ("eval.asr", "from eval import metrics_of_all"),
+        ("distill.data.audio", "from tests.conftest import x"),
+    ],
+)
+def test_the_rules_catch(module, line):
+    assert problems(module, line)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_nothing_of_ours_is_named_eval(module):
+    """It would hide the builtin, and read like the package."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names = [node.id]
+        elif isinstance(node, ast.arg):
+            names = [node.arg]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        assert "eval" not in names, f"{module}:{node.lineno}"
+
+
+def test_files_are_short():
+    paths = [*FILES.values(), *(ROOT / "tests").rglob("*.py")]
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in paths}
+    assert not {name: count for name, count in lengths.items() if count > MAX_LINES}
+    assert lengths["distill/loop.py"] <= 300
+
+
+def test_recipes_hold_no_code():
+    assert not list((ROOT / "recipes").rglob("*.py"))
+
+
+def test_no_package_files_under_tests():
+    assert not list((ROOT / "tests").rglob("__init__.py"))

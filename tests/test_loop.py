@@ -1,0 +1,223 @@
+"""The training loop on a tiny model: spread, resumed, stopped, averaged."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+import distill.train
+from distill.config import TrainConfig
+from distill.data.files import read_jsonl
+from distill.loop import learning_rate
+from distill.testing import write_tiny_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RANK"))}
+    return {**keep, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
+
+
+def command(module: str, recipe: Path, run: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", module, str(recipe), f"output_dir={run}", *overrides]
+
+
+def call(arguments: list[str], **extra: str) -> str:
+    done = subprocess.run(arguments, env=environment(**extra), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> tuple[Path, Path]:
+    """(recipe, run folder with labels)."""
+    folder = tmp_path_factory.mktemp("loop")
+    recipe = write_tiny_recipe(folder, train=24, validation=3, test=4)
+    call(command("pseudo_label", recipe, folder / "run", "pseudo_label.shard_size=4"))
+    return recipe, folder / "run"
+
+
+def train(labelled, tmp_path: Path, name: str, *overrides: str, launcher=(), **extra: str) -> Path:
+    """Train a copy of the labelled run; returns its folder."""
+    recipe, run = labelled
+    target = tmp_path / name
+    target.mkdir()
+    (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
+    arguments = command(
+        "distill.train", recipe, target, "pseudo_label.shard_size=4", *overrides
+    )
+    if launcher:
+        call([*launcher, *arguments[1:]], **extra)
+    else:  # in this process: starting one costs more than the training
+        AcceleratorState._reset_state(reset_partial_state=True)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        distill.train.main(arguments[3:])
+        torch.set_num_threads(threads)
+    return target
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "student" / "model.safetensors")
+
+
+def largest_difference(one: dict, other: dict) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+TWO_RANKS = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
+
+
+@pytest.mark.parametrize("mode", ["live", "memory"])
+def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mode):
+    common = (*THREE_STEPS, f"teacher.mode={mode}", "data.validation=[]")
+    one = train(labelled, tmp_path, "1x4", *common, "train.micro_batch_size=4")
+    four = train(labelled, tmp_path, "4x1", *common, "train.micro_batch_size=1")
+    two = train(
+        labelled, tmp_path, "2x2", *common, "train.micro_batch_size=2",
+        launcher=(sys.executable, *TWO_RANKS), ACCELERATE_USE_CPU="true",
+    )
+    start = train(
+        labelled, tmp_path, "start", *common, "train.learning_rate=1e-12",
+        "train.micro_batch_size=4",
+    )
+    moved = largest_difference(weights(one), weights(start))
+    assert moved > 1e-3, "the test would pass on a loop that does nothing"
+    assert largest_difference(weights(one), weights(four)) < 1e-6
+    assert largest_difference(weights(one), weights(two)) < 1e-6
+
+
+def test_processes_that_do_not_know_each_other_are_refused(labelled, tmp_path):
+    recipe, run = labelled
+    done = subprocess.run(
+        command("distill.train", recipe, tmp_path / "x"),
+        env=environment(WORLD_SIZE="2"), capture_output=True, text=True,
+    )
+    assert done.returncode != 0
+    assert "ACCELERATE_USE_CPU" in done.stdout + done.stderr or "labels" in done.stderr
+
+
+RESUMED = ("train.max_steps=12", "train.validate_every=5", "train.average_decay=0.9")
+
+
+@pytest.fixture(scope="module")
+def whole(labelled, tmp_path_factory) -> Path:
+    """An uninterrupted run of RESUMED."""
+    return train(labelled, tmp_path_factory.mktemp("whole"), "whole", *RESUMED)
+
+
+def to_resume(labelled, tmp_path: Path, *overrides: str) -> tuple[Path, list[str]]:
+    """(empty run folder, the command that trains in it)."""
+    recipe, run = labelled
+    target = tmp_path / "stopped"
+    target.mkdir()
+    (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
+    options = ("pseudo_label.shard_size=4", *RESUMED, *overrides)
+    return target, command("distill.train", recipe, target, *options)
+
+
+def same_student(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in (one / "student").iterdir())
+    assert names == sorted(path.name for path in (other / "student").iterdir())
+    return all(
+        (one / "student" / name).read_bytes() == (other / "student" / name).read_bytes()
+        for name in names
+    )
+
+
+def test_sigkill_at_random_moments_changes_nothing(labelled, whole, tmp_path):
+    """Five kills, each at a random moment after the first step of its process."""
+    target, arguments = to_resume(labelled, tmp_path, "train.save_every=1")
+    moments = random.Random(int(time.time()))
+    kills = 0
+    for _ in range(5):
+        log = target / "metrics.jsonl"
+        before = log.stat().st_mtime_ns if log.is_file() else 0
+        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (log.is_file() and log.stat().st_mtime_ns > before):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.5))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 3, "the run was over before it could be killed"
+    call(arguments)
+    assert same_student(target, whole)
+    steps = [r["step"] for r in read_jsonl(target / "metrics.jsonl") if r["split"] == "train"]
+    assert steps == list(range(1, 13))
+    assert not list((target / "checkpoints").glob(".*"))
+
+
+def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, whole, tmp_path):
+    target, arguments = to_resume(labelled, tmp_path, "train.save_every=100")
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+    log = target / "metrics.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not (target / "student").exists()
+    assert len(list((target / "checkpoints").glob("step-*"))) == 1
+    call(arguments)
+    assert same_student(target, whole)
+
+
+def test_metrics_are_in_order_and_complete(labelled, tmp_path):
+    run = train(labelled, tmp_path, "log", "train.max_steps=4", "train.validate_every=2")
+    rows = read_jsonl(run / "metrics.jsonl")
+    assert [r["step"] for r in rows if r["split"] == "train"] == [1, 2, 3, 4]
+    assert [r["step"] for r in rows if r["split"] == "validation"] == [2, 4]
+    for row in rows:
+        if row["split"] == "train":
+            mean = 0.8 * row["ce"] + 1.0 * 4 * row["kl"]
+            assert math.isclose(row["loss"], mean, rel_tol=1e-4)
+
+
+def test_other_settings_do_not_resume(labelled, tmp_path):
+    run = train(labelled, tmp_path, "mine", "train.max_steps=2", "train.save_every=1")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe, _ = labelled
+    with pytest.raises(ValueError, match="other settings"):
+        distill.train.main(
+            [str(recipe), f"output_dir={run}", "pseudo_label.shard_size=4", "train.max_steps=2",
+             "loss.temperature=3.0"]
+        )
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_learning_rate(schedule):
+    config = TrainConfig(max_steps=100, warmup_steps=10, schedule=schedule, learning_rate=1.0)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert 0 < rates[0] < 0.1
+    assert rates[10] == pytest.approx(1.0)
+    assert (rates[99] == 1.0) == (schedule == "constant_with_warmup")
+    assert rates[99] > 0, "the last step must still learn"
+
+
+def test_decay_spares_norms_and_biases():
+    from distill.loop import make_optimizer
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    groups = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
+    assert [p.ndim for p in groups[0]["params"]] == [2]
+    assert groups[1]["weight_decay"] == 0 and len(groups[1]["params"]) == 3
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing is trained"):
+        make_optimizer(model, TrainConfig())

@@ -1,0 +1,309 @@
+"""Teacher and student see the same: a student that is its teacher has a KL of exactly 0.
+
+The reference script rebuilds the teacher's input from the labels and loses the prompt (fault 1).
+"""
+
+import copy
+
+import pytest
+import torch
+
+from distill.data.manifest import read_manifest
+from distill.data.views import View
+from distill.data.windows import load_window, pack
+from distill.losses import IGNORE
+from distill.whisper.collate import TokenRules, pad
+from distill.whisper.memory import EncoderStates, ScoredViews
+from distill.whisper.model import DistillModule, inner_teacher_layers
+from distill.whisper.recipe import LossConfig
+from distill.whisper.student import freeze, make_student
+from distill.whisper.transcribe import SpecialTokens, encode, log_mel
+
+VIEWS = [
+    View("w0", timestamps=False, previous=False, noise=None),
+    View("w1", timestamps=True, previous=True, noise=None),
+    View("w1", timestamps=False, previous=True, noise=1),
+    View("w2", timestamps=True, previous=False, noise=0),
+]
+
+
+@pytest.fixture
+def tiny_model(tiny_model):
+    """As initialised, its decoder hardly looks at what was said before; this one does."""
+    with torch.no_grad():
+        for layer in tiny_model.model.decoder.layers:
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj,
+                               layer.self_attn.v_proj, layer.self_attn.out_proj):
+                projection.weight.mul_(10)
+    return tiny_model
+
+
+def make_rows(special, texts, prompt) -> dict[str, dict]:
+    t = special.timestamp_begin
+    return {
+        f"w{i}": {"id": f"w{i}", "language": "en", "tokens": [t, *text, t + 75], "prompt": prompt}
+        for i, text in enumerate(texts)
+    }
+
+
+def make_batch(rules, rows, features_by_id, views) -> dict:
+    tokens = [rules(rows[view.id], view) for view in views]
+    inputs, labels = pad(tokens, rules.special.end)
+    features = torch.stack([features_by_id[view.id] for view in views])
+    return {"views": views, "decoder_input_ids": inputs, "labels": labels,
+            "input_features": features}
+
+
+@pytest.fixture
+def rules(tiny_processor):
+    special = SpecialTokens(tiny_processor.tokenizer, None)
+    return TokenRules(special, "en", "transcribe", 448, True, token_noise=0.3, seed=0)
+
+
+@pytest.fixture
+def rows(rules):
+    texts = [range(30, 34), range(60, 90), range(5, 12)]
+    return make_rows(rules.special, texts, [rules.special.timestamp_begin, 70, 71, 72])
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(0)
+    return {f"w{i}": torch.randn(80, 3000, generator=generator) for i in range(3)}
+
+
+@pytest.fixture
+def batch(rules, rows, features):
+    batch = make_batch(rules, rows, features, VIEWS)
+    labels, inputs = batch["labels"], batch["decoder_input_ids"]
+    assert (inputs[1:3, 0] == rules.special.previous).all()  # prompts
+    assert (inputs > rules.special.timestamp_begin).any()  # timestamps
+    assert (labels[:, -1] == IGNORE).any()  # padding
+    return batch
+
+
+def module(teacher, student, shared=True, recorded=None, **loss) -> DistillModule:
+    freeze(student, encoder=True, embeddings=False, positions=True)
+    count = student.config.decoder_layers
+    inner = inner_teacher_layers(KEPT if count == len(KEPT) else list(range(count)))
+    return DistillModule(student, teacher, LossConfig(**loss), shared, inner, recorded)
+
+
+KEPT = [0, 3]
+
+
+def student_of(teacher, decoder_layers=KEPT):
+    return make_student(teacher, list(decoder_layers), list(range(teacher.config.encoder_layers)))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_kl_is_exactly_zero_with_all_layers(tiny_model, batch, shared):
+    model = module(tiny_model, student_of(tiny_model, range(4)), shared, hidden_weight=1.0)
+    total, parts = model(batch)
+    assert parts["kl"] == 0.0 and parts["hidden"] == 0.0
+    assert parts["ce"] > 0 and total > 0
+
+
+def test_kl_is_not_zero_for_a_smaller_student_or_another_prompt(tiny_model, batch):
+    model = module(tiny_model, student_of(tiny_model))
+    assert model(batch)[1]["kl"] > 1e-4
+    # what the reference script does: the teacher reads the prompt as end-of-text
+    model = module(tiny_model, student_of(tiny_model, range(4)))
+    decoder = tiny_model.model.decoder
+    prompt = batch["labels"] == IGNORE
+
+    def lose_prompt(_module, _args, kwargs):
+        end = tiny_model.config.eos_token_id
+        return (), kwargs | {"input_ids": kwargs["input_ids"].masked_fill(prompt, end)}
+
+    handle = decoder.register_forward_pre_hook(lose_prompt, with_kwargs=True)
+    assert model(batch)[1]["kl"] > 1e-4
+    handle.remove()
+    assert model(batch)[1]["kl"] == 0.0
+
+
+def test_the_loss_is_the_sum_of_its_parts_over_valid_tokens(tiny_model, batch):
+    weights = {"ce_weight": 0.5, "kl_weight": 2.0, "hidden_weight": 3.0, "temperature": 1.5}
+    student = student_of(tiny_model)
+    total, parts = module(tiny_model, student, **weights)(batch)
+    expected = 0.5 * parts["ce"] + 2.0 * 1.5**2 * parts["kl"] + 3.0 * parts["hidden"]
+    torch.testing.assert_close(total, expected)
+    valid = batch["labels"] != IGNORE
+    inputs = {k: batch[k] for k in ("input_features", "decoder_input_ids")}
+    with torch.no_grad():
+        own, teacher = (m(**inputs, output_hidden_states=True) for m in (student, tiny_model))
+    logits, theirs = own.logits[valid], teacher.logits[valid]
+    # after the last norm, and what enters the copy of layer 3
+    hidden = sum(
+        (own.decoder_hidden_states[i][valid] - teacher.decoder_hidden_states[j][valid])
+        .square().mean(-1).sum() for i, j in ((-1, -1), (1, 3))
+    )
+    torch.testing.assert_close(parts["hidden"], hidden, rtol=1e-4, atol=1e-4)
+    ce = torch.nn.functional.cross_entropy(logits, batch["labels"][valid], reduction="sum")
+    torch.testing.assert_close(parts["ce"], ce, rtol=1e-4, atol=1e-4)
+    log_q, log_p = ((z / 1.5).log_softmax(-1) for z in (logits, theirs))
+    kl = torch.nn.functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    torch.testing.assert_close(parts["kl"], kl, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_is_the_sum_of_its_rows(tiny_model, rules, rows, features, batch):
+    """Padding and neighbours change nothing, so that the loop may divide by the global count."""
+    model = module(tiny_model, student_of(tiny_model))
+    together, _ = model(batch)
+    alone = sum(model(make_batch(rules, rows, features, [view]))[0] for view in VIEWS)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-3)
+
+
+def test_unequal_encoders_are_run_separately(tiny_model, batch):
+    """With another encoder, a shared run would give the teacher wrong states (fault 5)."""
+    student = student_of(tiny_model, range(4))
+    with torch.no_grad():
+        student.model.encoder.conv1.bias += 0.5
+    runs = []
+    tiny_model.model.encoder.register_forward_hook(lambda *_: runs.append(1))
+    separate = module(tiny_model, student, shared=False)(batch)[1]["kl"]
+    assert runs == [1] and separate > 1e-5
+    wrong = module(tiny_model, student, shared=True)(batch)[1]["kl"]
+    assert runs == [1] and wrong == 0.0  # the states of the student's encoder: why it is checked
+
+
+def test_only_the_student_is_trained(tiny_model, batch):
+    tiny_model.requires_grad_(False)
+    student = student_of(tiny_model)
+    model = module(tiny_model, student)
+    assert {id(p) for p in model.parameters()} == {id(p) for p in student.parameters()}
+    assert not any(name.startswith("teacher") for name in model.state_dict())
+    model(batch)[0].backward()
+    for name, parameter in student.named_parameters():
+        frozen = "encoder." in name and "decoder" not in name or "embed_positions" in name
+        assert (parameter.grad is None) == frozen, name
+    assert all(p.grad is None for p in tiny_model.parameters())
+
+
+def test_states_alone(tiny_model, rules, rows, features, batch, tmp_path):
+    """No scores are asked for or recorded when no loss uses them."""
+    student = student_of(tiny_model)
+    weights = {"ce_weight": 0.0, "kl_weight": 0.0, "hidden_weight": 2.0}
+    total, parts = module(tiny_model, student, **weights)(batch)
+    assert parts.keys() == {"hidden"} and parts["hidden"] > 0
+    torch.testing.assert_close(total.detach(), 2.0 * parts["hidden"])
+    recorded, _ = record(tiny_model, rules, rows, features, tmp_path, top_k=0)
+    assert recorded[1](batch).indices is None
+    memory, _ = module(None, student, recorded=recorded, **weights)(batch)
+    torch.testing.assert_close(memory, total, rtol=1e-2, atol=1e-2)  # float16 encoder states
+    total.backward()
+    assert student.model.decoder.layers[0].fc1.weight.grad.abs().sum() > 0
+
+
+def test_a_trained_encoder_gets_gradients(tiny_model, batch):
+    student = student_of(tiny_model)
+    student.model.encoder.requires_grad_(True)
+    DistillModule(student, tiny_model, LossConfig(), False)(batch)[0].backward()
+    assert student.model.encoder.conv1.weight.grad.abs().sum() > 0
+
+
+def record(teacher, rules, rows, features, folder, top_k, temperature=2.0, views=VIEWS):
+    """(states of a batch, scores of a batch), as WhisperTask makes them."""
+    states = EncoderStates(folder, lambda name: encode(teacher, features[name][None])[0])
+    scored = ScoredViews(
+        teacher, views, lambda view: rules(rows[view.id], view), states, top_k, temperature,
+        inner_teacher_layers(KEPT),
+    )
+    return (
+        lambda batch: states([view.id for view in batch["views"]], torch.device("cpu")),
+        lambda batch: scored(batch["views"]),
+    ), states
+
+
+def rounded(teacher):
+    """The teacher with an encoder whose states survive float16: recorded states are halves."""
+    teacher.model.encoder.layer_norm.register_forward_hook(lambda m, i, out: out.half().float())
+    return teacher
+
+
+def test_recorded_scores_give_the_live_loss(tiny_model, rules, rows, features, batch, tmp_path):
+    teacher = rounded(tiny_model)
+    student = rounded(student_of(teacher))
+    recorded, _ = record(teacher, rules, rows, features, tmp_path, top_k=10**6)
+    runs = []
+    for model in (module(teacher, student, hidden_weight=0.5),
+                  module(None, student, recorded=recorded, hidden_weight=0.5)):
+        student.zero_grad()
+        total, parts = model(batch)
+        total.backward()
+        gradients = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
+        runs.append((total.detach(), parts, torch.cat(gradients)))
+    (live, live_parts, live_grad), (memory, memory_parts, memory_grad) = runs
+    torch.testing.assert_close(memory, live, rtol=1e-5, atol=1e-5)
+    for name in ("ce", "kl", "hidden"):
+        torch.testing.assert_close(memory_parts[name], live_parts[name], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(memory_grad, live_grad, rtol=1e-3, atol=1e-3)
+
+
+def test_recorded_scores_do_not_depend_on_who_asks_first(
+    tiny_model, rules, rows, features, tmp_path, monkeypatch
+):
+    """A resumed run scores other views first and must get the same numbers to the last bit."""
+    monkeypatch.setattr("distill.whisper.memory.GROUP_VIEWS", 2)
+    runs = []
+    for order in (VIEWS, VIEWS[::-1]):
+        recorded, _ = record(tiny_model, rules, rows, features, tmp_path, 5, views=order)
+        found = {view: recorded[1]({"views": [view]}) for view in order}
+        runs.append(found)
+    for view in VIEWS:
+        one, two = (run[view] for run in runs)
+        for name in ("indices", "values", "lse", "hidden"):
+            assert torch.equal(getattr(one, name), getattr(two, name))
+        assert one.indices.shape[1] == 5
+
+
+def test_encoder_states_come_from_the_labelling_run(tiny_model, rules, features, tmp_path):
+    from safetensors.torch import save_file
+
+    kept = torch.randn(1500, 32).half()
+    save_file({"w0": kept}, tmp_path / "part-00000.safetensors")
+    asked = []
+
+    def compute(name):
+        asked.append(name)
+        return encode(tiny_model, features[name][None])[0]
+
+    states = EncoderStates(tmp_path, compute)
+    for _ in range(2):
+        found = states(["w0", "w1"], torch.device("cpu"))
+    assert asked == ["w1"] and found.dtype == torch.float32
+    assert torch.equal(found[0], kept.float())
+    torch.testing.assert_close(found[1], compute("w1"), rtol=2e-3, atol=2e-3)
+
+
+def test_real_teacher(demo_teacher, demo_data):
+    """whisper-base and itself: two windows of speech, prompt, timestamps and padding."""
+    teacher, processor = demo_teacher.model, demo_teacher.processor
+    special = SpecialTokens(processor.tokenizer, teacher.generation_config)
+    rules = TokenRules(special, "en", "transcribe", 448, True, 0.0, 0)
+    clips = read_manifest(demo_data / "test.jsonl")[0][:6]
+    windows = pack(clips, "w", "sequential", window_seconds=12.0)[:2]
+    assert len(windows) == 2
+    texts = [processor.tokenizer.encode(w.text, add_special_tokens=False) for w in windows]
+    rows = make_rows(special, texts, [special.timestamp_begin, *texts[0][:9]])
+    mels = log_mel(processor, [load_window(w) for w in windows])
+    features = {f"w{i}": mel for i, mel in enumerate(mels)}
+    states = {name: encode(teacher, mel[None])[0] for name, mel in features.items()}
+    student = copy.deepcopy(teacher)  # decoder and encoder as they are
+    batch = make_batch(rules, rows, features, VIEWS[:2])
+    assert (batch["labels"][:, -1] == IGNORE).any()
+    assert batch["decoder_input_ids"][1, 0] == special.previous
+    _, parts = module(teacher, student)(batch)
+    assert parts["kl"] == 0.0
+    num_valid = (batch["labels"] != IGNORE).sum()
+    assert parts["ce"] / num_valid < 2.0  # nats: these are the right words for this audio
+
+
+    def stack(ids, _device=None):
+        return torch.stack([states[name] for name in ids])
+
+    scored = ScoredViews(teacher, VIEWS[:2], lambda v: rules(rows[v.id], v), stack, 64, 2.0)
+    recorded = (lambda b: stack([v.id for v in b["views"]]), lambda b: scored(b["views"]))
+    _, again_parts = module(None, student, recorded=recorded)(batch)
+    assert abs(again_parts["kl"]) / num_valid < 1e-4
+    torch.testing.assert_close(again_parts["ce"], parts["ce"], rtol=1e-4, atol=1e-3)
