@@ -45,6 +45,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "== Making $(VENV) (about 2 GB; a few minutes, once)"
 	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "== Fetching the demo's teacher, once (150 to 290 MB)"
+	@$(PYTHON) -m distill.whisper.teacher demo || echo "Not now; make demo tries again."
 	@touch $@
 
 setup: $(VENV)/.installed
@@ -56,6 +58,7 @@ test: setup
 	@$(PYTHON) -m pytest
 
 $(RECIPES): %: setup
+	@$(MAKE) --no-print-directory $*.plan
 	@$(MAKE) --no-print-directory $*.label
 	@$(MAKE) --no-print-directory $*.train
 	@$(MAKE) --no-print-directory $*.eval

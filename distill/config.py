@@ -16,8 +16,6 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.data.files import hash_of
-
 T = TypeVar("T")
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
@@ -127,15 +125,6 @@ def to_dict(config: Any) -> dict:
 
 def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def evaluation_settings(recipe: Any, trained: dict | None) -> str:
-    """Hash of what an evaluation depends on; tells whether results are of this student.
-
-    Args:
-        trained: student.json of the run, None for a student from elsewhere.
-    """
-    return hash_of([recipe.evaluation, recipe.data.test, recipe.language, recipe.task, trained])
 
 
 def check(condition: bool, key: str, expected: str, got: Any) -> None:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill.config import ConfigError, evaluation_settings
+from distill.config import ConfigError
 from distill.data.files import read_json, write_text
-from distill.methods import load_recipe
+from distill.methods import evaluation_settings, load_recipe
 
 # What leaves the machine; anything else in the folder stays.
 FILES = (
@@ -105,7 +105,7 @@ def _read_facts(run: Path, recipe: Any) -> dict:
     facts = {
         "name": run.name,
         "results": read_json(results),
-        "labels": read_json(run / "pseudo_labels" / "filter.json"),
+        "labels": read_json(Path(recipe.labels_dir) / "filter.json"),
         "trained": read_json(run / "student.json"),
         "config": read_json(student / "config.json"),
         "generation": read_json(student / "generation_config.json"),
@@ -190,6 +190,7 @@ def _table(results: dict, teacher: str) -> str:
         ("WER with case and punctuation [95 % CI]", "wer_orthographic", _rate),
         ("insertions per 1,000 words", "insertions_per_1000_words", _number(1, 1)),
         ("repeated 5-grams per 1,000 words", "repeated_5grams_per_1000_words", _number(1, 1)),
+        ("texts that loop", "looping_units", _number(1, 0)),
         ("audio seconds per second (RTFx)", "rtfx", _number(1, 1)),
         ("parameters", "parameters", _number(1e6, 1, " M")),
         ("decoder parameters", "decoder_parameters", _number(1e6, 1, " M")),

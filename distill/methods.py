@@ -1,10 +1,11 @@
-"""The only list of methods."""
+"""The only list of methods, and what every method's stages agree on."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from distill.config import ConfigError, read_method
+from distill.data.files import hash_of
 
 _KNOWN = "whisper"
 
@@ -33,3 +34,12 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             return WhisperTask(recipe, accelerator)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
+
+
+def evaluation_settings(recipe: Any, trained: dict | None) -> str:
+    """Hash of what an evaluation depends on; tells whether results are of this student.
+
+    Args:
+        trained: student.json of the run, None for a student from elsewhere.
+    """
+    return hash_of([recipe.evaluation, recipe.data.test, recipe.language, recipe.task, trained])

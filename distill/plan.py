@@ -55,7 +55,7 @@ def plan(recipe: WhisperRecipe) -> dict:
     """
     run = Path(recipe.output_dir)
     data = {split: _split(recipe, split) for split in ("train", "validation", "test")}
-    done = _done(run, math.ceil(data["train"]["windows"] / recipe.pseudo_label.shard_size))
+    done = _done(recipe, run, math.ceil(data["train"]["windows"] / recipe.pseudo_label.shard_size))
     training = _training(recipe, done["kept_windows"] or data["train"]["windows"])
     result = {
         "name": run.name,
@@ -210,7 +210,6 @@ def _training(recipe: WhisperRecipe, windows: int) -> dict:
     total = train.max_steps * train.batch_size
     variants = (1 + (0 < views.timestamp_probability < 1)) * (
         1 + (0 < views.previous_text_probability < 1))
-    variants *= max(views.noise_variants, 1) if views.token_noise else 1
     return {
         "windows": windows, "steps": train.max_steps, "batch_size": train.batch_size,
         "micro_batches_per_step": train.batch_size // train.micro_batch_size,
@@ -348,8 +347,8 @@ def _train_work(
 
 # What is there already
 
-def _done(run: Path, num_shards: int) -> dict:
-    labels, checkpoints = run / "pseudo_labels", run / "checkpoints"
+def _done(recipe: WhisperRecipe, run: Path, num_shards: int) -> dict:
+    labels, checkpoints = Path(recipe.labels_dir), run / "checkpoints"
     settings, report = labels / "settings.json", labels / "filter.json"
     steps = [int(m[1]) for path in checkpoints.glob("step-*")
              if (m := re.fullmatch(r"step-(\d+)", path.name))]

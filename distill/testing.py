@@ -127,7 +127,7 @@ def write_tiny_corpus(
     generator = np.random.default_rng(seed)
     words = ["one", "two", "tree", "four", "five", "sea", "hill", "green", "walk", "light"]
     manifests = {}
-    for split, count in (counts or {"train": 12, "validation": 3, "test": 4}).items():
+    for split, count in ({"train": 12, "validation": 3, "test": 4} | (counts or {})).items():
         rows = []
         (folder / split).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -170,7 +170,7 @@ evaluation: {{num_bootstrap: 50}}
 def write_tiny_recipe(folder: Path, **counts: int) -> Path:
     """Teacher, corpus and recipe in `folder`; returns the recipe's folder."""
     teacher = write_tiny_teacher(folder / "teacher")
-    manifests = write_tiny_corpus(folder / "corpus", counts or None)
+    manifests = write_tiny_corpus(folder / "corpus", counts)
     recipe = folder / "recipe"
     recipe.mkdir(exist_ok=True)
     text = TINY_RECIPE.format(

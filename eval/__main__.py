@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from distill.config import ConfigError, evaluation_settings
+from distill.config import ConfigError
 from distill.data.files import read_json, write_json, write_jsonl
+from distill.methods import evaluation_settings
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 
 
@@ -104,7 +105,8 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         "hours": seconds / 3600,
         "drops": drops,
         "num_bootstrap": evaluation.num_bootstrap,
-        "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps",
+        "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, loops "
+        + ("ended" if evaluation.stop_loops else "not ended"),
         "threads": torch.get_num_threads(),
         "teacher": entries["teacher"],
         "student": entries["student"],

@@ -1,7 +1,8 @@
 """Teacher and student on the test split, one after the other, with the same decoder.
 
-Plain greedy decoding to the model's context: no loop is stopped and nothing is repaired, so that
-any other runtime can find the same error rates.
+Plain greedy decoding to the model's context, as any other runtime does it; or, where the recipe
+says `evaluation.stop_loops`, a text that repeats itself ends there. Nothing is repaired afterwards,
+and texts that loop are counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ import torch
 from distill.data.audio import AudioError
 from distill.whisper.corpus import Unit, evaluation_units, load_clips
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.transcribe import GreedyDecoder, to_text, transcribe
+from distill.whisper.transcribe import (
+    GreedyDecoder,
+    Hypothesis,
+    is_looping,
+    to_text,
+    transcribe,
+)
 from eval.memory import PeakMemory
 from eval.metrics import (
     ErrorCounts,
@@ -87,7 +94,11 @@ def measure(
         model, processor = load()
         model.eval()
         decoder = GreedyDecoder(
-            model, processor.tokenizer, recipe.language, recipe.task, stop_loops=False
+            model,
+            processor.tokenizer,
+            recipe.language,
+            recipe.task,
+            stop_loops=recipe.evaluation.stop_loops,
         )
         windows = [window for unit in units for window in unit.windows]
         size = recipe.evaluation.batch_size
@@ -109,9 +120,15 @@ def measure(
         "parameters": sum(p.numel() for p in model.parameters()),
         "decoder_parameters": sum(p.numel() for p in model.model.decoder.parameters()),
         "file_bytes": weights_bytes(path),
+        "looping_units": sum(any(is_loop(found[w.id]) for w in u.windows) for u in units),
     }
     del model, decoder
     return Measured(texts, seconds, memory.peak_bytes, facts)
+
+
+def is_loop(hypothesis: Hypothesis) -> bool:
+    """Whether a text was ended for repeating itself, or ran into the context doing so."""
+    return hypothesis.looped or (hypothesis.truncated and is_looping(hypothesis.tokens))
 
 
 def synchronise(device: torch.device) -> None:

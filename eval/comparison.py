@@ -28,7 +28,9 @@ def render_comparison(results: dict, unit: str) -> str:
     intro = (
         f"Split {results['split']}: {plural(results['num_units'], 'unit')}, "
         f"{plural(results['num_words'], 'reference word')}, {results['hours']:.2f} h of audio. "
-        f"Normaliser: {results['normalizer']}. In brackets: 95 % bootstrap intervals over units, "
+        f"Normaliser: {results['normalizer']}. "
+        f"Decoding: {results.get('decoding', 'not recorded')}. "
+        "In brackets: 95 % bootstrap intervals over units, "
         f"{results['num_bootstrap']:,} draws. Models: "
     )
     return (
@@ -150,6 +152,7 @@ _ROWS = (
         _number("repeated_5grams_per_1000_words"),
         "repeated_5grams_per_1000_words",
     ),
+    ("Texts that loop", "units of the split", _number("looping_units"), None),
     ("RTFx", "seconds of audio per second", _number("rtfx"), "rtfx"),
     ("Parameters", "millions", _number("parameters", "M", 1e6), "parameters"),
     (

@@ -161,7 +161,7 @@ def _by_step(rows: list[dict], split: str) -> list[dict]:
 
 
 def _labels(run: Path, config: dict) -> str:
-    folder = run / "pseudo_labels"
+    folder = Path(config.get("labels_dir") or run / "pseudo_labels")
     shards = sorted(folder.glob("part-*.jsonl"))
     rows = [row for shard in shards for row in read_jsonl(shard)]
     if not rows:

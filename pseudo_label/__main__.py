@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    folder = Path(recipe.output_dir) / "pseudo_labels"
+    folder = Path(recipe.labels_dir)
     complete = label(recipe, folder, rank, world)
     if complete:
         write_json(folder / "drops.json", count_drops(folder, complete))

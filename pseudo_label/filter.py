@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    folder = Path(recipe.output_dir) / "pseudo_labels"
+    folder = Path(recipe.labels_dir)
     print(describe(run_filter(folder, recipe.pseudo_label)))
 
 

@@ -147,7 +147,7 @@ def test_method(recipe):
         "pseudo_label.shard_size=0", "pseudo_label.max_tokens_per_second=0",
         "pseudo_label.max_wer=-0.1", "loss.temperature=0.0", "loss.ce_weight=-1",
         "loss.kl_weight=-1", "loss.hidden_weight=-1", "views.timestamp_probability=1.1",
-        "views.token_noise=-0.1", "student.decoder_layers=0", "student.decoder_layers=null",
+        "student.decoder_layers=0", "student.decoder_layers=null",
         "student.decoder_layers=[]", "student.decoder_layers=[0,x]", "student.encoder_layers=1.5",
         "student.decoder_layers=true", "evaluation.normalizer=none", "train.max_steps=0",
         "train.learning_rate=0", "train.micro_batch_size=0", "train.batch_size=12",

@@ -38,7 +38,7 @@ def model_entry(**changes) -> dict:
         "decoder_parameters": 52_000_000, "file_bytes": 290_400_000, "wer": 0.07123,
         "wer_ci": [0.0512, 0.0934], "cer": 0.0345, "cer_ci": None, "wer_orthographic": 0.2468,
         "wer_orthographic_ci": [0.2, 0.3], "insertions_per_1000_words": 3.27,
-        "repeated_5grams_per_1000_words": 0.0, "rtfx": 41.27, **changes,
+        "repeated_5grams_per_1000_words": 0.0, "looping_units": 1, "rtfx": 41.27, **changes,
     }
 
 

@@ -23,13 +23,11 @@ class View:
         id: window.
         timestamps: keep the label's timestamps.
         previous: give the previous window's text as a prompt.
-        noise: which noisy version of the decoder's input is read; None for the clean one.
     """
 
     id: str
     timestamps: bool
     previous: bool
-    noise: int | None
 
 
 def generator(seed: int, key: str, counter: int) -> np.random.Generator:
@@ -48,19 +46,17 @@ def draw_view(
     *,
     timestamp_probability: float,
     previous_text_probability: float,
-    noise_variants: int,
 ) -> View:
     """The view of a window in an epoch.
 
     The number of draws never depends on their outcome, so that changing one probability leaves
     the other draws as they were.
     """
-    first, second, third = generator(seed, key, epoch).random(3)
+    first, second = generator(seed, key, epoch).random(2)
     return View(
         id=key,
         timestamps=bool(first < timestamp_probability),
         previous=bool(second < previous_text_probability),
-        noise=int(third * noise_variants) if noise_variants else None,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.data.views import View, generator
+from distill.data.views import View
 from distill.losses import IGNORE
 from distill.whisper.transcribe import SpecialTokens
 
@@ -38,8 +38,6 @@ class TokenRules:
         language, task: of the recipe; a row's own language comes first.
         context: decoder positions, 448 for every Whisper.
         timestamps: whether the labels have timestamps.
-        token_noise: probability that a text token of the input is another one of the window.
-        seed: of the noise.
     """
 
     special: SpecialTokens
@@ -47,8 +45,6 @@ class TokenRules:
     task: str
     context: int
     timestamps: bool
-    token_noise: float
-    seed: int
 
     def __call__(self, row: dict, view: View) -> TokenRow:
         """Build the view of a label row (see `pseudo_label`).
@@ -70,8 +66,6 @@ class TokenRules:
         labels = full[1:]
         labels[: len(prompt)] = [IGNORE] * len(prompt)
         inputs = full[:-1]
-        if view.noise is not None and self.token_noise:
-            self._add_noise(inputs, len(prompt) + len(prefix), row, view.noise)
         return TokenRow(inputs, labels)
 
     def _prompt(self, row: dict, keep_timestamps: bool, room: int) -> list[int]:
@@ -80,18 +74,6 @@ class TokenRules:
                   or t < self.special.timestamp_begin]
         kept = min(len(before), self.context // 2 - 1, room - 1)
         return [self.special.previous, *before[len(before) - kept :]] if kept > 0 else []
-
-    def _add_noise(self, inputs: list[int], start: int, row: dict, variant: int) -> None:
-        """Replace text tokens in place, as a decoder that errs would hand them to itself."""
-        words = [t for t in row["tokens"] if t < self.special.end]
-        if not words:
-            return
-        draw = generator(self.seed, row["id"] + "/noise", variant)
-        hit = draw.random(len(inputs)) < self.token_noise
-        other = draw.integers(len(words), size=len(inputs))
-        for at in range(start, len(inputs)):
-            if hit[at] and inputs[at] < self.special.end:
-                inputs[at] = words[other[at]]
 
 
 def pad(rows: list[TokenRow], pad_token: int) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ class ScoredViews:
         rows = {view: len(tokens(view).inputs) for view in set(views)}
         # views of like length together; the whole view decides ties, so that groups are fixed
         def key(view: View) -> tuple:
-            return rows[view], view.id, view.timestamps, view.previous, view.noise or 0
+            return rows[view], view.id, view.timestamps, view.previous
 
         ordered = sorted(rows, key=key)
         self.groups = [ordered[i : i + GROUP_VIEWS] for i in range(0, len(ordered), GROUP_VIEWS)]

@@ -75,15 +75,14 @@ class ViewConfig:
 
     timestamp_probability: float = 0.2
     previous_text_probability: float = 0.2  # needs packing: sequential
-    token_noise: float = 0.0  # share of decoder input tokens replaced by others of the window
-    noise_variants: int = 2  # different noisy versions of a window (memory mode scores each)
 
 
 @dataclass
 class EvaluationConfig:
     pack: bool = True  # evaluate windows of up to 30 s; false: clip by clip
     batch_size: int = 16
-    max_tokens_per_second: float = 10.0
+    max_tokens_per_second: float = 10.0  # while validating; results have no such cap
+    stop_loops: bool = False  # end a text that repeats itself; false: plain greedy decoding
     num_bootstrap: int = 2000
     normalizer: str = "auto"  # english | basic | auto: english for English
 
@@ -101,6 +100,8 @@ class WhisperRecipe:
     language: str | None = "en"  # null: a teacher that knows only English, or rows that say theirs
     task: str = "transcribe"  # transcribe | translate
     output_dir: str | None = None  # default: runs/<recipe>
+    labels_dir: str | None = None  # default: <output_dir>/pseudo_labels; several students may
+    # learn from the same labels
     num_threads: int | None = None  # CPU threads of torch; null: its default
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -114,7 +115,7 @@ class WhisperRecipe:
 
 
 def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
-    """Load and check a recipe; manifest paths and the output folder come back resolved.
+    """Load and check a recipe; manifest paths and the run's folders come back resolved.
 
     Raises:
         ConfigError: names the key and, for typos, the one probably meant.
@@ -126,6 +127,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         setattr(config.data, split, manifests)
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
+    if config.labels_dir is None:
+        config.labels_dir = f"{config.output_dir}/pseudo_labels"
     _check(config)
     return config
 
@@ -150,9 +153,10 @@ def _check(c: WhisperRecipe) -> None:
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
     weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
     check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
-    for key in ("timestamp_probability", "previous_text_probability", "token_noise"):
+    for key in ("timestamp_probability", "previous_text_probability"):
         value = getattr(c.views, key)
         check(0 <= value <= 1, f"views.{key}", "in [0, 1]", value)
+    check(c.evaluation.batch_size > 0, "evaluation.batch_size", "> 0", c.evaluation.batch_size)
     ok = c.views.previous_text_probability == 0 or p.packing == "sequential"
     what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
     check(ok, "views.previous_text_probability", what, c.views.previous_text_probability)

