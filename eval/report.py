@@ -204,7 +204,10 @@ def _label_histogram(rows: list[dict], kept: dict | None) -> str:
 def _label_table(rows: list[dict], kept: dict | None, unread: dict[str, int]) -> str:
     lines = [("Windows labelled", plural(len(rows), "window"), _hours(rows))]
     for reason, count in unread.items():
-        lines.append((f"Never labelled: {_reason(reason)}", plural(count, "clip"), ""))
+        # a clip longer than a window is not lost: its parts are labelled
+        split = reason == "split_long"
+        what = "Split at silence" if split else f"Never labelled: {_reason(reason)}"
+        lines.append((what, plural(count, "clip"), ""))
     if kept:
         lines.append(("Kept for training", _share(kept, "kept", "total"), _of_hours(kept)))
         for reason, count in kept["drops"].items():
