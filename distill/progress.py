@@ -38,6 +38,17 @@ def _lines(items: Iterable[T], total: int, description: str, unit: str, initial:
                   file=sys.stderr, flush=True)
 
 
+def quiet_libraries() -> None:
+    """Hide bars and warnings of libraries that tell a user nothing about their run."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    # accelerate says at every save that tied weights are saved once, which is right
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+
+
 def clock(seconds: float) -> str:
     """75 -> 1:15."""
     minutes, rest = divmod(round(seconds), 60)

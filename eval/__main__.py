@@ -52,11 +52,13 @@ def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
 def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     import torch
 
+    from distill.progress import quiet_libraries
     from distill.whisper.teacher import load_teacher, locate
     from eval.asr import error_table, measure, summarise, test_units
     from eval.metrics import error_rate, paired_bootstrap, total
     from eval.normalize import normalizer, normalizer_name
 
+    quiet_libraries()
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.progress import quiet_libraries
+
 BINARY_VERSION = 6
 SPEC, REVISION = "WhisperSpec", 3
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -206,6 +208,7 @@ def import_folder(folder: str | Path, out: str | Path) -> None:
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+    quiet_libraries()
     folder, out = Path(folder), Path(out)
     for name in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / name).is_file():

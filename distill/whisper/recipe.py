@@ -81,6 +81,8 @@ class ViewConfig:
 class EvaluationConfig:
     pack: bool = True  # evaluate windows of up to 30 s; false: clip by clip
     batch_size: int = 16
+    validation_packings: int = 1  # validate on this many packings of a small validation split: one
+    # window that goes wrong decides less
     max_tokens_per_second: float = 10.0  # while validating; results have no such cap
     stop_loops: bool = False  # end a text that repeats itself; false: plain greedy decoding
     num_bootstrap: int = 2000
@@ -156,7 +158,12 @@ def _check(c: WhisperRecipe) -> None:
     for key in ("timestamp_probability", "previous_text_probability"):
         value = getattr(c.views, key)
         check(0 <= value <= 1, f"views.{key}", "in [0, 1]", value)
-    check(c.evaluation.batch_size > 0, "evaluation.batch_size", "> 0", c.evaluation.batch_size)
+    for key in ("batch_size", "validation_packings", "num_bootstrap"):
+        value = getattr(c.evaluation, key)
+        check(value > 0, f"evaluation.{key}", "> 0", value)
+    ok = c.evaluation.validation_packings == 1 or c.evaluation.pack
+    what = "1 unless evaluation.pack is true"
+    check(ok, "evaluation.validation_packings", what, c.evaluation.validation_packings)
     ok = c.views.previous_text_probability == 0 or p.packing == "sequential"
     what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
     check(ok, "views.previous_text_probability", what, c.views.previous_text_probability)

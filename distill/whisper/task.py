@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.config import ConfigError
 from distill.data.files import hash_of, read_json, read_jsonl
-from distill.data.views import View, ViewStream, draw_view
+from distill.data.views import View, ViewStream, draw_view, epoch_order
 from distill.data.windows import load_window
 from distill.losses import TeacherScores
 from distill.task import Batch
@@ -211,8 +211,13 @@ class WhisperTask:
     @cached_property
     def _units(self):
         rows, _ = load_clips(self.recipe.data.validation)
-        packed = self.recipe.evaluation.pack
-        return evaluation_units(rows, "validation", packed)[0]
+        config = self.recipe.evaluation
+        units = evaluation_units(rows, "validation", config.pack)[0]
+        for index in range(1, config.validation_packings):
+            order = epoch_order(self.recipe.seed, index, len(rows))
+            shuffled = [rows[position] for position in order]
+            units += evaluation_units(shuffled, f"validation{index}", config.pack)[0]
+        return units
 
     def validate(self) -> dict[str, float]:
         """Word error rate (CER where words are not spaced) of greedy decoding, this rank's share

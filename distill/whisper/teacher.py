@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.data.files import hash_of
+from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
 from distill.whisper.recipe import TeacherConfig, load_recipe
 
@@ -77,6 +78,7 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     import torch
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+    quiet_libraries()
     folder, revision, source = locate(config)
     model, info = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
