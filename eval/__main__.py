@@ -107,8 +107,9 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         "hours": seconds / 3600,
         "drops": drops,
         "num_bootstrap": evaluation.num_bootstrap,
-        "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, loops "
-        + ("ended" if evaluation.stop_loops else "not ended"),
+        "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, "
+        + {"keep": "nothing done about loops", "end": "loops end a text",
+           "break": "loops broken"}[evaluation.on_loop],
         "threads": torch.get_num_threads(),
         "teacher": entries["teacher"],
         "student": entries["student"],

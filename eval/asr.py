@@ -1,8 +1,8 @@
 """Teacher and student on the test split, one after the other, with the same decoder.
 
 Plain greedy decoding to the model's context, as any other runtime does it; or, where the recipe
-says `evaluation.stop_loops`, a text that repeats itself ends there. Nothing is repaired afterwards,
-and texts that loop are counted.
+says so (`evaluation.on_loop`), a text that repeats itself is ended or made to go on. Both models
+are decoded alike, nothing is repaired afterwards, and texts that loop are counted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def measure(
             processor.tokenizer,
             recipe.language,
             recipe.task,
-            stop_loops=recipe.evaluation.stop_loops,
+            on_loop=recipe.evaluation.on_loop,
         )
         windows = [window for unit in units for window in unit.windows]
         size = recipe.evaluation.batch_size

@@ -84,7 +84,8 @@ class EvaluationConfig:
     validation_packings: int = 1  # validate on this many packings of a small validation split: one
     # window that goes wrong decides less
     max_tokens_per_second: float = 10.0  # while validating; results have no such cap
-    stop_loops: bool = False  # end a text that repeats itself; false: plain greedy decoding
+    on_loop: str = "keep"  # a text that repeats itself: keep (plain greedy decoding) | end | break
+    # (forbid the token that would go on with the loop)
     num_bootstrap: int = 2000
     normalizer: str = "auto"  # english | basic | auto: english for English
 
@@ -161,6 +162,9 @@ def _check(c: WhisperRecipe) -> None:
     for key in ("batch_size", "validation_packings", "num_bootstrap"):
         value = getattr(c.evaluation, key)
         check(value > 0, f"evaluation.{key}", "> 0", value)
+    ways = ("keep", "end", "break")
+    ok = c.evaluation.on_loop in ways
+    check(ok, "evaluation.on_loop", f"one of {ways}", c.evaluation.on_loop)
     ok = c.evaluation.validation_packings == 1 or c.evaluation.pack
     what = "1 unless evaluation.pack is true"
     check(ok, "evaluation.validation_packings", what, c.evaluation.validation_packings)

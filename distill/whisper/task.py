@@ -243,7 +243,12 @@ class WhisperTask:
         was_training = self.student.training
         self.student.eval()
         decoder = GreedyDecoder(
-            self.student, self.processor.tokenizer, self.recipe.language, self.recipe.task
+            self.student,
+            self.processor.tokenizer,
+            self.recipe.language,
+            self.recipe.task,
+            # a text that is kept looping would cost a validation its 448 tokens and tell no more
+            on_loop="end" if config.on_loop == "keep" else config.on_loop,
         )
         windows = [window for unit in units for window in unit.windows]
         cache = self._validation_states if self.recipe.student.freeze_encoder else None

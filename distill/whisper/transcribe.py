@@ -25,6 +25,7 @@ from distill.progress import progress
 # A row loops when its last `n` tokens were said this often in a row: short patterns occur in real
 # speech ("no, no, no"), long ones do not.
 _LOOP_REPEATS = {1: 10, 2: 8, 3: 6, 4: 4} | dict.fromkeys(range(5, 41), 3)
+_MAX_BREAKS = 3  # loops broken in a text; the next one ends it
 _COMPACT_BELOW = 0.8  # share of live rows below which the caches are copied without the dead ones
 MIN_NEW_TOKENS = 24  # the shortest clip may still hold a word in pieces and two timestamps
 
@@ -38,7 +39,7 @@ class Hypothesis:
         avg_logprob: mean log-probability (nats) over the tokens and the end of text.
         no_speech_prob: probability of `<|nospeech|>` at the first position.
         truncated: the token limit came before the end of text.
-        looped: stopped because it repeated itself.
+        looped: repeated itself, and was ended or made to go on.
     """
 
     tokens: list[int]
@@ -71,6 +72,11 @@ def token_limit(seconds: float, tokens_per_second: float) -> int:
 
 def is_looping(tokens: Sequence[int]) -> bool:
     """Whether the end of `tokens` repeats one pattern too often."""
+    return loop_size(tokens) > 0
+
+
+def loop_size(tokens: Sequence[int]) -> int:
+    """Length of the pattern that the end of `tokens` repeats too often; 0 if there is none."""
     for size, repeats in _LOOP_REPEATS.items():
         if len(tokens) < size * repeats:
             continue
@@ -79,8 +85,8 @@ def is_looping(tokens: Sequence[int]) -> bool:
             tokens[len(tokens) - size * (k + 1) : len(tokens) - size * k] == pattern
             for k in range(1, repeats)
         ):
-            return True
-    return False
+            return size
+    return 0
 
 
 class SpecialTokens:
@@ -125,7 +131,9 @@ class GreedyDecoder:
         tokenizer: its tokenizer.
         language, task: forced, as in `<|en|><|transcribe|>`; rows may have their own language.
         timestamps: let the model write timestamps, by the rules of its generation config.
-        stop_loops: end a row that repeats itself (labels); False decodes to the limit (results).
+        on_loop: what to do with a row that repeats itself: `end` it (labels: it is dropped),
+            `break` the loop (forbid the token that would go on with it; after three of them the
+            row is ended), or `keep` it (plain greedy decoding).
     """
 
     def __init__(
@@ -135,12 +143,12 @@ class GreedyDecoder:
         language: str | None,
         task: str = "transcribe",
         timestamps: bool = False,
-        stop_loops: bool = True,
+        on_loop: str = "end",
     ):
         self.model = model
         self.special = SpecialTokens(tokenizer, model.generation_config)
         self.language, self.task, self.timestamps = language, task, timestamps
-        self.stop_loops = stop_loops
+        self.on_loop = on_loop
         config = model.generation_config
         size = model.config.vocab_size
         self.suppressed = torch.zeros(size, device=model.device)
@@ -201,11 +209,13 @@ class GreedyDecoder:
                 # the rules look at what was said since the prefix; all live rows are equally long
                 said = torch.tensor([rows.tokens[i] for i in live], device=scores.device)
                 scores = processor(said.reshape(len(live), step), scores)
+            if self.on_loop == "break":
+                rows.break_loops(live, scores)
             best, tokens = scores.max(-1)
             log_probs = (best - scores.logsumexp(-1)).tolist()
             step += 1
             for row, token, log_prob in zip(live, tokens.tolist(), log_probs, strict=True):
-                rows.add(row, token, log_prob, self.stop_loops)
+                rows.add(row, token, log_prob, self.on_loop == "end")
             keep = [i for i, row in enumerate(live) if not rows.done[row]]
             if not keep:
                 break
@@ -248,8 +258,9 @@ class _Rows:
         self.done = [False] * batch
         self.truncated = [False] * batch
         self.looped = [False] * batch
+        self.breaks = [0] * batch
 
-    def add(self, row: int, token: int, log_prob: float, stop_loops: bool) -> None:
+    def add(self, row: int, token: int, log_prob: float, end_loops: bool) -> None:
         if self.done[row]:
             self.tokens[row].append(self.end)  # keeps live rows equally long; cut off at the end
             return
@@ -259,14 +270,23 @@ class _Rows:
             self.done[row] = True
         elif len(self.tokens[row]) >= self.limits[row]:
             self.done[row] = self.truncated[row] = True
-        elif stop_loops and is_looping(self.tokens[row]):
+        elif (end_loops or self.breaks[row] == _MAX_BREAKS) and is_looping(self.tokens[row]):
             self.done[row] = self.looped[row] = True
+
+    def break_loops(self, live: list[int], scores: Tensor) -> None:
+        """Forbid, in place, the token that would go on with a loop; scores (live rows, vocab)."""
+        for index, row in enumerate(live):
+            size = loop_size(self.tokens[row])
+            if size and not self.done[row]:
+                scores[index, self.tokens[row][-size]] = -torch.inf
+                self.looped[row] = True
+                self.breaks[row] += 1
 
     def hypotheses(self, no_speech: list[float]) -> list[Hypothesis]:
         result = []
         for row, tokens in enumerate(self.tokens):
             said = tokens[: tokens.index(self.end)] if self.end in tokens else tokens
-            scored = len(said) + (not self.truncated[row] and not self.looped[row])
+            scored = len(said) + (self.end in tokens and not self.truncated[row])
             result.append(
                 Hypothesis(
                     tokens=said,

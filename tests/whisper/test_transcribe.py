@@ -12,6 +12,7 @@ from distill.whisper.student import make_student
 from distill.whisper.transcribe import (
     GreedyDecoder,
     SpecialTokens,
+    _Rows,
     encode,
     is_looping,
     log_mel,
@@ -35,7 +36,7 @@ def decoder_of(model, processor, language="en", **options) -> GreedyDecoder:
 
 @pytest.fixture
 def decode(tiny_model, tiny_processor):
-    return decoder_of(tiny_model, tiny_processor, stop_loops=False)
+    return decoder_of(tiny_model, tiny_processor, on_loop="keep")
 
 
 def same(one, two) -> None:
@@ -127,7 +128,7 @@ def test_special_tokens_need_a_whisper_tokenizer(tiny_processor):
 
 def test_a_student_that_is_its_teacher_says_the_same(tiny_model, tiny_processor, decode, states):
     student = make_student(tiny_model, [0, 1, 2, 3], [0, 1]).eval()
-    same(decoder_of(student, tiny_processor, stop_loops=False)(states, LONG), decode(states, LONG))
+    same(decoder_of(student, tiny_processor, on_loop="keep")(states, LONG), decode(states, LONG))
     other = make_student(tiny_model, [0, 3], [0, 1]).eval()
     found = decoder_of(other, tiny_processor)(states, LONG)
     assert [h.avg_logprob for h in found] != [h.avg_logprob for h in decode(states, LONG)]
@@ -143,6 +144,29 @@ def test_tiny_timestamps(tiny_model, tiny_processor, states):
     plain = decoder_of(tiny_model, tiny_processor)(states, LONG)
     assert all(t < begin for h in plain for t in h.tokens)
     assert begin - 1 not in {t for h in plain for t in h.tokens}
+
+
+def test_a_broken_loop_goes_on_and_a_stubborn_one_ends():
+    vocab, end = 20, 19
+    rows = _Rows(2, [400, 400], end)
+
+    def say(favourite: int, second: int) -> None:
+        """One step: both rows like `favourite` best, then `second`."""
+        scores = torch.zeros(2, vocab)
+        scores[:, favourite], scores[:, second] = 2.0, 1.0
+        live = [row for row in range(2) if not rows.done[row]]
+        rows.break_loops(live, scores[: len(live)])
+        for row, token in zip(live, scores[: len(live)].argmax(-1).tolist(), strict=True):
+            rows.add(row, token, -0.1, end_loops=False)
+
+    for _ in range(11):
+        say(5, 7)
+    assert rows.tokens[0] == [5] * 10 + [7]  # ten times is a loop: the eleventh is forbidden
+    assert rows.looped == [True, True] and not any(rows.done)
+    for _ in range(60):
+        say(5, 7)
+    assert all(rows.done) and len(rows.tokens[0]) < 60
+    assert not rows.truncated[0]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +190,7 @@ def test_looping_rows_are_stopped(tiny_model, tiny_processor, states):
     assert [h.looped for h in stopped] == [True, False]
     assert [h.truncated for h in stopped] == [False, True]
     assert 10 <= len(stopped[0].tokens) < 60
-    free = decoder_of(tiny_model, tiny_processor, stop_loops=False)(states[:1], [100])
+    free = decoder_of(tiny_model, tiny_processor, on_loop="keep")(states[:1], [100])
     assert len(free[0].tokens) == 100 and free[0].truncated and not free[0].looped
 
 

@@ -1,0 +1,124 @@
+"""The evaluation command on a tiny student, and its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from distill.data.files import read_json, read_jsonl, write_json
+from distill.data.manifest import read_manifest
+from distill.testing import write_tiny_recipe
+from distill.whisper.corpus import evaluation_units
+from distill.whisper.student import make_student
+from distill.whisper.transcribe import Hypothesis
+from eval.__main__ import main
+from eval.asr import is_loop
+from eval.memory import PeakMemory
+from eval.table import text_table
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, Path]:
+    """(recipe, run folder with a student that is not trained)."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    recipe = write_tiny_recipe(folder)
+    model = WhisperForConditionalGeneration.from_pretrained(folder / "teacher")
+    target = folder / "run" / "student"
+    make_student(model, [0, 3], [0, 1]).save_pretrained(target)
+    for path in (folder / "teacher").glob("*.json"):
+        if not (target / path.name).exists():
+            shutil.copy(path, target)
+    return recipe, folder / "run"
+
+
+def evaluate(recipe: Path, run: Path, *overrides: str) -> dict:
+    main([str(recipe), f"output_dir={run}", *overrides])
+    return read_json(run / "eval" / "results.json")
+
+
+def test_results_are_those_of_the_predictions(run, capsys):
+    recipe, folder = run
+    results = evaluate(recipe, folder)
+    rows = read_jsonl(folder / "eval" / "predictions.jsonl")
+    assert results["num_units"] == len(rows)
+    assert {"split", "normalizer", "num_words", "hours", "decoding", "paired"} <= results.keys()
+    from eval.metrics import error_counts, total
+    from eval.normalize import normalizer
+
+    clean = normalizer("english", "en")
+    for role in ("teacher", "student"):
+        counts = total(error_counts(clean(r["reference"]), clean(r[role])) for r in rows)
+        assert results[role]["wer"] == pytest.approx(counts.rate)
+        low, high = results[role]["wer_ci"]
+        assert low <= results[role]["wer"] <= high
+        assert results[role]["rtfx"] > 0 and results[role]["peak_memory_bytes"] > 10**8
+        assert results[role]["dtype"] == "float32"
+    assert results["student"]["parameters"] < results["teacher"]["parameters"]
+    assert text_table(results) in capsys.readouterr().out
+    assert (folder / "report" / "index.html").is_file()
+
+
+def test_a_second_evaluation_is_the_first(run, capsys, monkeypatch):
+    recipe, folder = run
+    before = evaluate(recipe, folder)
+    monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)  # must not be needed
+    assert evaluate(recipe, folder) == before
+    assert "done already" in capsys.readouterr().out
+
+
+def test_another_student_is_measured_again(run, tmp_path):
+    recipe, folder = run
+    shutil.copytree(folder, tmp_path / "run")
+    before = evaluate(recipe, tmp_path / "run")
+    write_json(tmp_path / "run" / "student.json", {"settings": "others"})
+    assert evaluate(recipe, tmp_path / "run")["settings"] != before["settings"]
+
+
+def test_no_student_and_no_test_split(run, tmp_path):
+    recipe, folder = run
+    with pytest.raises(ValueError, match="NAME.train"):
+        evaluate(recipe, tmp_path)
+    with pytest.raises(ValueError, match="data.test"):
+        evaluate(recipe, folder, "data.test=[]")
+
+
+def test_loops_are_counted_whether_ended_or_not():
+    said = Hypothesis([1, 2, 3], -0.1, 0.0, truncated=False, looped=False)
+    assert not is_loop(said)
+    assert is_loop(dataclasses.replace(said, looped=True))
+    assert not is_loop(dataclasses.replace(said, tokens=list(range(400)), truncated=True))
+    assert is_loop(dataclasses.replace(said, tokens=[7] * 400, truncated=True))
+
+
+def test_long_clips_are_units_with_their_reference(demo_data):
+    rows, _ = read_manifest(demo_data / "test.jsonl")
+    long = [row for row in rows if row.duration > 30]
+    units, drops = evaluation_units(rows, "test", packed=True)
+    assert not drops and len(long) == 2
+    by_id = {unit.id: unit for unit in units}
+    for row in long:
+        assert by_id[row.id].reference == row.text
+        assert len(by_id[row.id].windows) == 2
+        assert by_id[row.id].duration == pytest.approx(row.duration, abs=0.01)
+    words = sum(len(unit.reference.split()) for unit in units)
+    assert words == sum(len(row.text.split()) for row in rows)  # nothing is lost or twice
+    apart, _ = evaluation_units(rows, "test", packed=False)
+    assert len(apart) == len(rows)
+
+
+def test_peak_memory_sees_what_is_allocated():
+    with PeakMemory() as small:
+        pass
+    with PeakMemory() as large:
+        torch.ones(50_000_000).sum()  # 200 MB
+        block = torch.ones(50_000_000)
+        import time
+
+        time.sleep(0.2)
+    assert large.peak_bytes - small.peak_bytes > 150e6
+    del block
