@@ -21,9 +21,10 @@ TRAINS = $(RECIPES:%=%.train)
 EVALS = $(RECIPES:%=%.eval)
 PUSHES = $(RECIPES:%=%.push)
 PLANS = $(RECIPES:%=%.plan)
+BENCHES = bench.train bench.scores bench.store
 CLEANS = $(RECIPES:%=%.clean)
 
-.PHONY: help setup lint test $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(CLEANS)
+.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(CLEANS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -36,6 +37,9 @@ help:
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
 	@echo "make NAME.clean       forget everything about a recipe's run"
+	@echo "make bench.train      training steps from the teacher store beside the usual way"
+	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
+	@echo "make bench.store      reading one view from the teacher store beside other layouts"
 	@echo
 	@echo "NAME is one of: $(RECIPES)"
 	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
@@ -66,10 +70,11 @@ $(RECIPES): %: setup
 $(LABELS): %.label: setup
 	@echo "== $*: pseudo-labels"
 	@$(LAUNCH) -m pseudo_label $* $(SET)
+	@$(if $(filter 1,$(NGPU)),,$(LAUNCH) -m pseudo_label.scores $* $(SET))
 
 $(TRAINS): %.train: setup
 	@echo "== $*: student"
-	@$(PYTHON) -m pseudo_label.filter $* $(SET)
+	@$(LAUNCH) -m pseudo_label.scores $* $(SET)
 	@$(LAUNCH) -m distill.train $* $(SET)
 
 $(EVALS): %.eval: setup
@@ -81,6 +86,13 @@ $(PUSHES): %.push: setup
 
 $(PLANS): %.plan: setup
 	@$(PYTHON) -m distill.plan $* $(SET)
+
+bench.train bench.scores: bench.%: setup
+	@$(PYTHON) -m pseudo_label demo $(SET)
+	@$(PYTHON) -m eval.benchmark.$* demo $(SET)
+
+bench.store: setup
+	@$(PYTHON) -m eval.benchmark.store
 
 $(CLEANS): %.clean:
 	@rm -rf runs/$*

@@ -32,6 +32,9 @@ class TrainConfig:
     max_steps: int = 1000
     batch_size: int = 32  # views per update, over all ranks: the result depends on nothing else
     micro_batch_size: int = 8  # views per forward pass and rank; memory depends on it
+    batch_tokens: int | None = None  # instead of batch_size: views of like length with about this
+    # many decoder tokens per update, padding counted
+    micro_batch_tokens: int | None = None  # per forward pass and rank; null: batch_tokens
     learning_rate: float = 1e-4
     warmup_steps: int = 50
     schedule: str = "linear"  # linear | constant_with_warmup | cosine
@@ -141,6 +144,12 @@ def check_train(train: TrainConfig) -> None:
     multiple = train.batch_size > 0 and train.batch_size % train.micro_batch_size == 0
     what = f"a multiple of train.micro_batch_size ({train.micro_batch_size})"
     check(multiple, "train.batch_size", what, train.batch_size)
+    if train.micro_batch_tokens is not None:
+        ok = 0 < train.micro_batch_tokens <= (train.batch_tokens or 0)
+        what = f"> 0 and at most train.batch_tokens ({train.batch_tokens})"
+        check(ok, "train.micro_batch_tokens", what, train.micro_batch_tokens)
+    ok = train.batch_tokens is None or train.batch_tokens > 0
+    check(ok, "train.batch_tokens", "> 0 or null", train.batch_tokens)
     check(train.schedule in SCHEDULES, "train.schedule", f"one of {SCHEDULES}", train.schedule)
     precisions = ("no", "bf16", "fp16")
     ok = train.mixed_precision in precisions

@@ -5,8 +5,9 @@ With student logits z, teacher logits t, temperature T, q = softmax(z / T), p = 
     CE = -log softmax(z)[label]
     KL = sum_v p_v (log p_v - log q_v)          Hinton et al., arXiv:1503.02531; scaled by T^2
 
-When only the teacher's k best scores and its log-sum-exp are known, all other tokens share one
-bucket of mass 1 - sum(p_K). That KL is a lower bound of the full one (data-processing inequality):
+When only some of the teacher's scores are known, with the exact mass of the others, these share one
+bucket. That KL is a lower bound of the full one (data-processing inequality), and equal to it where
+the student spreads its tail as the teacher does:
 
     KL_k = sum_{v in K} p_v (log p_v - log q_v) + p_rest (log p_rest - log q_rest)
 
@@ -23,23 +24,27 @@ import torch
 from torch import Tensor
 
 IGNORE = -100  # label of positions that carry no loss: padding and prompts
-CHUNK_TOKENS = 256  # logits of this many tokens exist at once: 53 MB in float32 for Whisper
-_TINY = 1e-10  # below float32's resolution of 1 - sum(p)
+CPU_CHUNK_TOKENS = 128  # logits of this many tokens exist at once: 27 MB in float32 for Whisper
+GPU_CHUNK_TOKENS = 1024  # a GPU wants larger products: 212 MB
 
 
 @dataclass
 class TeacherScores:
     """What the teacher thought of each token position.
 
-    Either `hidden` and `weight` (live teacher; exact KL), or `indices`, `values`, `lse` (recorded
-    scores; `hidden` may come besides, for `hidden_mse`).
+    Either `hidden` and `weight` (the teacher's own states; exact KL), or `indices`, `values`,
+    `log_rest` (scores; `hidden` may come besides, for `hidden_mse`). See `distill.targets` for how
+    scores are chosen.
 
     Attributes:
         hidden: (tokens, width) last decoder state; logits are hidden @ weight.T.
         weight: (vocab, width) output layer.
-        indices: (tokens, k) token ids of the k largest logits.
-        values: (tokens, k) those logits.
-        lse: (tokens,) log-sum-exp of all logits / T, at the temperature of the loss.
+        indices: (tokens, k) token ids, all different within a token.
+        values: (tokens, k) their logits, relative to the token's largest.
+        log_rest: (tokens,) log of the teacher's probability of all other ids, at the loss's
+            temperature; -inf when there is none. The log-sum-exp of all logits follows:
+            logsumexp(values / T) - log(1 - exp(log_rest)). This way round small tails are exact;
+            as a difference of a sum from 1 they would drown in the rounding of float16 values.
         inner: (tokens, width) each, states between layers that the student's should equal.
     """
 
@@ -47,53 +52,112 @@ class TeacherScores:
     weight: Tensor | None = None
     indices: Tensor | None = None
     values: Tensor | None = None
-    lse: Tensor | None = None
+    log_rest: Tensor | None = None
     inner: tuple[Tensor, ...] = ()
 
     def chunk(self, rows: slice) -> TeacherScores:
         def cut(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
 
-        parts = [cut(v) for v in (self.indices, self.values, self.lse)]
+        parts = [cut(v) for v in (self.indices, self.values, self.log_rest)]
         return TeacherScores(cut(self.hidden), self.weight, *parts)
 
 
-def full_kl(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """KL(teacher || student) per token, (tokens,), and its gradient for `student` logits.
+def ce_and_full_kl(
+    student: Tensor,
+    labels: Tensor,
+    teacher: Tensor,
+    *,
+    ce_weight: float,
+    kl_weight: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CE, KL(teacher || student), and the gradient of both.
+
+    One exponential serves both: softmax numerators at T = 1 are those at T to the power of T.
 
     Args:
-        student, teacher: logits (tokens, vocab). Exactly 0 when they are equal.
-    """
-    log_q = (student / temperature).log_softmax(-1)
-    log_p = (teacher / temperature).log_softmax(-1)
-    p = log_p.exp()
-    kl = (p * (log_p - log_q)).sum(-1)
-    return kl, (log_q.exp() - p) / temperature
-
-
-def top_k_kl(
-    student: Tensor, indices: Tensor, values: Tensor, lse: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """KL over the teacher's k best tokens and one bucket for the rest; see the module docstring.
-
-    Args:
-        student: logits (tokens, vocab).
-        indices, values, lse: as in `TeacherScores`.
+        student, teacher: logits (tokens, vocab); both are overwritten. The KL and its gradient are
+            exactly 0 when they are equal.
 
     Returns:
-        KL per token (tokens,) and its gradient for `student`, (tokens, vocab).
+        CE (tokens,), KL (tokens,), and the gradient of ce_weight * CE + kl_weight * T^2 * KL for
+        the student's logits, (tokens, vocab).
     """
-    log_q = (student / temperature).log_softmax(-1)
-    log_q_top = log_q.gather(-1, indices)
-    log_p_top = values / temperature - lse[:, None]
-    p_top = log_p_top.exp()
-    p_rest = (1 - p_top.sum(-1)).clamp(min=_TINY)
-    q_rest = (1 - log_q_top.exp().sum(-1)).clamp(min=_TINY)
-    kl = (p_top * (log_p_top - log_q_top)).sum(-1) + p_rest * (p_rest.log() - q_rest.log())
-    q = log_q.exp_()  # not needed as a logarithm any more; half the memory of a chunk
-    target = q * (p_rest / q_rest)[:, None]
-    target.scatter_(-1, indices, p_top)
-    return kl, (q - target) / temperature
+    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    log_ratio = theirs - scaled
+    p, q = theirs.exp_(), scaled.exp_()  # both times their sums
+    p_sum, q_sum = p.sum(-1), q.sum(-1)
+    kl = log_ratio.mul_(p).sum(-1) / p_sum + (q_sum.log() - p_sum.log())
+    q_1 = _power(q, temperature)
+    total_1 = q_1.sum(-1)
+    scale = kl_weight * temperature
+    gradient = q.mul_((scale / q_sum)[:, None]).sub_(p.mul_((scale / p_sum)[:, None]))
+    gradient.addcmul_(q_1, (ce_weight / total_1)[:, None])
+    gradient.scatter_add_(-1, labels[:, None], torch.full_like(kl, -ce_weight)[:, None])
+    return total_1.log() - log_label, kl, gradient
+
+
+def ce_and_top_k_kl(
+    student: Tensor,
+    labels: Tensor,
+    teacher: TeacherScores,
+    *,
+    ce_weight: float,
+    kl_weight: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CE, KL over the teacher's scores and one bucket for the rest, and the gradient of both.
+
+    Args:
+        student: logits (tokens, vocab); overwritten.
+        teacher: `indices`, `values`, `log_rest`.
+
+    Returns:
+        CE (tokens,), KL (tokens,), and the gradient of ce_weight * CE + kl_weight * T^2 * KL for
+        the logits, (tokens, vocab).
+    """
+    indices, values, log_rest = teacher.indices, teacher.values, teacher.log_rest
+    scaled = _scaled(student, temperature)
+    log_top = scaled.gather(-1, indices)
+    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    # From here on the teacher's ids are kept apart: their sum and that of the rest are both exact,
+    # where 1 - sum(q) would be rounding noise for a confident student.
+    rest = scaled.exp_().scatter_(-1, indices, 0.0)
+    top, rest_sum = log_top.exp(), rest.sum(-1)
+    total = rest_sum + top.sum(-1)
+    rest_1, top_1 = _power(rest, temperature), _power(top, temperature)
+    total_1 = rest_1.sum(-1) + top_1.sum(-1)
+    ce = total_1.log() - log_label
+
+    p_rest = log_rest.exp()
+    log_p = (values.float() / temperature).log_softmax(-1) + torch.log1p(-p_rest)[:, None]
+    p, q = log_p.exp(), top / total[:, None]
+    q_rest = (rest_sum / total).clamp(min=torch.finfo(total.dtype).tiny)
+    log_q = log_top - total.log()[:, None]
+    # an id the teacher never drew has no mass: 0 * (-inf) is 0 here
+    kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+    kl += torch.where(p_rest > 0, p_rest * (log_rest - q_rest.log()), 0.0)
+
+    scale = kl_weight * temperature
+    ce_factor = ce_weight / total_1
+    kl_factor = scale * (1 - p_rest / q_rest) / total
+    gradient = rest.mul_(kl_factor[:, None]).addcmul_(rest_1, ce_factor[:, None])
+    gradient.scatter_(-1, indices, top_1 * ce_factor[:, None] + scale * (q - p))
+    gradient.scatter_add_(-1, labels[:, None], torch.full_like(ce, -ce_weight)[:, None])
+    return ce, kl, gradient
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """In place: logits / T, relative to the largest of each token."""
+    logits /= temperature
+    return logits.sub_(logits.amax(-1, keepdim=True))
+
+
+def _power(numerators: Tensor, temperature: float) -> Tensor:
+    """A new tensor, numerators ** temperature."""
+    return numerators.square() if temperature == 2.0 else numerators.pow(temperature)
 
 
 def cross_entropy(student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,63 +205,59 @@ class _TokenLosses(torch.autograd.Function):
     def forward(ctx, hidden, weight, labels, teacher, ce_weight, kl_weight, temperature):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
+        plain = weight.dtype == hidden.dtype and len(hidden) > 0
+        make = torch.empty_like if plain else torch.zeros_like
+        grad_weight = make(weight) if need_weight else None
         ce_sum = hidden.new_zeros((), dtype=torch.float32)
         kl_sum = torch.zeros_like(ce_sum)
         # Explicitly, because the gradients of a low-precision autocast would differ from autograd's
-        for start in range(0, len(hidden), CHUNK_TOKENS):
-            rows = slice(start, start + CHUNK_TOKENS)
-            logits = (hidden[rows] @ weight.to(hidden.dtype).T).float()
-            ce, gradient = cross_entropy(logits, labels[rows])
+        output = weight.to(hidden.dtype)
+        weights = {"ce_weight": ce_weight, "kl_weight": kl_weight, "temperature": temperature}
+        for rows in chunks(hidden):
+            part = teacher.chunk(rows) if kl_weight else None
+            logits = (hidden[rows] @ output.T).float()
+            ce, kl, gradient = _losses(logits, labels[rows], part, **weights)
             ce_sum += ce.sum()
-            gradient *= ce_weight
             if kl_weight:
-                kl, kl_gradient = _kl(logits, teacher.chunk(rows), temperature)
                 kl_sum += kl.sum()
-                gradient += kl_gradient.mul_(kl_weight * temperature**2)
             gradient = gradient.to(hidden.dtype)
             if need_hidden:
-                grad_hidden[rows] = gradient @ weight.to(hidden.dtype)
-            if need_weight:
+                grad_hidden[rows] = gradient @ output
+            if need_weight and plain:
+                # beta 0 ignores what is there: the first product spares a pass of zeros
+                grad_weight.addmm_(gradient.T, hidden[rows], beta=float(rows.start > 0))
+            elif need_weight:
                 grad_weight += (gradient.T @ hidden[rows]).to(weight.dtype)
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.gradients = grad_hidden, grad_weight
         ctx.mark_non_differentiable(ce_sum, kl_sum)
         total = ce_weight * ce_sum + kl_weight * temperature**2 * kl_sum
         return total, ce_sum, kl_sum
 
     @staticmethod
     def backward(ctx, grad_total, _grad_ce, _grad_kl):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_total,
-            None if grad_weight is None else grad_weight * grad_total,
-            *[None] * 5,
-        )
+        # In place, and given away: one of them is as large as the output layer.
+        gradients, ctx.gradients = ctx.gradients, None
+        assert gradients is not None, "token_losses: a second backward pass through the same loss"
+        return (*(g if g is None else g.mul_(grad_total) for g in gradients), *[None] * 5)
 
 
-def _kl(logits: Tensor, teacher: TeacherScores, temperature: float) -> tuple[Tensor, Tensor]:
+def chunks(hidden: Tensor) -> list[slice]:
+    """Rows of (tokens, width) states whose logits may exist at the same time."""
+    size = CPU_CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
+
+
+def _losses(
+    logits: Tensor, labels: Tensor, teacher: TeacherScores | None, **weights: float
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """CE, KL and the gradient of the weighted sum, by what is known of the teacher."""
+    if teacher is None:
+        ce, gradient = cross_entropy(logits, labels)
+        return ce, None, gradient.mul_(weights["ce_weight"])
     if teacher.indices is not None:
-        return top_k_kl(logits, teacher.indices, teacher.values, teacher.lse, temperature)
+        return ce_and_top_k_kl(logits, labels, teacher, **weights)
     reference = (teacher.hidden @ teacher.weight.to(teacher.hidden.dtype).T).float()
-    return full_kl(logits, reference, temperature)
-
-
-@torch.no_grad()
-def top_k_scores(
-    hidden: Tensor, weight: Tensor, k: int, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A teacher's record of each token: `indices`, `values`, `lse` of `TeacherScores`.
-
-    Args:
-        hidden: (tokens, width) decoder states; weight: (vocab, width).
-    """
-    k = min(k, len(weight))
-    parts = []
-    for start in range(0, len(hidden), CHUNK_TOKENS):
-        logits = (hidden[start : start + CHUNK_TOKENS] @ weight.to(hidden.dtype).T).float()
-        values, indices = logits.topk(k, dim=-1)
-        parts.append((indices, values, (logits / temperature).logsumexp(-1)))
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return ce_and_full_kl(logits, labels, reference, **weights)
 
 
 def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:

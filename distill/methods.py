@@ -36,6 +36,17 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
 
+def build_scorer(recipe: Any) -> Any:
+    """`score(texts) -> records`: a recipe's live teacher, asked about views of a teacher store."""
+    match recipe.method:
+        case "whisper":
+            from distill.whisper.scoring import Rescorer
+
+            return Rescorer(recipe)
+        case other:
+            raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
+
+
 def evaluation_settings(recipe: Any, trained: dict | None) -> str:
     """Hash of what an evaluation depends on; tells whether results are of this student.
 

@@ -27,6 +27,7 @@ from distill.whisper import cost
 from distill.whisper.corpus import load_clips
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.sizes import WhisperSize, find_size, num_parameters
+from distill.whisper.store_plan import plan_store
 
 # Assumptions; `describe` prints those of speed with what comes of them.
 FILL = {"sequential": 0.78, "best_fit": 0.99}  # of windows, of a corpus of mixed clip lengths
@@ -56,14 +57,14 @@ def plan(recipe: WhisperRecipe) -> dict:
     run = Path(recipe.output_dir)
     data = {split: _split(recipe, split) for split in ("train", "validation", "test")}
     done = _done(recipe, run, math.ceil(data["train"]["windows"] / recipe.pseudo_label.shard_size))
-    training = _training(recipe, done["kept_windows"] or data["train"]["windows"])
+    training = _training(recipe, done["kept_windows"] or data["train"]["windows"], data["train"])
     result = {
         "name": run.name,
         "data": data,
         "teacher": {"model": recipe.teacher.model, "mode": recipe.teacher.mode},
         "student": {"decoder_layers": None, "encoder_layers": None},
         "training": training,
-        "disk": None, "memory": None, "time": None,
+        "disk": None, "store": None, "memory": None, "time": None,
         "done": done,
     }
     try:
@@ -75,7 +76,9 @@ def plan(recipe: WhisperRecipe) -> dict:
     result["student"] = student
     tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
     result["disk"] = _disk(recipe, size, student, data["train"], tokens)
-    result["memory"] = _memory(recipe, size, student, training, tokens)
+    seconds = data["train"]["seconds_per_window"]
+    result["store"] = plan_store(recipe, size, student["decoder_layers"], training, seconds, tokens)
+    result["memory"] = _memory(recipe, size, student, training)
     result["time"] = _time(recipe, size, student, data, training)
     return result
 
@@ -204,16 +207,23 @@ def _shares_encoder(recipe: WhisperRecipe, size: WhisperSize, student: dict) -> 
 
 # Steps, disk and memory
 
-def _training(recipe: WhisperRecipe, windows: int) -> dict:
+def _training(recipe: WhisperRecipe, windows: int, data: dict) -> dict:
     """A step is one optimiser update; a view is a window as it is drawn for an epoch."""
     train, views = recipe.train, recipe.views
-    total = train.max_steps * train.batch_size
+    batch, micro = float(train.batch_size), float(train.micro_batch_size)
+    if train.batch_tokens is not None:
+        tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
+        batch = max(1.0, train.batch_tokens / tokens)
+        micro = max(1.0, (train.micro_batch_tokens or train.batch_tokens) / tokens)
+    total = round(train.max_steps * batch)
     variants = (1 + (0 < views.timestamp_probability < 1)) * (
         1 + (0 < views.previous_text_probability < 1))
+    distinct = min(total, windows * variants)
+    changed = views.augment.probability  # a changed sound never comes twice
     return {
-        "windows": windows, "steps": train.max_steps, "batch_size": train.batch_size,
-        "micro_batches_per_step": train.batch_size // train.micro_batch_size,
-        "views": total, "distinct_views": min(total, windows * variants),
+        "windows": windows, "steps": train.max_steps, "batch_size": round(batch),
+        "micro_batches_per_step": max(1, round(batch / micro)),
+        "views": total, "distinct_views": round(changed * total + (1 - changed) * distinct),
         "epochs": total / windows,
         "validations": math.ceil(train.max_steps / train.validate_every),
     }
@@ -230,7 +240,6 @@ def _disk(
     checkpoint += 4 * student["trained_parameters"] * (train.average_decay > 0)
     return {
         "labels": round(2 * rows),  # all of them, and the kept ones again
-        "encoder_states": windows * cost.states_bytes(size) if config.keep_encoder_states else 0,
         "checkpoint": checkpoint,
         "checkpoints": (train.keep_checkpoints + 1) * checkpoint,  # the next, before one goes
         "best": 4 * student["parameters"],
@@ -238,24 +247,17 @@ def _disk(
     }
 
 
-def _memory(
-    recipe: WhisperRecipe, size: WhisperSize, student: dict, training: dict, tokens: float
-) -> dict:
+def _memory(recipe: WhisperRecipe, size: WhisperSize, student: dict, training: dict) -> dict:
     """Bytes a training process needs at least, before activations."""
     trained = student["trained_parameters"]
     copies = 3 + (recipe.train.average_decay > 0)  # gradient, two AdamW states, the average
-    result = {
-        "models": 4 * (num_parameters(size) + student["parameters"] + copies * trained),
-        "encoder_states": 0, "teacher_scores": 0,
+    teacher = num_parameters(size) if recipe.teacher.mode == "live" else 0
+    kept = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory"
+    states = min(training["windows"], training["views"]) * cost.states_bytes(size)
+    return {
+        "models": 4 * (teacher + student["parameters"] + copies * trained),
+        "encoder_states": states * kept,
     }
-    if recipe.teacher.mode == "memory":
-        windows = min(training["windows"], training["views"])
-        top_k = recipe.teacher.top_k if recipe.loss.kl_weight else 0
-        num_states = student["decoder_layers"] if recipe.loss.hidden_weight else 1
-        view = cost.record_bytes(size, tokens, top_k, num_states)
-        result["encoder_states"] = windows * cost.states_bytes(size)
-        result["teacher_scores"] = round(training["distinct_views"] * view)
-    return result
 
 
 # Time
@@ -279,6 +281,7 @@ def _time(
 ) -> dict:
     """Seconds by stage and machine; None for what there are no manifests to tell."""
     work = {"label": _label_work(size, data["train"]) * data["train"]["windows"],
+            "score": _score_work(recipe, size, data["train"], training),
             "train": _train_work(recipe, size, student, data, training), "eval": None}
     if data["test"]["windows"] is not None:
         layers = student["encoder_layers"], student["decoder_layers"]
@@ -313,6 +316,19 @@ def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
     return Work(cost.cross_attention_flops(size, layers), cost.token_flops(size, tokens, layers))
 
 
+def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> Work:
+    """Filling the teacher store; encoder states on disk are there from labelling."""
+    if recipe.teacher.mode != "store":
+        return Work(0)
+    tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
+    decoder = cost.cross_attention_flops(size) + cost.token_flops(
+        size, tokens, output=recipe.loss.kl_weight > 0)
+    encoder = cost.encoder_flops(size)
+    augmented = recipe.views.augment.probability > 0
+    again = augmented or recipe.scores.encoder_states != "disk"
+    return Work(decoder + encoder * again) * training["distinct_views"]
+
+
 def _train_work(
     recipe: WhisperRecipe, size: WhisperSize, student: dict, data: dict, training: dict
 ) -> Work:
@@ -325,18 +341,18 @@ def _train_work(
 
     # Where states alone are matched, nobody asks for the scores of all tokens.
     own_decoder = decoder(layers, loss.ce_weight + loss.kl_weight > 0)
-    teacher_decoder = decoder(None, loss.kl_weight > 0)
     whole = cost.encoder_flops(size)
     own = cost.encoder_flops(size, student["encoder_layers"])
     flops = training["views"] * 3 * own_decoder  # backward costs two forward passes
-    if recipe.teacher.mode == "memory":
-        flops += training["distinct_views"] * teacher_decoder
-        kept = recipe.pseudo_label.keep_encoder_states
-        flops += 0 if kept else min(training["windows"], training["views"]) * whole
-    else:
-        flops += training["views"] * (whole + teacher_decoder)
+    passes = 1 if recipe.student.freeze_encoder else 3
+    if recipe.teacher.mode == "live":
+        flops += training["views"] * (whole + decoder(None, loss.kl_weight > 0))
         if not _shares_encoder(recipe, size, student):
-            flops += training["views"] * own * (1 if recipe.student.freeze_encoder else 3)
+            flops += training["views"] * own * passes
+    else:
+        times = {"disk": 0, "memory": min(training["windows"], training["views"]),
+                 "none": training["views"] * passes}
+        flops += times[recipe.scores.encoder_states] * own
     work = Work(flops)
     windows = data["validation"]["windows"] or 0
     rounds = 1 if recipe.student.freeze_encoder else training["validations"]  # states are kept

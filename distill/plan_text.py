@@ -7,7 +7,8 @@ def describe(plan: dict) -> str:
     """The plan as text."""
     parts = [f"Plan of {plan['name']}", _data_text(plan), _model_text(plan), _training_text(plan)]
     if plan["disk"]:
-        parts += [_disk_text(plan), _memory_text(plan), _time_text(plan)]
+        parts += [_disk_text(plan), _store_text(plan["store"]), _memory_text(plan),
+                  _time_text(plan)]
     return "\n\n".join([*parts, _done_text(plan["done"])])
 
 
@@ -73,8 +74,6 @@ def _training_text(plan: dict) -> str:
 def _disk_text(plan: dict) -> str:
     disk = plan["disk"]
     lines = ["Disk", f"  label       rows {_bytes(disk['labels'])}"]
-    if disk["encoder_states"]:
-        lines[-1] += f", encoder states {_bytes(disk['encoder_states'])}"
     lines.append(
         f"  train       checkpoints {_bytes(disk['checkpoints'])} ({_bytes(disk['checkpoint'])} "
         f"each, one more than is kept while it is written), best {_bytes(disk['best'])}, student "
@@ -83,13 +82,25 @@ def _disk_text(plan: dict) -> str:
     return "\n".join(lines)
 
 
+def _store_text(store: dict) -> str:
+    views = _count(store["views"], "view")
+    lines = [f"Teacher store, {views}: {_bytes(store['total'])} as the recipe has it (*)"
+             if store["used"] else f"Teacher store, {views}: not used (teacher.mode=live)",
+             f"  {'':<38}{'an hour of audio':>16}{'in all':>12}"]
+    for choice in store["choices"]:
+        name = f"{'*' if choice['chosen'] else ' '} {choice['name']}"
+        lines.append(f"  {name:<38}{_bytes(choice['bytes_per_hour']):>16}"
+                     f"{_bytes(choice['total']):>12}")
+    return "\n".join(lines)
+
+
 def _memory_text(plan: dict) -> str:
     memory = plan["memory"]
-    text = (f"Memory\n  train       {_bytes(memory['models'])} for both models, gradients and "
+    whose = "both models" if plan["teacher"]["mode"] == "live" else "the student"
+    text = (f"Memory\n  train       {_bytes(memory['models'])} for {whose}, gradients and "
             "AdamW in float32; activations come on top")
-    if plan["teacher"]["mode"] == "memory":
-        text += (f"\n  {'':<12}{_bytes(memory['encoder_states'])} for encoder states, "
-                 f"{_bytes(memory['teacher_scores'])} for the teacher's record")
+    if memory["encoder_states"]:
+        text += f"\n  {'':<12}{_bytes(memory['encoder_states'])} for encoder states"
     return text
 
 

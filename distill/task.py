@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from distill.data.batches import FixedBatches, TokenBatches
+
 Batch = dict[str, Any]
 
 
@@ -18,11 +20,11 @@ class Task(Protocol):
             master weights. `loss_sum` is a sum over the batch's units (valid tokens, clips);
             the loop divides it by the global count of the whole update, because a mean of means
             changes with the number of ranks. `parts` are sums to log, by name.
-        num_views: windows or clips in an epoch.
+        batches: which views every update holds, see `distill.data.batches`.
     """
 
     model: nn.Module
-    num_views: int
+    batches: FixedBatches | TokenBatches
 
     def collate(self, views: list[tuple[int, int]]) -> Batch:
         """(index, epoch) pairs -> a batch on the CPU."""

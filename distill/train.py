@@ -22,7 +22,7 @@ from distill.methods import build_task, load_recipe
 
 # Keys that shape neither the labels nor the weights.
 _FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
-                    "micro_batch_size")
+                    "micro_batch_size", "micro_batch_tokens")
 _FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "hub")
 
 
@@ -57,7 +57,7 @@ def train(recipe) -> None:
         write_text(run / "config.yaml", to_yaml(recipe))
         accelerator.init_trackers(run.name)
     try:
-        state = fit(task, recipe.train, accelerator, run, recipe.seed, settings)
+        state = fit(task, recipe.train, accelerator, run, settings)
     except Interrupted as stop:
         accelerator.print(f"{stop}. The same command goes on from there.")
         accelerator.end_training()
@@ -90,6 +90,9 @@ def _shaping(recipe) -> dict:
     """The part of a recipe that decides the weights."""
     values = {k: v for k, v in asdict(recipe).items() if k not in _FREE_KEYS}
     values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
+    # A recipe of a method without a teacher store has no such section
+    values["scores"] = {k: v for k, v in values.get("scores", {}).items()
+                        if k not in ("dir", "shard_views")}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
     return values
 

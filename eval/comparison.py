@@ -119,10 +119,12 @@ def _rate(key: str) -> Callable[[dict], str | None]:
     return show
 
 
-def _number(key: str, unit: str = "", size: float = 1) -> Callable[[dict], str | None]:
+def _number(
+    key: str, unit: str = "", size: float = 1, digits: int = 1
+) -> Callable[[dict], str | None]:
     def show(model: dict) -> str | None:
         value = model.get(key)
-        return None if value is None else f"{value / size:,.1f}\u00a0{unit}".strip()
+        return None if value is None else f"{value / size:,.{digits}f}\u00a0{unit}".strip()
 
     return show
 
@@ -152,7 +154,7 @@ _ROWS = (
         _number("repeated_5grams_per_1000_words"),
         "repeated_5grams_per_1000_words",
     ),
-    ("Texts that loop", "units of the split", _number("looping_units"), None),
+    ("Texts that loop", "units of the split", _number("looping_units", digits=0), None),
     ("RTFx", "seconds of audio per second", _number("rtfx"), "rtfx"),
     ("Parameters", "millions", _number("parameters", "M", 1e6), "parameters"),
     (

@@ -1,10 +1,11 @@
-"""Label the training audio of a recipe with its teacher, then filter the labels.
+"""Label the training audio of a recipe with its teacher, filter the labels, and score the views.
 
     python -m pseudo_label RECIPE [key=value ...]
     accelerate launch -m pseudo_label RECIPE [key=value ...]      one process per GPU
 
 RECIPE is a name in recipes/, a folder or a YAML file. Writes runs/NAME/pseudo_labels/. A run that
-was stopped goes on where it was; one that is complete says so.
+was stopped goes on where it was; one that is complete says so. Several processes label only, since
+they do not wait for each other: `pseudo_label.scores` comes after them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from distill.config import ConfigError
 from distill.data.files import read_jsonl, write_json
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.filter import describe, run_filter
+from pseudo_label.scores import score
 
 
 def main(arguments: list[str]) -> None:
@@ -31,6 +33,8 @@ def main(arguments: list[str]) -> None:
     if complete:
         write_json(folder / "drops.json", count_drops(folder, complete))
         print(describe(run_filter(folder, recipe.pseudo_label)), flush=True)
+        if world == 1:
+            score(recipe)
     else:
         print(f"Rank {rank} is done; other ranks are not, or their shards are missing.")
 

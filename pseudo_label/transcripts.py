@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.data.files import hash_of, write_atomic, write_jsonl
+from distill.data.files import hash_of, write_jsonl
+from distill.data.teacher_store import Record
 from distill.data.windows import Window, load_readable
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.scoring import open_states, states_record
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import (
     GreedyDecoder,
@@ -26,6 +28,7 @@ from distill.whisper.transcribe import (
     to_text,
     token_limit,
 )
+from distill.whisper.view_source import states_key_of
 from eval.metrics import compression_ratio, error_counts
 from eval.normalize import error_unit, normalizer
 from pseudo_label.plan import LabelPlan
@@ -40,6 +43,7 @@ class Labeller:
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher, settings: dict):
         self.recipe, self.teacher = recipe, teacher
+        self.keeps_states = keeps_states(recipe)
         self.settings = hash_of(settings)
         self.decoder = GreedyDecoder(
             teacher.model,
@@ -49,10 +53,10 @@ class Labeller:
             recipe.pseudo_label.timestamps,
         )
 
-    def label_shard(self, windows: list[Window]) -> tuple[list[dict], list[dict], dict]:
-        """Rows, drops and (when the recipe keeps them) float16 encoder states by window id."""
+    def label_shard(self, windows: list[Window]) -> tuple[list[dict], list[dict], list[Record]]:
+        """Rows, drops and (when the recipe keeps them) encoder states."""
         config = self.recipe.pseudo_label
-        rows, drops, states_by_id = [], [], {}
+        rows, drops, records = [], [], []
         for at in range(0, len(windows), config.batch_size):
             batch, audios = [], []
             for window in windows[at : at + config.batch_size]:
@@ -66,10 +70,14 @@ class Labeller:
                 continue
             hypotheses, states = self._decode(batch, audios)
             rows += [self._row(w, h) for w, h in zip(batch, hypotheses, strict=True)]
-            if config.keep_encoder_states:
-                halves = states.to("cpu", torch.float16)
-                states_by_id |= {w.id: s.clone() for w, s in zip(batch, halves, strict=True)}
-        return rows, drops, states_by_id
+            if self.keeps_states:
+                dtype = self.recipe.scores.encoder_states_dtype
+                new = rows[len(rows) - len(batch) :]
+                records += [
+                    states_record(states_key_of(row), each, dtype)
+                    for row, each in zip(new, states, strict=True)
+                ]
+        return rows, drops, records
 
     def _decode(
         self, windows: list[Window], audios: list[np.ndarray]
@@ -137,25 +145,28 @@ def label_shards(
     total = sum(len(plan.shards[index]) for index in mine)
     done = total - sum(len(plan.shards[index]) for index in todo)
     labeller = Labeller(recipe, teacher, settings)
+    store = open_states(recipe, teacher.revision) if labeller.keeps_states else None
 
     def windows() -> Iterator[None]:
         for index in todo:
             rows, drops, states = labeller.label_shard(plan.shards[index])
-            write_shard(folder, index, rows, drops, states)
+            if states:
+                store.add(states)
+            write_shard(folder, index, rows, drops)
             yield from [None] * len(plan.shards[index])
 
     for _ in progress(windows(), total, "labelling", "windows", True, done):
         pass
 
 
-def write_shard(folder: Path, index: int, rows: list, drops: list, states: dict) -> None:
+def write_shard(folder: Path, index: int, rows: list, drops: list) -> None:
     """Everything else first: the part file says that the shard is complete."""
-    path = part_path(folder, index)
-    if states:
-        from safetensors.torch import save_file
-
-        states_path = path.with_suffix(".safetensors")
-        write_atomic(states_path, lambda temporary: save_file(states, temporary))
     if drops:
         write_jsonl(folder / f"drops-{index:05d}.jsonl", drops)
-    write_jsonl(path, rows)
+    write_jsonl(part_path(folder, index), rows)
+
+
+def keeps_states(recipe: WhisperRecipe) -> bool:
+    """Whether training will want the encoder states that labelling computes anyway."""
+    on_disk = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk"
+    return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed

@@ -8,8 +8,10 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 
+import multiprocessing
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,42 @@ def tiny_processor(tiny_teacher):
     from transformers import WhisperProcessor
 
     return WhisperProcessor.from_pretrained(tiny_teacher)
+
+
+FORKED = """\
+import os, sys, torch
+from {module} import main
+os.environ.update({environment!r})
+os.dup2(os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+os.dup2(1, 2)
+torch.set_num_threads(1)
+main({arguments!r})
+"""
+
+
+@pytest.fixture(scope="session")
+def fork() -> Callable[..., multiprocessing.Process]:
+    """`fork("pseudo_label.scores", arguments, log, RANK="1")`: a module's `main` in a process of
+    its own, started; what it prints is appended to `log`.
+
+    It is forked from a process that has imported everything: to start Python anew ten times, in
+    order to kill it ten times, would take a minute of imports.
+    """
+    context = multiprocessing.get_context("forkserver")
+    parts = ("modeling", "processing", "tokenization", "feature_extraction")
+    context.set_forkserver_preload([
+        "accelerate", "distill.loop", "distill.whisper.task", "pseudo_label.__main__",
+        "pseudo_label.transcripts", *(f"transformers.models.whisper.{p}_whisper" for p in parts),
+    ])
+
+    def fork(module: str, arguments: list[str], log: Path, **environment: str):
+        code = FORKED.format(module=module, environment=environment, log=str(log),
+                             arguments=arguments)
+        process = context.Process(target=exec, args=(code, {}))
+        process.start()
+        return process
+
+    return fork
 
 
 class _NotCached(Exception):

@@ -56,7 +56,10 @@ def test_overrides_win(recipe):
     [("train.max_step", "train.max_steps"), ("trian.max_steps", "train"),
      ("loss.temprature", "loss.temperature"), ("teacher.modell", "teacher.model"),
      ("pseudo_labels.max_wer", "pseudo_label"),
-     ("student.decoder_layer", "student.decoder_layers")],
+     ("student.decoder_layer", "student.decoder_layers"), ("scores.encoder_state",
+     "scores.encoder_states"), ("score.method", "scores"), ("scores.shard_view",
+     "scores.shard_views"), ("train.batch_token", "train.batch_tokens"),
+     ("views.augmentation", "views.augment")],
 )
 def test_typos_in_yaml_and_in_overrides(recipe, typo, meant):
     section, key = typo.split(".")
@@ -65,6 +68,19 @@ def test_typos_in_yaml_and_in_overrides(recipe, typo, meant):
     text = "\n".join(kept) + f"\n{section}: {{{key}: 1}}\n"
     for found in (message(recipe(text=text)), message(recipe(), f"{typo}=1")):
         assert f"unknown key {wrong}; did you mean {meant}?" in found
+
+
+def test_typos_in_a_section_of_a_section(recipe):
+    for found in (message(recipe("  augment: {probabilty: 1}\n", MINIMAL.replace(
+            "views: {previous_text_probability: 0}", "views:\n  previous_text_probability: 0"))),
+                  message(recipe(), "views.augment.probabilty=1")):
+        assert "unknown key views.augment.probabilty; did you mean views.augment.prob" in found
+
+
+@pytest.mark.parametrize("key", ["teacher.top_k", "pseudo_label.keep_encoder_states"])
+def test_keys_of_old_recipes(recipe, key):
+    """Not silently ignored: a store would be missing what they asked for."""
+    assert f"unknown key {key}" in message(recipe(), f"{key}=1")
 
 
 def test_an_unknown_key_like_no_other_lists_the_known(recipe):
@@ -141,7 +157,13 @@ def test_method(recipe):
 @pytest.mark.parametrize(
     "override",
     [
-        "task=summarise", "teacher.mode=cloud", "teacher.top_k=0", "pseudo_label.packing=first",
+        "task=summarise", "teacher.mode=cloud", "teacher.mode=memory", "pseudo_label.packing=first",
+        "scores.method=best", "scores.k=0", "scores.encoder_states=ram",
+        "scores.encoder_states_dtype=int4", "scores.shard_views=0", "train.batch_tokens=0",
+        "views.augment.probability=1.5", "views.augment.noise_probability=-0.1",
+        "views.augment.gain_db=[6,-6]", "views.augment.snr_db=[5]", "views.augment.noise=[blue]",
+        "views.augment.num_time_masks=-1", "views.augment.time_mask_frames=0",
+        "views.augment.num_frequency_masks=-1", "views.augment.frequency_mask_bands=0",
         "pseudo_label.num_packings=0", "pseudo_label.window_seconds=31",
         "pseudo_label.window_seconds=0.5", "pseudo_label.batch_size=0",
         "pseudo_label.shard_size=0", "pseudo_label.max_tokens_per_second=0",
@@ -176,8 +198,30 @@ def test_values_that_need_each_other(recipe):
         recipe(), "pseudo_label.timestamps=false")
     assert "loss must be a loss: at least one weight > 0" in message(
         recipe(), "loss.ce_weight=0", "loss.kl_weight=0")
+    states = "scores.encoder_states must be none unless the student has the teacher's encoder"
+    for own in ("student.freeze_encoder=false", "student.encoder_layers=2"):
+        assert states in message(recipe(), own)
+        load_recipe(recipe(), [own, "scores.encoder_states=none"])
+        load_recipe(recipe(), [own, "teacher.mode=live"])
     for layers in ("[0,-1]", "3"):
         load_recipe(recipe(), [f"student.decoder_layers={layers}"])
+
+
+def test_token_budgets(recipe):
+    budget = "train.batch_tokens=4096"
+    load_recipe(recipe(), [budget, "train.micro_batch_tokens=4096"])
+    assert "train.micro_batch_tokens must be > 0 and at most train.batch_tokens (4096)" in message(
+        recipe(), budget, "train.micro_batch_tokens=4097")
+    assert message(recipe(), budget, "train.micro_batch_tokens=0").startswith(
+        "train.micro_batch_tokens must be ")
+    assert message(recipe(), "train.micro_batch_tokens=64").startswith("train.")
+
+
+def test_where_scores_are(recipe):
+    assert load_recipe(recipe(), []).scores.dir == "runs/mine/pseudo_labels/scores"
+    # several students may learn from the same labels, and then from the same scores
+    assert load_recipe(recipe(), ["labels_dir=/l"]).scores.dir == "/l/scores"
+    assert load_recipe(recipe(), ["labels_dir=/l", "scores.dir=/s"]).scores.dir == "/s"
 
 
 def test_config_errors_need_no_torch(recipe):

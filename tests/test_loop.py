@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import distill.train
+import pseudo_label.__main__
 from distill.config import TrainConfig
 from distill.data.files import read_jsonl
 from distill.loop import learning_rate
@@ -40,12 +41,23 @@ def call(arguments: list[str], **extra: str) -> str:
     return done.stdout + done.stderr
 
 
+WINDOWS = ("pseudo_label.shard_size=4", "pseudo_label.window_seconds=9")
+# about 7 views an update; 3 to 5 micro-batches if there is room for one or two views
+TOKENS = ("train.batch_tokens=160",)
+BATCHES = {
+    "fixed": ((), [f"train.micro_batch_size={size}" for size in (4, 2, 1)]),
+    "tokens": (TOKENS, [f"train.micro_batch_tokens={size}" for size in (160, 80, 40)]),
+}
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> tuple[Path, Path]:
-    """(recipe, run folder with labels)."""
+    """(recipe, run folder with labels, scored for all that is trained here)."""
     folder = tmp_path_factory.mktemp("loop")
     recipe = write_tiny_recipe(folder, train=24, validation=3, test=4)
-    call(command("pseudo_label", recipe, folder / "run", "pseudo_label.shard_size=4"))
+    arguments = [str(recipe), f"output_dir={folder / 'run'}", *WINDOWS, "train.max_steps=12"]
+    pseudo_label.__main__.main(arguments)
+    pseudo_label.scores.main([*arguments, *TOKENS])
     return recipe, folder / "run"
 
 
@@ -55,9 +67,7 @@ def train(labelled, tmp_path: Path, name: str, *overrides: str, launcher=(), **e
     target = tmp_path / name
     target.mkdir()
     (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
-    arguments = command(
-        "distill.train", recipe, target, "pseudo_label.shard_size=4", *overrides
-    )
+    arguments = command("distill.train", recipe, target, *WINDOWS, *overrides)
     if launcher:
         call([*launcher, *arguments[1:]], **extra)
     else:  # in this process: starting one costs more than the training
@@ -82,23 +92,50 @@ TWO_RANKS = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes
 THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
 
 
-@pytest.mark.parametrize("mode", ["live", "memory"])
-def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mode):
-    common = (*THREE_STEPS, f"teacher.mode={mode}", "data.validation=[]")
-    one = train(labelled, tmp_path, "1x4", *common, "train.micro_batch_size=4")
-    four = train(labelled, tmp_path, "4x1", *common, "train.micro_batch_size=1")
+@pytest.mark.parametrize(
+    ("mode", "batches"), [("live", "fixed"), ("store", "fixed"), ("store", "tokens")]
+)
+def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mode, batches):
+    budget, (whole, half, quarter) = BATCHES[batches]
+    common = (*THREE_STEPS, *budget, f"teacher.mode={mode}", "data.validation=[]")
+    one = train(labelled, tmp_path, "1x4", *common, whole)
+    four = train(labelled, tmp_path, "4x1", *common, quarter)
     two = train(
-        labelled, tmp_path, "2x2", *common, "train.micro_batch_size=2",
+        labelled, tmp_path, "2x2", *common, half,
         launcher=(sys.executable, *TWO_RANKS), ACCELERATE_USE_CPU="true",
     )
-    start = train(
-        labelled, tmp_path, "start", *common, "train.learning_rate=1e-12",
-        "train.micro_batch_size=4",
-    )
+    start = train(labelled, tmp_path, "start", *common, whole, "train.learning_rate=1e-12")
     moved = largest_difference(weights(one), weights(start))
     assert moved > 1e-3, "the test would pass on a loop that does nothing"
     assert largest_difference(weights(one), weights(four)) < 1e-6
     assert largest_difference(weights(one), weights(two)) < 1e-6
+
+
+def test_token_budgets_are_split_for_real(labelled):
+    """What the test above is worth."""
+    recipe, run = labelled
+    counts = []
+    for option in BATCHES["tokens"][1]:
+        batches = view_source(recipe, run, *TOKENS, option).batches
+        counts.append([len(batches.micro_batches(step, 0, 1)) for step in range(3)])
+    assert counts[0] == [1, 1, 1] and min(counts[2]) >= 3
+    assert all(few <= many for few, many in zip(counts[1], counts[2], strict=True))
+    assert {len(batches.update(step)) for step in range(12)} > {5}, "updates differ in size"
+
+
+def view_source(recipe: Path, run: Path, *overrides: str):
+    from distill.whisper.recipe import load_recipe
+    from distill.whisper.teacher import load_teacher
+    from distill.whisper.view_source import ViewSource
+
+    loaded = load_recipe(recipe, [f"output_dir={run}", *WINDOWS, *overrides])
+    teacher = load_teacher(loaded.teacher)
+    return ViewSource(loaded, teacher.processor, teacher.model.generation_config, 448)
+
+
+def test_a_store_that_lacks_views_is_refused(labelled, tmp_path):
+    with pytest.raises(ValueError, match=r"views are missing.*`make NAME.label`"):
+        train(labelled, tmp_path, "more", "train.max_steps=99")
 
 
 def test_processes_that_do_not_know_each_other_are_refused(labelled, tmp_path):
@@ -111,6 +148,7 @@ def test_processes_that_do_not_know_each_other_are_refused(labelled, tmp_path):
     assert "ACCELERATE_USE_CPU" in done.stdout + done.stderr or "labels" in done.stderr
 
 
+# Token budgets are resumed by SIGINT, fixed batches by SIGKILL.
 RESUMED = ("train.max_steps=12", "train.validate_every=5", "train.average_decay=0.9")
 
 
@@ -126,8 +164,7 @@ def to_resume(labelled, tmp_path: Path, *overrides: str) -> tuple[Path, list[str
     target = tmp_path / "stopped"
     target.mkdir()
     (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
-    options = ("pseudo_label.shard_size=4", *RESUMED, *overrides)
-    return target, command("distill.train", recipe, target, *options)
+    return target, [str(recipe), f"output_dir={target}", *WINDOWS, *RESUMED, *overrides]
 
 
 def same_student(one: Path, other: Path) -> bool:
@@ -139,7 +176,7 @@ def same_student(one: Path, other: Path) -> bool:
     )
 
 
-def test_sigkill_at_random_moments_changes_nothing(labelled, whole, tmp_path):
+def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_path):
     """Five kills, each at a random moment after the first step of its process."""
     target, arguments = to_resume(labelled, tmp_path, "train.save_every=1")
     moments = random.Random(int(time.time()))
@@ -147,35 +184,38 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, whole, tmp_path):
     for _ in range(5):
         log = target / "metrics.jsonl"
         before = log.stat().st_mtime_ns if log.is_file() else 0
-        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (log.is_file() and log.stat().st_mtime_ns > before):
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0.0, 0.5))
-        kills += process.poll() is None
+        process = fork("distill.train", arguments, tmp_path / "log")
+        while process.is_alive() and not (log.is_file() and log.stat().st_mtime_ns > before):
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.2))
         process.kill()
-        process.wait()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     assert kills >= 3, "the run was over before it could be killed"
-    call(arguments)
+    call([sys.executable, "-m", "distill.train", *arguments])
     assert same_student(target, whole)
     steps = [r["step"] for r in read_jsonl(target / "metrics.jsonl") if r["split"] == "train"]
     assert steps == list(range(1, 13))
     assert not list((target / "checkpoints").glob(".*"))
 
 
-def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, whole, tmp_path):
-    target, arguments = to_resume(labelled, tmp_path, "train.save_every=100")
-    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, fork, tmp_path):
+    whole = train(labelled, tmp_path, "whole", *RESUMED, *TOKENS)
+    target, arguments = to_resume(labelled, tmp_path, "train.save_every=100", *TOKENS)
+    process = fork("distill.train", arguments, tmp_path / "log")
     log = target / "metrics.jsonl"
     while not (log.is_file() and log.read_text().count("\n") >= 3):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+        assert process.is_alive(), (tmp_path / "log").read_text()
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
     assert not (target / "student").exists()
     assert len(list((target / "checkpoints").glob("step-*"))) == 1
-    call(arguments)
-    assert same_student(target, whole)
+    again = fork("distill.train", [*arguments, "train.micro_batch_tokens=80"], tmp_path / "log")
+    again.join(60)
+    assert again.exitcode == 0, (tmp_path / "log").read_text()
+    assert largest_difference(weights(target), weights(whole)) < 1e-6
 
 
 def test_metrics_are_in_order_and_complete(labelled, tmp_path):
@@ -195,8 +235,8 @@ def test_other_settings_do_not_resume(labelled, tmp_path):
     recipe, _ = labelled
     with pytest.raises(ValueError, match="other settings"):
         distill.train.main(
-            [str(recipe), f"output_dir={run}", "pseudo_label.shard_size=4", "train.max_steps=2",
-             "loss.temperature=3.0"]
+            [str(recipe), f"output_dir={run}", *WINDOWS, "train.max_steps=2",
+             "teacher.mode=live", "loss.temperature=3.0"]
         )
 
 

@@ -96,17 +96,110 @@ def test_windows_counted_by_hand(tiny, tmp_path):
     assert result["done"]["num_shards"] == 3  # of two windows
     assert "1 clip longer than a window" in describe(result)
     packed = plan_of(
-        tiny, f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}", "teacher.mode=memory",
-        "pseudo_label.packing=best_fit", "pseudo_label.num_packings=3",
-        "views.previous_text_probability=0",
+        tiny, f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}",
+        "scores.encoder_states=memory", "pseudo_label.packing=best_fit",
+        "pseudo_label.num_packings=3", "views.previous_text_probability=0",
     )
     # c takes two windows again, b needs two, a has 34 s: two
     assert packed["data"]["train"]["windows"] == 18
     assert packed["memory"]["encoder_states"] == 18 * 1500 * 32 * 2
     assert packed["training"]["distinct_views"] == min(24, 18 * 2)
-    tokens = 4.0 * packed["data"]["train"]["seconds_per_window"]
-    each = tokens * (64 * (4 + 4) + 4 + 32 * 4)  # ids and logits, the mass, a state of width 32
-    assert packed["memory"]["teacher_scores"] == pytest.approx(24 * each, abs=1)
+
+
+# The teacher store
+
+def chosen(result: dict) -> dict[str, int]:
+    """Bytes in all of what a recipe's store holds."""
+    return {c["name"]: c["total"] for c in result["store"]["choices"] if c["chosen"]}
+
+
+def test_store_counted_by_hand(tiny, tmp_path):
+    train = manifest(tmp_path / "train.jsonl", *[(15, str(i)) for i in range(10)])
+    common = (f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}")
+    result = plan_of(tiny, *common)
+    # 10 windows of 15 s and 60 tokens; 24 views of at most 40
+    row = 64 * (2 + 2) + 2 * 4  # ids and logits, the mass of the rest at two temperatures
+    state = 1500 * 32 * 2  # of width 32
+    assert chosen(result) == {"scores, k = 64": 24 * 60 * row,
+                              "encoder states, float16 or bfloat16": 10 * state}
+    assert result["store"]["total"] == sum(chosen(result).values())
+    by_name = {c["name"]: c for c in result["store"]["choices"]}
+    hours = 15 / 3600
+    assert by_name["scores, k = 64"]["bytes_per_hour"] == pytest.approx(60 * row / hours, abs=1)
+    assert by_name["scores, k = 16"]["total"] == 24 * 60 * (16 * 4 + 8)
+    int8 = by_name["encoder states, int8"]
+    assert int8["total"] == 10 * (state // 2 + 1500 * 4)  # a scale a frame
+    assert int8["bytes_per_hour"] == pytest.approx(int8["total"] / 10 / hours, abs=1)
+    text = describe(result)
+    assert "Teacher store, 24 views: " in text and "* scores, k = 64" in text
+    for choice in result["store"]["choices"]:
+        assert choice["name"] in text
+
+    live = plan_of(tiny, *common, "teacher.mode=live")
+    assert not chosen(live) and live["store"]["total"] == 0
+    assert "not used (teacher.mode=live)" in describe(live)
+    assert live["memory"]["models"] > result["memory"]["models"], "the teacher stays in memory"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["scores.k=40", "scores.method=sampled"],
+         {"scores, k = 40", "encoder states, float16 or bfloat16"}),
+        (["scores.encoder_states=none"], {"scores, k = 64"}),
+        (["scores.encoder_states=memory"], {"scores, k = 64"}),
+        (["scores.encoder_states_dtype=int8"], {"scores, k = 64", "encoder states, int8"}),
+        (["scores.method=decoder_state", "scores.encoder_states=none"],
+         {"last decoder state (exact KL)"}),
+        (["loss.kl_weight=0", "loss.hidden_weight=1", "scores.encoder_states=none"],
+         {"all matched decoder states"}),
+        (["loss.kl_weight=0", "scores.encoder_states=none"], set()),
+    ],
+)
+def test_what_a_store_holds(tiny, tmp_path, overrides, expected):
+    result = plan_of(tiny, f"output_dir={tmp_path}", *overrides)
+    assert set(chosen(result)) == expected
+    assert result["store"]["total"] == sum(chosen(result).values())
+
+
+def test_the_store_is_as_large_as_planned(tiny, tmp_path):
+    """The plan's tokens are a guess, all else is the store's own arithmetic."""
+    from distill.data.teacher_store import TeacherStore
+    from pseudo_label.__main__ import main
+
+    options = [f"output_dir={tmp_path}", "train.max_steps=2"]
+    main([str(tiny), *options])
+    planned = chosen(plan_of(tiny, *options))
+    folder = tmp_path / "pseudo_labels" / "scores"
+    states, tokens = TeacherStore(folder / "encoder_states"), TeacherStore(folder / "tokens")
+
+    def size(store) -> int:  # without the headers of small shards
+        return sum(a.nbytes for row in store.all_rows() for a in store.read(row).values())
+
+    assert size(states) == planned["encoder states, float16 or bfloat16"]
+    assert size(tokens) == tokens.num_rows * (64 * 4 + 8)
+
+
+def test_augmented_views_are_all_different(tiny, tmp_path):
+    plain = plan_of(tiny, f"output_dir={tmp_path}", "train.max_steps=50")
+    augmented = plan_of(tiny, f"output_dir={tmp_path}", "train.max_steps=50",
+                        "views.augment.probability=1")
+    assert plain["training"]["distinct_views"] < 200
+    assert augmented["training"]["distinct_views"] == augmented["store"]["views"] == 200
+    states = "encoder states, float16 or bfloat16"
+    assert chosen(augmented)[states] == 200 * 1500 * 32 * 2
+    assert chosen(plain)[states] == plain["training"]["windows"] * 1500 * 32 * 2
+    seconds = [p["time"]["seconds"]["score"]["cpu"] for p in (plain, augmented)]
+    assert seconds[0] < seconds[1], "sound that was changed is encoded again"
+
+
+def test_steps_of_so_many_tokens(tiny, tmp_path):
+    train = manifest(tmp_path / "train.jsonl", *[(15, str(i)) for i in range(10)])
+    result = plan_of(tiny, f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}",
+                     "train.batch_tokens=600", "train.micro_batch_tokens=240")
+    assert result["training"]["batch_size"] == 10  # 60 tokens each
+    assert result["training"]["views"] == 6 * 10
+    assert result["training"]["micro_batches_per_step"] == 2  # rounded: 10 of 4
 
 
 def test_same_windows_as_labelling_and_evaluation(tiny, tmp_path):
@@ -131,7 +224,8 @@ def test_long_clips_in_even_parts():
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["student.freeze_encoder=false", "student.encoder_layers=1"],
+    [[], ["student.freeze_encoder=false", "student.encoder_layers=1",
+          "scores.encoder_states=none"],
      ["student.freeze_embeddings=true", "student.freeze_positions=false"],
      ["student.decoder_layers=[0,2,-1]"]],
 )

@@ -53,16 +53,24 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def read_jsonl(path: str | Path) -> list[dict]:
-    """Rows of a JSONL file; a broken line is named."""
+def read_jsonl(path: str | Path, may_be_torn: bool = False) -> list[dict]:
+    """Rows of a JSONL file; a broken line is named.
+
+    Args:
+        may_be_torn: the file is appended to, so that a power cut may have left half a last line:
+            it is left out.
+    """
     rows = []
     # not splitlines: a transcript may hold U+2028, which JSON leaves as it is
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
+            if may_be_torn and number == len(lines):  # no newline came after it
+                break
             raise ValueError(f"{path}:{number}: not a JSON object ({error})") from None
     return rows
 

@@ -9,10 +9,12 @@ Everything drawn is a value in the view, never only a seed: a store can write it
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+
+from distill.data.augment import Augmentation, AugmentConfig, draw_augmentation, philox
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,42 @@ class View:
         id: window.
         timestamps: keep the label's timestamps.
         previous: give the previous window's text as a prompt.
+        augmentation: what is done to the audio and its features, if anything.
     """
 
     id: str
     timestamps: bool
     previous: bool
+    augmentation: Augmentation | None = None
+
+    def drawn(self) -> dict[str, Any]:
+        """Everything that was drawn, as plain JSON; `view_from_drawn` is the inverse."""
+        row: dict[str, Any] = {
+            "id": self.id, "timestamps": self.timestamps, "previous": self.previous
+        }
+        if self.augmentation:
+            masks = ("time_masks", "frequency_masks")
+            values = asdict(self.augmentation)
+            values |= {name: [list(mask) for mask in values[name]] for name in masks}
+            row["augmentation"] = values
+        return row
+
+
+def view_from_drawn(row: dict[str, Any]) -> View:
+    """The view that was written down; other keys of the row are somebody else's."""
+    values = row.get("augmentation")
+    augmentation = None
+    if values:
+        known = {name: values[name] for name in Augmentation.__dataclass_fields__}
+        for name in ("time_masks", "frequency_masks"):
+            known[name] = tuple((first, size) for first, size in values[name])
+        augmentation = Augmentation(**known)
+    return View(row["id"], row["timestamps"], row["previous"], augmentation)
 
 
 def generator(seed: int, key: str, counter: int) -> np.random.Generator:
     """Random numbers that depend on (seed, key, counter) alone."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    words = np.array([seed, int.from_bytes(digest, "little")], dtype=np.uint64)
-    # The stream advances the low words of the counter; ours lives in the highest one.
-    start = np.array([0, 0, 0, counter], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=words, counter=start))
+    return np.random.Generator(philox(seed, key, counter))
 
 
 def draw_view(
@@ -46,17 +70,29 @@ def draw_view(
     *,
     timestamp_probability: float,
     previous_text_probability: float,
+    augment: AugmentConfig | None = None,
+    num_frames: int = 3000,
+    num_bands: int = 80,
 ) -> View:
     """The view of a window in an epoch.
 
     The number of draws never depends on their outcome, so that changing one probability leaves
-    the other draws as they were.
+    the other draws as they were. Augmentation has streams of its own.
+
+    Args:
+        augment: None: views are not augmented.
+        num_frames: of 10 ms, of the features that may be masked.
+        num_bands: of these features.
     """
     first, second = generator(seed, key, epoch).random(2)
+    augmentation = None
+    if augment is not None:
+        augmentation = draw_augmentation(seed, key, epoch, augment, num_frames, num_bands)
     return View(
         id=key,
         timestamps=bool(first < timestamp_probability),
         previous=bool(second < previous_text_probability),
+        augmentation=augmentation,
     )
 
 

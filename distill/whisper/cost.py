@@ -62,11 +62,18 @@ def num_trained(
     return trained
 
 
-def states_bytes(size: WhisperSize) -> int:
-    """Encoder states of a window in float16."""
-    return SOURCE_POSITIONS * size.d_model * 2
+STATE_BYTES = {"float16": 2, "bfloat16": 2, "int8": 1, "float32": 4}
 
 
-def record_bytes(size: WhisperSize, tokens: float, top_k: int, num_states: int) -> float:
-    """A view as `distill.whisper.memory` keeps it: top-k ids and logits, their mass, states."""
-    return tokens * (8 * top_k + 4 * (top_k > 0) + 4 * size.d_model * num_states)
+def states_bytes(size: WhisperSize, dtype: str = "float16") -> int:
+    """Encoder states of a window; int8 has a float32 scale for every frame."""
+    scales = 4 * SOURCE_POSITIONS * (dtype == "int8")
+    return SOURCE_POSITIONS * size.d_model * STATE_BYTES[dtype] + scales
+
+
+def score_bytes(size: WhisperSize, k: int, num_states: int, num_temperatures: int = 2) -> int:
+    """A token in the teacher store: ids and float16 logits of the k kept, the mass of the rest at
+    each temperature, and `num_states` decoder states in float16."""
+    ids = 2 if size.vocab <= 1 << 16 else 4
+    scores = k * (ids + 2) + 4 * num_temperatures if k else 0
+    return scores + 2 * size.d_model * num_states

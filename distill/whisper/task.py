@@ -10,17 +10,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distill.config import ConfigError
-from distill.data.files import hash_of, read_json, read_jsonl
-from distill.data.views import View, ViewStream, draw_view, epoch_order
-from distill.data.windows import load_window
-from distill.losses import TeacherScores
+from distill.data.views import epoch_order
 from distill.task import Batch
-from distill.whisper.collate import TokenRow, TokenRules, pad
-from distill.whisper.corpus import evaluation_units, load_clips, rebuild_window
-from distill.whisper.memory import EncoderStates, ScoredViews
+from distill.whisper.collate import pad
+from distill.whisper.corpus import evaluation_units, load_clips
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recorded import RecordedTeacher
 from distill.whisper.student import (
     alignment_note,
     choose_layers,
@@ -30,39 +26,10 @@ from distill.whisper.student import (
     same_encoder,
 )
 from distill.whisper.teacher import load_teacher
-from distill.whisper.transcribe import (
-    GreedyDecoder,
-    SpecialTokens,
-    encode,
-    log_mel,
-    to_text,
-    transcribe,
-)
+from distill.whisper.transcribe import GreedyDecoder, encode, to_text, transcribe
+from distill.whisper.view_source import ViewSource
 from eval.metrics import error_counts, total
 from eval.normalize import error_unit, normalizer
-
-
-def read_kept(recipe: WhisperRecipe) -> tuple[list[dict], str]:
-    """Filtered label rows of a recipe and a hash of them.
-
-    Raises:
-        ValueError: nothing is labelled, or the filter ran with another threshold.
-    """
-    folder = Path(recipe.labels_dir)
-    if not (folder / "filter.json").is_file():
-        raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
-    report = read_json(folder / "filter.json")
-    for key in ("max_wer", "keep_unreferenced"):
-        wanted = getattr(recipe.pseudo_label, key)
-        if report[key] != wanted:
-            raise ValueError(
-                f"labels were filtered with pseudo_label.{key}={report[key]}, the recipe says "
-                f"{wanted}: run `python -m pseudo_label.filter` with the same settings"
-            )
-    rows = read_jsonl(folder / "kept.jsonl")
-    if not rows:
-        raise ValueError(f"no label in {folder} passed the filter; see filter.json for the reasons")
-    return rows, hash_of(rows)
 
 
 class WhisperTask:
@@ -70,33 +37,42 @@ class WhisperTask:
 
     def __init__(self, recipe: WhisperRecipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
-        self.rows, self.labels_hash = read_kept(recipe)
-        self.num_views = len(self.rows)
-        self.by_id = {row["id"]: row for row in self.rows}
-        self.clips = {row.id: row for row in load_clips(recipe.data.train)[0]}
         teacher = load_teacher(recipe.teacher)
-        self.processor = teacher.processor
-        self.source = teacher.source
-        teacher.model.to(accelerator.device)
-        self.student = self._make_student(teacher.model)
-        self.rules = TokenRules(
-            special=SpecialTokens(self.processor.tokenizer, teacher.model.generation_config),
-            language=recipe.language,
-            task=recipe.task,
-            context=teacher.model.config.max_target_positions,
-            timestamps=recipe.pseudo_label.timestamps,
+        self.processor, self.said = teacher.processor, teacher.source
+        config = teacher.model.config
+        self.source = ViewSource(
+            recipe, self.processor, teacher.model.generation_config, config.max_target_positions
         )
+        self.batches = self.source.batches
+        self.recorded = None
+        if recipe.teacher.mode == "store":
+            self.recorded = RecordedTeacher(
+                recipe, teacher, self.source, check=accelerator.is_main_process
+            )
+        self.student = self._make_student(teacher.model)
+        self.alignment = alignment_note(teacher.model, self.student)
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
-        recorded = self._record(teacher.model, shared, inner) if self._in_memory else None
-        self.model = DistillModule(
-            self.student, teacher.model, recipe.loss, shared, inner, recorded
-        )
+        live = output = None
+        if self.recorded is None:
+            live = teacher.model.to(accelerator.device)
+        elif recipe.loss.kl_weight and recipe.scores.method == "decoder_state":
+            output = self._output_of(teacher.model)
+        del teacher  # the store has all that it had to say
+        self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
+        if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
+            self.recorded.encode_all(
+                lambda features: encode(self.student, features), accelerator.is_main_process
+            )
         self._validation_states: dict[str, Tensor] = {}
 
     @property
-    def _in_memory(self) -> bool:
-        return self.recipe.teacher.mode == "memory"
+    def num_views(self) -> int:
+        return len(self.source.rows)
+
+    @property
+    def labels_hash(self) -> str:
+        return self.source.labels_hash
 
     def _make_student(self, teacher):
         config, sizes = self.recipe.student, teacher.config
@@ -119,92 +95,53 @@ class WhisperTask:
             student.model.decoder.gradient_checkpointing_enable()
         return student.to(self.accelerator.device)
 
+    def _output_of(self, teacher) -> Tensor:
+        """The teacher's output layer; the student's own where that one stays as it is."""
+        if self.recipe.student.freeze_embeddings:
+            return self.student.proj_out.weight
+        return teacher.proj_out.weight.detach().to(self.accelerator.device)
+
     def describe(self) -> str:
         """What will be trained, for the user."""
         trained = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
-        config = self.student.config
+        config, rows = self.student.config, self.source.rows
         return (
-            f"Teacher: {self.source}\n"
+            f"Teacher: {self.said}\n"
             f"Student: {config.encoder_layers} encoder and {config.decoder_layers} decoder layers, "
             f"{count_parameters(self.student) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of "
-            f"them trained; {alignment_note(self.model.teacher, self.student)}\n"
-            f"Training on {self.num_views} windows "
-            f"({sum(row['duration'] for row in self.rows) / 60:.1f} minutes of audio), teacher "
-            f"{self.recipe.teacher.mode}"
+            f"them trained; {self.alignment}\n"
+            f"Training on {len(rows)} windows "
+            f"({sum(row['duration'] for row in rows) / 60:.1f} minutes of audio), "
+            + self._teacher_text()
         )
+
+    def _teacher_text(self) -> str:
+        if self.recorded is None:
+            return "the teacher runs at every step"
+        states = self.recipe.scores.encoder_states
+        where = {"disk": "encoder states from disk", "memory": "encoder states in memory",
+                 "none": "the encoder runs at every step"}
+        return f"the teacher's scores from {self.recipe.scores.dir}, {where[states]}"
 
     # Batches
 
-    def view(self, index: int, epoch: int) -> View:
-        """The view of a window in an epoch; a window without a previous text never has one."""
-        config, row = self.recipe.views, self.rows[index]
-        return draw_view(
-            self.recipe.seed,
-            row["id"],
-            epoch,
-            timestamp_probability=config.timestamp_probability,
-            previous_text_probability=config.previous_text_probability if row["prompt"] else 0.0,
-        )
-
-    def tokens(self, view: View) -> TokenRow:
-        return self.rules(self.by_id[view.id], view)
-
-    def collate(self, views: list[tuple[int, int]]) -> Batch:
-        drawn = [self.view(index, epoch) for index, epoch in views]
-        rows = [self.tokens(view) for view in drawn]
-        inputs, labels = pad(rows, self.rules.special.end)
+    def collate(self, places: list[tuple[int, int]]) -> Batch:
+        views = [self.source.view(index, epoch) for index, epoch in places]
+        rows = [self.source.tokens(view) for view in views]
+        inputs, labels = pad(rows, self.source.rules.special.end)
         batch = {
-            "views": drawn,
             "decoder_input_ids": inputs,
             "labels": labels,
             "num_valid": sum(row.num_valid for row in rows),
         }
-        if not self._in_memory:
-            batch["input_features"] = log_mel(self.processor, [self._audio(v.id) for v in drawn])
+        if self.recorded:
+            batch |= self.recorded(views)
+        if "encoder_states" not in batch:
+            batch["input_features"] = self.source.features(views)
         return batch
-
-    def _audio(self, name: str):
-        return load_window(rebuild_window(self.by_id[name], self.clips))
 
     def count(self, batch: Batch) -> int:
         return batch["num_valid"]
-
-    # A teacher asked once
-
-    def _record(self, teacher, shared: bool, inner: list[int]):
-        if not shared:
-            raise ConfigError(
-                "teacher.mode=memory needs a frozen encoder equal to the teacher's "
-                "(student.freeze_encoder=true, student.encoder_layers=null)"
-            )
-
-        def compute(name: str) -> Tensor:
-            return encode(teacher, log_mel(self.processor, [self._audio(name)]))[0]
-
-        folder = Path(self.recipe.labels_dir)
-        states = EncoderStates(folder, compute)
-        train = self.recipe.train
-        stream = ViewStream(self.recipe.seed, self.num_views)
-        positions = range(train.max_steps * train.batch_size)
-        views = [self.view(*stream[position]) for position in positions]
-        scored = ScoredViews(
-            teacher,
-            views,
-            self.tokens,
-            states,
-            self.recipe.teacher.top_k if self.recipe.loss.kl_weight else 0,
-            self.recipe.loss.temperature,
-            inner,
-        )
-        device = self.accelerator.device
-
-        def batch_states(batch: Batch) -> Tensor:
-            return states([view.id for view in batch["views"]], device)
-
-        def batch_scores(batch: Batch) -> TeacherScores:
-            return scored(batch["views"])
-
-        return batch_states, batch_scores
 
     # Measuring and saving
 

@@ -111,3 +111,15 @@ def test_hash():
     assert hash_of({"a": 1, "b": [1, 2]}) == hash_of({"b": [1, 2], "a": 1})
     assert hash_of({"a": 1}) != hash_of({"a": 2}) != hash_of({"a": "2"})
     assert hash_of({}) == "44136fa355b3678a"  # it is written into files: it must never change
+
+
+def test_half_of_an_appended_line_is_left_out(tmp_path):
+    """A power cut tears the last line of metrics.jsonl; the run must go on from what is whole."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_jsonl(path, may_be_torn=True) == [{"step": 1}, {"step": 2}]
+    with pytest.raises(ValueError, match="a.jsonl:3: not a JSON object"):
+        read_jsonl(path)
+    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')  # not the last: somebody's edit
+    with pytest.raises(ValueError, match="a.jsonl:2"):
+        read_jsonl(path, may_be_torn=True)

@@ -1,16 +1,30 @@
 """Draws are a function of (seed, clip, epoch); a step's views are a function of its number."""
 
 import itertools
+import json
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
-from distill.data.views import ViewStream, draw_view, epoch_order, generator
+from distill.data.augment import AugmentConfig
+from distill.data.views import (
+    View,
+    ViewStream,
+    draw_view,
+    epoch_order,
+    generator,
+    view_from_drawn,
+)
 
 KEYS = [f"train-0-{index:06d}" for index in range(2000)]
 PROBABILITIES = {
     "timestamp_probability": 0.2, "previous_text_probability": 0.6
 }
+AUGMENT = AugmentConfig(probability=0.7, num_time_masks=2, num_frequency_masks=1)
 
 
 def draw(key: str, epoch: int = 0, seed: int = 0, **changes):
@@ -19,8 +33,8 @@ def draw(key: str, epoch: int = 0, seed: int = 0, **changes):
 
 def test_any_order_gives_the_same():
     pairs = list(itertools.product(KEYS[:50], range(4)))
-    forward = {pair: draw(*pair) for pair in pairs}
-    backward = {pair: draw(*pair) for pair in reversed(pairs)}
+    forward = {pair: draw(*pair, augment=AUGMENT) for pair in pairs}
+    backward = {pair: draw(*pair, augment=AUGMENT) for pair in reversed(pairs)}
     assert forward == backward
 
 
@@ -28,6 +42,56 @@ def test_draws_are_known_values():
     """They stand for runs: neither our keying nor a library version may change them."""
     expected = [0.071373239259368, 0.29272834208960885, 0.5031225565446763]
     assert generator(7, "train-0-000017", 3).random(3).tolist() == expected
+
+
+def test_views_are_known_values():
+    views = [draw(key, epoch=index % 3, seed=5) for index, key in enumerate(KEYS[:12])]
+    assert [int(view.timestamps) for view in views] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert [int(view.previous) for view in views] == [1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1, 1]
+    assert views[0] == View(KEYS[0], timestamps=True, previous=True)
+
+
+def test_augmentation_leaves_the_other_draws():
+    plain, augmented = (
+        [draw(key, augment=augment) for key in KEYS[:200]] for augment in (None, AUGMENT)
+    )
+    assert not any(view.augmentation for view in plain)
+    assert len({view.augmentation is None for view in augmented}) == 2
+    for before, after in zip(plain, augmented, strict=True):
+        assert (before.timestamps, before.previous) == (after.timestamps, after.previous)
+
+
+def test_other_processes_draw_the_same():
+    """Also new ones, whose `hash` is salted differently."""
+    task = partial(draw_view, 0, epoch=2, augment=AUGMENT, **PROBABILITIES)
+    expected = [task(key) for key in KEYS[:40]]
+    assert pickle.loads(pickle.dumps(expected)) == expected
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(task, KEYS[:40], chunksize=5)) == expected
+
+
+def test_what_was_drawn_can_be_written_down():
+    views = [draw(key, augment=AUGMENT) for key in KEYS[:200]]
+    rows = [view.drawn() for view in views]
+    again = json.loads(json.dumps(rows))
+    assert again == rows
+    restored = [view_from_drawn({**row, "shard": 3}) for row in again]
+    assert restored == views and list(map(hash, restored)) == list(map(hash, views))
+    assert len(set(views)) == len(views)
+
+
+def test_a_plain_view_is_three_values():
+    row = {"id": "a", "timestamps": True, "previous": False}
+    assert View("a", timestamps=True, previous=False).drawn() == row
+    assert view_from_drawn(row) == View("a", timestamps=True, previous=False)
+
+
+def test_features_of_other_sizes():
+    config = AugmentConfig(probability=1.0, num_time_masks=3, num_frequency_masks=3)
+    views = [draw(key, augment=config, num_frames=100, num_bands=128) for key in KEYS[:200]]
+    drawn = [view.augmentation for view in views]
+    assert 90 < max(first + size for a in drawn for first, size in a.time_masks) <= 100
+    assert 100 < max(first + size for a in drawn for first, size in a.frequency_masks) <= 128
 
 
 def test_draws_depend_on_seed_key_and_epoch():

@@ -20,8 +20,9 @@ from distill.testing import write_tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_threads=1",
-         "pseudo_label.keep_encoder_states=true", "pseudo_label.packing=best_fit",
-         "pseudo_label.num_packings=2", "views.previous_text_probability=0")
+         "pseudo_label.packing=best_fit", "pseudo_label.num_packings=2",
+         "views.previous_text_probability=0")
+ONLY_LABELS = (*SMALL, "teacher.mode=live")
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +36,35 @@ def label(recipe: Path, run: Path, *overrides: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """All files. recipe.yaml beside the scores names the run, .checked.json the times of files."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("recipe.yaml", ".checked.json")
+    }
 
 
-def test_sigkill_at_random_moments_changes_nothing(recipe, tmp_path):
+def test_sigkill_at_random_moments_changes_nothing(recipe, fork, tmp_path):
     whole = contents(label(recipe, tmp_path / "whole", *SMALL))
-    assert sum(name.startswith("part-") and name.endswith(".jsonl") for name in whole) >= 8
+    assert sum(name.startswith("part-") for name in whole) >= 8
+    assert sum(name.startswith("scores/encoder_states/shard-") for name in whole) >= 8
     folder = tmp_path / "killed" / "pseudo_labels"
-    arguments = [sys.executable, "-m", "pseudo_label", str(recipe),
-                 f"output_dir={tmp_path / 'killed'}", *SMALL]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [str(recipe), f"output_dir={tmp_path / 'killed'}", *SMALL]
     moments = random.Random(int(time.time()))
     kills = 0
     for kill in range(5):
-        process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
+        process = fork("pseudo_label.__main__", arguments, tmp_path / "log")
         # after at least one more shard than the kill before, so that every run gets somewhere
-        while process.poll() is None and len(list(folder.glob("part-*.jsonl"))) <= kill:
+        while process.is_alive() and len(list(folder.glob("part-*.jsonl"))) <= kill:
             time.sleep(0.002)
         time.sleep(moments.uniform(0.0, 0.05))
-        kills += process.poll() is None
         process.kill()
-        process.wait()
+        process.join()
+        kills += process.exitcode == -9
     assert kills >= 3, "labelling was over before it could be killed"
     assert contents(folder) != whole
-    subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "pseudo_label", *arguments], env=environment, check=True,
+                   stdout=subprocess.DEVNULL)
     after = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
     assert after == whole
 
@@ -71,33 +77,37 @@ def test_two_ranks_write_what_one_writes(recipe, tmp_path, monkeypatch):
     assert not (folder / "kept.jsonl").exists(), "rank 1 alone cannot be complete"
     monkeypatch.setenv("RANK", "0")
     label(recipe, tmp_path / "two", *SMALL)
+    assert not (folder / "scores" / "tokens").exists(), "several processes label only"
+    monkeypatch.delenv("WORLD_SIZE")
+    label(recipe, tmp_path / "two", *SMALL)  # as make NAME.train does, with pseudo_label.scores
     assert contents(folder) == one
 
 
 def test_a_complete_run_says_so_and_loads_no_model(recipe, tmp_path, capsys, monkeypatch):
-    folder = label(recipe, tmp_path, *SMALL)
+    folder = label(recipe, tmp_path, *ONLY_LABELS)
     before = contents(folder)
+    assert not (folder / "scores").exists(), "a live teacher needs no record"
     monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)
-    label(recipe, tmp_path, *SMALL)
+    label(recipe, tmp_path, *ONLY_LABELS)
     assert "All labels are there already" in capsys.readouterr().out
     assert contents(folder) == before
 
 
 def test_other_settings_are_refused_and_named(recipe, tmp_path):
-    label(recipe, tmp_path, *SMALL)
+    label(recipe, tmp_path, *ONLY_LABELS)
     with pytest.raises(ValueError, match="pseudo_label.*best_fit.*sequential"):
-        label(recipe, tmp_path, *SMALL[:-3])
+        label(recipe, tmp_path, *SMALL[:3])
 
 
 def test_the_threshold_needs_no_new_labels(recipe, tmp_path):
-    label(recipe, tmp_path, *SMALL)
-    label(recipe, tmp_path, *SMALL, "pseudo_label.max_wer=0.0")
+    label(recipe, tmp_path, *ONLY_LABELS)
+    label(recipe, tmp_path, *ONLY_LABELS, "pseudo_label.max_wer=0.0")
     report = read_json(tmp_path / "pseudo_labels" / "filter.json")
     assert report["kept"] == 0 and report["drops"] == {"wer": report["total"]}
 
 
 def test_rows_say_everything(recipe, tmp_path):
-    folder = label(recipe, tmp_path, *SMALL)
+    folder = label(recipe, tmp_path, *ONLY_LABELS)
     rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]
     assert len({row["id"] for row in rows}) == len(rows)
     clips = [piece["id"] for row in rows for piece in row["pieces"]]
@@ -137,7 +147,7 @@ def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path):
             file.write(json.dumps(row) + "\n")
         file.write(json.dumps({**row, "id": "low.wav"}) + "\n")  # a duplicate
         file.write(json.dumps({**row, "id": "negative", "duration": -1.0}) + "\n")
-    folder = label(recipe, tmp_path / "run", *SMALL)
+    folder = label(recipe, tmp_path / "run", *SMALL)  # and the rest is scored
     expected = dict.fromkeys(bad.values(), 1) | {"duplicate_id": 1, "bad_duration": 1}
     assert read_json(folder / "drops.json") == expected
     rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]

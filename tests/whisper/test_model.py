@@ -12,9 +12,9 @@ from distill.data.manifest import read_manifest
 from distill.data.views import View
 from distill.data.windows import load_window, pack
 from distill.losses import IGNORE
+from distill.targets import record_scores
 from distill.whisper.collate import TokenRules, pad
-from distill.whisper.memory import EncoderStates, ScoredViews
-from distill.whisper.model import DistillModule, inner_teacher_layers
+from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
 from distill.whisper.recipe import LossConfig
 from distill.whisper.student import freeze, make_student
 from distill.whisper.transcribe import SpecialTokens, encode, log_mel
@@ -50,8 +50,7 @@ def make_batch(rules, rows, features_by_id, views) -> dict:
     tokens = [rules(rows[view.id], view) for view in views]
     inputs, labels = pad(tokens, rules.special.end)
     features = torch.stack([features_by_id[view.id] for view in views])
-    return {"views": views, "decoder_input_ids": inputs, "labels": labels,
-            "input_features": features}
+    return {"decoder_input_ids": inputs, "labels": labels, "input_features": features}
 
 
 @pytest.fixture
@@ -82,11 +81,12 @@ def batch(rules, rows, features):
     return batch
 
 
-def module(teacher, student, shared=True, recorded=None, **loss) -> DistillModule:
+def module(teacher, student, shared=True, output=None, **loss) -> DistillModule:
     freeze(student, encoder=True, embeddings=False, positions=True)
     count = student.config.decoder_layers
     inner = inner_teacher_layers(KEPT if count == len(KEPT) else list(range(count)))
-    return DistillModule(student, teacher, LossConfig(**loss), shared, inner, recorded)
+    inner = inner if loss.get("hidden_weight") else []
+    return DistillModule(student, teacher, LossConfig(**loss), shared, inner, output)
 
 
 KEPT = [0, 3]
@@ -180,17 +180,17 @@ def test_only_the_student_is_trained(tiny_model, batch):
     assert all(p.grad is None for p in tiny_model.parameters())
 
 
-def test_states_alone(tiny_model, rules, rows, features, batch, tmp_path):
-    """No scores are asked for or recorded when no loss uses them."""
+def test_states_alone(tiny_model, batch):
+    """No scores are asked for or brought when no loss uses them."""
     student = student_of(tiny_model)
     weights = {"ce_weight": 0.0, "kl_weight": 0.0, "hidden_weight": 2.0}
     total, parts = module(tiny_model, student, **weights)(batch)
     assert parts.keys() == {"hidden"} and parts["hidden"] > 0
     torch.testing.assert_close(total.detach(), 2.0 * parts["hidden"])
-    recorded, _ = record(tiny_model, rules, rows, features, tmp_path, top_k=0)
-    assert recorded[1](batch).indices is None
-    memory, _ = module(None, student, recorded=recorded, **weights)(batch)
-    torch.testing.assert_close(memory, total, rtol=1e-2, atol=1e-2)  # float16 encoder states
+    batch = asked_before(tiny_model, batch, k=0, inner=KEPT[1:])
+    assert batch["teacher"].keys() == {"hidden", "inner3"}
+    brought, _ = module(None, student, **weights)(batch)
+    torch.testing.assert_close(brought, total, rtol=1e-2, atol=1e-2)  # float16 encoder states
     total.backward()
     assert student.model.decoder.layers[0].fc1.weight.grad.abs().sum() > 0
 
@@ -202,17 +202,30 @@ def test_a_trained_encoder_gets_gradients(tiny_model, batch):
     assert student.model.encoder.conv1.weight.grad.abs().sum() > 0
 
 
-def record(teacher, rules, rows, features, folder, top_k, temperature=2.0, views=VIEWS):
-    """(states of a batch, scores of a batch), as WhisperTask makes them."""
-    states = EncoderStates(folder, lambda name: encode(teacher, features[name][None])[0])
-    scored = ScoredViews(
-        teacher, views, lambda view: rules(rows[view.id], view), states, top_k, temperature,
-        inner_teacher_layers(KEPT),
-    )
-    return (
-        lambda batch: states([view.id for view in batch["views"]], torch.device("cpu")),
-        lambda batch: scored(batch["views"]),
-    ), states
+def asked_before(teacher, batch, k, temperature=2.0, inner=None) -> dict:
+    """The batch with what a teacher said, in the types of the store; see `distill.whisper.recorded`
+
+    Args:
+        batch: with `encoder_states`, if they are known.
+        k: ids kept per token, 0: no scores.
+        inner: teacher layers whose input is wanted; the last states come with it.
+    """
+    valid = batch["labels"] != IGNORE
+    states = batch.get("encoder_states")
+    states = encode(teacher, batch["input_features"]) if states is None else states
+    with torch.no_grad():
+        hidden, between = decoder_states(teacher, batch["decoder_input_ids"], states, inner or ())
+    columns = {}
+    if k:
+        columns = record_scores(hidden[valid], teacher.proj_out.weight, "top_k", k, [temperature])
+        columns["values"] = columns["values"].half()
+        columns["log_rest"] = columns["log_rest"][:, -1]
+    if inner is not None:
+        columns["hidden"] = hidden[valid].half()
+        columns |= {f"inner{layer}": each[valid].half()
+                    for layer, each in zip(inner, between, strict=True)}
+    kept = {name: batch[name] for name in ("decoder_input_ids", "labels")}
+    return kept | {"encoder_states": states.half(), "teacher": columns}
 
 
 def rounded(teacher):
@@ -221,59 +234,38 @@ def rounded(teacher):
     return teacher
 
 
-def test_recorded_scores_give_the_live_loss(tiny_model, rules, rows, features, batch, tmp_path):
+def values_and_gradient(model, batch) -> tuple:
+    model.student.zero_grad()
+    total, parts = model(batch)
+    total.backward()
+    gradients = [p.grad.flatten() for p in model.student.parameters() if p.grad is not None]
+    return total.detach(), parts, torch.cat(gradients)
+
+
+@pytest.mark.parametrize("k", [10**6, 0], ids=["all scores", "decoder states"])
+def test_a_teacher_asked_before_gives_the_live_loss(tiny_model, batch, k):
     teacher = rounded(tiny_model)
     student = rounded(student_of(teacher))
-    recorded, _ = record(teacher, rules, rows, features, tmp_path, top_k=10**6)
-    runs = []
-    for model in (module(teacher, student, hidden_weight=0.5),
-                  module(None, student, recorded=recorded, hidden_weight=0.5)):
-        student.zero_grad()
-        total, parts = model(batch)
-        total.backward()
-        gradients = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
-        runs.append((total.detach(), parts, torch.cat(gradients)))
-    (live, live_parts, live_grad), (memory, memory_parts, memory_grad) = runs
-    torch.testing.assert_close(memory, live, rtol=1e-5, atol=1e-5)
+    live = module(teacher, student, hidden_weight=0.5)
+    asked = module(None, student, output=teacher.proj_out.weight, hidden_weight=0.5)
+    total, parts, gradient = values_and_gradient(live, batch)
+    other, other_parts, other_gradient = values_and_gradient(
+        asked, asked_before(teacher, batch, k, inner=KEPT[1:])
+    )
+    torch.testing.assert_close(other, total, rtol=1e-5, atol=1e-5)
     for name in ("ce", "kl", "hidden"):
-        torch.testing.assert_close(memory_parts[name], live_parts[name], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(memory_grad, live_grad, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(other_parts[name], parts[name], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other_gradient, gradient, rtol=1e-3, atol=1e-3)
 
 
-def test_recorded_scores_do_not_depend_on_who_asks_first(
-    tiny_model, rules, rows, features, tmp_path, monkeypatch
-):
-    """A resumed run scores other views first and must get the same numbers to the last bit."""
-    monkeypatch.setattr("distill.whisper.memory.GROUP_VIEWS", 2)
-    runs = []
-    for order in (VIEWS, VIEWS[::-1]):
-        recorded, _ = record(tiny_model, rules, rows, features, tmp_path, 5, views=order)
-        found = {view: recorded[1]({"views": [view]}) for view in order}
-        runs.append(found)
-    for view in VIEWS:
-        one, two = (run[view] for run in runs)
-        for name in ("indices", "values", "lse", "hidden"):
-            assert torch.equal(getattr(one, name), getattr(two, name))
-        assert one.indices.shape[1] == 5
-
-
-def test_encoder_states_come_from_the_labelling_run(tiny_model, rules, features, tmp_path):
-    from safetensors.torch import save_file
-
-    kept = torch.randn(1500, 32).half()
-    save_file({"w0": kept}, tmp_path / "part-00000.safetensors")
-    asked = []
-
-    def compute(name):
-        asked.append(name)
-        return encode(tiny_model, features[name][None])[0]
-
-    states = EncoderStates(tmp_path, compute)
-    for _ in range(2):
-        found = states(["w0", "w1"], torch.device("cpu"))
-    assert asked == ["w1"] and found.dtype == torch.float32
-    assert torch.equal(found[0], kept.float())
-    torch.testing.assert_close(found[1], compute("w1"), rtol=2e-3, atol=2e-3)
+def test_columns_of_other_tokens_are_noticed(tiny_model, batch):
+    """That the comparison above can fail: one token's scores moved to the next one."""
+    student = student_of(tiny_model)
+    model = module(None, student)
+    right = asked_before(tiny_model, batch, 10**6)
+    columns = {name: value.roll(1, 0) for name, value in right["teacher"].items()}
+    kl, wrong = (model(each)[1]["kl"] for each in (right, right | {"teacher": columns}))
+    assert wrong > 1.05 * kl
 
 
 def test_real_teacher(demo_teacher, demo_data):
@@ -288,22 +280,17 @@ def test_real_teacher(demo_teacher, demo_data):
     rows = make_rows(special, texts, [special.timestamp_begin, *texts[0][:9]])
     mels = log_mel(processor, [load_window(w) for w in windows])
     features = {f"w{i}": mel for i, mel in enumerate(mels)}
-    states = {name: encode(teacher, mel[None])[0] for name, mel in features.items()}
     student = copy.deepcopy(teacher)  # decoder and encoder as they are
     batch = make_batch(rules, rows, features, VIEWS[:2])
     assert (batch["labels"][:, -1] == IGNORE).any()
     assert batch["decoder_input_ids"][1, 0] == special.previous
+    heard = []
+    student.model.encoder.register_forward_hook(lambda m, i, o: heard.append(o.last_hidden_state))
     _, parts = module(teacher, student)(batch)
     assert parts["kl"] == 0.0
     num_valid = (batch["labels"] != IGNORE).sum()
     assert parts["ce"] / num_valid < 2.0  # nats: these are the right words for this audio
-
-
-    def stack(ids, _device=None):
-        return torch.stack([states[name] for name in ids])
-
-    scored = ScoredViews(teacher, VIEWS[:2], lambda v: rules(rows[v.id], v), stack, 64, 2.0)
-    recorded = (lambda b: stack([v.id for v in b["views"]]), lambda b: scored(b["views"]))
-    _, again_parts = module(None, student, recorded=recorded)(batch)
+    brought = asked_before(teacher, batch | {"encoder_states": heard[0]}, 64)
+    _, again_parts = module(None, student)(brought)
     assert abs(again_parts["kl"]) / num_valid < 1e-4
-    torch.testing.assert_close(again_parts["ce"], parts["ce"], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(again_parts["ce"], parts["ce"], rtol=1e-3, atol=1e-3)

@@ -1,0 +1,1 @@
+"""Costs and errors of our ways beside others', both measured in one run."""

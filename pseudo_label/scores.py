@@ -1,0 +1,166 @@
+"""Write down what the teacher thinks of every view of a run, once (teacher.mode: store).
+
+    python -m pseudo_label.scores RECIPE [key=value ...]
+    accelerate launch -m pseudo_label.scores RECIPE [key=value ...]      one process per GPU
+
+Filters the labels, then scores the views that are not in `scores.dir` yet: a run that was stopped,
+got more steps or another filter pays for what is new. Part of `python -m pseudo_label`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from distill.config import ConfigError, to_yaml
+from distill.data.files import write_text
+from distill.progress import progress
+from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label.filter import describe, run_filter
+
+DECODER_TOKENS = 4096  # of views scored together, padding counted
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    recipe = load_recipe(arguments[0], arguments[1:])
+    rank = int(os.environ.get("RANK", 0))
+    # by every rank, whole and with the same result: nobody has to wait for anybody
+    report = run_filter(Path(recipe.labels_dir), recipe.pseudo_label)
+    if rank == 0:
+        print(describe(report), flush=True)
+    score(recipe, rank, int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
+    """Fill the stores of a recipe with this rank's share of what is missing.
+
+    Ranks never wait for each other: who scores a group of views follows from the group alone.
+
+    Raises:
+        StoreError: the stores are of another teacher or other settings.
+    """
+    if recipe.teacher.mode != "store":
+        return
+    import torch
+
+    from distill.data.teacher_store import TeacherStore
+    from distill.whisper.scoring import Scorer, open_states, scores_folder
+    from distill.whisper.teacher import load_teacher
+    from distill.whisper.view_source import ViewSource
+
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    teacher = load_teacher(recipe.teacher)
+    model = teacher.model
+    source = ViewSource(recipe, teacher.processor, model.generation_config,
+                        model.config.max_target_positions)
+    if torch.cuda.is_available():
+        model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)
+    states = None
+    if recipe.scores.encoder_states == "disk":
+        states = open_states(recipe, teacher.revision)
+    scorer = Scorer(recipe, teacher, source, states)
+    views = source.views_of_run()
+    if states is not None:
+        fill = Fill(states, source.states_key, source.length, recipe, rank, world)
+        fill(views, "encoding", "windows", lambda group: states.add(scorer.encode(group)))
+    if not (recipe.loss.kl_weight or recipe.loss.hidden_weight):
+        return
+    store = TeacherStore(scores_folder(recipe), scorer.settings, create=True)
+
+    def add_scores(group: Sequence) -> None:
+        batches = batches_of(group, source.length)
+        store.add([record for batch in batches for record in scorer.records(batch)])
+
+    fill = Fill(store, source.scores_key, source.length, recipe, rank, world)
+    fill(views, "scoring", "views", add_scores)
+
+
+class Fill:
+    """Adds to a store what it lacks of some views, in groups that become one shard each.
+
+    Groups are whole or absent and cut from the sorted list of what is missing, so that those left
+    by a killed run are cut in the same places by the next one.
+
+    Args:
+        store: a TeacherStore.
+        key: view -> what the store knows it by.
+        length: view -> its decoder tokens; views of like length are scored together.
+    """
+
+    def __init__(self, store, key: Callable, length: Callable, recipe: WhisperRecipe, rank: int,
+                 world: int):
+        self.store, self.key, self.length = store, key, length
+        self.recipe, self.rank, self.world = recipe, rank, world
+
+    def __call__(self, views: Sequence, verb: str, unit: str, add: Callable) -> None:
+        """Call `add(group)` for this rank's missing groups, with a progress bar."""
+        from distill.data.teacher_store import digest_of
+
+        by_key = {self.key(view): view for view in views}
+        missing = sorted(self.store.missing(list(by_key)),
+                         key=lambda key: (self.length(by_key[key]), key))
+        size = self.recipe.scores.shard_views
+        groups = [missing[at : at + size] for at in range(0, len(missing), size)]
+        # by content: ranks that start at different times see different lists of what is missing
+        mine = [g for g in groups if digest_of(g[0]) % self.world == self.rank]
+        total = sum(map(len, mine))
+        if len(missing) < len(by_key):
+            print(f"{len(by_key) - len(missing)} of {len(by_key)} {unit} are there already",
+                  flush=True)
+
+        def added() -> Iterator[None]:
+            for group in mine:
+                add([by_key[key] for key in group])
+                yield from [None] * len(group)
+
+        started = time.monotonic()
+        for _ in progress(added(), total, verb, unit, total > 0):
+            pass
+        self._finish(total, unit, time.monotonic() - started)
+
+    def _finish(self, total: int, unit: str, seconds: float) -> None:
+        write_text(self.store.folder / "recipe.yaml", to_yaml(with_absolute_paths(self.recipe)))
+        self.store.seal()
+        if total:
+            print(f"{self.store.folder}: {self.store.num_views} {unit}, "
+                  f"{self.store.num_bytes / 1e6:,.1f} MB; {total} new in {seconds:.0f} s",
+                  flush=True)
+
+
+def batches_of(views: Sequence, length: Callable) -> list[list]:
+    """Views of like length in batches of at most DECODER_TOKENS, padding counted."""
+    batches: list[list] = []
+    for view in sorted(views, key=length):
+        # sorted: the view that comes next is the longest so far
+        if not batches or (len(batches[-1]) + 1) * length(view) > DECODER_TOKENS:
+            batches.append([])
+        batches[-1].append(view)
+    return batches
+
+
+def with_absolute_paths(recipe: WhisperRecipe) -> WhisperRecipe:
+    """So that `verify` finds the audio from the copy of the recipe beside the scores."""
+    from copy import deepcopy
+
+    copy = deepcopy(recipe)
+    for split in ("train", "validation", "test"):
+        paths = [str(Path(path).resolve()) for path in getattr(copy.data, split)]
+        setattr(copy.data, split, paths)
+    if Path(copy.teacher.model).is_dir():
+        copy.teacher.model = str(Path(copy.teacher.model).resolve())
+    copy.labels_dir = str(Path(copy.labels_dir).resolve())
+    return copy
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")
