@@ -142,6 +142,7 @@ def check_train(train: TrainConfig) -> None:
     check(train.learning_rate > 0, "train.learning_rate", "> 0", train.learning_rate)
     check(train.micro_batch_size > 0, "train.micro_batch_size", "> 0", train.micro_batch_size)
     multiple = train.batch_size > 0 and train.batch_size % train.micro_batch_size == 0
+    multiple = multiple or train.batch_tokens is not None  # then it is not used
     what = f"a multiple of train.micro_batch_size ({train.micro_batch_size})"
     check(multiple, "train.batch_size", what, train.batch_size)
     if train.micro_batch_tokens is not None:

@@ -281,7 +281,7 @@ def _time(
 ) -> dict:
     """Seconds by stage and machine; None for what there are no manifests to tell."""
     work = {"label": _label_work(size, data["train"]) * data["train"]["windows"],
-            "score": _score_work(recipe, size, data["train"], training),
+            **_score_work(recipe, size, data["train"], training),
             "train": _train_work(recipe, size, student, data, training), "eval": None}
     if data["test"]["windows"] is not None:
         layers = student["encoder_layers"], student["decoder_layers"]
@@ -316,17 +316,17 @@ def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
     return Work(cost.cross_attention_flops(size, layers), cost.token_flops(size, tokens, layers))
 
 
-def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> Work:
-    """Filling the teacher store; encoder states on disk are there from labelling."""
+def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> dict:
+    """Filling the teacher store, if there is one; encoder states on disk come from labelling."""
     if recipe.teacher.mode != "store":
-        return Work(0)
+        return {}
     tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
     decoder = cost.cross_attention_flops(size) + cost.token_flops(
         size, tokens, output=recipe.loss.kl_weight > 0)
     encoder = cost.encoder_flops(size)
     augmented = recipe.views.augment.probability > 0
     again = augmented or recipe.scores.encoder_states != "disk"
-    return Work(decoder + encoder * again) * training["distinct_views"]
+    return {"score": Work(decoder + encoder * again) * training["distinct_views"]}
 
 
 def _train_work(

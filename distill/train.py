@@ -90,9 +90,11 @@ def _shaping(recipe) -> dict:
     """The part of a recipe that decides the weights."""
     values = {k: v for k, v in asdict(recipe).items() if k not in _FREE_KEYS}
     values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
-    # A recipe of a method without a teacher store has no such section
-    values["scores"] = {k: v for k, v in values.get("scores", {}).items()
-                        if k not in ("dir", "shard_views")}
+    if values["teacher"]["mode"] == "live":
+        del values["scores"]
+    else:
+        values["scores"] = {k: v for k, v in values["scores"].items()
+                            if k not in ("dir", "shard_views")}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
     return values
 

@@ -13,10 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from distill.config import ConfigError, to_yaml
-from distill.data.files import write_text
+from distill.data.teacher_store import digest_of
+from distill.data.teacher_store.disk import publish
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.filter import describe, run_filter
@@ -47,39 +49,50 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     """
     if recipe.teacher.mode != "store":
         return
-    import torch
-
     from distill.data.teacher_store import TeacherStore
-    from distill.whisper.scoring import Scorer, open_states, scores_folder
+    from distill.whisper.scoring import open_states, scores_folder, scores_settings
     from distill.whisper.teacher import load_teacher
     from distill.whisper.view_source import ViewSource
+
+    known = load_teacher(recipe.teacher, weights=False)
+    config = known.model.config
+    source = ViewSource(recipe, known.processor, known.model.generation_config,
+                        config.max_target_positions)
+    views, states = source.views_of_run(), None
+    if recipe.scores.encoder_states == "disk":
+        states = open_states(recipe, known.revision)
+    scorer = cache(lambda: _load_scorer(recipe, source, states))  # not where nothing is missing
+    if states is not None:
+        fill = Fill(states, source.states_key, source.length, recipe, rank, world)
+        fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)))
+    if not (recipe.loss.kl_weight or recipe.loss.hidden_weight):
+        return
+    settings = scores_settings(recipe, known.revision, known.processor, config)
+    store = TeacherStore(scores_folder(recipe), settings, create=True)
+
+    def add_scores(group: Sequence) -> None:
+        if states is not None:
+            states.refresh()  # other ranks may have added what this one asks for
+        batches = batches_of(group, source.length)
+        store.add([record for batch in batches for record in scorer().records(batch)])
+
+    fill = Fill(store, source.scores_key, source.length, recipe, rank, world)
+    fill(views, "scoring", "views", add_scores)
+
+
+def _load_scorer(recipe: WhisperRecipe, source, states):
+    """The teacher itself, on a GPU where there is one."""
+    import torch
+
+    from distill.whisper.scoring import Scorer
+    from distill.whisper.teacher import load_teacher
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     teacher = load_teacher(recipe.teacher)
-    model = teacher.model
-    source = ViewSource(recipe, teacher.processor, model.generation_config,
-                        model.config.max_target_positions)
     if torch.cuda.is_available():
-        model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)
-    states = None
-    if recipe.scores.encoder_states == "disk":
-        states = open_states(recipe, teacher.revision)
-    scorer = Scorer(recipe, teacher, source, states)
-    views = source.views_of_run()
-    if states is not None:
-        fill = Fill(states, source.states_key, source.length, recipe, rank, world)
-        fill(views, "encoding", "windows", lambda group: states.add(scorer.encode(group)))
-    if not (recipe.loss.kl_weight or recipe.loss.hidden_weight):
-        return
-    store = TeacherStore(scores_folder(recipe), scorer.settings, create=True)
-
-    def add_scores(group: Sequence) -> None:
-        batches = batches_of(group, source.length)
-        store.add([record for batch in batches for record in scorer.records(batch)])
-
-    fill = Fill(store, source.scores_key, source.length, recipe, rank, world)
-    fill(views, "scoring", "views", add_scores)
+        teacher.model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)
+    return Scorer(recipe, teacher, source, states)
 
 
 class Fill:
@@ -101,8 +114,6 @@ class Fill:
 
     def __call__(self, views: Sequence, verb: str, unit: str, add: Callable) -> None:
         """Call `add(group)` for this rank's missing groups, with a progress bar."""
-        from distill.data.teacher_store import digest_of
-
         by_key = {self.key(view): view for view in views}
         missing = sorted(self.store.missing(list(by_key)),
                          key=lambda key: (self.length(by_key[key]), key))
@@ -126,7 +137,8 @@ class Fill:
         self._finish(total, unit, time.monotonic() - started)
 
     def _finish(self, total: int, unit: str, seconds: float) -> None:
-        write_text(self.store.folder / "recipe.yaml", to_yaml(with_absolute_paths(self.recipe)))
+        text = to_yaml(with_absolute_paths(self.recipe))
+        publish(self.store.folder / "recipe.yaml", text.encode())
         self.store.seal()
         if total:
             print(f"{self.store.folder}: {self.store.num_views} {unit}, "

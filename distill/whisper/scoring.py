@@ -8,7 +8,7 @@ back gets the same scores to the last bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,18 +110,33 @@ class Scorer:
 
     def encode(self, views: Sequence[View]) -> list[Record]:
         """Encoder states of views, computed now."""
-        encoded = encode(self.model, self.source.features(views))
         dtype = self.recipe.scores.encoder_states_dtype
         return [states_record(self.source.states_key(view), states, dtype)
-                for view, states in zip(views, encoded, strict=True)]
+                for view, states in zip(views, self._encode(views), strict=True)]
+
+    def _encode(self, views: Sequence[View]) -> Iterator[Tensor]:
+        """(frames, width) of each view, in batches of their own: 30 s each, however few words."""
+        size = self.recipe.pseudo_label.batch_size
+        for at in range(0, len(views), size):
+            yield from encode(self.model, self.source.features(views[at : at + size]))
 
     def states(self, views: Sequence[View]) -> Tensor:
-        """(views, frames, width) in the model's type, from the store if there is one."""
+        """(views, frames, width) in the model's type, from the store if there is one.
+
+        A view whose states another rank has yet to store is encoded here, too: ranks do not wait
+        for each other. Its states are rounded like those of the store.
+        """
         if self.store is None:
-            return encode(self.model, self.source.features(views))
-        rows = self.store.rows([self.source.states_key(view) for view in views])
+            return torch.stack(list(self._encode(views)))
+        keys = [self.source.states_key(view) for view in views]
+        missing = set(self.store.missing(keys))
+        absent = {key: view for key, view in zip(keys, views, strict=True) if key in missing}
+        columns = {record.drawn: record.columns for record in self.encode(list(absent.values()))}
+        present = [key for key in keys if key not in missing]
+        rows = self.store.rows(present).tolist() if present else []
+        columns |= {key: self.store.read(row) for key, row in zip(present, rows, strict=True)}
         dtype = self.store.settings["dtype"]
-        found = torch.stack([read_states(self.store.read(row), dtype) for row in rows.tolist()])
+        found = torch.stack([read_states(columns[key], dtype) for key in keys])
         return found.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()

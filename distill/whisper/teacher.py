@@ -69,17 +69,30 @@ def locate(config: TeacherConfig) -> tuple[Path, str, str]:
     return _from_hub(config)
 
 
-def load_teacher(config: TeacherConfig) -> Teacher:
+def load_teacher(config: TeacherConfig, weights: bool = True) -> Teacher:
     """Load a teacher as float32, frozen, in evaluation mode.
+
+    Args:
+        weights: False gives a model without any, for its configuration and tokenizer alone.
 
     Raises:
         ValueError: see `locate`; also a checkpoint that is no Whisper or lacks tensors.
     """
     import torch
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+    )
 
     quiet_libraries()
     folder, revision, source = locate(config)
+    if not weights:
+        with torch.device("meta"):
+            model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder))
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+        return Teacher(model, WhisperProcessor.from_pretrained(folder), source, revision)
     model, info = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )

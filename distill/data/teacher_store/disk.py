@@ -20,7 +20,7 @@ from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _TEMPORARY = re.compile(
-    r"\.(?:\.?\w+\.json|shard-[0-9a-f]{32}\.h5)\.(?P<host>.+)\.(?P<pid>\d+)\.tmp"
+    r"\.(?:\.?\w+\.(?:json|yaml)|shard-[0-9a-f]{32}\.h5)\.(?P<host>.+)\.(?P<pid>\d+)\.tmp"
 )
 # A host that is gone (a container's name is new each time) cannot be asked whether its process
 # lives; no write takes a day.
