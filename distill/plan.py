@@ -216,15 +216,18 @@ def _training(recipe: WhisperRecipe, windows: int, data: dict) -> dict:
         batch = max(1.0, train.batch_tokens / tokens)
         micro = max(1.0, (train.micro_batch_tokens or train.batch_tokens) / tokens)
     total = round(train.max_steps * batch)
-    variants = (1 + (0 < views.timestamp_probability < 1)) * (
-        1 + (0 < views.previous_text_probability < 1))
-    distinct = min(total, windows * variants)
+    epochs = total / windows
+    timestamps, previous = views.timestamp_probability, views.previous_text_probability
+    # a variant of probability p is drawn at least once in n epochs with 1 - (1 - p)^n
+    drawn = sum(1 - (1 - p * q) ** epochs for p in (timestamps, 1 - timestamps)
+                for q in (previous, 1 - previous))
+    distinct = min(total, windows * drawn)
     changed = views.augment.probability  # a changed sound never comes twice
     return {
         "windows": windows, "steps": train.max_steps, "batch_size": round(batch),
         "micro_batches_per_step": max(1, round(batch / micro)),
         "views": total, "distinct_views": round(changed * total + (1 - changed) * distinct),
-        "epochs": total / windows,
+        "epochs": epochs,
         "validations": math.ceil(train.max_steps / train.validate_every),
     }
 

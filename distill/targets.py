@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.losses import chunks
+from distill.losses import chunks, product
 
 METHODS = ("top_k", "sampled", "head_and_sampled")
 
@@ -47,7 +47,7 @@ def record_scores(
     k = min(k, len(weight))
     parts = []
     for rows in chunks(hidden):
-        logits = (hidden[rows] @ weight.to(hidden.dtype).T).float()
+        logits = product(hidden[rows], weight.to(hidden.dtype)).float()
         if method == "top_k":
             parts.append(_top_k(logits, k, temperatures))
         else:

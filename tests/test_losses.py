@@ -156,6 +156,18 @@ def test_low_precision_states(numbers):
     assert_near((hidden, weight), expected, rtol=0.0, atol=0.03 * size)
 
 
+@pytest.mark.parametrize("tokens", [0, TOKENS])
+def test_uninitialised_memory_is_never_seen(numbers, monkeypatch, tokens):
+    """Gradients of a rank whose micro-batch has no valid token are zeros."""
+    monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, torch.nan))
+    monkeypatch.setattr(losses, "CPU_CHUNK_TOKENS", 4)
+    n = numbers | {name: numbers[name][:tokens] for name in ("hidden", "teacher_hidden", "labels")}
+    values, gradients = run(n, live(n))
+    right, expected = reference(n, live(n), WEIGHTS)
+    assert_near(values, right)
+    assert_near(gradients, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_second_backward_pass_is_refused(numbers):
     """The gradients were given away: silent zeros or doubled ones would be worse."""
     hidden = numbers["hidden"].float().requires_grad_()

@@ -1,6 +1,4 @@
-"""What every rank of a run reads from the teacher store; a script for `test_recorded_ranks.py`.
-
-    accelerate launch tests/whisper/rank_reads.py RECIPE OUT '[["train.batch_size=4"], ...]'
+"""What a rank of a run reads from the teacher store; see `test_recorded_ranks.py`, which starts it.
 
 Writes OUT/RANK.json: for every list of overrides, step and micro-batch, the (epoch, view key) read.
 """
@@ -8,8 +6,8 @@ Writes OUT/RANK.json: for every list of overrides, step and micro-batch, the (ep
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import sys
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -57,14 +55,13 @@ def reads_of(recipe, accelerator: Accelerator) -> list[list[Reads]]:
     return found
 
 
-def main(path: str, out: str, runs: str) -> None:
+def main(arguments: list[str]) -> None:
+    """Args: recipe, OUT, JSON of the lists of overrides."""
+    path, out, runs = arguments
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that was launched
     accelerator = Accelerator(cpu=True)
     found = [reads_of(load_recipe(path, overrides), accelerator) for overrides in json.loads(runs)]
     (Path(out) / f"{accelerator.process_index}.json").write_text(json.dumps(
         {"world": accelerator.num_processes, "pid": os.getpid(), "runs": found}
     ))
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

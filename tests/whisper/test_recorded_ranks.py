@@ -1,16 +1,11 @@
 """Two ranks with two workers each: every view is read from the store once an epoch."""
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = Path(__file__).with_name("rank_reads.py")
 EPOCHS = 3
 WAYS = {
     "views": ["train.batch_size=4", "train.micro_batch_size=1"],
@@ -42,29 +37,31 @@ def recipes(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny_run, recipes, tmp_path_factory) -> list[dict]:
-    """What both ranks read, by one launch: starting costs more than reading."""
+def ranks(tiny_run, recipes, fork, tmp_path_factory) -> list[dict]:
+    """What both ranks read; they know each other by gloo, as after `accelerate launch`."""
     out = tmp_path_factory.mktemp("ranks")
     runs = [[f"output_dir={tiny_run.folder / 'run'}", WORKERS, *overrides]
             for overrides in recipes.values()]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-               "--num_processes", "2", str(SCRIPT), str(tiny_run.recipe_path), str(out),
-               json.dumps(runs)]
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RANK"))}
-    done = subprocess.run(command, capture_output=True, text=True, env={
-        **keep, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true"})
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = [str(tiny_run.recipe_path), str(out), json.dumps(runs)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    processes = [fork("tests.whisper.rank_reads", arguments, out / "log", RANK=str(rank),
+                      LOCAL_RANK=str(rank), **together) for rank in range(2)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0, (out / "log").read_text()
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 def reads_of_one(tiny_run, overrides) -> list:
     """The same in this process, without workers."""
-    import runpy
-
     from accelerate import Accelerator
 
-    reads_of = runpy.run_path(str(SCRIPT))["reads_of"]
+    from tests.whisper.rank_reads import reads_of
+
     return reads_of(tiny_run.recipe(*overrides), Accelerator(cpu=True))
 
 

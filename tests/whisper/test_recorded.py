@@ -1,0 +1,225 @@
+"""Training on what a teacher said before is training with the live teacher."""
+
+import gc
+
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from distill.data.teacher_store import TeacherStore
+from distill.losses import IGNORE
+from distill.whisper.scoring import read_states, scores_folder, states_folder
+
+ALL = "scores.k=9999"  # of 1768 ids
+NO_STATES = "scores.encoder_states=none"
+NUM_UPDATES = 2
+SHORT = f"train.max_steps={NUM_UPDATES}"  # views that are not compared need no scores
+
+
+def updates(task) -> list[tuple]:
+    """(loss, its parts, gradient) of the first updates; nothing is changed in between."""
+    found = []
+    for step in range(NUM_UPDATES):
+        task.student.zero_grad()
+        total, parts = task.model(task.collate(task.batches.update(step)))
+        total.backward()
+        gradient = [p.grad.flatten() for p in task.student.parameters() if p.grad is not None]
+        found.append((total.detach(), parts, torch.cat(gradient)))
+    return found
+
+
+def differences(one: list, other: list) -> dict[str, float]:
+    """Largest relative ones, by what is compared."""
+    largest: dict[str, float] = {}
+    for (total, parts, gradient), (total2, parts2, gradient2) in zip(one, other, strict=True):
+        assert parts.keys() == parts2.keys()
+        found = {"loss": abs(total2 / total - 1),
+                 "gradient": (gradient2 - gradient).norm() / gradient.norm()}
+        found |= {name: abs(parts2[name] / parts[name] - 1) for name in parts}
+        largest = {name: max(value.item(), largest.get(name, 0.0))
+                   for name, value in found.items()}
+    return largest
+
+
+@pytest.fixture(scope="module")
+def live(tiny_run):
+    """`live(*overrides)`: updates with the live teacher, made once."""
+    known: dict[tuple, list] = {}
+
+    def get(*overrides: str) -> list:
+        if overrides not in known:
+            known[overrides] = updates(tiny_run.task(
+                tiny_run.recipe("teacher.mode=live", SHORT, *overrides)
+            ))
+        return known[overrides]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def stored(tiny_run):
+    """`stored(*overrides)`: the task of a recipe that was scored as it says."""
+    return lambda *overrides: tiny_run.task(tiny_run.scored(SHORT, *overrides))
+
+
+def test_the_batches_have_prompts_timestamps_and_padding(stored):
+    """Or the comparisons below would show less than they seem to."""
+    task = stored(ALL, NO_STATES)
+    special = task.source.rules.special
+    batches = [task.collate(task.batches.update(step)) for step in range(NUM_UPDATES)]
+    assert any((b["decoder_input_ids"][:, 0] == special.previous).any() for b in batches)
+    assert any((b["decoder_input_ids"] == special.no_timestamps).any() for b in batches)
+    assert any((b["decoder_input_ids"] > special.timestamp_begin).any() for b in batches)
+    assert all((b["labels"][:, -1] == IGNORE).any() for b in batches)
+    for batch in batches:
+        num_valid = (batch["labels"] != IGNORE).sum()
+        assert all(len(column) == num_valid for column in batch["teacher"].values())
+        assert batch["num_valid"] == num_valid and "input_features" in batch
+
+
+def test_all_scores_give_the_live_loss(live, stored):
+    """Values are float16, encoder states are computed anew."""
+    found = differences(live(), updates(stored(ALL, NO_STATES)))
+    assert found["loss"] < 1e-5 and found["gradient"] < 1e-4
+    assert found["ce"] == 0 and found["kl"] < 1e-5
+
+
+def test_fewer_scores_are_a_little_less(live, stored):
+    """The default: the KL is a lower bound; the gradient still points the same way."""
+    few = updates(stored(NO_STATES))
+    found = differences(live(), few)
+    assert 1e-3 < found["loss"] < 0.1 and 0.01 < found["gradient"] < 0.3
+    for (_, parts, gradient), (_, less, other) in zip(live(), few, strict=True):
+        assert 0 < less["kl"] < parts["kl"] and less["ce"] == parts["ce"]
+        assert torch.cosine_similarity(gradient, other, dim=0) > 0.95
+
+
+AUGMENTED = ("views.augment.probability=1", "views.augment.num_time_masks=2",
+             "views.augment.num_frequency_masks=2", "views.augment.noise_probability=1")
+EXACT = ("scores.method=decoder_state", NO_STATES)
+# what shapes views and loss, how it is stored; largest differences of the KL and of the gradient
+WAYS = {
+    "float16": ([], [ALL], 2e-4, 1e-3),
+    "bfloat16": ([], [ALL, "scores.encoder_states_dtype=bfloat16"], 1e-3, 6e-3),
+    "int8": ([], [ALL, "scores.encoder_states_dtype=int8"], 4e-3, 2e-2),
+    "memory": ([], [ALL, "scores.encoder_states=memory"], 2e-4, 1e-3),
+    "decoder states": ([], EXACT, 1e-4, 1e-4),
+    "frozen output": (["student.freeze_embeddings=true"], EXACT, 1e-4, 1e-4),
+    "matched states": (["loss.hidden_weight=1"], [ALL], 2e-4, 1e-3),
+    "matched states, exact KL": (["loss.hidden_weight=1"], EXACT, 1e-4, 3e-4),
+    "matched states alone": (
+        ["loss.hidden_weight=1", "loss.kl_weight=0", "loss.ce_weight=0"], [], None, 3e-3),
+    "labels alone": (["loss.kl_weight=0"], [], None, 1e-3),
+    "augmented, batches of tokens": (
+        [*AUGMENTED, "train.batch_tokens=150"], [ALL, NO_STATES], 1e-4, 1e-4),
+    "some augmented": (["views.augment.probability=0.5", *AUGMENTED[1:]], [ALL], 3e-4, 1e-3),
+    "trained encoder": (["student.freeze_encoder=false"], [ALL, NO_STATES], 1e-4, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_to_store_gives_the_live_loss(live, stored, name):
+    shaping, storing, kl, gradient = WAYS[name]
+    found = differences(live(*shaping), updates(stored(*storing, *shaping)))
+    assert found["loss"] < 1e-4 and found["gradient"] < gradient
+    assert found.get("ce", 0.0) < 1e-4 and found.get("hidden", 0.0) < 3e-4
+    assert kl is None or found["kl"] < kl
+
+
+def test_augmentation_is_heard(live):
+    """Or the comparison of augmented views would be one of plain ones."""
+    some = WAYS["some augmented"][0]
+    assert differences(live(), live(*some))["gradient"] > 0.01
+
+
+def test_coarser_states_are_coarser(live, stored):
+    """Each type is what its name says; and the tolerances above are no larger than they must be."""
+    errors = [differences(live(), updates(stored(*WAYS[name][1])))
+              for name in ("float16", "bfloat16", "int8")]
+    float16, bfloat16, int8 = (found["gradient"] for found in errors)
+    assert 1e-5 < float16 < bfloat16 / 3 and bfloat16 < int8 / 1.5
+
+
+@pytest.mark.parametrize("method", ["sampled", "head_and_sampled"])
+def test_drawn_scores(live, stored, method):
+    """The KL of a few draws is large; the gradient is the live one and noise."""
+    found = updates(stored(NO_STATES, f"scores.method={method}"))
+    for (_, parts, gradient), (total, drawn, other) in zip(live(), found, strict=True):
+        assert total.isfinite() and other.isfinite().all()
+        assert drawn["kl"] > parts["kl"]
+        torch.testing.assert_close(drawn["ce"], parts["ce"])
+        assert torch.cosine_similarity(gradient, other, dim=0) > 0.9
+
+
+def test_training_hears_the_states_of_labelling(tiny_run):
+    """They are written once; scoring and training read the same bytes."""
+    recipe = tiny_run.recipe()
+    task = tiny_run.task(recipe)
+    views = [task.source.view(*place) for place in task.batches.update(0)]
+    batch = task.recorded(views)
+    assert batch["encoder_states"].dtype == torch.float16
+    store = TeacherStore(states_folder(recipe))
+    assert store.num_views == task.num_views
+    teacher = tiny_run.task(tiny_run.recipe("teacher.mode=live")).model.teacher
+    for view, states in zip(views, batch["encoder_states"], strict=True):
+        row = store.rows([task.source.states_key(view)])[0]
+        assert torch.equal(states, read_states(store.read(row), "float16"))
+        with torch.no_grad():
+            again = teacher.model.encoder(task.source.features([view])).last_hidden_state[0]
+        torch.testing.assert_close(states.float(), again, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("states", ["disk", "memory"])
+def test_workers_read_the_same_tensors(tiny_run, states):
+    from accelerate import Accelerator
+
+    from distill.loop import _loader
+
+    kind = [] if states == "disk" else ["scores.encoder_states=memory"]
+    recipe = tiny_run.scored(SHORT, ALL, *kind, "loss.hidden_weight=1")
+    recipe.train.num_workers = 2
+    task = tiny_run.task(recipe)
+    loader = _loader(task, recipe.train, Accelerator(cpu=True), 0)
+    for step in range(NUM_UPDATES):
+        for places in task.batches.micro_batches(step, 0, 1):
+            found, expected = next(loader), task.collate(places)
+            assert found.keys() == expected.keys() and "encoder_states" in found
+            columns = found.pop("teacher"), expected.pop("teacher")
+            assert columns[0].keys() == columns[1].keys() == {
+                "indices", "values", "log_rest", "hidden", "inner3"}
+            for one, other in ((found, expected), columns):
+                for name, value in one.items():
+                    assert value == other[name] if name == "num_valid" else torch.equal(
+                        value, other[name]), name
+    assert next(loader, None) is None
+
+
+def num_models() -> int:
+    gc.collect()
+    return sum(type(each) is WhisperForConditionalGeneration for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("overrides", [(ALL,), EXACT], ids=["scores", "decoder states"])
+def test_no_teacher_is_held(stored, overrides):
+    before = num_models()
+    task = stored(*overrides)
+    assert num_models() == before + 1 and task.model.teacher is None
+
+
+def test_a_live_teacher_is_held(tiny_run):
+    """That counting counts."""
+    before = num_models()
+    task = tiny_run.task(tiny_run.recipe("teacher.mode=live"))
+    assert num_models() == before + 2 and task.model.teacher is not None
+
+
+def test_the_last_column_is_of_the_temperature_of_the_loss(stored):
+    task = stored(NO_STATES)
+    store = TeacherStore(scores_folder(task.recipe))
+    assert store.settings["temperatures"] == [1.0, task.recipe.loss.temperature]
+    view = task.source.views_of_run()[0]
+    stored = store.read(store.rows([task.source.scores_key(view)])[0])
+    columns = task.recorded([view])["teacher"]
+    assert columns["log_rest"].tolist() == stored["log_rest"][:, 1].tolist()
+    assert (stored["log_rest"][:, 1] > stored["log_rest"][:, 0]).all()  # a flatter distribution
+    assert columns["indices"].dtype == torch.int64 and columns["values"].dtype == torch.float16
