@@ -12,6 +12,7 @@ from distill.losses import (
     ce_and_top_k_kl,
     cross_entropy,
     hidden_mse,
+    product,
     token_losses,
 )
 
@@ -379,6 +380,19 @@ def test_rounded_values_do_not_drown_a_small_tail():
     assert (by_difference < 0).any() and by_difference.max() > 100 * exact.log_rest.exp().max()
     rounded.log_rest = by_difference.clamp(min=1e-9).log().float()
     assert kl_of(logits, rounded, 1.0)[0].max() > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("tokens", [0, 1, TOKENS])
+def test_product(numbers, tokens, dtype):
+    """Also of transposed and sliced operands, as the loss has them."""
+    rows, weight = numbers["hidden"].to(dtype)[:tokens], numbers["weight"].to(dtype)
+    expected = rows.double() @ weight.double().T
+    for right in (weight, weight.T.contiguous().T, torch.cat([weight, weight], -1)[:, :WIDTH]):
+        found = product(rows, right)
+        assert found.dtype == dtype
+        rtol = {torch.float32: 1e-5, torch.bfloat16: 0.01, torch.float64: 1e-12}[dtype]
+        torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=10 * rtol)
 
 
 def test_hidden_mse(numbers):

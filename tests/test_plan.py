@@ -103,7 +103,9 @@ def test_windows_counted_by_hand(tiny, tmp_path):
     # c takes two windows again, b needs two, a has 34 s: two
     assert packed["data"]["train"]["windows"] == 18
     assert packed["memory"]["encoder_states"] == 18 * 1500 * 32 * 2
-    assert packed["training"]["distinct_views"] == min(24, 18 * 2)
+    # with and without timestamps, half of the time each, in 24 / 18 epochs
+    drawn = 2 * (1 - 0.5 ** (24 / 18))
+    assert packed["training"]["distinct_views"] == round(18 * drawn) == 22
 
 
 # The teacher store
@@ -117,21 +119,23 @@ def test_store_counted_by_hand(tiny, tmp_path):
     train = manifest(tmp_path / "train.jsonl", *[(15, str(i)) for i in range(10)])
     common = (f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}")
     result = plan_of(tiny, *common)
-    # 10 windows of 15 s and 60 tokens; 24 views of at most 40
+    # 10 windows of 15 s and 60 tokens in 2.4 epochs; four kinds of views, equally likely
+    views = round(10 * 4 * (1 - 0.75**2.4))
+    assert views == 20
     row = 64 * (2 + 2) + 2 * 4  # ids and logits, the mass of the rest at two temperatures
     state = 1500 * 32 * 2  # of width 32
-    assert chosen(result) == {"scores, k = 64": 24 * 60 * row,
+    assert chosen(result) == {"scores, k = 64": views * 60 * row,
                               "encoder states, float16 or bfloat16": 10 * state}
     assert result["store"]["total"] == sum(chosen(result).values())
     by_name = {c["name"]: c for c in result["store"]["choices"]}
     hours = 15 / 3600
     assert by_name["scores, k = 64"]["bytes_per_hour"] == pytest.approx(60 * row / hours, abs=1)
-    assert by_name["scores, k = 16"]["total"] == 24 * 60 * (16 * 4 + 8)
+    assert by_name["scores, k = 16"]["total"] == views * 60 * (16 * 4 + 8)
     int8 = by_name["encoder states, int8"]
     assert int8["total"] == 10 * (state // 2 + 1500 * 4)  # a scale a frame
     assert int8["bytes_per_hour"] == pytest.approx(int8["total"] / 10 / hours, abs=1)
     text = describe(result)
-    assert "Teacher store, 24 views: " in text and "* scores, k = 64" in text
+    assert "Teacher store, 20 views: " in text and "* scores, k = 64" in text
     for choice in result["store"]["choices"]:
         assert choice["name"] in text
 

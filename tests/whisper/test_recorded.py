@@ -6,9 +6,14 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from distill.data.augment import augment_audio, mask_features
 from distill.data.teacher_store import TeacherStore
+from distill.data.views import View
+from distill.data.windows import load_window
 from distill.losses import IGNORE
+from distill.whisper.corpus import rebuild_window
 from distill.whisper.scoring import read_states, scores_folder, states_folder
+from distill.whisper.transcribe import log_mel
 
 ALL = "scores.k=9999"  # of 1768 ids
 NO_STATES = "scores.encoder_states=none"
@@ -130,6 +135,22 @@ def test_augmentation_is_heard(live):
     """Or the comparison of augmented views would be one of plain ones."""
     some = WAYS["some augmented"][0]
     assert differences(live(), live(*some))["gradient"] > 0.01
+
+
+def test_views_are_heard_as_they_were_drawn(tiny_run):
+    """Both kinds of augmentation, and each view as it is alone."""
+    source = tiny_run.source(tiny_run.recipe(*AUGMENTED))
+    views = source.views_of_run()[:3]
+    plain = [View(view.id, view.timestamps, view.previous) for view in views]
+    audios = [load_window(rebuild_window(source.by_id[v.id], source.clips)) for v in views]
+    both = source.features([*views, *plain])
+    for view, audio, heard, without in zip(views, audios, both[:3], both[3:], strict=True):
+        drawn = view.augmentation
+        mel = log_mel(source.processor, [augment_audio(audio, drawn)])[0].numpy()
+        assert (heard.numpy() == mask_features(mel, drawn)).all()
+        assert (heard.numpy() != mel).any() and drawn.noise, "nothing was masked"
+        assert torch.equal(without, log_mel(source.processor, [audio])[0])
+        assert torch.equal(heard, source.features([view])[0])
 
 
 def test_coarser_states_are_coarser(live, stored):
