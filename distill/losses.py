@@ -23,10 +23,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distill.products import product
+
 IGNORE = -100  # label of positions that carry no loss: padding and prompts
 CPU_CHUNK_TOKENS = 128  # logits of this many tokens exist at once: 27 MB in float32 for Whisper
+_SMALLEST = 1e-30  # probability: its inverse, times a temperature, is still a float32
 GPU_CHUNK_TOKENS = 1024  # a GPU wants larger products: 212 MB
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 @dataclass
@@ -135,7 +137,7 @@ def ce_and_top_k_kl(
     p_rest = log_rest.exp()
     log_p = (values.float() / temperature).log_softmax(-1) + torch.log1p(-p_rest)[:, None]
     p, q = log_p.exp(), top / total[:, None]
-    q_rest = (rest_sum / total).clamp(min=torch.finfo(total.dtype).tiny)
+    q_rest = (rest_sum / total).clamp(min=_SMALLEST)
     log_q = log_top - total.log()[:, None]
     # an id the teacher never drew has no mass: 0 * (-inf) is 0 here
     kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
@@ -240,18 +242,6 @@ class _TokenLosses(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "token_losses: a second backward pass through the same loss"
         return (*(g if g is None else g.mul_(grad_total) for g in gradients), *[None] * 5)
-
-
-def product(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows @ weight.T, without a gradient.
-
-    float32 on CPUs goes to oneDNN, as in code compiled by PyTorch: its matrix products use AVX-512
-    on every CPU that has it, those of MKL, which `@` calls, on Intel's only (2 to 3 times slower on
-    others).
-    """
-    if rows.device.type == "cpu" and rows.dtype == torch.float32 and _HAS_ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
-    return rows @ weight.T
 
 
 def chunks(hidden: Tensor) -> list[slice]:

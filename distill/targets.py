@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.losses import chunks, product
+from distill.losses import chunks
+from distill.products import product
 
 METHODS = ("top_k", "sampled", "head_and_sampled")
 

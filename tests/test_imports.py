@@ -19,12 +19,13 @@ ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "eval.__main__",
 EVAL_LEAVES = ("eval.metrics", "eval.normalize")
 # What a module may import of ours, by the longest prefix that fits it.
 LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress",
-          "distill.average", "distill.targets", "distill.data")
+          "distill.average", "distill.targets", "distill.products", "distill.data")
 ALLOWED = {
     **dict.fromkeys((*LEAVES, *EVAL_LEAVES), ()),
     "distill.data": ("distill.data",),
     "distill.data.teacher_store.__main__": ("distill.data", "distill.methods", "distill.progress"),
-    "distill.targets": ("distill.losses",),
+    "distill.losses": ("distill.products",),
+    "distill.targets": ("distill.losses", "distill.products"),
     "distill.task": ("distill.data",),
     **{method: (*LEAVES, *EVAL_LEAVES, method) for method in METHODS},
     "distill": (*LEAVES, "distill.checkpoint", "distill.loop"),  # they know no method

@@ -12,13 +12,11 @@ from distill.losses import (
     ce_and_top_k_kl,
     cross_entropy,
     hidden_mse,
-    product,
     token_losses,
 )
 
-TOKENS, WIDTH, VOCAB = 13, 6, 29
+TOKENS, WIDTH, VOCAB, NOTHING = 13, 6, 29, -torch.inf
 WEIGHTS = {"ce_weight": 0.8, "kl_weight": 1.3, "temperature": 2.0}
-NOTHING = -torch.inf
 
 
 @pytest.fixture
@@ -117,10 +115,9 @@ def test_a_weight_of_zero_turns_a_part_off(numbers, name, k):
 
 def test_cross_entropy_alone_needs_no_teacher(numbers):
     (total, ce, kl), gradients = run(numbers, None, kl_weight=0.0)
-    assert kl == 0
-    torch.testing.assert_close(total, 0.8 * ce)
-    assert_near(gradients, reference(numbers, live(numbers), WEIGHTS | {"kl_weight": 0.0})[1],
-                1e-4, 1e-5)
+    assert kl == 0 and total == 0.8 * ce
+    expected = reference(numbers, live(numbers), WEIGHTS | {"kl_weight": 0.0})[1]
+    assert_near(gradients, expected, 1e-4, 1e-5)
 
 
 def test_kl_without_a_teacher(numbers):
@@ -171,9 +168,8 @@ def test_uninitialised_memory_is_never_seen(numbers, monkeypatch, tokens):
 
 def test_a_second_backward_pass_is_refused(numbers):
     """The gradients were given away: silent zeros or doubled ones would be worse."""
-    hidden = numbers["hidden"].float().requires_grad_()
-    total = token_losses(hidden, numbers["weight"].float(), numbers["labels"], live(numbers),
-                         **WEIGHTS)[0]
+    hidden, weight = numbers["hidden"].float().requires_grad_(), numbers["weight"].float()
+    total = token_losses(hidden, weight, numbers["labels"], live(numbers), **WEIGHTS)[0]
     total.backward(retain_graph=True)
     with pytest.raises(AssertionError, match="a second backward pass"):
         total.backward()
@@ -190,7 +186,7 @@ def test_kl_is_exactly_zero_when_equal(numbers, temperature):
 def test_temperature_squared(numbers):
     """The loss has T^2, the logged part has not: gradients keep their size (arXiv:1503.02531)."""
     (total, _, kl), _ = run(numbers, live(numbers), ce_weight=0.0, kl_weight=1.0, temperature=3.0)
-    torch.testing.assert_close(total, 9 * kl)
+    assert total == 9 * kl
     # for large T the gradient of T^2 * KL tends to (z - t) / vocab, centred
     student, teacher = logits_of(numbers)
     difference = student - teacher
@@ -223,9 +219,8 @@ def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, chunk, k):
     if k is not None:
         teacher = top_k_of(torch.randn(tokens, vocab), k, 2.0) if k else None
     weights = WEIGHTS | ({"kl_weight": 0.0} if teacher is None else {})
-    labels = torch.zeros(tokens, dtype=torch.long)
     with Largest() as largest:
-        token_losses(hidden, weight, labels, teacher, **weights)[0].backward()
+        token_losses(hidden, weight, torch.arange(tokens) % vocab, teacher, **weights)[0].backward()
     if chunk == 4:
         assert largest.numel <= max(chunk * vocab, vocab * width, tokens * width)
     else:  # the instrument sees it
@@ -237,8 +232,8 @@ def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, chunk, k):
 
 def logits_of(numbers):
     """Of a few tokens: gradcheck asks for every one."""
-    student = numbers["hidden"][:3] @ numbers["weight"].T
-    return student, numbers["teacher_hidden"][:3] @ numbers["teacher_weight"].T
+    return (numbers["hidden"][:3] @ numbers["weight"].T,
+            numbers["teacher_hidden"][:3] @ numbers["teacher_weight"].T)
 
 
 class Hand(torch.autograd.Function):
@@ -270,8 +265,7 @@ def test_gradcheck(numbers, temperature, k):
     labels = torch.stack([teacher[0].argmax(), teacher[1].argmin(), student[2].argmax()])
     weights = WEIGHTS | {"temperature": temperature}
     assert torch.autograd.gradcheck(
-        lambda z: Hand.apply(z, function, labels, weights), student.requires_grad_()
-    )
+        lambda z: Hand.apply(z, function, labels, weights), student.requires_grad_())
 
 
 def test_gradcheck_cross_entropy(numbers):
@@ -283,13 +277,12 @@ def test_gradcheck_cross_entropy(numbers):
 
     weights = {"ce_weight": 1.0, "kl_weight": 0.0, "temperature": 1.0}
     assert torch.autograd.gradcheck(
-        lambda z: Hand.apply(z, function, labels, weights), student.requires_grad_()
-    )
+        lambda z: Hand.apply(z, function, labels, weights), student.requires_grad_())
 
 
-def kl_of(student, scores, temperature=2.0, labels=None):
+def kl_of(student, scores, temperature=2.0):
     """KL (tokens,) and the gradient of T^2 * KL."""
-    labels = torch.zeros(len(student), dtype=torch.long) if labels is None else labels
+    labels = torch.zeros(len(student), dtype=torch.long)
     weights = {"ce_weight": 0.0, "kl_weight": 1.0, "temperature": temperature}
     return ce_and_top_k_kl(student.clone(), labels, scores, **weights)[1:]
 
@@ -349,7 +342,7 @@ def test_confident_teacher():
     assert kl.abs().max() < 1e-6 and gradient.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 8.0])
 def test_confident_student(temperature):
     """Its mass outside the teacher's ids is no float: the loss is large and finite."""
     generator = torch.Generator().manual_seed(0)
@@ -380,19 +373,6 @@ def test_rounded_values_do_not_drown_a_small_tail():
     assert (by_difference < 0).any() and by_difference.max() > 100 * exact.log_rest.exp().max()
     rounded.log_rest = by_difference.clamp(min=1e-9).log().float()
     assert kl_of(logits, rounded, 1.0)[0].max() > 1e-4
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("tokens", [0, 1, TOKENS])
-def test_product(numbers, tokens, dtype):
-    """Also of transposed and sliced operands, as the loss has them."""
-    rows, weight = numbers["hidden"].to(dtype)[:tokens], numbers["weight"].to(dtype)
-    expected = rows.double() @ weight.double().T
-    for right in (weight, weight.T.contiguous().T, torch.cat([weight, weight], -1)[:, :WIDTH]):
-        found = product(rows, right)
-        assert found.dtype == dtype
-        rtol = {torch.float32: 1e-5, torch.bfloat16: 0.01, torch.float64: 1e-12}[dtype]
-        torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=10 * rtol)
 
 
 def test_hidden_mse(numbers):

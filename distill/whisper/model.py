@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from distill.losses import IGNORE, TeacherScores, hidden_mse, token_losses
+from distill.products import fast_linears
 from distill.task import Batch, Parts
 from distill.whisper.recipe import LossConfig
 
@@ -63,6 +65,12 @@ class DistillModule(nn.Module):
         Returns:
             the sum over valid tokens, and the sums of its parts.
         """
+        # layers that are computed again while going backward would be so by other products
+        checkpointing = self.student.is_activation_checkpointing
+        with nullcontext() if checkpointing else fast_linears():
+            return self._loss(batch)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         states = self._student_states(batch)
         inner_layers = range(1, self.student.config.decoder_layers) if self.matches_states else ()
         hidden, inner = decoder_states(

@@ -20,6 +20,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 
 from distill.data.audio import SAMPLE_RATE
 from distill.data.windows import Window, load_window
+from distill.products import fast_linears
 from distill.progress import progress
 
 # A row loops when its last `n` tokens were said this often in a row: short patterns occur in real
@@ -62,7 +63,8 @@ def encode(model, features: Tensor) -> Tensor:
     """Encoder states (batch, 1500, width) of log-mel features (batch, mel, 3000)."""
     encoder = model.get_encoder()
     parameter = next(encoder.parameters())
-    return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
+    with fast_linears():
+        return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
 
 
 def token_limit(seconds: float, tokens_per_second: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.charts import Series, legend, line_chart
+from eval.charts import Series, line_chart
 from eval.page import figure, render_page, section, tiles
 from eval.page import table as html_table
 
@@ -87,9 +87,9 @@ def page(result: dict) -> str:
             "store costs beyond labelling.")
     pictures = (
         figure("Loss: CE and KL, nats a token",
-               line_chart("Loss", losses, "seconds", "loss") + legend(losses), note)
+               line_chart("Loss", losses, "seconds", "loss"), note)
         + figure("Validation WER",
-                 line_chart("Validation WER", wers, "seconds", "WER") + legend(wers),
+                 line_chart("Validation WER", wers, "seconds", "WER"),
                  f"Both stop at {result['target_wer']:.0%}.")
     )
     facts = [

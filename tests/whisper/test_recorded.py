@@ -234,6 +234,16 @@ def test_a_live_teacher_is_held(tiny_run):
     assert num_models() == before + 2 and task.model.teacher is not None
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_teachers_output_layer_stays_as_it_was(stored, frozen):
+    """The student's own serves where it is not trained: no need to hold two."""
+    task = stored(*EXACT, *WAYS["frozen output"][0][: int(frozen)])
+    layer, batch = task.student.proj_out.weight, task.collate(task.batches.update(0))
+    output = task.model._teacher_scores(batch, None, None).weight
+    assert (output.data_ptr() == layer.data_ptr()) == frozen == (not layer.requires_grad)
+    assert torch.equal(output, layer)  # before the first step
+
+
 def test_the_last_column_is_of_the_temperature_of_the_loss(stored):
     task = stored(NO_STATES)
     store = TeacherStore(scores_folder(task.recipe))

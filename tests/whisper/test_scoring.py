@@ -270,12 +270,10 @@ def half_precision(values: np.ndarray, generator: np.random.Generator) -> np.nda
     return (wide + 1e-3 * np.abs(wide).max() * noise).astype(values.dtype)
 
 
-def test_verify_bears_the_arithmetic_of_another_device(store, tmp_path, request):
+def test_verify_bears_the_arithmetic_of_another_device(store, tmp_path):
     """A store filled on a GPU, in half precision, and verified on a CPU."""
     generator = np.random.default_rng(0)
     dtype = TeacherStore(store).settings.get("dtype")
-    if dtype == "bfloat16":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="bits are compared as integers"))
 
     def change(record: Record) -> None:
         if dtype:

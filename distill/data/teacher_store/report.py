@@ -102,13 +102,21 @@ def compare(store: TeacherStore, rows: Sequence[int], scorer: Scorer) -> dict[st
         if ours != theirs:
             raise StoreError(f"view {text}: stored {ours}, the live teacher gives {theirs}")
         for name, values in stored.items():
-            _add(differences.setdefault(name, Difference()), name, text, values, live[text][name])
+            found = differences.setdefault(name, Difference())
+            both = (_numbers(store, np.asarray(each)) for each in (values, live[text][name]))
+            _add(found, name, text, *both)
     return differences
+
+
+def _numbers(store: TeacherStore, values: np.ndarray) -> np.ndarray:
+    """Values as numbers: numpy knows no bfloat16, stores of it hold its bits, half of float32's."""
+    if store.settings.get("dtype") != "bfloat16" or values.dtype != np.int16:
+        return values
+    return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
 def _add(found: Difference, name: str, text: str, stored: np.ndarray, live: np.ndarray) -> None:
     """Take one view's column into a difference."""
-    live = np.asarray(live)
     if name == "indices":
         pairs = zip(stored.reshape(len(stored), -1), live.reshape(len(live), -1), strict=True)
         found.same += sum(int(np.isin(a, b).sum()) for a, b in pairs)
