@@ -101,8 +101,11 @@ class DistillModule(nn.Module):
     def _student_states(self, batch: Batch) -> Tensor:
         if "encoder_states" in batch:
             return batch["encoder_states"].float()
+        encoder = self.student.model.encoder
+        if self.encoder_is_frozen:
+            encoder.eval()  # what does not learn has no dropout: the teacher's has none either
         with torch.set_grad_enabled(not self.encoder_is_frozen):
-            return self.student.model.encoder(batch["input_features"]).last_hidden_state
+            return encoder(batch["input_features"]).last_hidden_state
 
     @torch.no_grad()
     def _teacher_scores(self, batch: Batch, states: Tensor, valid: Tensor) -> TeacherScores | None:

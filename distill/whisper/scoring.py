@@ -189,7 +189,10 @@ class Scorer:
 def _half(states: Tensor, what: str) -> np.ndarray:
     values = states.to("cpu", torch.float16).numpy()
     if not np.isfinite(values).all():
-        raise ValueError(f"{what} of this teacher do not fit float16: set loss.hidden_weight=0")
+        raise ValueError(
+            f"{what} of this teacher do not fit float16: set loss.hidden_weight=0 and another "
+            "scores.method than decoder_state"
+        )
     return values
 
 
@@ -203,6 +206,11 @@ def states_record(key: str, states: Tensor, dtype: str) -> Record:
         rounded = (states.float() / scale).round().to("cpu", torch.int8).numpy()
         return Record(key, {"states": rounded, "scale": scale[:, 0].cpu().numpy()})
     kept = states.to("cpu", STATES_DTYPES[dtype])
+    if not kept.isfinite().all():
+        raise ValueError(
+            f"encoder states of this teacher do not fit {dtype}: set "
+            "scores.encoder_states_dtype=bfloat16"
+        )
     bits = kept.view(torch.int16) if dtype == "bfloat16" else kept
     return Record(key, {"states": bits.numpy()})
 

@@ -61,6 +61,7 @@ class WhisperTask:
         del teacher  # the store has all that it had to say
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
         if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
+            self.student.model.encoder.eval()
             self.recorded.encode_all(
                 lambda features: encode(self.student, features), accelerator.is_main_process
             )
