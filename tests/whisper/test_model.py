@@ -294,3 +294,14 @@ def test_real_teacher(demo_teacher, demo_data):
     _, again_parts = module(None, student)(brought)
     assert abs(again_parts["kl"]) / num_valid < 1e-4
     torch.testing.assert_close(again_parts["ce"], parts["ce"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_frozen_encoder_has_no_dropout(tiny_model, batch):
+    """The teacher heard no dropout, and stored states have none."""
+    student = student_of(tiny_model)
+    student.model.encoder.dropout = 0.5
+    model = module(tiny_model, student).train()
+    assert model(batch)[0] == model(batch)[0]
+    student.model.encoder.requires_grad_(True)
+    model = DistillModule(student, tiny_model, LossConfig(), False).train()
+    assert model(batch)[0] != model(batch)[0]

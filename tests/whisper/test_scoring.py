@@ -154,6 +154,11 @@ def test_states_beyond_float16_are_refused(tiny_run):
     scorer = scorer_of(tiny_run, teacher, SHORT, "loss.hidden_weight=1", NO_STATES)
     with pytest.raises(ValueError, match="last decoder states of this teacher do not fit float16"):
         scorer.records(scorer.source.views_of_run()[:1])
+    large = torch.full((2, 3), 1e6)
+    with pytest.raises(ValueError, match="do not fit float16: set .*=bfloat16"):
+        states_record("", large, "float16")
+    kept = read_states(states_record("", large, "bfloat16").columns, "bfloat16").float()
+    torch.testing.assert_close(kept, large, rtol=0.01, atol=0.0)
 
 
 # Filling
