@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from distill import losses
 from distill.losses import (
@@ -196,21 +194,9 @@ def test_temperature_squared(numbers):
     torch.testing.assert_close(gradient, limit, rtol=0.01, atol=1e-3)
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the most elements that any operation put out."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-        self.numel = max(self.numel, *sizes, 0)
-        return out
-
-
 @pytest.mark.parametrize("k", [None, 5, 0], ids=["live", "top5", "ce"])
 @pytest.mark.parametrize("chunk", [4, 10_000])
-def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, chunk, k):
+def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, largest_tensor, chunk, k):
     tokens, vocab, width = 60, 32, 8
     monkeypatch.setattr(losses, "CPU_CHUNK_TOKENS", chunk)
     hidden = torch.randn(tokens, width, requires_grad=True)
@@ -219,7 +205,7 @@ def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, chunk, k):
     if k is not None:
         teacher = top_k_of(torch.randn(tokens, vocab), k, 2.0) if k else None
     weights = WEIGHTS | ({"kl_weight": 0.0} if teacher is None else {})
-    with Largest() as largest:
+    with largest_tensor as largest:
         token_losses(hidden, weight, torch.arange(tokens) % vocab, teacher, **weights)[0].backward()
     if chunk == 4:
         assert largest.numel <= max(chunk * vocab, vocab * width, tokens * width)

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from distill import losses
 from distill.losses import TeacherScores, ce_and_full_kl, ce_and_top_k_kl
@@ -74,22 +72,10 @@ def test_top_k_does_not_depend_on_the_chunk(monkeypatch, chunk):
         torch.testing.assert_close(parts[name], whole[name])
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the most elements that any operation put out."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-        self.numel = max(self.numel, *sizes, 0)
-        return out
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, method):
+def test_no_tensor_of_all_tokens_and_all_ids(monkeypatch, largest_tensor, method):
     monkeypatch.setattr(losses, "CPU_CHUNK_TOKENS", 4)
-    with Largest() as largest:
+    with largest_tensor as largest:
         record(*teacher(50), method, 2)
     assert 4 * VOCAB <= largest.numel <= max(4 * VOCAB, VOCAB * WIDTH, 50 * WIDTH)
 

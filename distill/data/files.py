@@ -25,11 +25,11 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename durable (the rename itself lives in the folder)."""
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable: they live in the folder itself."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

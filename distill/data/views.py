@@ -119,23 +119,3 @@ class ViewStream:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(self.seed, epoch, self.size)
         return int(self._order[at]), epoch
-
-    def micro_batches(
-        self, first_step: int, last_step: int, batch_size: int, micro: int, rank: int, world: int
-    ):
-        """Lists of (index, epoch) for one rank: `batch_size // (micro * world)` lists a step.
-
-        Which views a step holds depends on `batch_size` alone, not on how they are spread.
-
-        Raises:
-            ValueError: batch_size is not a multiple of micro * world.
-        """
-        if batch_size % (micro * world):
-            raise ValueError(
-                f"train.batch_size ({batch_size}) must be a multiple of train.micro_batch_size "
-                f"({micro}) times the number of processes ({world})"
-            )
-        for step in range(first_step, last_step):
-            for at in range(rank * micro, batch_size, micro * world):
-                start = step * batch_size + at
-                yield [self[position] for position in range(start, start + micro)]

@@ -68,10 +68,6 @@ class WhisperTask:
         self._validation_states: dict[str, Tensor] = {}
 
     @property
-    def num_views(self) -> int:
-        return len(self.source.rows)
-
-    @property
     def labels_hash(self) -> str:
         return self.source.labels_hash
 

@@ -63,9 +63,11 @@ def test_fixed_batches_are_known_values():
 
 @pytest.mark.parametrize(("micro", "world"), [(1, 1), (2, 1), (1, 2), (3, 2), (12, 1), (4, 3)])
 def test_fixed_batches_are_those_of_the_stream(micro, world):
-    batches = FixedBatches(5, 17, 12, micro)
+    batches, stream = FixedBatches(5, 17, 12, micro), ViewStream(5, 17)
     for rank in range(world):
-        expected = list(ViewStream(5, 17).micro_batches(3, 20, 12, micro, rank, world))
+        starts = [12 * step + at for step in range(3, 20)
+                  for at in range(rank * micro, 12, micro * world)]
+        expected = [[stream[p] for p in range(start, start + micro)] for start in starts]
         assert list(RankBatches(batches, 3, 20, rank, world)) == expected
 
 

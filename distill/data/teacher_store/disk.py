@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from distill.data.files import sync_folder
+
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _TEMPORARY = re.compile(
     r"\.(?:\.?\w+\.(?:json|yaml)|shard-[0-9a-f]{32}\.h5)\.(?P<host>.+)\.(?P<pid>\d+)\.tmp"
@@ -79,15 +81,6 @@ def _rename(temporary: Path, path: Path, replace: bool) -> None:
         except OSError:
             pass  # a file system without hard links: the last of two creators wins
     os.replace(temporary, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _full(path: Path, needed: int, reason: str) -> StoreError:

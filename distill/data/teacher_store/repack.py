@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.teacher_store.disk import StoreError, sync_folder
+from distill.data.files import sync_folder
+from distill.data.teacher_store.disk import StoreError
 from distill.data.teacher_store.shard import MAX_METADATA_BYTES, Content, Shard, write_shard
 from distill.data.teacher_store.store import TeacherStore
 
