@@ -148,7 +148,7 @@ def test_store_counted_by_hand(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["scores.k=40", "scores.method=sampled"],
+        (["scores.k=40", "scores.method=top_k"],
          {"scores, k = 40", "encoder states, float16 or bfloat16"}),
         (["scores.encoder_states=none"], {"scores, k = 64"}),
         (["scores.encoder_states=memory"], {"scores, k = 64"}),

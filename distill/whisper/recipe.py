@@ -50,9 +50,9 @@ class PseudoLabelConfig:
 class ScoresConfig:
     """teacher.mode=store: what is written down of the teacher, once for every view of the run."""
 
-    # of the scores, when loss.kl_weight > 0. top_k | sampled | head_and_sampled: see
-    # distill/targets.py | decoder_state: exact, at 2 bytes times the width a token
-    method: str = "top_k"
+    # of the scores, when loss.kl_weight > 0. head_and_sampled | top_k: see distill/targets.py |
+    # decoder_state: exact, at 2 bytes times the width a token
+    method: str = "head_and_sampled"
     k: int = 64  # ids kept per token; decoder_state needs none
     encoder_states: str = "disk"  # disk: 1.5-3.8 MB a window in float16 | memory: of every training
     # process, encoded when it starts | none: encoded at every step
@@ -202,7 +202,7 @@ def _check(c: WhisperRecipe) -> None:
 def _check_scores(c: WhisperRecipe) -> None:
     s = c.scores
     choices = {
-        "method": ("top_k", "sampled", "head_and_sampled", "decoder_state"),
+        "method": ("head_and_sampled", "top_k", "decoder_state"),
         "encoder_states": ("disk", "memory", "none"),
         "encoder_states_dtype": ("float16", "bfloat16", "int8"),
     }

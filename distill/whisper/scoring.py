@@ -173,8 +173,7 @@ class Scorer:
             parts = hidden.float().split(counts)
             seeds = [digest_of(self.source.scores_key(view)) >> 1 for view in views]
         found = [
-            record_scores(part, weight, s["method"], s["k"], s["temperatures"],
-                          torch.Generator(part.device).manual_seed(seed))
+            record_scores(part, weight, s["method"], s["k"], s["temperatures"], seed)
             for part, seed in zip(parts, seeds, strict=True)
         ]
         small = s["vocabulary"] <= 1 << 16

@@ -69,15 +69,14 @@ def measure(recipe: WhisperRecipe, num_windows: int = NUM_WINDOWS) -> dict:
     for method, k in progress(choices, len(choices), "comparing", "choices", True):
         found, masses, used = [], [], []
         for draw in range(1 if method == "top_k" else NUM_DRAWS):
-            record = record_scores(tokens["teacher"], weight, method, k, [1.0, temperature],
-                                   torch.Generator().manual_seed(draw))
+            record = record_scores(tokens["teacher"], weight, method, k, [1.0, temperature], draw)
             values = record["values"].half()
             scores = TeacherScores(indices=record["indices"], values=values,
                                    log_rest=record["log_rest"][:, -1])
             found.append(gradients(scores))
             masses = (1 - record["log_rest"].exp()).mean(0).tolist()
             used.append(values.isfinite().sum(-1).float().mean().item())
-        row = _row(method, k, 4 * k + 8 * (method == "top_k"), found, exact)
+        row = _row(method, k, 4 * k + 8, found, exact)
         row["ids_used"] = sum(used) / len(used)
         if method == "top_k":
             row["mass_kept"] = dict(zip(("1", f"{temperature:g}"), masses, strict=True))

@@ -238,7 +238,7 @@ def test_other_settings_are_refused_and_named(labelled, tmp_path):
         ((f"teacher.model={others['weights']}",), {"teacher", "revision"}, {"tokenizer"}),
         ((f"teacher.model={others['tokenizer']}",), {"teacher", "tokenizer"}, {"revision"}),
         (("scores.k=8",), {"k"}, {"method"}),
-        (("scores.method=sampled",), {"method"}, {"k"}),
+        (("scores.method=top_k",), {"method"}, {"k"}),
         (("loss.temperature=3.0",), {"temperatures"}, {"k"}),
         (("loss.hidden_weight=1.0",), {"decoder_states"}, {"k"}),
     ]:

@@ -72,7 +72,7 @@ def test_another_tokenizer(tiny_run, teacher):
 @pytest.mark.parametrize(("override", "lines"), [
     ("scores.k=32", ["k: the store has 64, asked for 32"]),
     ("loss.temperature=1.5", ["temperatures: the store has [1.0, 2.0], asked for [1.0, 1.5]"]),
-    ("scores.method=sampled", ['method: the store has "top_k", asked for "sampled"']),
+    ("scores.method=top_k", ['method: the store has "head_and_sampled", asked for "top_k"']),
     ("scores.method=decoder_state", [
         'decoder_states: the store has nothing, asked for ["last"]',
         "k: the store has 64, asked for nothing"]),

@@ -59,16 +59,18 @@ def test_the_temperature_of_the_loss_comes_last(temperature, expected):
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ([], {"method": "top_k", "k": 64, "temperatures": [1.0, 2.0], "encoder_states": "float16"}),
-    (["scores.k=9999", NO_STATES], {"method": "top_k", "k": 1768, "temperatures": [1.0, 2.0]}),
+    ([], {"method": "head_and_sampled", "k": 64, "temperatures": [1.0, 2.0],
+          "encoder_states": "float16"}),
+    (["scores.method=top_k", "scores.k=9999", NO_STATES],
+     {"method": "top_k", "k": 1768, "temperatures": [1.0, 2.0]}),
     (["scores.method=decoder_state"], {"decoder_states": ["last"], "encoder_states": "float16"}),
     (["loss.hidden_weight=1", "loss.kl_weight=0", "scores.encoder_states=memory"],
      {"decoder_states": [3, "last"]}),
     (["loss.hidden_weight=1", "student.decoder_layers=[0,1,3]", "loss.temperature=1"],
-     {"decoder_states": [1, 3, "last"], "method": "top_k", "k": 64, "temperatures": [1.0],
-      "encoder_states": "float16"}),
-    (["scores.method=sampled", "scores.encoder_states_dtype=int8", "loss.temperature=3"],
-     {"method": "sampled", "k": 64, "temperatures": [1.0, 3.0], "encoder_states": "int8"}),
+     {"decoder_states": [1, 3, "last"], "method": "head_and_sampled", "k": 64,
+      "temperatures": [1.0], "encoder_states": "float16"}),
+    (["scores.method=top_k", "scores.encoder_states_dtype=int8", "loss.temperature=3"],
+     {"method": "top_k", "k": 64, "temperatures": [1.0, 3.0], "encoder_states": "int8"}),
 ])
 def test_settings_say_what_scores_depend_on(tiny_run, teacher, overrides, expected):
     found = scores_settings(tiny_run.recipe(*overrides), "r", teacher.processor,
@@ -124,9 +126,8 @@ def test_records_do_not_depend_on_the_rest_of_the_batch(tiny_run, teacher):
     assert np.abs(first - second).max() > 0.1  # another view's record would be noticed
 
 
-@pytest.mark.parametrize("method", ["sampled", "head_and_sampled"])
-def test_draws_do_not_depend_on_the_rest_of_the_batch(tiny_run, teacher, method):
-    scorer = scorer_of(tiny_run, teacher, SHORT, f"scores.method={method}", NO_STATES)
+def test_draws_do_not_depend_on_the_rest_of_the_batch(tiny_run, teacher):
+    scorer = scorer_of(tiny_run, teacher, SHORT, NO_STATES)
     views = scorer.source.views_of_run()[:3]
     for view, record in zip(views, scorer.records(views), strict=True):
         assert_same_word(scorer.records([view])[0], record)
@@ -262,7 +263,8 @@ def test_verify_notices_each_column(tiny_run, tmp_path):
             add = 1 if name == "indices" else 0.2 * np.abs(values).max()
             record.columns[name] = (values + add).astype(values.dtype)
 
-    altered(scores_folder(tiny_run.scored(*ALL_COLUMNS)), tmp_path, change)
+    recipe = tiny_run.scored(*ALL_COLUMNS, "scores.method=top_k")
+    altered(scores_folder(recipe), tmp_path, change)
     with pytest.raises(ValueError) as caught:
         look_after(["verify", str(tmp_path), FEW])
     assert re.findall(r"\n  (\w+): ", str(caught.value)) == ["indices", "inner3", "log_rest"]
@@ -292,10 +294,9 @@ def test_verify_bears_the_arithmetic_of_another_device(store, tmp_path):
     look_after(["verify", str(tmp_path), FEW])
 
 
-@pytest.mark.parametrize("method", ["sampled", "head_and_sampled"])
-def test_verify_passes_for_draws(tiny_run, method):
+def test_verify_passes_for_draws(tiny_run):
     """They follow from the view, so that the same ones come again."""
-    recipe = tiny_run.scored(SHORT, f"scores.method={method}", NO_STATES)
+    recipe = tiny_run.scored(SHORT, NO_STATES)
     look_after(["verify", str(scores_folder(recipe)), FEW])
 
 
