@@ -21,10 +21,11 @@ TRAINS = $(RECIPES:%=%.train)
 EVALS = $(RECIPES:%=%.eval)
 PUSHES = $(RECIPES:%=%.push)
 PLANS = $(RECIPES:%=%.plan)
-BENCHES = bench.train bench.scores bench.store
+SWEEPS = $(RECIPES:%=%.sweep)
+BENCHES = bench.label bench.train bench.scores bench.store
 CLEANS = $(RECIPES:%=%.clean)
 
-.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(CLEANS)
+.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(SWEEPS) $(CLEANS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -33,11 +34,13 @@ help:
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
 	@echo "make NAME.label       run the teacher once over the audio"
+	@echo "make NAME.sweep       what every threshold of the label filter would keep"
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
 	@echo "make NAME.clean       forget everything about a recipe's run"
 	@echo "make bench.train      training steps from the teacher store beside the usual way"
+	@echo "make bench.label      labelling beside the usual way and faster-whisper"
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
 	@echo
@@ -87,9 +90,16 @@ $(PUSHES): %.push: setup
 $(PLANS): %.plan: setup
 	@$(PYTHON) -m distill.plan $* $(SET)
 
+$(SWEEPS): %.sweep: setup
+	@$(PYTHON) -m pseudo_label.sweep $* $(SET)
+
 bench.train bench.scores: bench.%: setup
 	@$(PYTHON) -m pseudo_label demo $(SET)
 	@$(PYTHON) -m eval.benchmark.$* demo $(SET)
+
+bench.label: setup
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@$(PYTHON) -m eval.benchmark.label demo $(SET)
 
 bench.store: setup
 	@$(PYTHON) -m eval.benchmark.store

@@ -267,17 +267,27 @@ On a GPU, `dtype=torch.float16` halves memory."""
 
 def _making(recipe: Any, facts: dict) -> str:
     labels, trained = facts["labels"], facts["trained"]
-    limit = "any WER" if labels["max_wer"] is None else f"a WER of at most {labels['max_wer']:.0%}"
+    max_wer = labels["filter"]["max_wer"]
+    limit = "any WER" if max_wer is None else f"a WER of at most {max_wer:.0%}"
     drops = ", ".join(f"{count} {reason}" for reason, count in labels["drops"].items()) or "none"
     return (
         f"Recipe `{facts['name']}` of audio-distill. The teacher labelled the training audio; "
-        f"labels with {limit} against the transcript, where there is one, were kept: "
+        f"labels with {limit} against the transcript, where there is one, were kept"
+        f"{_other_filters(labels['filter'])}: "
         f"{labels['kept']} of {labels['total']} windows, {labels['kept_hours']:g} of "
         f"{labels['total_hours']:g} h (dropped: {drops}). The student starts from layers of its "
         f"teacher and was trained for {trained['steps']} steps of {recipe.train.batch_size} "
         f"windows with {_loss(recipe.loss)} (arXiv:2311.00430); these are "
         f"the weights of step {trained['best_step']}."
     )
+
+
+def _other_filters(config: dict) -> str:
+    """What else was asked of a label, as it stands in the recipe."""
+    on = [key if value is True else f"{key}={value:g}" for key, value in config.items()
+          if value is not None and value is not False  # 0 is a threshold
+          and key not in ("max_wer", "keep_unreferenced")]
+    return f" if they pass {', '.join(f'`{each}`' for each in on)} too" if on else ""
 
 
 def _loss(loss: Any) -> str:

@@ -12,15 +12,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
-from distill.data.manifest import Row
-from distill.data.windows import pack
 from distill.methods import load_recipe
 from distill.plan_text import describe
 from distill.whisper import cost
@@ -28,6 +25,7 @@ from distill.whisper.corpus import load_clips
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.sizes import WhisperSize, find_size, num_parameters
 from distill.whisper.store_plan import plan_store
+from distill.whisper.window_plan import count_evaluation_windows, plan_training_windows
 
 # Assumptions; `describe` prints those of speed with what comes of them.
 FILL = {"sequential": 0.78, "best_fit": 0.99}  # of windows, of a corpus of mixed clip lengths
@@ -91,8 +89,8 @@ def _split(recipe: WhisperRecipe, split: str) -> dict:
     config, train = recipe.pseudo_label, split == "train"
     limit = config.window_seconds if train else WINDOW_SECONDS
     missing = [path for path in paths if not Path(path).is_file()]
-    result = {"clips": None, "hours": None, "long_clips": None, "drops": {}, "windows": None,
-              "fill": None, "seconds_per_window": None, "packings": 1,
+    result = {"clips": None, "hours": None, "long_clips": None, "unheard_clips": None,
+              "drops": {}, "windows": None, "fill": None, "seconds_per_window": None, "packings": 1,
               "missing": missing, "commands": [_command(path) for path in missing]}
     if train:
         result["packings"] = config.num_packings
@@ -106,12 +104,16 @@ def _split(recipe: WhisperRecipe, split: str) -> dict:
     if not train:
         rows = [row for row in rows if (row.text or "").strip()]  # as evaluation does
     seconds = sum(row.duration for row in rows)
-    windows = _training_windows(recipe, rows) if train else _evaluation_windows(recipe, rows)
-    return result | {
-        "clips": len(rows), "hours": seconds / 3600, "drops": dict(drops), "windows": windows,
-        "long_clips": sum(row.duration > limit for row in rows),
-        **_filling(seconds * result["packings"], windows, limit),
-    }
+    long = sum(row.duration > limit for row in rows)
+    result |= {"clips": len(rows), "hours": seconds / 3600, "drops": dict(drops),
+               "long_clips": long, "unheard_clips": long}
+    if not train:
+        windows = count_evaluation_windows(recipe, rows)
+        return result | {"windows": windows, **_filling(seconds, windows, limit)}
+    packed, unheard = plan_training_windows(recipe, rows)
+    seconds = sum(window.duration for window in packed)  # without the silence of long recordings
+    return result | {"windows": len(packed), "unheard_clips": unheard,
+                     **_filling(seconds, len(packed), limit)}
 
 
 def _expected(recipe: WhisperRecipe, missing: list[str]) -> dict:
@@ -129,34 +131,6 @@ def _expected(recipe: WhisperRecipe, missing: list[str]) -> dict:
 def _filling(seconds: float, windows: int, limit: float) -> dict:
     mean = seconds / windows if windows else 0.0
     return {"seconds_per_window": mean, "fill": mean / limit}
-
-
-def _training_windows(recipe: WhisperRecipe, rows: list[Row]) -> int:
-    config = recipe.pseudo_label
-    clips = cut_long(rows, config.window_seconds)
-    return sum(
-        len(pack(clips, "plan", config.packing, recipe.seed * 1000 + i, config.window_seconds))
-        for i in range(config.num_packings)
-    )
-
-
-def _evaluation_windows(recipe: WhisperRecipe, rows: list[Row]) -> int:
-    """Short clips share windows if the recipe says so, long ones have theirs to themselves."""
-    short = [row for row in rows if row.duration <= WINDOW_SECONDS]
-    long = [row for row in rows if row.duration > WINDOW_SECONDS]
-    count = len(pack(short, "plan", "sequential")) if recipe.evaluation.pack else len(short)
-    return count + len(cut_long(long, WINDOW_SECONDS))
-
-
-def cut_long(rows: Sequence[Row], limit: float) -> list[Row]:
-    """Clips longer than a window in equal parts. Labelling cuts them at quiet places in the last
-    10 s before the limit, which needs the audio; so a part has 25 s of 30 on average."""
-    mean = limit - min(10.0, limit / 2) / 2
-    result = []
-    for row in rows:
-        parts = 1 if row.duration <= limit else max(2, math.ceil(row.duration / mean))
-        result += [replace(row, duration=row.duration / parts)] * parts
-    return result
 
 
 def _command(path: str) -> str:

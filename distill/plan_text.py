@@ -27,8 +27,10 @@ def _data_text(plan: dict) -> str:
             text = f"{clips}{_hours(data['hours'])}, {windows}, {data['fill']:.0%} full{estimated}"
         lines.append(f"  {split:<12}{text}")
         if data["long_clips"]:
-            lines.append(f"  {'':<12}{_count(data['long_clips'], 'clip')} longer than a window: "
-                         "cut at quiet places, evenly in this plan")
+            text = f"{_count(data['long_clips'], 'clip')} longer than a window"
+            if data["unheard_clips"]:
+                text += f", {data['unheard_clips']:,} cut evenly by this plan, which hears nothing"
+            lines.append(f"  {'':<12}{text}")
         lines += [f"  {'':<12}left out: {n:,} {reason}" for reason, n in data["drops"].items()]
     commands = [c for data in plan["data"].values() for c in data["commands"]]
     if commands:

@@ -157,8 +157,8 @@ method: whisper
 language: en
 data: {{train: [{train}], validation: [{validation}], test: [{test}]}}
 teacher: {{model: {teacher}}}
-pseudo_label: {{packing: sequential, batch_size: 2, shard_size: 2, max_wer: null,
-               max_tokens_per_second: 4.0}}
+pseudo_label: {{packing: sequential, batch_size: 2, shard_size: 2, max_tokens_per_second: 4.0}}
+filter: {{max_wer: null}}
 student: {{decoder_layers: 2}}
 views: {{timestamp_probability: 0.5, previous_text_probability: 0.5}}
 train: {{max_steps: 6, batch_size: 4, micro_batch_size: 2, learning_rate: 1e-3, warmup_steps: 2,

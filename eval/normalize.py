@@ -5,7 +5,8 @@
 
 `english` is Whisper's own normaliser (arXiv:2212.04356 app. C), so that English error rates can be
 compared with published ones. `basic` serves every other language. Unlike Whisper's it keeps
-combining marks: without them four Hindi words become thirteen (openai/whisper#2849).
+combining marks: without them four Hindi words become thirteen (openai/whisper#2849). `unaccented`
+is `basic` for transcripts that were typed without accents: "numero" is "número".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-NORMALIZERS = ("auto", "english", "basic")
+NORMALIZERS = ("auto", "english", "basic", "unaccented")
 
 # Languages written without spaces between words: their errors are counted in characters.
 _UNSPACED = {
@@ -48,7 +49,7 @@ def normalizer(name: str, language: str | None) -> Callable[[str], str]:
     """The function to call on references and hypotheses alike.
 
     Args:
-        name: `english`, `basic`, or `auto` (English for English).
+        name: one of NORMALIZERS; `auto` is `english` for English and `basic` for all else.
         language: code (`en`, `zh-TW`) or English name; None is an English-only teacher.
 
     Returns:
@@ -63,11 +64,11 @@ def normalizer(name: str, language: str | None) -> Callable[[str], str]:
         return _english()
     if error_unit(language) == "char":
         return lambda text: _basic(text).replace(" ", "")
-    return _basic
+    return _unaccented if name == "unaccented" else _basic
 
 
 def normalizer_name(name: str, language: str | None) -> str:
-    """`english` or `basic`: what `auto` means here, for the record.
+    """`english`, `basic` or `unaccented`: what `auto` means here, for the record.
 
     English is English whether the teacher is English-only or multilingual; the Distil-Whisper
     scripts take the basic one for the latter and count "$20" for "twenty dollars" as errors.
@@ -130,3 +131,12 @@ def _basic(text: str) -> str:
         elif category != "Cf":  # joiners and soft hyphens do not separate words
             kept.append(" ")
     return " ".join("".join(kept).split())
+
+
+def _unaccented(text: str) -> str:
+    """Basic, and Latin letters lose their marks; vowel signs of other scripts are no accents."""
+    kept: list[str] = []
+    for char in unicodedata.normalize("NFD", _basic(text)):
+        if unicodedata.category(char) != "Mn" or not (kept and "a" <= kept[-1] <= "z"):
+            kept.append(char)
+    return unicodedata.normalize("NFC", "".join(kept))

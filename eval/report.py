@@ -34,8 +34,8 @@ _NUM_BINS = 10  # up to 50 %; all that is worse is one bar
 _LOSSES = (("loss", "total", "a"), ("ce", "CE", "b"), ("kl", "KL", "c"), ("hidden", "hidden", "d"))
 _REASONS = {
     "wer": "WER above the limit",
+    "cer": "CER above the limit",
     "truncated": "label cut at the length limit",
-    "empty": "empty label",
     "no_reference": "no reference text",
 }
 
@@ -177,7 +177,7 @@ def _label_histogram(rows: list[dict], kept: dict | None) -> str:
     rates = [row["wer"] for row in rows if row.get("wer") is not None]
     if not rates:
         return '<div class="card">No window has a reference text, so no label has a WER.</div>'
-    limit = None if kept is None else kept.get("max_wer")
+    limit = (kept or {}).get("filter", {}).get("max_wer")
     counts = [0] * (_NUM_BINS + 2)
     for rate in rates:
         counts[min(math.ceil(rate / _BIN - 1e-9), _NUM_BINS + 1)] += 1
@@ -211,7 +211,8 @@ def _label_table(rows: list[dict], kept: dict | None, unread: dict[str, int]) ->
     if kept:
         lines.append(("Kept for training", _share(kept, "kept", "total"), _of_hours(kept)))
         for reason, count in kept["drops"].items():
-            lines.append((f"Dropped: {_reason(reason)}", plural(count, "window"), ""))
+            hours = f"{kept['drop_hours'][reason]:.2f} h" if "drop_hours" in kept else ""
+            lines.append((f"Dropped: {_reason(reason)}", plural(count, "window"), hours))
     else:
         lines.append(("Filtered", "not yet", ""))
     scored = [row for row in rows if row.get("wer") is not None]

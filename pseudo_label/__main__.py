@@ -18,7 +18,9 @@ from pathlib import Path
 from distill.config import ConfigError
 from distill.data.files import read_jsonl, write_json
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
+from pseudo_label.references import add_references
 from pseudo_label.scores import score
 
 
@@ -31,22 +33,29 @@ def main(arguments: list[str]) -> None:
     folder = Path(recipe.labels_dir)
     complete = label(recipe, folder, rank, world)
     if complete:
+        for path in folder.glob("part-*.lease*"):  # of ranks that were killed at the last moment
+            path.unlink(missing_ok=True)
+        share = add_references(recipe)
+        if share:
+            print(share, flush=True)
         write_json(folder / "drops.json", count_drops(folder, complete))
-        print(describe(run_filter(folder, recipe.pseudo_label)), flush=True)
+        print(describe(run_filter(recipe)), flush=True)
         if world == 1:
             score(recipe)
     else:
-        print(f"Rank {rank} is done; other ranks are not, or their shards are missing.")
+        print(f"Rank {rank} is done; other ranks are at what is left.")
 
 
 def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     """Label what is missing; the plan once all shards are there, else None."""
+    from distill.whisper.recordings import describe as describe_speech
     from distill.whisper.teacher import locate
     from pseudo_label.plan import check_settings, label_settings, make_plan
 
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, rank, world)
     _, revision, source = locate(recipe.teacher)
     settings = label_settings(recipe, revision, plan)
+    recount(recipe)
     check_settings(folder, settings)
     print(f"Teacher: {source}", flush=True)
     print(
@@ -55,34 +64,36 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
         f"{len(plan.shards)} shards",
         flush=True,
     )
+    if plan.recordings:
+        print(describe_speech(plan.recordings), flush=True)
     if plan.notes:
         print("Clips split or dropped: " + _count_text(plan.notes), flush=True)
-    if not all_done(folder, plan, range(rank, len(plan.shards), world)):
+    if not all_done(folder, plan):
         _label(recipe, plan, settings, folder, rank, world)
     else:
         print("All labels are there already.", flush=True)
-    return plan if all_done(folder, plan, range(len(plan.shards))) else None
+    return plan if all_done(folder, plan) else None
 
 
-def all_done(folder: Path, plan, indices: range) -> bool:
+def all_done(folder: Path, plan) -> bool:
     from pseudo_label.transcripts import part_path
 
-    return all(part_path(folder, index).is_file() for index in indices)
+    return all(part_path(folder, index).is_file() for index in range(len(plan.shards)))
 
 
 def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int):
     import torch
 
     from distill.whisper.teacher import load_teacher
-    from pseudo_label.transcripts import label_shards
+    from pseudo_label.transcripts import label_shards, to_device
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     teacher = load_teacher(recipe.teacher)
-    if torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        teacher.model.to(device, torch.float16)
-    label_shards(recipe, teacher, plan, settings, folder, rank, world)
+    to_device(teacher)
+    # this rank's share first, then whatever nobody else is at
+    order = sorted(range(len(plan.shards)), key=lambda index: (index % world != rank, index))
+    label_shards(recipe, teacher, plan, settings, folder, order)
 
 
 def count_drops(folder: Path, plan) -> dict[str, int]:
@@ -91,8 +102,8 @@ def count_drops(folder: Path, plan) -> dict[str, int]:
     seen = set()
     for path in sorted(folder.glob("drops-*.jsonl")):
         for row in read_jsonl(path):
-            if (row["reason"], row["detail"]) not in seen:
-                seen.add((row["reason"], row["detail"]))
+            if (row["reason"], row["clip"]) not in seen:
+                seen.add((row["reason"], row["clip"]))
                 counts[row["reason"]] += 1
     return dict(sorted(counts.items()))
 

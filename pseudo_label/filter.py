@@ -1,59 +1,51 @@
 """Which labels are good enough to learn from. Instant, apart from labelling, every drop counted.
 
-    python -m pseudo_label.filter RECIPE pseudo_label.max_wer=0.2
+    python -m pseudo_label.filter RECIPE filter.max_wer=0.2
 
-Keeps windows whose label has a WER of at most `pseudo_label.max_wer` against the reference
-(arXiv:2311.00430 sec. 3; the reference scripts also drop those exactly at the threshold), CER where
-words are written without spaces. Writes
-`kept.jsonl`, with the previous window's text for prompts, and `filter.json`.
+The section `filter` of a recipe says what is dropped, `pseudo_label/filters.py` what that means. On
+its own, a WER of at most 10 % against the reference is asked for (arXiv:2311.00430 sec. 3; the
+reference scripts also drop those exactly at the threshold), CER where words are written without
+spaces. Writes `kept.jsonl`, with the previous window's text for prompts, and `filter.json`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from distill.config import ConfigError
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
-from distill.whisper.recipe import PseudoLabelConfig, load_recipe
+from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
+from pseudo_label.compare import recount
+from pseudo_label.filters import drop_reason
 
 
-def drop_reason(row: dict, config: PseudoLabelConfig) -> str | None:
-    """Why a row is not used, None if it is."""
-    if row["truncated"]:
-        return "truncated"
-    if not row["label"]:
-        return "empty_label"
-    if row["reference"] is None:
-        return None if config.keep_unreferenced else "no_reference"
-    rate = row["cer"] if row["unit"] == "char" else row["wer"]
-    if rate is None:
-        return "empty_reference"
-    if config.max_wer is not None and rate > config.max_wer:
-        return "wer" if row["unit"] == "word" else "cer"
-    return None
-
-
-def filter_rows(rows: list[dict], config: PseudoLabelConfig) -> tuple[list[dict], Counter]:
+def filter_rows(
+    rows: list[dict], config: FilterConfig, language: str | None
+) -> tuple[list[dict], dict[str, list[dict]]]:
     """Kept rows with `prompt` (token ids of the previous window's label, [] if it is not kept:
-    a bad label is a bad prompt), and drops by reason."""
-    drops: Counter = Counter()
+    a bad label is a bad prompt), and what is dropped, by reason.
+
+    Args:
+        language: of rows that do not say theirs.
+    """
+    drops: dict[str, list[dict]] = {}
     kept: dict[str, dict] = {}
     for row in rows:
-        reason = drop_reason(row, config)
+        reason = drop_reason(row, config, row["language"] or language)
         if reason is None:
             kept[row["id"]] = row
         else:
-            drops[reason] += 1
+            drops.setdefault(reason, []).append(row)
     for row in kept.values():
         before = kept.get(row["previous"])
         row["prompt"] = list(before["tokens"]) if before else []
-    return list(kept.values()), drops
+    return list(kept.values()), dict(sorted(drops.items()))
 
 
-def read_labels(folder: Path) -> list[dict]:
-    """All label rows of a complete folder, in shard order.
+def label_parts(folder: Path) -> list[Path]:
+    """The shards of a complete label folder, in order.
 
     Raises:
         ValueError: nothing is labelled yet, or shards are missing.
@@ -67,35 +59,59 @@ def read_labels(folder: Path) -> list[dict]:
         raise ValueError(
             f"{folder}: {len(parts)} of {total} shards are labelled; run `make NAME.label` again"
         )
-    return [row for part in parts for row in read_jsonl(part)]
+    return parts
 
 
-def run_filter(folder: Path, config: PseudoLabelConfig) -> dict:
-    """Filter a label folder; returns what it wrote to filter.json."""
+def read_labels(folder: Path) -> list[dict]:
+    """All label rows of a complete folder, in shard order."""
+    return [row for part in label_parts(folder) for row in read_jsonl(part)]
+
+
+def run_filter(recipe: WhisperRecipe) -> dict:
+    """Filter the labels of a recipe; returns what it wrote to filter.json."""
+    folder = Path(recipe.labels_dir)
+    recount(recipe)
     rows = read_labels(folder)
-    kept, drops = filter_rows(rows, config)
+    kept, drops = filter_rows(rows, recipe.filter, recipe.language)
     report = {
-        "max_wer": config.max_wer,
-        "keep_unreferenced": config.keep_unreferenced,
+        "filter": asdict(recipe.filter),
         "kept": len(kept),
-        "kept_hours": round(sum(row["duration"] for row in kept) / 3600, 4),
+        "kept_hours": _hours(kept),
         "total": len(rows),
-        "total_hours": round(sum(row["duration"] for row in rows) / 3600, 4),
-        "drops": dict(sorted(drops.items())),
+        "total_hours": _hours(rows),
+        "drops": {reason: len(lost) for reason, lost in drops.items()},
+        "drop_hours": {reason: _hours(lost) for reason, lost in drops.items()},
     }
     write_jsonl(folder / "kept.jsonl", kept)
     write_json(folder / "filter.json", report)
     return report
 
 
+def _hours(rows: list[dict]) -> float:
+    return round(sum(row["duration"] for row in rows) / 3600, 4)
+
+
 def describe(report: dict) -> str:
     """One sentence for the user."""
-    drops = ", ".join(f"{count} {reason}" for reason, count in report["drops"].items()) or "none"
-    limit = "any WER" if report["max_wer"] is None else f"WER <= {report['max_wer']:.0%}"
+    drops = ", ".join(
+        f"{count} {reason} ({report['drop_hours'][reason] * 60:.1f} minutes)"
+        for reason, count in report["drops"].items()
+    )
     return (
         f"Kept {report['kept']} of {report['total']} windows ({report['kept_hours'] * 60:.1f} of "
-        f"{report['total_hours'] * 60:.1f} minutes; {limit}); dropped: {drops}."
+        f"{report['total_hours'] * 60:.1f} minutes; {_limits(report['filter'])}); "
+        f"dropped: {drops or 'none'}."
     )
+
+
+def _limits(config: dict) -> str:
+    """`WER <= 10%, min_avg_logprob -1`: what was asked of a label."""
+    limits = ["any WER" if config["max_wer"] is None else f"WER <= {100 * config['max_wer']:g}%"]
+    for key, value in config.items():
+        is_on = value is not None and value is not False  # 0 is a threshold
+        if is_on and key not in ("max_wer", "keep_unreferenced"):
+            limits.append(key if value is True else f"{key} {value:g}")
+    return ", ".join(limits)
 
 
 def main(arguments: list[str]) -> None:
@@ -103,8 +119,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    folder = Path(recipe.labels_dir)
-    print(describe(run_filter(folder, recipe.pseudo_label)))
+    print(describe(run_filter(recipe)))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill.data.files import hash_of, read_json, write_json
-from distill.data.windows import Window, pack
-from distill.whisper.corpus import load_clips, split_clips
-from distill.whisper.recipe import WhisperRecipe
-
-# Keys that change nothing in the label files: they can be edited without labelling again.
-_FREE_KEYS = ("max_wer", "keep_unreferenced")
+from distill.data.windows import Recording, Window
+from distill.whisper.corpus import load_clips, split_clips, training_windows
+from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 
 
 @dataclass
@@ -21,10 +18,12 @@ class LabelPlan:
 
     Attributes:
         shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard.
+        recordings: clips longer than a window that became windows of their own.
         notes: clips dropped or split before labelling, by reason.
     """
 
     shards: list[list[Window]]
+    recordings: list[Recording]
     notes: Counter
     num_clips: int
 
@@ -37,27 +36,23 @@ class LabelPlan:
         return sum(window.duration for shard in self.shards for window in shard)
 
 
-def make_plan(recipe: WhisperRecipe) -> LabelPlan:
+def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan:
     """Pack the training clips; reads manifests, and the audio of clips over 30 s only."""
     config = recipe.pseudo_label
     rows, drops = load_clips(recipe.data.train)
-    clips, notes = split_clips(rows, config.window_seconds)
-    windows: list[Window] = []
-    for index in range(config.num_packings):
-        seed = recipe.seed * 1000 + index
-        packed = pack(clips, f"train-{index}", config.packing, seed, config.window_seconds)
-        windows += packed
+    folder = Path(recipe.labels_dir)
+    clips, recordings, notes = split_clips(rows, config, folder, rank, world)
+    windows = training_windows(clips, recordings, config, recipe.seed)
     # Rows of a batch end together when they are equally long; the longest come first so that the
     # estimate of the time left errs on the safe side. Ties by id keep the order fixed.
     windows.sort(key=lambda window: (-window.duration, window.id))
     size = config.shard_size
     shards = [windows[at : at + size] for at in range(0, len(windows), size)]
-    return LabelPlan(shards, drops + notes, len(rows))
+    return LabelPlan(shards, recordings, drops + notes, len(rows))
 
 
 def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dict:
     """Everything that decides what the label files hold; its hash stands in every row."""
-    config = {k: v for k, v in asdict(recipe.pseudo_label).items() if k not in _FREE_KEYS}
     windows = [
         [w.id, [[p.id, p.offset, p.duration, p.text] for p in w.pieces]]
         for shard in plan.shards
@@ -69,10 +64,15 @@ def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dic
         "language": recipe.language,
         "task": recipe.task,
         "normalizer": recipe.evaluation.normalizer,
-        "pseudo_label": config,
+        "pseudo_label": _settings_of(recipe.pseudo_label),
         "windows": hash_of(windows),
         "num_shards": len(plan.shards),
     }
+
+
+def _settings_of(config: PseudoLabelConfig) -> dict:
+    """All but `long_audio`: `windows` says what has come of it."""
+    return {key: value for key, value in asdict(config).items() if key != "long_audio"}
 
 
 def check_settings(folder: Path, settings: dict) -> None:
@@ -86,6 +86,8 @@ def check_settings(folder: Path, settings: dict) -> None:
         write_json(path, settings)
         return
     before = read_json(path)
+    # keys that came with later versions were at what is their default now
+    before["pseudo_label"] = _settings_of(PseudoLabelConfig()) | before["pseudo_label"]
     if before != settings:
         keys = sorted(k for k in settings.keys() | before.keys()
                       if settings.get(k) != before.get(k))

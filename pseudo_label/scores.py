@@ -22,6 +22,7 @@ from distill.data.teacher_store.disk import publish
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.filter import describe, run_filter
+from pseudo_label.references import add_references
 
 DECODER_TOKENS = 4096  # of views scored together, padding counted
 
@@ -33,7 +34,8 @@ def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], arguments[1:])
     rank = int(os.environ.get("RANK", 0))
     # by every rank, whole and with the same result: nobody has to wait for anybody
-    report = run_filter(Path(recipe.labels_dir), recipe.pseudo_label)
+    add_references(recipe)  # where labelling was killed before it came to that
+    report = run_filter(recipe)
     if rank == 0:
         print(describe(report), flush=True)
     score(recipe, rank, int(os.environ.get("WORLD_SIZE", 1)))

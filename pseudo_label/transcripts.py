@@ -1,41 +1,52 @@
 """Label windows with a teacher Whisper, shard by shard.
 
 Each shard is decoded as a whole and appears as one file by write, fsync, rename: a killed run loses
-the shard it was in and ends, later, with the same bytes. Ranks take shards in turn and never wait
-for each other.
+the shard it was in and ends, later, with the same bytes. Ranks take whatever shard nobody is at
+(`pseudo_label.leases`) and never wait for each other. While the teacher is at one shard, a thread
+reads the audio of the next and computes its features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
 
 from distill.data.files import hash_of, write_jsonl
 from distill.data.teacher_store import Record
 from distill.data.windows import Window, load_readable
 from distill.progress import progress
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.backends import Labelled, load_backend
+from distill.whisper.recipe import WhisperRecipe, keeps_states
 from distill.whisper.scoring import open_states, states_record
 from distill.whisper.teacher import Teacher
-from distill.whisper.transcribe import (
-    GreedyDecoder,
-    Hypothesis,
-    encode,
-    log_mel,
-    to_text,
-    token_limit,
-)
+from distill.whisper.transcribe import log_mel, to_text
 from distill.whisper.view_source import states_key_of
-from eval.metrics import compression_ratio, error_counts
-from eval.normalize import error_unit, normalizer
+from eval.metrics import compression_ratio
+from pseudo_label.compare import compare, disagreement
+from pseudo_label.leases import Leases
 from pseudo_label.plan import LabelPlan
+
+T = TypeVar("T")
 
 
 def part_path(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.jsonl"
+
+
+@dataclass
+class Prepared:
+    """A shard whose audio was read: windows without the clips that cannot be read, features
+    (windows, bands, 3000) in batches, and what was dropped."""
+
+    batches: list[tuple[list[Window], torch.Tensor]]
+    drops: list[dict]
 
 
 class Labeller:
@@ -45,49 +56,39 @@ class Labeller:
         self.recipe, self.teacher = recipe, teacher
         self.keeps_states = keeps_states(recipe)
         self.settings = hash_of(settings)
-        self.decoder = GreedyDecoder(
-            teacher.model,
-            teacher.processor.tokenizer,
-            recipe.language,
-            recipe.task,
-            recipe.pseudo_label.timestamps,
-        )
+        self.backend = load_backend(recipe, teacher)
 
-    def label_shard(self, windows: list[Window]) -> tuple[list[dict], list[dict], list[Record]]:
-        """Rows, drops and (when the recipe keeps them) encoder states."""
-        config = self.recipe.pseudo_label
-        rows, drops, records = [], [], []
-        for at in range(0, len(windows), config.batch_size):
+    def prepare(self, windows: list[Window]) -> Prepared:
+        """Read a shard's audio and compute its features; needs no model."""
+        prepared, size = Prepared([], []), self.recipe.pseudo_label.batch_size
+        for at in range(0, len(windows), size):
             batch, audios = [], []
-            for window in windows[at : at + config.batch_size]:
+            for window in windows[at : at + size]:
                 readable, audio, errors = load_readable(window)
-                drops += [{"window": window.id, "reason": e.reason, "detail": e.detail}
-                          for e in errors]
+                prepared.drops += [{"window": window.id, "clip": clip, "reason": error.reason,
+                                    "detail": error.detail} for clip, error in errors]
                 if readable is not None:
                     batch.append(readable)
                     audios.append(audio)
-            if not batch:
-                continue
-            hypotheses, states = self._decode(batch, audios)
-            rows += [self._row(w, h) for w, h in zip(batch, hypotheses, strict=True)]
-            if self.keeps_states:
+            if batch:
+                prepared.batches.append((batch, log_mel(self.teacher.processor, audios)))
+        return prepared
+
+    def label(self, prepared: Prepared) -> tuple[list[dict], list[Record]]:
+        """Rows, and (when the recipe keeps them) encoder states."""
+        rows, records = [], []
+        for batch, features in prepared.batches:
+            labelled, states = self.backend.label(batch, features)
+            new = [self._row(w, each) for w, each in zip(batch, labelled, strict=True)]
+            if self.keeps_states and states is not None:
                 dtype = self.recipe.scores.encoder_states_dtype
-                new = rows[len(rows) - len(batch) :]
-                records += [
-                    states_record(states_key_of(row), each, dtype)
-                    for row, each in zip(new, states, strict=True)
-                ]
-        return rows, drops, records
+                records += [states_record(states_key_of(row), each, dtype)
+                            for row, each in zip(new, states, strict=True)]
+            rows += new
+        return rows, records
 
-    def _decode(
-        self, windows: list[Window], audios: list[np.ndarray]
-    ) -> tuple[list[Hypothesis], torch.Tensor]:
-        states = encode(self.teacher.model, log_mel(self.teacher.processor, audios))
-        rate = self.recipe.pseudo_label.max_tokens_per_second
-        limits = [token_limit(window.duration, rate) for window in windows]
-        return self.decoder(states, limits, languages=[w.language for w in windows]), states
-
-    def _row(self, window: Window, hypothesis: Hypothesis) -> dict:
+    def _row(self, window: Window, labelled: Labelled) -> dict:
+        hypothesis = labelled.hypothesis
         label = to_text(self.teacher.processor.tokenizer, hypothesis.tokens)
         language = window.language or self.recipe.language
         return {
@@ -109,23 +110,24 @@ class Labeller:
             "no_speech_prob": round(hypothesis.no_speech_prob, 6),
             "compression_ratio": round(compression_ratio(label), 4),
             "truncated": hypothesis.truncated or hypothesis.looped,
+            **self._doubts(labelled, label, language),
             "teacher": {"model": self.recipe.teacher.model, "revision": self.teacher.revision},
             "settings": self.settings,
         }
 
 
-def compare(reference: str | None, label: str, name: str, language: str | None) -> dict:
-    """WER, CER and word errors of a label, normalised; None without a reference. `unit` says
-    which rate counts in this language."""
-    keys = ("wer", "cer", "substitutions", "deletions", "insertions", "num_words")
-    if reference is None:
-        return dict.fromkeys(keys) | {"unit": error_unit(language)}
-    normalise = normalizer(name, language)
-    texts = normalise(reference), normalise(label)
-    words, chars = error_counts(*texts), error_counts(*texts, unit="char")
-    rates = [None if c.rate is None else round(c.rate, 6) for c in (words, chars)]
-    numbers = (words.substitutions, words.deletions, words.insertions, words.num_reference)
-    return dict(zip(keys, (*rates, *numbers), strict=True)) | {"unit": error_unit(language)}
+    def _doubts(self, labelled: Labelled, label: str, language: str | None) -> dict:
+        """What the recipe asked for besides: a second decoding, the language the teacher heard."""
+        fields: dict = {}
+        if labelled.second is not None:
+            second = to_text(self.teacher.processor.tokenizer, labelled.second.tokens)
+            name = self.recipe.evaluation.normalizer
+            rate = disagreement(label, second, name, language)
+            fields |= {"second_label": second, "disagreement": rate}
+        if labelled.language is not None:
+            fields |= {"detected_language": labelled.language,
+                       "detected_language_prob": round(labelled.language_prob, 4)}
+        return fields
 
 
 def label_shards(
@@ -134,29 +136,49 @@ def label_shards(
     plan: LabelPlan,
     settings: dict,
     folder: Path,
-    rank: int = 0,
-    world: int = 1,
+    order: Sequence[int],
 ) -> None:
-    """Label this rank's missing shards."""
-    mine = list(range(rank, len(plan.shards), world))
-    todo = [index for index in mine if not part_path(folder, index).is_file()]
-    if len(todo) < len(mine):
-        print(f"{len(mine) - len(todo)} of {len(mine)} shards are there already", flush=True)
-    total = sum(len(plan.shards[index]) for index in mine)
-    done = total - sum(len(plan.shards[index]) for index in todo)
+    """Label those of some shards that are missing and that no other process is at."""
+    todo = [index for index in order if not part_path(folder, index).is_file()]
+    if len(todo) < len(order):
+        print(f"{len(order) - len(todo)} of {len(order)} shards are there already", flush=True)
     labeller = Labeller(recipe, teacher, settings)
     store = open_states(recipe, teacher.revision) if labeller.keeps_states else None
+    with Leases(folder) as leases, ThreadPoolExecutor(1) as reader:
 
-    def windows() -> Iterator[None]:
-        for index in todo:
-            rows, drops, states = labeller.label_shard(plan.shards[index])
-            if states:
-                store.add(states)
-            write_shard(folder, index, rows, drops)
-            yield from [None] * len(plan.shards[index])
+        def taken() -> Iterator[tuple[int, Future[Prepared] | None]]:
+            """Shards of ours, their audio being read; None for one that another rank has made."""
+            for index in todo:
+                path = part_path(folder, index)
+                if path.is_file():
+                    yield index, None
+                elif leases.take(path.stem):
+                    yield index, reader.submit(labeller.prepare, plan.shards[index])
 
-    for _ in progress(windows(), total, "labelling", "windows", True, done):
-        pass
+        def windows() -> Iterator[None]:
+            for index, prepared in _one_ahead(taken()):
+                if prepared is not None:
+                    rows, states = labeller.label(prepared.result())
+                    if states:
+                        store.add(states)
+                    write_shard(folder, index, rows, prepared.result().drops)
+                    leases.release(part_path(folder, index).stem)
+                yield from [None] * len(plan.shards[index])
+
+        total = sum(len(plan.shards[index]) for index in order)
+        ready = total - sum(len(plan.shards[index]) for index in todo)
+        for _ in progress(windows(), total, "labelling", "windows", True, ready):
+            pass
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each asked for before the one ahead of it is worked on."""
+    ahead: deque[T] = deque()
+    for item in items:
+        ahead.append(item)
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def write_shard(folder: Path, index: int, rows: list, drops: list) -> None:
@@ -166,7 +188,7 @@ def write_shard(folder: Path, index: int, rows: list, drops: list) -> None:
     write_jsonl(part_path(folder, index), rows)
 
 
-def keeps_states(recipe: WhisperRecipe) -> bool:
-    """Whether training will want the encoder states that labelling computes anyway."""
-    on_disk = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk"
-    return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed
+def to_device(teacher: Teacher) -> None:
+    """To this rank's GPU, in float16, where there is one."""
+    if torch.cuda.is_available():
+        teacher.model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)

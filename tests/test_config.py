@@ -55,7 +55,8 @@ def test_overrides_win(recipe):
     ("typo", "meant"),
     [("train.max_step", "train.max_steps"), ("trian.max_steps", "train"),
      ("loss.temprature", "loss.temperature"), ("teacher.modell", "teacher.model"),
-     ("pseudo_labels.max_wer", "pseudo_label"),
+     ("pseudo_labels.packing", "pseudo_label"), ("filters.max_wer", "filter"),
+     ("filter.max_wers", "filter.max_wer"), ("filter.check_scripts", "filter.check_script"),
      ("student.decoder_layer", "student.decoder_layers"), ("scores.encoder_state",
      "scores.encoder_states"), ("score.method", "scores"), ("scores.shard_view",
      "scores.shard_views"), ("train.batch_token", "train.batch_tokens"),
@@ -77,7 +78,8 @@ def test_typos_in_a_section_of_a_section(recipe):
         assert "unknown key views.augment.probabilty; did you mean views.augment.prob" in found
 
 
-@pytest.mark.parametrize("key", ["teacher.top_k", "pseudo_label.keep_encoder_states"])
+@pytest.mark.parametrize("key", ["teacher.top_k", "pseudo_label.keep_encoder_states",
+                                 "pseudo_label.max_wer", "pseudo_label.keep_unreferenced"])
 def test_keys_of_old_recipes(recipe, key):
     """Not silently ignored: a store would be missing what they asked for."""
     assert f"unknown key {key}" in message(recipe(), f"{key}=1")
@@ -100,8 +102,8 @@ def test_numbers(recipe):
     """HfArgumentParser keeps `1e-4` a string."""
     folder = recipe("train: {learning_rate: 1e-4}\n")
     assert load_recipe(folder, []).train.learning_rate == 1e-4
-    found = load_recipe(folder, ["train.learning_rate=3e-5", "pseudo_label.max_wer=null"])
-    assert found.train.learning_rate == 3e-5 and found.pseudo_label.max_wer is None
+    found = load_recipe(folder, ["train.learning_rate=3e-5", "filter.max_wer=null"])
+    assert found.train.learning_rate == 3e-5 and found.filter.max_wer is None
 
 
 def test_missing_values(recipe):
@@ -158,6 +160,7 @@ def test_method(recipe):
     "override",
     [
         "task=summarise", "teacher.mode=cloud", "teacher.mode=memory", "pseudo_label.packing=first",
+        "pseudo_label.long_audio=loud",
         "scores.method=best", "scores.k=0", "scores.encoder_states=ram",
         "scores.encoder_states_dtype=int4", "scores.shard_views=0", "train.batch_tokens=0",
         "views.augment.probability=1.5", "views.augment.noise_probability=-0.1",
@@ -167,7 +170,11 @@ def test_method(recipe):
         "pseudo_label.num_packings=0", "pseudo_label.window_seconds=31",
         "pseudo_label.window_seconds=0.5", "pseudo_label.batch_size=0",
         "pseudo_label.shard_size=0", "pseudo_label.max_tokens_per_second=0",
-        "pseudo_label.max_wer=-0.1", "loss.temperature=0.0", "loss.ce_weight=-1",
+        "filter.max_wer=-0.1", "filter.max_wer=nan", "filter.min_avg_logprob=0.5",
+        "filter.max_compression_ratio=-1", "filter.max_repeated_ngrams=1.1",
+        "filter.max_no_speech_prob=50", "filter.min_chars_per_second=-1",
+        "filter.max_chars_per_second=-1", "filter.max_disagreement=-0.1",
+        "loss.temperature=0.0", "loss.ce_weight=-1",
         "loss.kl_weight=-1", "loss.hidden_weight=-1", "views.timestamp_probability=1.1",
         "student.decoder_layers=0", "student.decoder_layers=null",
         "student.decoder_layers=[]", "student.decoder_layers=[0,x]", "student.encoder_layers=1.5",
@@ -205,6 +212,17 @@ def test_values_that_need_each_other(recipe):
         load_recipe(recipe(), [own, "teacher.mode=live"])
     for layers in ("[0,-1]", "3"):
         load_recipe(recipe(), [f"student.decoder_layers={layers}"])
+
+
+def test_filters_that_need_each_other(recipe):
+    rates = ("filter.min_chars_per_second=5", "filter.max_chars_per_second=4")
+    assert "filter.max_chars_per_second must be at least filter.min_chars_per_second (5.0)" in (
+        message(recipe(), *rates))
+    load_recipe(recipe(), [rates[0], "filter.max_chars_per_second=5"])
+    script = "filter.check_script=true"
+    assert "filter.check_script must be false with task: translate" in message(
+        recipe(), script, "task=translate")
+    load_recipe(recipe(), [script])
 
 
 def test_token_budgets(recipe):

@@ -51,7 +51,9 @@ RESULTS = {
     "student_against_teacher": {"wer": 0.04},
     "paired": {"wer_difference": 0.01222, "wer_difference_ci": [-0.005, 0.031], "p_value": 0.172},
 }
-LABELS = {"max_wer": 0.1, "keep_unreferenced": True, "kept": 131, "kept_hours": 0.2912,
+LABELS = {"filter": {"max_wer": 0.1, "keep_unreferenced": True, "check_script": False,
+                     "max_repeated_ngrams": None},
+          "kept": 131, "kept_hours": 0.2912,
           "total": 144, "total_hours": 0.3213, "drops": {"truncated": 2, "wer": 11}}
 TRAINED = {"settings": "abc", "steps": 500, "best_step": 400, "best_score": 0.0712}
 
@@ -121,12 +123,24 @@ def test_numbers_are_those_of_the_files(trained):
     assert set(table) >= {"wer", "cer", "wer_orthographic", "rtfx", "parameters", "file_bytes"}
     assert "+1.22 points of WER [-0.5, +3.1], paired bootstrap, p = 0.172" in card
     assert "17 units, 913 words, 5.6 minutes" in card
-    assert "131 of 144 windows, 0.2912 of 0.3213 h (dropped: 2 truncated, 11 wer)" in card
+    assert "labels with a WER of at most 10% against the transcript, where there is one, were " \
+        "kept: 131 of 144 windows, 0.2912 of 0.3213 h (dropped: 2 truncated, 11 wer)" in card
     assert "0.8 x cross-entropy to the labels + 1 x KL divergence" in card
     assert "squared error" not in card and "squared error" in card_of(
         trained, "loss.hidden_weight=1")
     assert "500 steps of 32 windows" in card and "weights of step 400" in card
     assert "do not ask for `return_timestamps=True`" in card
+
+
+def test_every_filter_is_told(trained):
+    path = trained / "runs" / "tiny" / "pseudo_labels" / "filter.json"
+    more = {"max_wer": None, "check_script": True, "max_repeated_ngrams": 0.0}
+    write_json(path, LABELS | {"filter": LABELS["filter"] | more})
+    try:
+        assert "labels with any WER against the transcript, where there is one, were kept if " \
+            "they pass `check_script`, `max_repeated_ngrams=0` too: 131 of" in card_of(trained)
+    finally:
+        write_json(path, LABELS)
 
 
 def test_a_local_teacher_is_not_told(trained):

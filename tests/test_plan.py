@@ -11,9 +11,10 @@ import pytest
 from distill.data.files import write_json
 from distill.data.manifest import Row, write_manifest
 from distill.methods import load_recipe
-from distill.plan import FILL, cut_long, describe, plan
+from distill.plan import FILL, describe, plan
 from distill.whisper import cost
 from distill.whisper.sizes import find_size
+from distill.whisper.window_plan import cut_long
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml"))

@@ -1,6 +1,7 @@
 """Audio in: any file libsndfile reads becomes float32 mono at 16 kHz.
 
     samples = load_audio("clip.ogg", offset=1.5, duration=10.0)
+    for samples in audio_blocks("hour.mp3", offset=0.0, duration=3600.0): ...
 
 Whatever cannot be used raises `AudioError` with a short `reason`, so that callers can count what
 they drop instead of stopping (or, worse, training on silence).
@@ -9,6 +10,8 @@ they drop instead of stopping (or, worse, training on silence).
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy as np
 SAMPLE_RATE = 16_000  # Hz, the only rate Whisper and our taggers know
 WINDOW_SECONDS = 30.0  # Whisper's receptive field: longer input is cut without a word by the model
 WINDOW_SAMPLES = int(WINDOW_SECONDS * SAMPLE_RATE)
+BLOCK_SECONDS = 60.0  # of a long file that are in memory at once
 
 
 class AudioError(ValueError):
@@ -47,29 +51,74 @@ def load_audio(
         AudioError: `missing_file`, `unreadable`, `empty`, `not_finite`, or `truncated` (the file
             ends more than 50 ms before offset + duration).
     """
+    with _open_audio(source) as file:
+        rate = file.samplerate
+        file.seek(min(round(offset * rate), file.frames))
+        frames = -1 if duration is None else round(duration * rate)
+        samples = file.read(frames, dtype="float32", always_2d=True)
+    _check_length(source, len(samples) / rate, offset, duration)
+    return resample(_mono(source, samples), rate)
+
+
+def audio_blocks(
+    source: str | Path | bytes, offset: float, duration: float
+) -> Iterator[np.ndarray]:
+    """What `load_audio` returns, in blocks of about a minute, for files of hours.
+
+    Raises:
+        AudioError: as `load_audio` does, where the fault is met.
+    """
+    import soxr
+
+    with _open_audio(source) as file:
+        rate, got, wanted = file.samplerate, 0, round(duration * file.samplerate)
+        file.seek(min(round(offset * rate), file.frames))
+        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
+        while got < wanted:
+            size = min(wanted - got, int(BLOCK_SECONDS * rate))
+            samples = _mono(source, file.read(size, dtype="float32", always_2d=True))
+            if len(samples) == 0:
+                break
+            got += len(samples)
+            yield samples if stream is None else stream.resample_chunk(samples)
+    _check_length(source, got / rate, offset, duration)
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+@contextmanager
+def _open_audio(source: str | Path | bytes):
+    """An open `SoundFile`; what libsndfile and the system complain about becomes an AudioError."""
     import soundfile  # here, so that --help and config errors stay fast
 
-    name = "<bytes>" if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes) and not Path(source).is_file():
-        raise AudioError("missing_file", name)
+        raise AudioError("missing_file", _name(source))
     try:
         handle = io.BytesIO(source) if isinstance(source, bytes) else source
         with soundfile.SoundFile(handle) as file:
-            rate = file.samplerate
-            file.seek(min(round(offset * rate), file.frames))
-            frames = -1 if duration is None else round(duration * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True)
+            yield file
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError("unreadable", f"{name}: {error}") from error
-    if len(samples) == 0:
+        raise AudioError("unreadable", f"{_name(source)}: {error}") from error
+
+
+def _name(source: str | Path | bytes) -> str:
+    return "<bytes>" if isinstance(source, bytes) else str(source)
+
+
+def _check_length(source, seconds: float, offset: float, duration: float | None) -> None:
+    name = _name(source)
+    if seconds == 0:
         raise AudioError("empty", f"{name}: no samples at {offset:.2f} s")
-    if duration is not None and len(samples) < (duration - 0.05) * rate:
-        got = len(samples) / rate
-        raise AudioError("truncated", f"{name}: {got:.2f} s of the {duration:.2f} s expected")
+    if duration is not None and seconds < duration - 0.05:
+        raise AudioError("truncated", f"{name}: {seconds:.2f} s of the {duration:.2f} s expected")
+
+
+def _mono(source, samples: np.ndarray) -> np.ndarray:
+    """(time, channels) -> (time,)"""
     samples = samples.mean(axis=1)
     if not np.isfinite(samples).all():
-        raise AudioError("not_finite", f"{name}: NaN or infinite samples")
-    return resample(samples, rate)
+        raise AudioError("not_finite", f"{_name(source)}: NaN or infinite samples")
+    return samples
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Clips -> windows of at most 30 s, the only input Whisper knows.
 
 A Whisper encoder pays for 30 s whatever it is given, so several clips share a window. Clips are
-never cut; a clip longer than a window is split at its quietest places first (`split_long`).
+never cut; a clip longer than a window is split at its quietest places first (`split_long`), or
+becomes windows of its own where somebody speaks (`pack_recording`).
 
 `best_fit` fills about 99 % of the windows of a large corpus, `sequential` (joining neighbours, as
 the Distil-Whisper scripts do) about 78 %, but keeps the order that previous-text prompts need.
@@ -19,6 +20,7 @@ from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_SECONDS, Audi
 from distill.data.manifest import Row
 
 BUFFER_CLIPS = 512  # clips looked at together: more fill windows no better, fewer mix less
+GAP_SECONDS = 2.0  # of silence at most inside a window of a long recording
 _SPLIT_SEARCH_SECONDS = 10.0  # a split is looked for in the last 10 s before the limit
 _LENGTH_JITTER = 0.2
 _EPSILON = 1e-6
@@ -69,6 +71,11 @@ def join_texts(texts: Sequence[str], language: str | None) -> str:
     return ("" if language in _UNSPACED else " ").join(text.strip() for text in texts).strip()
 
 
+def is_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> bool:
+    """Whether a clip does not fit a window."""
+    return row.duration > window_seconds + _EPSILON
+
+
 def pack(
     rows: Sequence[Row],
     prefix: str,
@@ -87,7 +94,7 @@ def pack(
     Raises:
         ValueError: unknown order, or a clip is longer than a window.
     """
-    too_long = [row.id for row in rows if row.duration > window_seconds + _EPSILON]
+    too_long = [row.id for row in rows if is_long(row, window_seconds)]
     if too_long:
         raise ValueError(
             f"{len(too_long)} clips are longer than {window_seconds} s ({too_long[0]}, ...); "
@@ -175,6 +182,78 @@ def _fill(clips: list[Row], limit: float, generator: np.random.Generator) -> lis
     return bins
 
 
+@dataclass(frozen=True)
+class Recording:
+    """A clip longer than a window. `parts`: (start, end) of its speech, seconds from the start of
+    the file, in order, none longer than a window."""
+
+    row: Row
+    parts: tuple[tuple[float, float], ...]
+
+    @property
+    def speech_seconds(self) -> float:
+        return sum(end - start for start, end in self.parts)
+
+
+def pack_recordings(
+    recordings: Sequence[Recording],
+    prefix: str,
+    order: str = "best_fit",
+    seed: int | None = None,
+    window_seconds: float = WINDOW_SECONDS,
+) -> list[Window]:
+    """Windows of long recordings, which share theirs with nobody: in order, so that labels can be
+    joined and compared with the text of the whole recording.
+
+    Args:
+        order: `sequential` lets a window follow the one before it; it is the same recording,
+            whoever speaks.
+        seed: draws up to a fifth of each window to be left empty, so that packings differ; None
+            fills them.
+    """
+    windows: list[Window] = []
+    generator = np.random.Generator(np.random.Philox(key=seed or 0))
+    for recording in recordings:
+        row, before = recording.row, None
+        jitter = 0.0 if seed is None else _LENGTH_JITTER
+        limits = window_seconds * (1 - jitter * generator.random(len(recording.parts)))
+        for group in _group_speech(recording.parts, limits.tolist()):
+            pieces, at = [], 0.0
+            for start, end in group:
+                length = round(end - start, 6)
+                pieces.append(Piece(row.id, row.audio_filepath, start, length, at, None))
+                at = round(at + length, 6)
+            name = f"{prefix}-{len(windows):06d}"
+            windows.append(Window(name, tuple(pieces), row.speaker, row.language, before))
+            before = name if order == "sequential" else None
+    return windows
+
+
+def _group_speech(
+    parts: Sequence[tuple[float, float]], limits: Sequence[float]
+) -> list[list[list[float]]]:
+    """Pieces [start, end] of each window; window `i` takes up to `limits[i]` seconds, or one part.
+
+    Silence of up to `GAP_SECONDS` stays: it is how people speak. Longer ones are left out.
+    """
+    groups: list[list[list[float]]] = []
+    room = 0.0
+    for start, end in parts:
+        last = groups[-1][-1] if groups else None
+        joins = last is not None and start - last[1] <= GAP_SECONDS
+        length = end - (last[1] if joins else start)
+        if last is None or length > room + _EPSILON:
+            room = limits[len(groups)] - (end - start)
+            groups.append([[start, end]])
+            continue
+        room -= length
+        if joins:
+            last[1] = end
+        else:
+            groups[-1].append([start, end])
+    return groups
+
+
 def split_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> list[Row]:
     """Split a clip that does not fit a window at its quietest places.
 
@@ -184,7 +263,7 @@ def split_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> list[Row]:
     Raises:
         AudioError: the audio cannot be read.
     """
-    if row.duration <= window_seconds + _EPSILON:
+    if not is_long(row, window_seconds):
         return [row]
     samples = load_audio(row.audio_filepath, row.offset, row.duration)
     bounds = [0, *quiet_places(samples, int(window_seconds * SAMPLE_RATE)), len(samples)]
@@ -224,34 +303,44 @@ def load_window(window: Window) -> np.ndarray:
     Raises:
         AudioError: any clip cannot be read; `detail` names it.
     """
+    return _join(window.pieces, [_load(piece) for piece in window.pieces])
+
+
+def load_readable(
+    window: Window,
+) -> tuple[Window | None, np.ndarray | None, list[tuple[str, AudioError]]]:
+    """Like `load_window`, but clips that cannot be read leave the window.
+
+    Returns:
+        the window without them (None if nothing is left), its audio, and what was wrong: (id of
+        the clip, error).
+    """
+    kept, audios, errors, start = [], [], [], 0.0
+    for piece in window.pieces:
+        try:
+            audios.append(_load(piece))
+        except AudioError as error:
+            errors.append((piece.id, error))
+            continue
+        kept.append(replace(piece, start=start))
+        start = round(start + piece.duration, 6)
+    if not kept:
+        return None, None, errors
+    return replace(window, pieces=tuple(kept)), _join(kept, audios), errors
+
+
+def _load(piece: Piece) -> np.ndarray:
+    return load_audio(piece.audio_filepath, piece.offset, piece.duration)
+
+
+def _join(pieces: Sequence[Piece], audios: Sequence[np.ndarray]) -> np.ndarray:
+    """Each clip at its place; (samples,) up to the end of the last."""
     samples = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
     end = 0
-    for piece in window.pieces:
-        audio = load_audio(piece.audio_filepath, piece.offset, piece.duration)
+    for piece, audio in zip(pieces, audios, strict=True):
         at = round(piece.start * SAMPLE_RATE)
         if at + len(audio) - WINDOW_SAMPLES > SAMPLE_RATE // 100:
             raise AudioError("too_long", f"{piece.id}: longer than its manifest says")
         end = min(at + len(audio), WINDOW_SAMPLES)
         samples[at:end] = audio[: end - at]
     return samples[:end]
-
-
-def load_readable(window: Window) -> tuple[Window | None, np.ndarray | None, list[AudioError]]:
-    """Like `load_window`, but clips that cannot be read leave the window.
-
-    Returns:
-        the window without them (None if nothing is left), its audio, and what was wrong.
-    """
-    kept, errors, start = [], [], 0.0
-    for piece in window.pieces:
-        try:
-            load_audio(piece.audio_filepath, piece.offset, piece.duration)
-        except AudioError as error:
-            errors.append(error)
-            continue
-        kept.append(replace(piece, start=start))
-        start = round(start + piece.duration, 6)
-    if not kept:
-        return None, None, errors
-    window = replace(window, pieces=tuple(kept))
-    return window, load_window(window), errors

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError
 from distill.data.manifest import Row, read_manifest
-from distill.data.windows import Piece, Window, pack, split_long
+from distill.data.windows import (
+    Piece,
+    Recording,
+    Window,
+    is_long,
+    pack,
+    pack_recordings,
+    split_long,
+)
+from distill.whisper.recipe import PseudoLabelConfig
+from distill.whisper.recordings import find_speech
+
+LONG = "long"  # ids of windows of long recordings begin with it
 
 
 def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
@@ -33,24 +45,47 @@ def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
 
 
 def split_clips(
-    rows: Sequence[Row], window_seconds: float = WINDOW_SECONDS
-) -> tuple[list[Row], Counter]:
-    """Split clips longer than a window at silence; unreadable ones are dropped and counted.
+    rows: Sequence[Row], config: PseudoLabelConfig, folder: Path, rank: int = 0, world: int = 1
+) -> tuple[list[Row], list[Recording], Counter]:
+    """Clips that fit a window, and what becomes of longer ones (`pseudo_label.long_audio`).
+
+    Args:
+        folder: labels folder, where the speech of long recordings is kept once it is found.
 
     Returns:
-        clips that fit; counts of `split_long` (clips split, nothing lost) and of drops by reason.
+        clips that fit; long recordings with their speech; counts of `split_long` (clips that
+        became several) and of drops by reason.
     """
-    result: list[Row] = []
-    notes: Counter = Counter()
+    limit = config.window_seconds
+    if config.long_audio == "speech":
+        long = [row for row in rows if is_long(row, limit)]
+        recordings, notes = find_speech(long, folder, limit, rank, world)
+        return [row for row in rows if not is_long(row, limit)], recordings, notes
+    clips: list[Row] = []
+    notes = Counter()
     for row in rows:
         try:
-            parts = split_long(row, window_seconds)
+            parts = split_long(row, limit)
         except AudioError as error:
             notes[error.reason] += 1
             continue
         notes["split_long"] += len(parts) > 1
-        result += parts
-    return result, +notes
+        clips += parts
+    return clips, [], +notes
+
+
+def training_windows(
+    clips: Sequence[Row], recordings: Sequence[Recording], config: PseudoLabelConfig, seed: int
+) -> list[Window]:
+    """Windows of all packings, ids unique."""
+    windows: list[Window] = []
+    order, limit = config.packing, config.window_seconds
+    for index in range(config.num_packings):
+        drawn = seed * 1000 + index
+        windows += pack(clips, f"train-{index}", order, drawn, limit)
+        drawn = drawn if index else None  # the first packing is full
+        windows += pack_recordings(recordings, f"{LONG}-{index}", order, drawn, limit)
+    return windows
 
 
 def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:

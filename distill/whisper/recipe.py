@@ -38,12 +38,41 @@ class PseudoLabelConfig:
     packing: str = "best_fit"  # best_fit | sequential (keeps order, gives previous text)
     num_packings: int = 1  # label this many different packings of the same clips (best_fit)
     window_seconds: float = 30.0
+    long_audio: str = "speech"  # clips longer than a window. speech: windows of their own, in
+    # order, cut where nobody speaks, without long silence and noise; their parts get their share
+    # of the reference | quiet: everything, cut at quiet places, packed as other clips are
     timestamps: bool = True  # let the teacher write timestamps
     batch_size: int = 16  # windows decoded together
     shard_size: int = 16  # windows per shard: what a killed run loses at most
     max_tokens_per_second: float = 10.0  # cap of a label's length, in proportion to its audio
-    max_wer: float | None = 0.10  # windows whose label has a higher WER are dropped; null: keep
-    keep_unreferenced: bool = True  # windows without a reference text, which have no WER
+    backend: str = "transformers"  # transformers | ctranslate2 (pip install 'audio-distill[ct2]')
+    compute_type: str = "auto"  # of ctranslate2: float32, int8_float32, float16, int8_float16 ...;
+    # auto: integers
+    detect_language: bool = False  # write down what the teacher takes the language for
+    second_decoding: bool = False  # decode again, with timestamps if they are off and without if
+    # they are on, and write down how far both differ: audio without transcripts has no WER
+
+
+@dataclass
+class FilterConfig:
+    """Which labels are learned from. Another filter needs no new labels; null and false are off.
+    What is exactly at a threshold is kept; `python -m pseudo_label.sweep` shows what each costs."""
+
+    max_wer: float | None = 0.10  # against the reference; CER where words are not spaced
+    keep_unreferenced: bool = True  # labels without a reference text, which have no WER
+    min_avg_logprob: float | None = None  # mean log probability of the label's tokens, nats
+    max_compression_ratio: float | None = None  # bytes over zlib bytes; 2.4 is Whisper's own limit
+    max_repeated_ngrams: float | None = None  # share of the words that stand in a 5-gram said more
+    # than once; 10 characters where words are not spaced
+    max_no_speech_prob: float | None = None
+    min_chars_per_second: float | None = None  # characters that are no spaces, per second of audio
+    max_chars_per_second: float | None = None
+    check_script: bool = False  # drop labels mostly in a script their language is not written in
+    check_language: bool = False  # drop what the teacher heard as another language with a
+    # probability of at least 0.5; needs pseudo_label.detect_language
+    drop_all_capitals: bool = False  # drop labels without any lower case, in scripts that have it
+    max_disagreement: float | None = None  # WER or CER between two decodings of the window; needs
+    # pseudo_label.second_decoding
 
 
 @dataclass
@@ -102,7 +131,8 @@ class EvaluationConfig:
     on_loop: str = "keep"  # a text that repeats itself: keep (plain greedy decoding) | end | break
     # (forbid the token that would go on with the loop)
     num_bootstrap: int = 2000
-    normalizer: str = "auto"  # english | basic | auto: english for English
+    normalizer: str = "auto"  # english | basic | unaccented: basic, for transcripts typed without
+    # accents | auto: english for English, else basic
 
 
 @dataclass
@@ -124,6 +154,7 @@ class WhisperRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pseudo_label: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     scores: ScoresConfig = field(default_factory=ScoresConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -151,8 +182,15 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     if config.scores.dir is None:
         config.scores.dir = f"{config.labels_dir}/scores"
     _check(config)
+    _check_filter(config)
     _check_scores(config)
     return config
+
+
+def keeps_states(recipe: WhisperRecipe) -> bool:
+    """Whether training will want the encoder states that labelling computes anyway."""
+    on_disk = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk"
+    return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed
 
 
 def _check(c: WhisperRecipe) -> None:
@@ -162,13 +200,18 @@ def _check(c: WhisperRecipe) -> None:
     p = c.pseudo_label
     orders = ("best_fit", "sequential")
     check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
+    kinds = ("transformers", "ctranslate2")
+    check(p.backend in kinds, "pseudo_label.backend", f"one of {kinds}", p.backend)
+    ok = p.compute_type == "auto" or p.backend == "ctranslate2"
+    check(ok, "pseudo_label.compute_type", "auto unless backend is ctranslate2", p.compute_type)
     ok = p.num_packings == 1 or (p.num_packings > 1 and p.packing == "best_fit")
     check(ok, "pseudo_label.num_packings", "1, or more with packing best_fit", p.num_packings)
     ok = 1.0 <= p.window_seconds <= 30.0
     check(ok, "pseudo_label.window_seconds", "between 1 and 30", p.window_seconds)
+    ways = ("speech", "quiet")
+    check(p.long_audio in ways, "pseudo_label.long_audio", f"one of {ways}", p.long_audio)
     for key in ("batch_size", "shard_size", "max_tokens_per_second"):
         check(getattr(p, key) > 0, f"pseudo_label.{key}", "> 0", getattr(p, key))
-    check(p.max_wer is None or p.max_wer >= 0, "pseudo_label.max_wer", ">= 0 or null", p.max_wer)
     check(c.loss.temperature > 0, "loss.temperature", "> 0", c.loss.temperature)
     for key in ("ce_weight", "kl_weight", "hidden_weight"):
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
@@ -194,9 +237,30 @@ def _check(c: WhisperRecipe) -> None:
     check(ok, "views.timestamp_probability", what, c.views.timestamp_probability)
     for key in ("decoder_layers", "encoder_layers"):
         _check_layers(getattr(c.student, key), f"student.{key}", key == "encoder_layers")
-    names = ("auto", "english", "basic")
+    names = ("auto", "english", "basic", "unaccented")
     ok = c.evaluation.normalizer in names
     check(ok, "evaluation.normalizer", f"one of {names}", c.evaluation.normalizer)
+
+
+def _check_filter(c: WhisperRecipe) -> None:
+    f = c.filter
+    rates = ("max_wer", "max_compression_ratio", "min_chars_per_second", "max_chars_per_second",
+             "max_disagreement")
+    for key in rates:
+        value = getattr(f, key)
+        check(value is None or value >= 0, f"filter.{key}", ">= 0 or null", value)
+    for key in ("max_repeated_ngrams", "max_no_speech_prob"):
+        value = getattr(f, key)
+        check(value is None or 0 <= value <= 1, f"filter.{key}", "in [0, 1] or null", value)
+    ok = f.min_avg_logprob is None or f.min_avg_logprob <= 0
+    check(ok, "filter.min_avg_logprob", "<= 0 or null", f.min_avg_logprob)
+    if f.min_chars_per_second is not None and f.max_chars_per_second is not None:
+        what = f"at least filter.min_chars_per_second ({f.min_chars_per_second})"
+        ok = f.max_chars_per_second >= f.min_chars_per_second
+        check(ok, "filter.max_chars_per_second", what, f.max_chars_per_second)
+    ok = not f.check_script or c.task == "transcribe"
+    what = "false with task: translate, which writes every language in English"
+    check(ok, "filter.check_script", what, f.check_script)
 
 
 def _check_scores(c: WhisperRecipe) -> None:

@@ -125,6 +125,26 @@ class SpecialTokens:
         return ids if timestamps else [*ids, self.no_timestamps]
 
 
+@torch.no_grad()
+def detect_languages(model, special: SpecialTokens, states: Tensor) -> list[tuple[str, float]]:
+    """The likeliest language of each of (batch, frames, width) states and its probability among
+    the languages; nothing but `<|startoftranscript|>` is read (arXiv:2212.04356 sec. 2.3).
+
+    Raises:
+        ValueError: the model knows English only.
+    """
+    ids = getattr(model.generation_config, "lang_to_id", None)
+    if not special.multilingual or not ids:
+        raise ValueError("pseudo_label.detect_language needs a multilingual teacher")
+    start = torch.full((len(states), 1), special.start, device=states.device)
+    hidden = model.model.decoder(input_ids=start, encoder_hidden_states=states).last_hidden_state
+    names = list(ids)
+    scores = model.proj_out(hidden[:, -1]).float()[:, [ids[name] for name in names]]
+    best, index = scores.softmax(-1).max(-1)
+    return [(names[i].strip("<|>"), probability)
+            for i, probability in zip(index.tolist(), best.tolist(), strict=True)]
+
+
 class GreedyDecoder:
     """Greedy decoding with Whisper's own rules (suppressed tokens, timestamps).
 
@@ -195,17 +215,18 @@ class GreedyDecoder:
         live = list(range(batch))  # rows still in the batch
         step = 0
         while True:
-            hidden = self.model.model.decoder(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                encoder_hidden_states=states,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
+            with fast_linears():
+                hidden = self.model.model.decoder(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    encoder_hidden_states=states,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+                scores = self.model.proj_out(hidden[:, -1]).float()
             if step == 0:
                 no_speech = self._no_speech_probabilities(hidden, ids)
-            scores = self.model.proj_out(hidden[:, -1]).float()
             scores += self.suppressed_first if step == 0 else self.suppressed
             if processor is not None:
                 # the rules look at what was said since the prefix; all live rows are equally long

@@ -7,6 +7,7 @@ they cannot disagree about what a view is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -30,19 +31,20 @@ def read_kept(recipe: WhisperRecipe) -> list[dict]:
     """Filtered label rows of a recipe.
 
     Raises:
-        ValueError: nothing is labelled, or the filter ran with another threshold.
+        ValueError: nothing is labelled, or the labels were filtered in another way.
     """
     folder = Path(recipe.labels_dir)
     if not (folder / "filter.json").is_file():
         raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
-    report = read_json(folder / "filter.json")
-    for key in ("max_wer", "keep_unreferenced"):
-        wanted = getattr(recipe.pseudo_label, key)
-        if report[key] != wanted:
-            raise ValueError(
-                f"labels were filtered with pseudo_label.{key}={report[key]}, the recipe says "
-                f"{wanted}: run `python -m pseudo_label.filter` with the same settings"
-            )
+    before, wanted = read_json(folder / "filter.json").get("filter", {}), asdict(recipe.filter)
+    other = [key for key in wanted.keys() | before.keys() if before.get(key) != wanted.get(key)]
+    if other:
+        changes = ", ".join(f"filter.{k}={before.get(k)}, the recipe says {wanted.get(k)}"
+                            for k in sorted(other))
+        raise ValueError(
+            f"the labels in {folder} were filtered with {changes}: run `python -m "
+            "pseudo_label.filter` with the same settings"
+        )
     rows = read_jsonl(folder / "kept.jsonl")
     if not rows:
         raise ValueError(f"no label in {folder} passed the filter; see filter.json for the reasons")

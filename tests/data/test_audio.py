@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import soxr
 
-from distill.data.audio import SAMPLE_RATE, AudioError, audio_info, load_audio
+from distill.data import audio
+from distill.data.audio import SAMPLE_RATE, AudioError, audio_blocks, audio_info, load_audio
 
 CLIP = "agent-alreadyon.ogg"  # 5.5 s of speech at 16 kHz
 
@@ -167,3 +168,18 @@ def test_error_survives_a_worker_process():
     error = pickle.loads(pickle.dumps(AudioError("empty", "a.wav: nothing")))
     assert (error.reason, error.detail) == ("empty", "a.wav: nothing")
     assert str(error) == "empty: a.wav: nothing"
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("block_seconds", [0.37, 60.0])
+def test_blocks_are_the_whole(tmp_path, speech, rate, block_seconds, monkeypatch):
+    """Resampled as if nobody had cut it: no click, nothing lost, nothing late."""
+    monkeypatch.setattr(audio, "BLOCK_SECONDS", block_seconds)
+    sound = soxr.resample(speech, SAMPLE_RATE, rate)
+    soundfile.write(tmp_path / "a.wav", np.stack([sound, 0.5 * sound], 1), rate, subtype="FLOAT")
+    blocks = list(audio_blocks(tmp_path / "a.wav", 1.0, 3.5))
+    assert len(blocks) > 9 or block_seconds > 3.5
+    whole = load_audio(tmp_path / "a.wav", 1.0, 3.5)
+    joined = np.concatenate(blocks)
+    assert joined.dtype == np.float32 and len(joined) == len(whole) == 3.5 * SAMPLE_RATE
+    np.testing.assert_allclose(joined, whole, atol=1e-5)

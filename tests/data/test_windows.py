@@ -10,10 +10,13 @@ import soundfile
 from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES, AudioError, load_audio
 from distill.data.manifest import Row, read_manifest
 from distill.data.windows import (
+    GAP_SECONDS,
+    Recording,
     join_texts,
     load_readable,
     load_window,
     pack,
+    pack_recordings,
     quiet_places,
     split_long,
 )
@@ -235,7 +238,7 @@ def test_load_readable_drops_bad_clips(folder):
     with pytest.raises(AudioError, match="1.wav"):
         load_window(window)
     kept, samples, errors = load_readable(window)
-    assert [(e.reason, "1.wav" in e.detail) for e in errors] == [("unreadable", True)]
+    assert [(c, e.reason, "1.wav" in e.detail) for c, e in errors] == [("1", "unreadable", True)]
     assert [(p.id, p.start) for p in kept.pieces] == [("0", 0.0), ("2", 3.0)]
     assert kept.text == "t0 t2" and kept.duration == 5.25  # the text of what is heard
     expected = np.concatenate([load_audio(folder / f"{i}.wav") for i in (0, 2)])
@@ -248,4 +251,66 @@ def test_load_readable_of_nothing(folder):
         (folder / f"{index}.wav").unlink()
     kept, samples, errors = load_readable(window)
     assert kept is None and samples is None
-    assert [e.reason for e in errors] == ["missing_file"] * 3
+    assert [e.reason for _, e in errors] == ["missing_file"] * 3
+
+
+def recording(count: int = 200, seed: int = 0) -> Recording:
+    """Speech of 0.3 to 30 s, pauses from none to a minute."""
+    generator = np.random.default_rng(seed)
+    parts, at = [], 3.0
+    for _ in range(count):
+        length = min(30.0, float(generator.gamma(1.5, 4.0)) + 0.3)
+        parts.append((round(at, 6), round(at + length, 6)))
+        at = parts[-1][1] + float(generator.choice([0.0, 0.4, 1.9, 2.5, 60.0]))
+    return Recording(Row("r", "r.wav", at, text="all of it", language="en"), tuple(parts))
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_windows_of_a_recording(seed):
+    source = recording()
+    windows = pack_recordings([source], "long-0", seed=seed)
+    assert len({window.id for window in windows}) == len(windows)
+    assert all(window.duration <= 30.0 + 1e-6 for window in windows)
+    pieces = [piece for window in windows for piece in window.pieces]
+    bounds = [(piece.offset, round(piece.offset + piece.duration, 6)) for piece in pieces]
+    assert bounds == sorted(bounds)
+    # all speech, each part in one piece, and pauses of up to 2 s
+    inside = [[p for p in source.parts if a <= p[0] and p[1] <= b] for a, b in bounds]
+    assert [part for parts in inside for part in parts] == list(source.parts)
+    for parts, (start, end) in zip(inside, bounds, strict=True):
+        assert (parts[0][0], parts[-1][1]) == (start, end)
+        gaps = [after[0] - before[1] for before, after in zip(parts, parts[1:], strict=False)]
+        assert max(gaps, default=0.0) <= GAP_SECONDS
+    for window in windows:
+        at = 0.0
+        for piece in window.pieces:
+            assert piece.start == pytest.approx(at, abs=1e-5) and piece.text is None
+            at += piece.duration
+    heard = sum(window.duration for window in windows)
+    assert source.speech_seconds <= heard < source.row.duration / 2
+    assert fill(windows) > (0.8 if seed is None else 0.7)
+
+
+def test_windows_of_a_recording_are_its_own():
+    sources = [recording(40, seed) for seed in range(3)]
+    sources = [replace(r, row=replace(r.row, id=f"r{i}")) for i, r in enumerate(sources)]
+    windows = pack_recordings(sources, "long-0", "sequential")
+    by_clip = [{piece.id for piece in window.pieces} for window in windows]
+    assert all(len(ids) == 1 for ids in by_clip)
+    for before, window, ids, own in zip([None, *windows], windows, [None, *by_clip], by_clip,
+                                        strict=False):
+        # the same recording, so nobody has to know who speaks
+        assert window.previous == (before.id if ids == own else None)
+    assert sum(window.previous is None for window in windows) == 3
+    assert all(window.previous is None for window in pack_recordings(sources, "long-0"))
+
+
+def test_packings_of_a_recording_differ():
+    source = recording()
+    one, two = (
+        {window.pieces for window in pack_recordings([source], "p", seed=seed)}
+        for seed in (None, 1)
+    )
+    assert len(one & two) < 0.6 * len(one)
+    full, loose = len(one), len(two)
+    assert full < loose < 1.25 * full

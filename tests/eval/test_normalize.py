@@ -98,3 +98,14 @@ def test_other_units():
     for language in (None, "en", "hi", "ko", "vi", "Korean"):
         assert error_unit(language) == "word"
         assert join_texts(["a", "b"], language) == "a b"
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("Contraseña, número señal.", "contrasena numero senal"),
+    ("Ça va, Ǻngström!", "ca va angstrom"),  # two marks on a letter
+    ("हिन्दी में", "हिन्दी में"),  # vowel signs are no accents
+    ("Ёлка й", "ёлка й"),  # letters of their own in Russian
+])
+def test_unaccented(text, expected):
+    assert normalizer("unaccented", "es")(text) == expected
+    assert normalizer_name("unaccented", "es") == "unaccented"

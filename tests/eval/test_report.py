@@ -109,14 +109,8 @@ def run(tmp_path) -> Path:
     run = tmp_path / "runs" / "demo"
     write_text(run / "config.yaml", "method: whisper\nlanguage: en\nteacher:\n  model: <evil>\n")
     train = [
-        {
-            "split": "train",
-            "step": s,
-            "loss": 9 / s,
-            "ce": 5 / s,
-            "kl": 4 / s,
-            "learning_rate": 1e-4,
-        }
+        {"split": "train", "step": s, "loss": 9 / s, "ce": 5 / s, "kl": 4 / s,
+         "learning_rate": 1e-4}
         for s in range(10, 210, 10)
     ]
     validation = {"split": "validation", "step": 100, "wer": 0.125, "num_words": 248}
@@ -124,8 +118,10 @@ def run(tmp_path) -> Path:
     labels = [_label(i, wer) for i, wer in enumerate([0.0, 0.05, 0.1, 0.11, 2.0, None])]
     write_jsonl(run / "pseudo_labels" / "part-00000.jsonl", labels[:3])
     write_jsonl(run / "pseudo_labels" / "part-00001.jsonl", labels[3:])
-    kept = {"max_wer": 0.1, "kept": 3, "kept_hours": 0.025, "total": 6, "total_hours": 0.05}
-    write_json(run / "pseudo_labels" / "filter.json", {**kept, "drops": {"wer": 2, "truncated": 1}})
+    kept = {"kept": 3, "kept_hours": 0.025, "total": 6, "total_hours": 0.05}
+    drops = {"drops": {"wer": 2, "truncated": 1}, "drop_hours": {"wer": 0.02, "truncated": 0.01}}
+    filtered = {"filter": {"max_wer": 0.1}, **kept, **drops}
+    write_json(run / "pseudo_labels" / "filter.json", filtered)
     write_json(run / "pseudo_labels" / "drops.json", {"unreadable": 7})
     results = {
         "split": "test",
@@ -208,6 +204,7 @@ def test_histogram_separates_kept_from_dropped(run):
     assert kept == ["0: 1", "5: 1", "10: 1"]
     assert [bar for bar in dropped if not bar.endswith(": 0")] == ["15: 1", "&gt;50: 1"]
     assert 'class="threshold"' in page.source and "limit 10 %" in page.text
+    assert "Dropped: WER above the limit 2 windows 0.02 h" in page.text
 
 
 def test_examples_worst_first(run):
@@ -306,8 +303,8 @@ def test_labels_without_references_and_without_limit(run):
     text = Page(write_report(run)).text
     assert "No window has a reference text" in text and "WER of all labels \u2013" in text
     write_jsonl(run / "pseudo_labels" / "part-00000.jsonl", [_label(0, 0.3)])
-    filtered = {"max_wer": None, "kept": 1, "kept_hours": 0, "total": 1, "total_hours": 0}
-    write_json(run / "pseudo_labels" / "filter.json", {**filtered, "drops": {}})
+    kept = {"kept": 1, "kept_hours": 0, "total": 1, "total_hours": 0, "drops": {}}
+    write_json(run / "pseudo_labels" / "filter.json", {"filter": {"max_wer": None}, **kept})
     source = write_report(run).read_text()
     assert 'class="threshold"' not in source and 'bar-dropped"' not in source
 

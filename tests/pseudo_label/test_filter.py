@@ -1,19 +1,22 @@
-"""Which labels are learned from: every reason, thresholds, prompts, unfinished folders."""
+"""Which labels are learned from: thresholds, prompts, unfinished folders, what is written."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
-from distill.whisper.recipe import PseudoLabelConfig
-from pseudo_label.filter import describe, drop_reason, filter_rows, read_labels, run_filter
+from distill.whisper.recipe import DataConfig, FilterConfig, WhisperRecipe
+from distill.whisper.view_source import read_kept
+from pseudo_label.filter import describe, filter_rows, read_labels, run_filter
+from pseudo_label.filters import drop_reason
 
 
 def row(name="w0", **changes) -> dict:
     return {
-        "id": name, "previous": None, "reference": "hello there", "label": "Hello there.",
-        "tokens": [1, 2], "wer": 0.0, "cer": 0.0, "unit": "word", "truncated": False,
-        "duration": 36.0,
+        "id": name, "previous": None, "language": None, "reference": "hello there",
+        "label": "Hello there.", "tokens": [1, 2], "wer": 0.0, "cer": 0.0, "unit": "word",
+        "truncated": False, "duration": 36.0,
     } | changes
 
 
@@ -36,31 +39,26 @@ def row(name="w0", **changes) -> dict:
     ],
 )
 def test_reasons(changes, reason):
-    assert drop_reason(row(**changes), PseudoLabelConfig(max_wer=0.1)) == reason
+    assert drop_reason(row(**changes), FilterConfig(max_wer=0.1), "en") == reason
 
 
 def test_the_threshold_is_inclusive():
     """The reference script drops what is exactly at the threshold."""
     for limit in (0.0, 0.1, 1 / 3):
-        config = PseudoLabelConfig(max_wer=limit)
-        assert drop_reason(row(wer=limit), config) is None
-        assert drop_reason(row(wer=math.nextafter(limit, 1)), config) == "wer"
+        config = FilterConfig(max_wer=limit)
+        assert drop_reason(row(wer=limit), config, "en") is None
+        assert drop_reason(row(wer=math.nextafter(limit, 1)), config, "en") == "wer"
 
 
 def test_no_threshold_keeps_every_wer():
-    assert drop_reason(row(wer=9.0), PseudoLabelConfig(max_wer=None)) is None
-    assert drop_reason(row(truncated=True), PseudoLabelConfig(max_wer=None)) == "truncated"
+    assert drop_reason(row(wer=9.0), FilterConfig(max_wer=None), "en") is None
+    assert drop_reason(row(truncated=True), FilterConfig(max_wer=None), "en") == "truncated"
 
 
 def test_unreferenced():
-    config = PseudoLabelConfig(keep_unreferenced=False)
-    assert drop_reason(row(reference=None, wer=None), config) == "no_reference"
-    assert drop_reason(row(), config) is None
-
-
-def test_caseless_scripts_are_kept():
-    """The reference script drops every label that equals its own upper case (fault 12)."""
-    assert drop_reason(row(label="你好", reference="你好"), PseudoLabelConfig()) is None
+    config = FilterConfig(keep_unreferenced=False)
+    assert drop_reason(row(reference=None, wer=None), config, "en") == "no_reference"
+    assert drop_reason(row(), config, "en") is None
 
 
 def test_prompts_come_from_kept_windows_only():
@@ -71,10 +69,10 @@ def test_prompts_come_from_kept_windows_only():
         row("w3", previous="w2", tokens=[13]),
         row("w4", previous="elsewhere", tokens=[14]),
     ]
-    kept, drops = filter_rows(rows[::-1], PseudoLabelConfig())  # shards are sorted by length
+    kept, drops = filter_rows(rows[::-1], FilterConfig(), "en")  # shards are sorted by length
     assert {r["id"]: r["prompt"] for r in kept} == {"w0": [], "w2": [], "w3": [12], "w4": []}
-    assert drops == {"wer": 1}
-    kept, _ = filter_rows(rows, PseudoLabelConfig(max_wer=None))
+    assert drops == {"wer": [rows[1]]}
+    kept, _ = filter_rows(rows, FilterConfig(max_wer=None), "en")
     assert {r["id"]: r["prompt"] for r in kept} == {
         "w0": [], "w1": [10], "w2": [11], "w3": [12], "w4": []}
 
@@ -103,20 +101,54 @@ def test_read_labels_of_unfinished_runs(folder, tmp_path):
         read_labels(folder)
 
 
+def recipe_of(folder, language="en", **filters) -> WhisperRecipe:
+    return WhisperRecipe(language=language, labels_dir=str(folder), data=DataConfig(train=[]),
+                         filter=FilterConfig(**filters))
+
+
 def test_run_filter_writes_what_was_kept_and_why(folder):
-    report = run_filter(folder, PseudoLabelConfig(max_wer=0.1))
-    assert report == read_json(folder / "filter.json") == {
-        "max_wer": 0.1, "keep_unreferenced": True, "kept": 2, "kept_hours": 0.02, "total": 4,
-        "total_hours": 0.04, "drops": {"empty_label": 1, "wer": 1},
+    report = run_filter(recipe_of(folder, max_wer=0.1, max_repeated_ngrams=0))
+    assert report == read_json(folder / "filter.json")
+    settings = report.pop("filter")
+    assert settings == asdict(FilterConfig(max_wer=0.1, max_repeated_ngrams=0))
+    assert report == {
+        "kept": 2, "kept_hours": 0.02, "total": 4, "total_hours": 0.04,
+        "drops": {"empty_label": 1, "wer": 1}, "drop_hours": {"empty_label": 0.01, "wer": 0.01},
     }
     kept = read_jsonl(folder / "kept.jsonl")
     assert [(r["id"], r["prompt"]) for r in kept] == [("w0", []), ("w2", [1, 2])]
-    sentence = describe(report)
-    assert "Kept 2 of 4 windows (1.2 of 2.4 minutes; WER <= 10%)" in sentence
-    assert "dropped: 1 empty_label, 1 wer" in sentence
+    assert describe(report | {"filter": settings}) == (
+        "Kept 2 of 4 windows (1.2 of 2.4 minutes; WER <= 10%, max_repeated_ngrams 0); "
+        "dropped: 1 empty_label (0.6 minutes), 1 wer (0.6 minutes)."
+    )
+
+
+def test_a_row_without_a_language_has_the_recipes(folder):
+    write_jsonl(folder / "part-00001.jsonl", [
+        row("ru", language="ru", label="Привет."), row("none", label="Привет.")])
+    for language, kept in (("en", {"ru"}), ("ru", {"ru", "none"})):
+        run_filter(recipe_of(folder, language, check_script=True, max_wer=None))
+        names = {r["id"] for r in read_jsonl(folder / "kept.jsonl")}
+        assert names & {"ru", "none"} == kept
 
 
 def test_thresholds_are_swept_without_labelling(folder):
-    kept = [run_filter(folder, PseudoLabelConfig(max_wer=w))["kept"] for w in (0.0, 0.2, None, 0.0)]
+    kept = [run_filter(recipe_of(folder, max_wer=w))["kept"] for w in (0.0, 0.2, None, 0.0)]
     assert kept == [2, 3, 3, 2]
-    assert "any WER" in describe(run_filter(folder, PseudoLabelConfig(max_wer=None)))
+    unlimited = describe(run_filter(recipe_of(folder, max_wer=None, check_script=True)))
+    assert "any WER, check_script)" in unlimited
+
+
+def test_labels_of_another_filter_are_refused_and_the_keys_named(folder):
+    run_filter(recipe_of(folder, max_wer=0.2, check_script=True))
+    same = recipe_of(folder, max_wer=0.2, check_script=True)
+    assert [r["id"] for r in read_kept(same)] == ["w0", "w1", "w2"]
+    other = recipe_of(folder, max_wer=0.2, min_avg_logprob=-1.0)
+    with pytest.raises(ValueError, match="filter.check_script=True, the recipe says False, "
+                       r"filter.min_avg_logprob=None, the recipe says -1.0: run `python -m"):
+        read_kept(other)
+    run_filter(other := recipe_of(folder, max_wer=0.2, max_no_speech_prob=None))
+    assert len(read_kept(other)) == 3
+    write_json(folder / "filter.json", {"max_wer": 0.2, "kept": 3})  # of an older version
+    with pytest.raises(ValueError, match="filter.max_wer=None, the recipe says 0.2"):
+        read_kept(other)

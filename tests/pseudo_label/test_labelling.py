@@ -17,6 +17,7 @@ import soundfile
 import pseudo_label.__main__ as command
 from distill.data.files import read_json, read_jsonl
 from distill.testing import write_tiny_recipe
+from pseudo_label.leases import Leases
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_threads=1",
@@ -69,18 +70,72 @@ def test_sigkill_at_random_moments_changes_nothing(recipe, fork, tmp_path):
     assert after == whole
 
 
-def test_two_ranks_write_what_one_writes(recipe, tmp_path, monkeypatch):
-    one = contents(label(recipe, tmp_path / "one", *SMALL))
+def labels_of(folder: Path) -> dict[str, bytes]:
+    """What ranks write: all but the scores, which are made afterwards."""
+    return {name: data for name, data in contents(folder).items()
+            if not name.startswith("scores/") and not name.endswith((".tmp", ".lease"))}
+
+
+def test_ranks_killed_at_random_write_what_one_writes(recipe, fork, tmp_path):
+    """Two ranks, one or both killed again and again; the rest by three, none twice."""
+    whole = labels_of(label(recipe, tmp_path / "one", *ONLY_LABELS))
+    run = tmp_path / "many"
+    folder, arguments = run / "pseudo_labels", [str(recipe), f"output_dir={run}", *ONLY_LABELS]
+    moments = random.Random(int(time.time()))
+
+    def ranks(world: int) -> list:
+        return [fork("pseudo_label.__main__", arguments, tmp_path / "log", RANK=str(rank),
+                     WORLD_SIZE=str(world)) for rank in range(world)]
+
+    kills = 0
+    for number in range(4):
+        both = ranks(2)
+        while len(list(folder.glob("part-*.jsonl"))) <= 3 * number and both[0].is_alive():
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.05))
+        victims = both if number % 2 else [moments.choice(both)]
+        for victim in victims:
+            victim.kill()
+        if len(victims) == 1:  # the other one goes on and is killed a little later
+            time.sleep(moments.uniform(0.0, 0.05))
+        for rank in both:
+            rank.kill()
+            rank.join()
+            kills += rank.exitcode == -9
+    assert kills >= 4, "labelling was over before it could be killed"
+    assert labels_of(folder) != whole
+    for rank in ranks(3):
+        rank.join()
+        assert rank.exitcode == 0, (tmp_path / "log").read_text()
+    assert labels_of(folder) == whole
+    assert not list(folder.glob("*.lease*"))
+
+
+def test_a_rank_does_what_the_others_have_not(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     folder = label(recipe, tmp_path / "two", *SMALL)
-    assert not (folder / "kept.jsonl").exists(), "rank 1 alone cannot be complete"
-    monkeypatch.setenv("RANK", "0")
-    label(recipe, tmp_path / "two", *SMALL)
+    assert (folder / "kept.jsonl").exists(), "rank 0 never came"
     assert not (folder / "scores" / "tokens").exists(), "several processes label only"
     monkeypatch.delenv("WORLD_SIZE")
     label(recipe, tmp_path / "two", *SMALL)  # as make NAME.train does, with pseudo_label.scores
-    assert contents(folder) == one
+    assert contents(folder) == contents(label(recipe, tmp_path / "one", *SMALL))
+
+
+def test_a_shard_that_another_rank_is_at_is_left_to_it(recipe, fork, tmp_path, capsys):
+    run = tmp_path / "run"
+    folder = run / "pseudo_labels"
+    folder.mkdir(parents=True)
+    with Leases(folder) as other:  # this process lives
+        assert other.take("part-00002")
+        log = tmp_path / "log"
+        rank = fork("pseudo_label.__main__", [str(recipe), f"output_dir={run}", *ONLY_LABELS], log,
+                    WORLD_SIZE="2")
+        rank.join()
+    assert rank.exitcode == 0 and "other ranks are at what is left" in log.read_text()
+    parts = {path.stem for path in folder.glob("part-*.jsonl")}
+    assert "part-00002" not in parts and len(parts) >= 7
+    assert not (folder / "kept.jsonl").exists()
 
 
 def test_a_complete_run_says_so_and_loads_no_model(recipe, tmp_path, capsys, monkeypatch):
@@ -101,9 +156,23 @@ def test_other_settings_are_refused_and_named(recipe, tmp_path):
 
 def test_the_threshold_needs_no_new_labels(recipe, tmp_path):
     label(recipe, tmp_path, *ONLY_LABELS)
-    label(recipe, tmp_path, *ONLY_LABELS, "pseudo_label.max_wer=0.0")
+    label(recipe, tmp_path, *ONLY_LABELS, "filter.max_wer=0.0")
     report = read_json(tmp_path / "pseudo_labels" / "filter.json")
     assert report["kept"] == 0 and report["drops"] == {"wer": report["total"]}
+
+
+def test_another_normaliser_needs_no_new_labels(recipe, tmp_path, monkeypatch, capsys):
+    """And a folder counted again is one that was labelled with it, byte for byte."""
+    option = "evaluation.normalizer=basic"
+    folder = label(recipe, tmp_path / "run", *ONLY_LABELS)
+    before = labels_of(folder)
+    labelled = labels_of(label(recipe, tmp_path / "other", *ONLY_LABELS, option))
+    monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)
+    label(recipe, tmp_path / "run", *ONLY_LABELS, option)
+    assert "evaluation.normalizer was auto, is basic" in capsys.readouterr().out
+    assert labels_of(folder) == labelled != before
+    label(recipe, tmp_path / "run", *ONLY_LABELS)
+    assert labels_of(folder) == before
 
 
 def test_rows_say_everything(recipe, tmp_path):

@@ -179,7 +179,7 @@ def test_ranks_share_encoder_states(labelled, tmp_path, monkeypatch, augmented):
 
 MORE = {
     "more steps": ("train.max_steps=40",),
-    "another threshold": ("pseudo_label.max_wer=null",),
+    "another threshold": ("filter.max_wer=null",),
     "another seed": ("seed=1",),
     "other batches": ("train.batch_tokens=300",),
 }
@@ -187,7 +187,7 @@ MORE = {
 
 @pytest.mark.parametrize("changes", MORE.values(), ids=MORE)
 def test_only_what_is_new_is_scored(labelled, tmp_path, capsys, changes):
-    first = ("pseudo_label.max_wer=0.1", "train.max_steps=4", *NO_STATES)
+    first = ("filter.max_wer=0.1", "train.max_steps=4", *NO_STATES)
     before = views(fill(labelled, tmp_path, *first))
     kept = shards(tmp_path)
     capsys.readouterr()

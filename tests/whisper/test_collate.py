@@ -10,7 +10,7 @@ from distill.data.views import View
 from distill.data.windows import pack
 from distill.losses import IGNORE
 from distill.whisper.collate import TokenRow, TokenRules, pad
-from distill.whisper.recipe import PseudoLabelConfig
+from distill.whisper.recipe import FilterConfig
 from distill.whisper.transcribe import SpecialTokens
 from pseudo_label.filter import filter_rows
 
@@ -103,7 +103,7 @@ def test_prompts_stop_at_the_speaker(rules, special):
               reference="x", wer=0.0, cer=0.0, unit="word", prompt=())
         for i, w in enumerate(pack(rows, "w", "sequential"))
     ]
-    kept, _ = filter_rows(labels, PseudoLabelConfig())
+    kept, _ = filter_rows(labels, FilterConfig(), "en")
     view = replace(PLAIN, previous=True)
     assert [read(rules, row, view)[0][0] for row in kept] == ["sot", "prev", "sot", "prev"]
     assert [read(rules, row, view)[0][1] for row in kept] == ["en", 30, "en", 32]

@@ -1,0 +1,106 @@
+"""Who runs the teacher: PyTorch (`transformers`), or CTranslate2 with integers (`ctranslate2`).
+
+Both get windows with their log-mel features and give the same fields. The first is the reference,
+and also what training compares with; the second is `pip install audio-distill[ct2]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from distill.data.windows import Window
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.teacher import Teacher
+from distill.whisper.transcribe import (
+    GreedyDecoder,
+    Hypothesis,
+    detect_languages,
+    encode,
+    token_limit,
+)
+
+
+@dataclass
+class Labelled:
+    """What the teacher made of a window.
+
+    Attributes:
+        hypothesis: greedy, by the recipe's settings.
+        second: the same, with timestamps where the first has none and without where it has them;
+            None unless `pseudo_label.second_decoding`.
+        language, language_prob: what it takes the language for; None unless
+            `pseudo_label.detect_language`.
+    """
+
+    hypothesis: Hypothesis
+    second: Hypothesis | None = None
+    language: str | None = None
+    language_prob: float | None = None
+
+
+class Backend(Protocol):
+    """Runs a teacher; `label` may be called with any number of windows of like length."""
+
+    def label(
+        self, windows: Sequence[Window], features: Tensor
+    ) -> tuple[list[Labelled], Tensor | None]:
+        """What the teacher says of windows.
+
+        Args:
+            features: (windows, bands, 3000) log-mel, float32, on the CPU.
+
+        Returns:
+            a `Labelled` per window, and the teacher's encoder states (windows, 1500, width), None
+            where they are not those that training would compute.
+        """
+
+
+def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
+    """The backend a recipe names.
+
+    Raises:
+        ValueError: it is not installed, or knows no such compute type here.
+    """
+    if recipe.pseudo_label.backend == "ctranslate2":
+        from distill.whisper.ct2_backend import Ct2Backend
+
+        return Ct2Backend(recipe, teacher)
+    return TransformersBackend(recipe, teacher)
+
+
+def limits_of(recipe: WhisperRecipe, windows: Sequence[Window]) -> list[int]:
+    """Most tokens of each window's label."""
+    rate = recipe.pseudo_label.max_tokens_per_second
+    return [token_limit(window.duration, rate) for window in windows]
+
+
+class TransformersBackend:
+    """PyTorch, in the type the model has: float32 on CPUs, float16 on GPUs."""
+
+    def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
+        self.recipe, self.model = recipe, teacher.model
+        config = recipe.pseudo_label
+        kinds = [config.timestamps] + [not config.timestamps] * config.second_decoding
+        self.decoders = [
+            GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language, recipe.task,
+                          timestamps)
+            for timestamps in kinds
+        ]
+
+    def label(
+        self, windows: Sequence[Window], features: Tensor
+    ) -> tuple[list[Labelled], Tensor | None]:
+        """See `Backend`."""
+        states = encode(self.model, features)
+        limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
+        found = [decoder(states, limits, languages=languages) for decoder in self.decoders]
+        labelled = [Labelled(*each) for each in zip(*found, strict=True)]
+        if self.recipe.pseudo_label.detect_language:
+            heard = detect_languages(self.model, self.decoders[0].special, states)
+            for each, (language, probability) in zip(labelled, heard, strict=True):
+                each.language, each.language_prob = language, probability
+        return labelled, states
