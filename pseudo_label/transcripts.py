@@ -115,7 +115,6 @@ class Labeller:
             "settings": self.settings,
         }
 
-
     def _doubts(self, labelled: Labelled, label: str, language: str | None) -> dict:
         """What the recipe asked for besides: a second decoding, the language the teacher heard."""
         fields: dict = {}

@@ -5,12 +5,14 @@
 SOURCE is one of
     a Hub id             openslr/librispeech_asr
     a folder of parquet  whatever datasets.load_dataset reads offline
+    a folder of shards   WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
     a folder of audio    with <split> or metadata .csv, .tsv or .jsonl (a file name and a text in
                          each row; an extracted Common Voice release works as it is), or with a .txt
                          beside each clip
 
 Keys:
-    split=train          a+b joins splits (Hub, parquet); for audio folders it picks <split>.tsv
+    split=train          a+b joins splits (Hub, parquet); for audio folders it picks <split>.tsv,
+                         for shards <split>*.tar (all: every shard)
     name=train           OUT_FOLDER/<name>.jsonl is written; default: the split
     config= revision=    of the Hub dataset
     text_column=         default: text, sentence, transcript or transcription; none: do without
@@ -43,6 +45,7 @@ from distill.data.audio import AudioError, audio_info
 from distill.data.audio_folder import Clip, Columns, find_clips
 from distill.data.files import hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, write_manifest
+from distill.data.tar_shards import find_shards, read_shards
 
 _LISTED = 20  # dropped rows named in drops.json, per reason; the counts are complete
 _SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
@@ -277,7 +280,9 @@ def _open_source(
     """The clips after the first `skip`, and how many there are in all where that is known."""
     folder = Path(source)
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        clips = find_clips(folder, options.split, options.columns)
+        shards = find_shards(folder, options.split)
+        clips = (read_shards(shards, options.columns) if shards
+                 else find_clips(folder, options.split, options.columns))
         return islice(clips, skip, None), None
     if not folder.is_dir() and (folder.is_absolute() or source.count("/") != 1):
         raise ValueError(f"no folder {source!r}, and a Hub id looks like owner/name")

@@ -68,10 +68,18 @@ def _package():
 
 
 def _in_integers(encoder: torch.nn.Module) -> torch.nn.Module:
-    """A copy whose linear layers are int8, with a scale per layer for what they are given."""
+    """A copy whose linear layers have int8 weights, with a scale per channel, and int8 inputs.
+
+    All but `fc2`: what comes out of a GELU has outliers, and one scale for all of it would double
+    the error of the encoder's states (whisper-base: 20 % with, 10 % without).
+    """
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    config = {name: per_channel_dynamic_qconfig for name, module in encoder.named_modules()
+              if isinstance(module, torch.nn.Linear) and not name.endswith("fc2")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated; torchao has no such kernels for CPUs yet
-        return torch.ao.quantization.quantize_dynamic(encoder, {torch.nn.Linear}, torch.qint8)
+        return quantize_dynamic(encoder, config, torch.qint8)
 
 
 class Ct2Backend:

@@ -1,0 +1,81 @@
+"""WebDataset shards become manifests; what is broken is counted."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.data.files import read_json, read_jsonl
+from distill.data.hub_dataset import build, parse_options
+
+
+def sound(seconds: float = 1.0) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(int(16_000 * seconds), np.float32), 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
+def shard(path, *members: tuple[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as file:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+
+
+def rows(folder, out, *options: str) -> dict[str, dict]:
+    return {row["id"]: row for row in read_jsonl(build(folder, out, parse_options([*options])))}
+
+
+def test_texts_and_fields(tmp_path):
+    words = json.dumps({"sentence": "from json", "speaker": "x", "id": "own"}).encode()
+    shard(tmp_path / "in" / "train-000.tar", ("./a/one.flac", sound()), ("./a/one.json", words),
+          ("./a/two.flac", sound(2)), ("./a/two.json", words.replace(b"own", b"two")))
+    shard(tmp_path / "in" / "train-001.tar.gz", ("three.json", words.replace(b"own", b"three")),
+          ("three.FLAC", sound(3)))
+    shard(tmp_path / "in" / "test-000.tar", ("four.flac", sound()), ("four.txt", b"test"))
+    found = rows(tmp_path / "in", tmp_path / "out")
+    assert list(found) == ["own", "two", "three"]
+    assert [row["duration"] for row in found.values()] == [1.0, 2.0, 3.0]
+    assert {row["text"] for row in found.values()} == {"from json"}
+    assert {row["speaker"] for row in found.values()} == {"x"}
+    audio = tmp_path / "out" / found["three"]["audio_filepath"]
+    assert audio.read_bytes() == sound(3)
+    assert list(rows(tmp_path / "in", tmp_path / "test", "split=test")) == ["four"]
+
+
+def test_a_text_beside_and_dots_in_names(tmp_path):
+    shard(tmp_path / "in" / "00000.tar", ("d/a.flac", sound()), ("d/a.txt", b" one  two "),
+          ("e/a.flac", sound()), ("e/a.txt", "\u00fcber".encode()))
+    with pytest.raises(ValueError, match="no shard begins with train; there are 00000.tar. Say"):
+        rows(tmp_path / "in", tmp_path / "out")
+    found = rows(tmp_path / "in", tmp_path / "out", "split=all")
+    texts = {key: row["text"] for key, row in found.items()}
+    assert texts == {"d/a": "one two", "e/a": "\u00fcber"}
+
+
+def test_what_is_broken_is_counted(tmp_path):
+    members = [("a.flac", sound()), ("a.txt", b"one"), ("b.txt", b"no audio"),
+               ("c.flac", b"not audio"), ("c.txt", b"three"), ("d.flac", sound()),
+               ("d.json", b"[1"), ("e.flac", sound(5)), ("e.txt", b"cut")]
+    path = tmp_path / "in" / "train.tar"
+    shard(path, *members)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"e.flac") + 700])
+    shard(tmp_path / "in" / "train2.tar", ("f.flac", sound()), ("f.txt", b"goes on"))
+    found = rows(tmp_path / "in", tmp_path / "out")
+    assert list(found) == ["a", "f"]
+    drops = read_json(tmp_path / "out" / "drops.json")["train"]["drops"]
+    assert drops == {"empty": 1, "unreadable": 1, "missing_text": 2}
+
+
+def test_without_texts(tmp_path):
+    shard(tmp_path / "in" / "train.tar", ("a.flac", sound()), ("b.flac", sound()))
+    with pytest.raises(ValueError, match="text_column=none"):
+        rows(tmp_path / "in", tmp_path / "out")
+    found = rows(tmp_path / "in", tmp_path / "out", "text_column=none")
+    assert len(found) == 2 and "text" not in found["a"]
