@@ -21,6 +21,10 @@ from pseudo_label.compare import recount
 from pseudo_label.filters import drop_reason
 
 
+_HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
+         "evaluation.normalizer says what counts as the same word; both need no new labels.")
+
+
 def filter_rows(
     rows: list[dict], config: FilterConfig, language: str | None
 ) -> tuple[list[dict], dict[str, list[dict]]]:
@@ -101,6 +105,7 @@ def describe(report: dict) -> str:
         f"Kept {report['kept']} of {report['total']} windows ({report['kept_hours'] * 60:.1f} of "
         f"{report['total_hours'] * 60:.1f} minutes; {_limits(report['filter'])}); "
         f"dropped: {drops or 'none'}."
+        + _HINT * (2 * report["kept"] < report["total"])
     )
 
 

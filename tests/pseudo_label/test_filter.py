@@ -121,6 +121,7 @@ def test_run_filter_writes_what_was_kept_and_why(folder):
         "Kept 2 of 4 windows (1.2 of 2.4 minutes; WER <= 10%, max_repeated_ngrams 0); "
         "dropped: 1 empty_label (0.6 minutes), 1 wer (0.6 minutes)."
     )
+    assert "make NAME.sweep shows" in describe(report | {"filter": settings, "kept": 1})
 
 
 def test_a_row_without_a_language_has_the_recipes(folder):
