@@ -92,6 +92,9 @@ svg.chart { display: block; width: 100%; height: auto; max-width: 32rem; margin:
 .line-c { stroke: var(--student); stroke-dasharray: 2 3; stroke-linecap: round; }
 .line-d { stroke: var(--third); stroke-dasharray: 8 3 2 3; }
 .mark-a { fill: var(--text); }
+.mark-b { fill: var(--teacher); }
+.mark-c { fill: var(--student); }
+.mark-d { fill: var(--third); }
 .bar-teacher, .bar-a { fill: var(--teacher); }
 .bar-student { fill: var(--student); }
 .bar-kept { fill: var(--third); }

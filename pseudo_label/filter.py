@@ -20,7 +20,6 @@ from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
 from pseudo_label.compare import recount
 from pseudo_label.filters import drop_reason
 
-
 _HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
          "evaluation.normalizer says what counts as the same word; both need no new labels.")
 

@@ -82,7 +82,8 @@ def page(result: dict) -> str:
 
     losses, wers = lines("steps", "loss"), lines("validations", "wer")
     note = ("Seconds of optimiser updates, validation left out; ours starts with what filling the "
-            "store costs beyond labelling.")
+            "store costs beyond labelling. The KL to a sample of the teacher's scores has a "
+            "constant of its own: shapes can be compared, heights cannot.")
     pictures = (
         figure("Loss: CE and KL, nats a token",
                line_chart("Loss", losses, "seconds", "loss"), note)
