@@ -85,7 +85,7 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     import torch
 
     from distill.whisper.teacher import load_teacher
-    from pseudo_label.transcripts import label_shards, to_device
+    from pseudo_label.transcripts import Labeller, label_shards, to_device
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
@@ -93,7 +93,7 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     to_device(teacher)
     # this rank's share first, then whatever nobody else is at
     order = sorted(range(len(plan.shards)), key=lambda index: (index % world != rank, index))
-    label_shards(recipe, teacher, plan, settings, folder, order)
+    label_shards(Labeller(recipe, teacher, settings), plan, folder, order)
 
 
 def count_drops(folder: Path, plan) -> dict[str, int]:

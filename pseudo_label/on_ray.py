@@ -5,7 +5,7 @@
 Run it where the cluster's head is, on a file system that all machines share; without a cluster it
 uses this machine. Ray starts a worker per GPU (without GPUs, per two cores), hands out shards, and
 hands out again those of a machine that died; shards that are there are skipped. Afterwards
-`python -m pseudo_label RECIPE` says that all is labelled, filters, and scores.
+`python -m pseudo_label RECIPE` labels what may be left, filters, and scores.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Worker:
     def __init__(self, arguments: list[str]):
         from distill.whisper.teacher import load_teacher
         from pseudo_label.plan import label_settings, make_plan
-        from pseudo_label.transcripts import to_device
+        from pseudo_label.transcripts import Labeller, to_device
 
-        self.recipe = load_recipe(arguments[0], arguments[1:])
-        self.teacher = load_teacher(self.recipe.teacher)
-        self.plan = make_plan(self.recipe)
-        self.settings = label_settings(self.recipe, self.teacher.revision, self.plan)
-        to_device(self.teacher)
+        recipe = load_recipe(arguments[0], arguments[1:])
+        teacher = load_teacher(recipe.teacher)
+        to_device(teacher)
+        self.plan, self.folder = make_plan(recipe), Path(recipe.labels_dir)
+        settings = label_settings(recipe, teacher.revision, self.plan)
+        self.labeller = Labeller(recipe, teacher, settings)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`id`: indices of shards."""
         from pseudo_label.transcripts import label_shards
 
-        label_shards(self.recipe, self.teacher, self.plan, self.settings,
-                     Path(self.recipe.labels_dir), batch["id"].tolist())
+        label_shards(self.labeller, self.plan, self.folder, batch["id"].tolist())
         return batch
 
 
@@ -50,10 +50,12 @@ def main(arguments: list[str]) -> None:
     import ray
 
     from distill.whisper.teacher import locate
+    from pseudo_label.compare import recount
     from pseudo_label.plan import check_settings, label_settings, make_plan
 
     recipe = load_recipe(arguments[0], arguments[1:])
     plan, folder = make_plan(recipe), Path(recipe.labels_dir)
+    recount(recipe)
     check_settings(folder, label_settings(recipe, locate(recipe.teacher)[1], plan))
     ray.init(ignore_reinit_error=True)
     gpus = int(ray.cluster_resources().get("GPU", 0))

@@ -130,19 +130,15 @@ class Labeller:
 
 
 def label_shards(
-    recipe: WhisperRecipe,
-    teacher: Teacher,
-    plan: LabelPlan,
-    settings: dict,
-    folder: Path,
-    order: Sequence[int],
+    labeller: Labeller, plan: LabelPlan, folder: Path, order: Sequence[int]
 ) -> None:
     """Label those of some shards that are missing and that no other process is at."""
     todo = [index for index in order if not part_path(folder, index).is_file()]
     if len(todo) < len(order):
         print(f"{len(order) - len(todo)} of {len(order)} shards are there already", flush=True)
-    labeller = Labeller(recipe, teacher, settings)
-    store = open_states(recipe, teacher.revision) if labeller.keeps_states else None
+    store = None
+    if labeller.keeps_states:
+        store = open_states(labeller.recipe, labeller.teacher.revision)
     with Leases(folder) as leases, ThreadPoolExecutor(1) as reader:
 
         def taken() -> Iterator[tuple[int, Future[Prepared] | None]]:

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from distill.data.windows import Window
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import (
     GreedyDecoder,
@@ -63,13 +63,22 @@ def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
     """The backend a recipe names.
 
     Raises:
-        ValueError: it is not installed, or knows no such compute type here.
+        ValueError: it is not installed, knows no such compute type here, or the teacher cannot
+            tell languages apart and was asked to.
     """
+    known = getattr(teacher.model.generation_config, "lang_to_id", None)
+    if recipe.pseudo_label.detect_language and not known:
+        raise ValueError("pseudo_label.detect_language needs a multilingual teacher")
     if recipe.pseudo_label.backend == "ctranslate2":
         from distill.whisper.ct2_backend import Ct2Backend
 
         return Ct2Backend(recipe, teacher)
     return TransformersBackend(recipe, teacher)
+
+
+def timestamps_of(config: PseudoLabelConfig) -> list[bool]:
+    """Whether each decoding of a window writes timestamps; two with `second_decoding`."""
+    return [config.timestamps] + [not config.timestamps] * config.second_decoding
 
 
 def limits_of(recipe: WhisperRecipe, windows: Sequence[Window]) -> list[int]:
@@ -83,12 +92,10 @@ class TransformersBackend:
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         self.recipe, self.model = recipe, teacher.model
-        config = recipe.pseudo_label
-        kinds = [config.timestamps] + [not config.timestamps] * config.second_decoding
         self.decoders = [
             GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language, recipe.task,
                           timestamps)
-            for timestamps in kinds
+            for timestamps in timestamps_of(recipe.pseudo_label)
         ]
 
     def label(

@@ -128,14 +128,8 @@ class SpecialTokens:
 @torch.no_grad()
 def detect_languages(model, special: SpecialTokens, states: Tensor) -> list[tuple[str, float]]:
     """The likeliest language of each of (batch, frames, width) states and its probability among
-    the languages; nothing but `<|startoftranscript|>` is read (arXiv:2212.04356 sec. 2.3).
-
-    Raises:
-        ValueError: the model knows English only.
-    """
-    ids = getattr(model.generation_config, "lang_to_id", None)
-    if not special.multilingual or not ids:
-        raise ValueError("pseudo_label.detect_language needs a multilingual teacher")
+    the languages; nothing but `<|startoftranscript|>` is read (arXiv:2212.04356 sec. 2.3)."""
+    ids = model.generation_config.lang_to_id
     start = torch.full((len(states), 1), special.start, device=states.device)
     hidden = model.model.decoder(input_ids=start, encoder_hidden_states=states).last_hidden_state
     names = list(ids)

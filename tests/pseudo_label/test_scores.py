@@ -172,6 +172,9 @@ def test_ranks_share_encoder_states(labelled, tmp_path, monkeypatch, augmented):
     for rank in "10":
         monkeypatch.setenv("RANK", rank)
         scores.main(found)
+        if rank == "1":
+            with pytest.raises(StoreError, match="views are missing"):
+                accept(found)
     accept(found)
 
 

@@ -134,4 +134,12 @@ def test_a_compute_type_this_machine_lacks(demo_teacher, demo_data):
 def test_without_the_extra(tiny_run, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ctranslate2", None)
     with pytest.raises(ValueError, match=r"needs the extra: pip install 'audio-distill\[ct2\]'"):
-        load_backend(tiny_run.recipe(CT2[0]), None)
+        load_backend(tiny_run.recipe(CT2[0]), load_teacher(tiny_run.recipe().teacher))
+
+
+@pytest.mark.parametrize("options", [(), CT2], ids=["transformers", "ctranslate2"])
+def test_a_teacher_of_one_language_cannot_tell_languages_apart(tiny_run, options):
+    teacher = load_teacher(tiny_run.recipe().teacher)
+    teacher.model.generation_config.lang_to_id = None
+    with pytest.raises(ValueError, match="detect_language needs a multilingual teacher"):
+        load_backend(tiny_run.recipe(*options, DOUBTS[0]), teacher)

@@ -107,4 +107,5 @@ def test_needs_no_torch():
         "num_parameters(find_size('openai/whisper-base'))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
