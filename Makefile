@@ -22,7 +22,7 @@ EVALS = $(RECIPES:%=%.eval)
 PUSHES = $(RECIPES:%=%.push)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
-BENCHES = bench.label bench.train bench.scores bench.store
+BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store
 CLEANS = $(RECIPES:%=%.clean)
 
 .PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(SWEEPS) $(CLEANS)
@@ -41,6 +41,8 @@ help:
 	@echo "make NAME.clean       forget everything about a recipe's run"
 	@echo "make bench.train      training steps from the teacher store beside the usual way"
 	@echo "make bench.label      labelling beside the usual way and faster-whisper"
+	@echo "make bench.decode     speculative decoding beside plain decoding and transformers"
+	@echo "make bench.roofline   the same on GPUs, predicted from bandwidths"
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
 	@echo
@@ -62,7 +64,7 @@ lint: setup
 	@$(VENV)/bin/ruff check .
 
 test: setup
-	@$(PYTHON) -m pytest
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 $(RECIPES): %: setup
 	@$(MAKE) --no-print-directory $*.plan
@@ -73,6 +75,7 @@ $(RECIPES): %: setup
 $(LABELS): %.label: setup
 	@echo "== $*: pseudo-labels"
 	@$(LAUNCH) -m pseudo_label $* $(SET)
+	@$(if $(filter 1,$(NGPU)),,$(LAUNCH) -m pseudo_label.translate $* $(SET))
 	@$(if $(filter 1,$(NGPU)),,$(LAUNCH) -m pseudo_label.scores $* $(SET))
 
 $(TRAINS): %.train: setup
@@ -100,6 +103,12 @@ bench.train bench.scores: bench.%: setup
 bench.label: setup
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	@$(PYTHON) -m eval.benchmark.label demo $(SET)
+
+bench.decode: setup
+	@$(PYTHON) -m eval.benchmark.decode
+
+bench.roofline: setup
+	@$(PYTHON) -m eval.benchmark.roofline
 
 bench.store: setup
 	@$(PYTHON) -m eval.benchmark.store

@@ -291,9 +291,11 @@ def _other_filters(config: dict) -> str:
 
 
 def _loss(loss: Any) -> str:
+    distance = {"forward": "KL divergence", "reverse": "reverse KL divergence",
+                "total_variation": "total variation distance"}[loss.divergence]
     terms = {
         "cross-entropy to the labels": loss.ce_weight,
-        f"KL divergence to the teacher at temperature {loss.temperature:g}": loss.kl_weight,
+        f"{distance} to the teacher at temperature {loss.temperature:g}": loss.kl_weight,
         "squared error to the teacher's decoder states": loss.hidden_weight,
     }
     return " + ".join(f"{weight:g} x {name}" for name, weight in terms.items() if weight)

@@ -11,6 +11,16 @@ the student spreads its tail as the teacher does:
 
     KL_k = sum_{v in K} p_v (log p_v - log q_v) + p_rest (log p_rest - log q_rest)
 
+A student that drafts for its teacher wants its tokens accepted. Two more divergences, of the whole
+vocabulary, take the KL's place then (compared in DistillSpec, arXiv:2310.08461):
+
+    reverse KL      = sum_v q_v (log q_v - log p_v)
+    total variation = 1/2 sum_v |p_v - q_v|     1 - the acceptance rate of speculative sampling at
+                                                temperature T (arXiv:2211.17192 sec. 3)
+
+All three are scaled by T^2. That keeps the size of the gradients of both KLs whatever T is; those
+of the total variation, which falls with the distance itself and not its square, grow by T.
+
 `token_losses` goes from hidden states to the losses in chunks of tokens, so that no
 (tokens, vocab) tensor lives at once, forward or backward: gradients are formed in the forward pass
 (the loss is a sum over tokens, so the chain rule only scales them).
@@ -94,12 +104,79 @@ def ce_and_full_kl(
     p_sum, q_sum = p.sum(-1), q.sum(-1)
     kl = log_ratio.mul_(p).sum(-1) / p_sum + (q_sum.log() - p_sum.log())
     q_1 = _power(q, temperature)
-    total_1 = q_1.sum(-1)
     scale = kl_weight * temperature
     gradient = q.mul_((scale / q_sum)[:, None]).sub_(p.mul_((scale / p_sum)[:, None]))
+    return _add_ce(gradient, q_1, log_label, labels, ce_weight), kl, gradient
+
+
+def ce_and_reverse_kl(
+    student: Tensor,
+    labels: Tensor,
+    teacher: Tensor,
+    *,
+    ce_weight: float,
+    kl_weight: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CE, KL(student || teacher), and the gradient of both; see `ce_and_full_kl`.
+
+    With r = log q - log p, the gradient of T^2 * KL for the logits is T q (r - KL).
+    """
+    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    p_sum = theirs.exp().sum(-1)
+    log_ratio = theirs.neg_().add_(scaled)
+    q = scaled.exp_()
+    q_sum = q.sum(-1)
+    q_1 = _power(q, temperature)
+    q.div_(q_sum[:, None])
+    log_ratio.add_((p_sum.log() - q_sum.log())[:, None])
+    kl = (q * log_ratio).sum(-1)
+    gradient = log_ratio.sub_(kl[:, None]).mul_(q).mul_(kl_weight * temperature)
+    return _add_ce(gradient, q_1, log_label, labels, ce_weight), kl, gradient
+
+
+def ce_and_total_variation(
+    student: Tensor,
+    labels: Tensor,
+    teacher: Tensor,
+    *,
+    ce_weight: float,
+    kl_weight: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CE, total variation in [0, 1], and the gradient of both; see `ce_and_full_kl`.
+
+    With s = sign(q - p), which is 0 where they are equal, the gradient of T^2 * TV for the logits
+    is T/2 q (s - sum_v q_v s_v).
+    """
+    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    p, q = theirs.exp_(), scaled.exp_()
+    q_sum = q.sum(-1)
+    q_1 = _power(q, temperature)
+    q.div_(q_sum[:, None])
+    difference = p.div_(p.sum(-1, keepdim=True)).neg_().add_(q)
+    distance = 0.5 * difference.abs().sum(-1)
+    sign = difference.sign_()
+    mean = (q * sign).sum(-1)
+    gradient = sign.sub_(mean[:, None]).mul_(q).mul_(0.5 * kl_weight * temperature)
+    return _add_ce(gradient, q_1, log_label, labels, ce_weight), distance, gradient
+
+
+def _add_ce(
+    gradient: Tensor, q_1: Tensor, log_label: Tensor, labels: Tensor, ce_weight: float
+) -> Tensor:
+    """CE (tokens,); its gradient times `ce_weight` is added in place.
+
+    Args:
+        q_1: softmax numerators at T = 1, (tokens, vocab).
+        log_label: the labels' logits, relative to the largest, (tokens,).
+    """
+    total_1 = q_1.sum(-1)
     gradient.addcmul_(q_1, (ce_weight / total_1)[:, None])
-    gradient.scatter_add_(-1, labels[:, None], torch.full_like(kl, -ce_weight)[:, None])
-    return total_1.log() - log_label, kl, gradient
+    gradient.scatter_add_(-1, labels[:, None], torch.full_like(total_1, -ce_weight)[:, None])
+    return total_1.log() - log_label
 
 
 def ce_and_top_k_kl(
@@ -181,6 +258,7 @@ def token_losses(
     ce_weight: float,
     kl_weight: float,
     temperature: float,
+    divergence: str = "forward",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ce_weight * CE + kl_weight * T^2 * KL, summed over tokens (arXiv:2311.00430 sec. 4).
 
@@ -189,23 +267,29 @@ def token_losses(
         weight: (vocab, width) student output layer; gets a gradient if it requires one.
         labels: (tokens,) ids, all valid.
         teacher: scores of the same tokens; None (with kl_weight 0) for CE alone.
+        divergence: forward | reverse | total_variation: what stands for KL. All but forward need
+            `hidden` and `weight` of the teacher.
 
     Returns:
         the weighted sum (differentiable), and the sums of CE and of KL (T^2 not included).
     """
     if teacher is None and kl_weight:
         raise ValueError("kl_weight > 0 needs teacher scores")
+    if divergence != "forward" and teacher is not None and teacher.indices is not None:
+        raise ValueError(f"divergence {divergence} needs all of the teacher's scores, got some")
     if not (ce_weight or kl_weight):  # states alone are matched: spare the largest product
         zero = hidden.new_zeros(())
         return zero, zero, zero
     return _TokenLosses.apply(
-        hidden, weight, labels, teacher, ce_weight, kl_weight, temperature
+        hidden, weight, labels, teacher, ce_weight, kl_weight, temperature, divergence
     )
 
 
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, labels, teacher, ce_weight, kl_weight, temperature):
+    def forward(
+        ctx, hidden, weight, labels, teacher, ce_weight, kl_weight, temperature, divergence
+    ):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden) if need_hidden else None
         plain = weight.dtype == hidden.dtype and len(hidden) > 0
@@ -219,7 +303,7 @@ class _TokenLosses(torch.autograd.Function):
         for rows in chunks(hidden):
             part = teacher.chunk(rows) if kl_weight else None
             logits = product(hidden[rows], output).float()
-            ce, kl, gradient = _losses(logits, labels[rows], part, **weights)
+            ce, kl, gradient = _losses(logits, labels[rows], part, divergence, **weights)
             ce_sum += ce.sum()
             if kl_weight:
                 kl_sum += kl.sum()
@@ -241,7 +325,7 @@ class _TokenLosses(torch.autograd.Function):
         # In place, and given away: one of them is as large as the output layer.
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "token_losses: a second backward pass through the same loss"
-        return (*(g if g is None else g.mul_(grad_total) for g in gradients), *[None] * 5)
+        return (*(g if g is None else g.mul_(grad_total) for g in gradients), *[None] * 6)
 
 
 def chunks(hidden: Tensor) -> list[slice]:
@@ -251,16 +335,27 @@ def chunks(hidden: Tensor) -> list[slice]:
 
 
 def _losses(
-    logits: Tensor, labels: Tensor, teacher: TeacherScores | None, **weights: float
+    logits: Tensor,
+    labels: Tensor,
+    teacher: TeacherScores | None,
+    divergence: str,
+    **weights: float,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """CE, KL and the gradient of the weighted sum, by what is known of the teacher."""
+    """CE, divergence and the gradient of the weighted sum, by what is known of the teacher."""
     if teacher is None:
         ce, gradient = cross_entropy(logits, labels)
         return ce, None, gradient.mul_(weights["ce_weight"])
     if teacher.indices is not None:
         return ce_and_top_k_kl(logits, labels, teacher, **weights)
     reference = product(teacher.hidden, teacher.weight.to(teacher.hidden.dtype)).float()
-    return ce_and_full_kl(logits, labels, reference, **weights)
+    match divergence:
+        case "forward":
+            return ce_and_full_kl(logits, labels, reference, **weights)
+        case "reverse":
+            return ce_and_reverse_kl(logits, labels, reference, **weights)
+        case "total_variation":
+            return ce_and_total_variation(logits, labels, reference, **weights)
+    raise AssertionError(divergence)
 
 
 def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:

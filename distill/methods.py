@@ -53,4 +53,5 @@ def evaluation_settings(recipe: Any, trained: dict | None) -> str:
     Args:
         trained: student.json of the run, None for a student from elsewhere.
     """
-    return hash_of([recipe.evaluation, recipe.data.test, recipe.language, recipe.task, trained])
+    return hash_of([recipe.evaluation, recipe.decoding, recipe.data.test, recipe.language,
+                    recipe.task, trained])

@@ -294,8 +294,10 @@ def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
 
 
 def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> dict:
-    """Filling the teacher store, if there is one; encoder states on disk come from labelling."""
-    if recipe.teacher.mode != "store":
+    """Filling the teacher store, if anything is to be learned from it; encoder states on disk come
+    from labelling."""
+    wanted = recipe.loss.kl_weight > 0 or recipe.loss.hidden_weight > 0
+    if recipe.teacher.mode != "store" or not wanted:
         return {}
     tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
     decoder = cost.cross_attention_flops(size) + cost.token_flops(

@@ -23,6 +23,11 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
     return _linear(rows, weight, None) if _is_ours(rows) else rows @ weight.T
 
 
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """rows @ weight.T + bias, without a gradient."""
+    return (_linear if _is_ours(rows) else F.linear)(rows, weight, bias)
+
+
 def fast_linears() -> AbstractContextManager:
     """Linear layers called inside `with fast_linears():` use `product`, forward and backward.
 

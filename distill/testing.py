@@ -15,6 +15,8 @@ from distill.data.manifest import Row, write_manifest
 
 LANGUAGES = ("en", "de", "zh")
 AUDIO_SCALE, POSITION_SCALE, LAST_POSITION = 6.0, 20.0, 16
+WORDS = ["one", "two", "tree", "four", "five", "sea", "hill", "green", "walk", "light"]
+END_BIAS = 2.0
 
 
 def write_tiny_teacher(
@@ -125,7 +127,6 @@ def write_tiny_corpus(
     import soundfile
 
     generator = np.random.default_rng(seed)
-    words = ["one", "two", "tree", "four", "five", "sea", "hill", "green", "walk", "light"]
     manifests = {}
     for split, count in ({"train": 12, "validation": 3, "test": 4} | (counts or {})).items():
         rows = []
@@ -142,7 +143,7 @@ def write_tiny_corpus(
                     id=f"{split}-{index}",
                     audio_filepath=f"{split}/{index}.wav",
                     duration=len(time) / SAMPLE_RATE,
-                    text=" ".join(generator.choice(words, size=4)),
+                    text=" ".join(generator.choice(WORDS, size=4)),
                     speaker=f"speaker{2 * index // count}",
                     language="en",
                 )
@@ -178,3 +179,64 @@ def write_tiny_recipe(folder: Path, **counts: int) -> Path:
     )
     (recipe / "recipe.yaml").write_text(text)
     return recipe
+
+
+def write_tiny_translator(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A random text-to-text model of the tiny corpus's words: `marian` (one direction) or `nllb`
+    (es, en and de by their codes)."""
+    import torch
+    from transformers import (
+        GenerationConfig,
+        M2M100Config,
+        M2M100ForConditionalGeneration,
+        MarianConfig,
+        MarianMTModel,
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tiny_text_tokenizer(kind)
+    tokenizer.save_pretrained(folder)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    shape = dict(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, max_position_embeddings=128, pad_token_id=pad, eos_token_id=end,
+    )
+    torch.manual_seed(seed)
+    if kind == "marian":
+        model = MarianMTModel(MarianConfig(**shape, decoder_start_token_id=pad))
+    else:
+        model = M2M100ForConditionalGeneration(
+            M2M100Config(**shape, decoder_start_token_id=end))
+    with torch.no_grad():  # so that it listens, says different things and ends
+        for name, parameter in model.named_parameters():
+            if "encoder_attn" in name and parameter.ndim > 1:
+                parameter.mul_(40)
+        model.get_input_embeddings().weight.mul_(25)
+        if kind == "marian":
+            model.final_logits_bias[0, end] = END_BIAS
+    model.generation_config = GenerationConfig(
+        pad_token_id=pad, eos_token_id=end, bad_words_ids=[[pad]],
+        decoder_start_token_id=model.config.decoder_start_token_id)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _tiny_text_tokenizer(kind: str):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import NllbTokenizer, PreTrainedTokenizerFast
+
+    words = [*WORDS, ".", "Hill"]
+    if kind == "marian":
+        vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", 1)])
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>",
+                                       pad_token="<pad>", unk_token="<unk>")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = sorted({char for word in words for char in word} | {"▁"})
+    vocabulary = {piece: i for i, piece in enumerate([*special, *letters])}
+    return NllbTokenizer(vocab=vocabulary, merges=[], src_lang="spa_Latn",
+                         additional_special_tokens=["spa_Latn", "eng_Latn", "deu_Latn"])

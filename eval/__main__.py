@@ -14,7 +14,7 @@ from pathlib import Path
 from distill.config import ConfigError
 from distill.data.files import read_json, write_json, write_jsonl
 from distill.methods import evaluation_settings
-from distill.whisper.recipe import WhisperRecipe, load_recipe
+from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
 
 
 def main(arguments: list[str]) -> None:
@@ -57,6 +57,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     from eval.asr import error_table, measure, summarise, test_units
     from eval.metrics import error_rate, paired_bootstrap, total
     from eval.normalize import normalizer, normalizer_name
+    from eval.translation import translation_scores
 
     quiet_libraries()
     if recipe.num_threads:
@@ -80,7 +81,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         return model.to(device), WhisperProcessor.from_pretrained(run / "student")
 
     evaluation = recipe.evaluation
-    normalise = normalizer(evaluation.normalizer, recipe.language)
+    normalise = normalizer(evaluation.normalizer, written_language(recipe))
     teacher_folder = locate(recipe.teacher)[0]
     # the student first: memory freed by the teacher would hide in the student's peak
     loaders = {
@@ -89,19 +90,21 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     }
     entries, tables, texts = {}, {}, {}
     for role, (load, name, folder) in loaders.items():
-        measured = measure(load, units, recipe, name, folder)
+        measured = measure(load, units, recipe, name, folder, role == "teacher")
         texts[role] = measured.texts
         tables[role] = error_table(units, measured.texts, normalise)
         entries[role] = summarise(
             measured, tables[role], [normalise(t) for t in measured.texts], seconds,
             evaluation.num_bootstrap, recipe.seed,
         )
+        if recipe.task == "translate":
+            entries[role] |= translation_scores(units, texts[role], written_language(recipe))
     paired = paired_bootstrap(
         tables["teacher"]["wer"], tables["student"]["wer"], evaluation.num_bootstrap, recipe.seed
     )
     results = {
         "split": "test",
-        "normalizer": normalizer_name(evaluation.normalizer, recipe.language),
+        "normalizer": normalizer_name(evaluation.normalizer, written_language(recipe)),
         "num_units": len(units),
         "num_words": total(tables["teacher"]["wer"]).num_reference,
         "hours": seconds / 3600,

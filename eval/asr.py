@@ -17,15 +17,12 @@ from pathlib import Path
 import torch
 
 from distill.data.audio import AudioError
+from distill.whisper.assistant import load_assistant
 from distill.whisper.corpus import Unit, evaluation_units, load_clips
+from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.transcribe import (
-    GreedyDecoder,
-    Hypothesis,
-    is_looping,
-    to_text,
-    transcribe,
-)
+from distill.whisper.rows import Hypothesis, is_looping
+from distill.whisper.transcribe import to_text, transcribe
 from eval.memory import PeakMemory
 from eval.metrics import (
     ErrorCounts,
@@ -80,7 +77,12 @@ def _unreadable(row) -> str | None:
 
 
 def measure(
-    load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRecipe, name: str, path: Path
+    load: Callable[[], tuple],
+    units: Sequence[Unit],
+    recipe: WhisperRecipe,
+    name: str,
+    path: Path,
+    with_assistant: bool = False,
 ) -> Measured:
     """Transcribe all units with one model.
 
@@ -88,6 +90,7 @@ def measure(
         load: returns (model, processor); the memory it takes counts.
         name: shown with the progress bar and stored.
         path: folder of the weights, for their size on disk.
+        with_assistant: let `decoding.assistant` draft for it.
     """
     gc.collect()
     with PeakMemory() as memory:
@@ -99,6 +102,8 @@ def measure(
             recipe.language,
             recipe.task,
             on_loop=recipe.evaluation.on_loop,
+            student=load_assistant(recipe, model) if with_assistant else None,
+            exact=recipe.decoding.exact,
         )
         windows = [window for unit in units for window in unit.windows]
         size = recipe.evaluation.batch_size
@@ -122,6 +127,8 @@ def measure(
         "file_bytes": weights_bytes(path),
         "looping_units": sum(any(is_loop(found[w.id]) for w in u.windows) for u in units),
     }
+    if decoder.report.tested:
+        facts["speculation"] = str(decoder.report)
     del model, decoder
     return Measured(texts, seconds, memory.peak_bytes, facts)
 

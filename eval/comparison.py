@@ -137,6 +137,8 @@ def _error_counts(model: dict) -> str | None:
 # name, what it is in, how to show it, key of the ratio if one makes sense
 _ROWS = (
     ("Arithmetic", "type of the numbers", _text("dtype"), None),
+    ("BLEU", "orthographic, 0 to 100", _number("bleu", digits=2), "bleu"),
+    ("chrF2", "orthographic, 0 to 100", _number("chrf", digits=2), "chrf"),
     ("WER", "normalised", _rate("wer"), "wer"),
     ("CER", "normalised", _rate("cer"), "cer"),
     ("WER", "orthographic", _rate("wer_orthographic"), "wer_orthographic"),

@@ -31,7 +31,10 @@ EVALUATE = "python -m eval RECIPE"
 
 _BIN = 0.05  # width of the histogram's bars, a fraction
 _NUM_BINS = 10  # up to 50 %; all that is worse is one bar
-_LOSSES = (("loss", "total", "a"), ("ce", "CE", "b"), ("kl", "KL", "c"), ("hidden", "hidden", "d"))
+_LOSSES = (
+    ("loss", "total", "a"), ("ce", "CE", "b"), ("kl", "KL", "c"), ("reverse_kl", "reverse KL", "c"),
+    ("total_variation", "total variation", "c"), ("hidden", "hidden", "d"),
+)
 _REASONS = {
     "wer": "WER above the limit",
     "cer": "CER above the limit",
@@ -98,11 +101,18 @@ def _header(run: Path, config: dict) -> str:
     return f'<h1>{escape(run.resolve().name)}: distillation report</h1><p class="note">{line}</p>'
 
 
+def _language(config: dict) -> str | None:
+    """What the texts are in, as `distill.whisper.recipe.written_language`."""
+    translates = config.get("task") == "translate"
+    return config.get("translation", {}).get("target", "en") if translates else (
+        config.get("language"))
+
+
 def _results(run: Path, config: dict) -> str:
     results = _read(run / "eval" / "results.json", read_json)
     if results is None:
         return missing("There are no results yet.", EVALUATE)
-    return render_comparison(results, error_unit(config.get("language")))
+    return render_comparison(results, error_unit(_language(config)))
 
 
 # --- Training ----------------------------------------------------------------------------------
@@ -132,7 +142,7 @@ def _training(run: Path, config: dict) -> str:
         picture = line_chart("Learning rate", line, "step", "learning rate")
         caption = f"Peak {number(max(y for _, y in rates))}. One step is one optimiser update."
         pictures.append(figure("Learning rate", picture, caption))
-    pictures.append(_validation(validation, config))
+    pictures += [_validation(validation, config), _acceptance(validation)]
     return f'<div class="grid-2">{"".join(pictures)}</div>'
 
 
@@ -141,7 +151,7 @@ def _validation(rows: list[dict], config: dict) -> str:
     if not points:
         return missing("No validation yet (train.validate_every, data.validation).", TRAIN)
     best = min(points, key=lambda point: point[1])
-    clean = normalizer_name(_setting(config, "normalizer", "auto"), config.get("language"))
+    clean = normalizer_name(_setting(config, "normalizer", "auto"), _language(config))
     words = rows[-1].get("num_words")
     size = "" if words is None else f", {plural(words, 'reference word')}"
     caption = (
@@ -149,6 +159,20 @@ def _validation(rows: list[dict], config: dict) -> str:
     )
     line = [Series("WER", points, "a", markers=True)]
     return figure("Validation WER", line_chart("Validation WER", line, "step", "WER (%)"), caption)
+
+
+def _acceptance(rows: list[dict]) -> str:
+    rows = [row for row in rows if "acceptance" in row]
+    if not rows:
+        return ""
+    points = [(row["step"], 100 * row["acceptance"]) for row in rows]
+    title, line = "Acceptance", [Series("acceptance", points, "a", markers=True)]
+    caption = (
+        "Share of the teacher's own greedy tokens on the validation split that the student would "
+        f"have drafted. {rows[-1]['expected_tokens_per_verify']:.2f} tokens per pass of the "
+        "teacher over 4 drafts at the last step."
+    )
+    return figure(title, line_chart(title, line, "step", "tokens (%)"), caption)
 
 
 def _by_step(rows: list[dict], split: str) -> list[dict]:
@@ -256,7 +280,7 @@ def _examples(run: Path, config: dict) -> str:
     if not rows:
         return missing("There are no predictions yet.", EVALUATE)
     results = _read(run / "eval" / "results.json", read_json) or {}
-    language = config.get("language")
+    language = _language(config)
     # the name that was used wins over the recipe, which may have been edited since
     name = results.get("normalizer") or _setting(config, "normalizer", "auto")
     return render_examples(rows, normalizer(name, language), error_unit(language), language)

@@ -36,6 +36,8 @@ def text_table(results: dict) -> str:
         ("weights on disk", number("file_bytes", 1e6, 0, " MB")),
         ("peak memory", number("peak_memory_bytes", 1e6, 0, " MB")),
     ]
+    if "bleu" in teacher:
+        rows = [("BLEU", number("bleu", digits=2)), ("chrF2", number("chrf", digits=2)), *rows]
     cells = [(label, show(teacher), show(student)) for label, show in rows]
     head = ("", f"teacher ({teacher['model']})", f"student ({student['model']})")
     widths = [max(len(row[i]) for row in [head, *cells]) for i in range(3)]
@@ -59,4 +61,9 @@ def _footer(results: dict) -> list[str]:
             f"student - teacher: {100 * paired['wer_difference']:+.2f} points of WER "
             f"[{low:+.1f}, {high:+.1f}], paired bootstrap, p = {paired['p_value']:.3f}"
         )
+    if "speculation" in results["teacher"]:
+        lines.append(f"the teacher had drafts of a student: {results['teacher']['speculation']}")
+    if "bleu_signature" in results["teacher"]:
+        lines.append(f"BLEU: {results['teacher']['bleu_signature']}; "
+                     f"chrF: {results['teacher']['chrf_signature']}")
     return lines

@@ -5,7 +5,8 @@
 
 RECIPE is a name in recipes/, a folder or a YAML file. Writes runs/NAME/pseudo_labels/. A run that
 was stopped goes on where it was; one that is complete says so. Several processes label only, since
-they do not wait for each other: `pseudo_label.scores` comes after them.
+they do not wait for each other: `pseudo_label.translate` (where the recipe has a text model) and
+`pseudo_label.scores` come after them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.references import add_references
 from pseudo_label.scores import score
+from pseudo_label.translate import translate
 
 
 def main(arguments: list[str]) -> None:
@@ -39,6 +41,9 @@ def main(arguments: list[str]) -> None:
         if share:
             print(share, flush=True)
         write_json(folder / "drops.json", count_drops(folder, complete))
+        if recipe.translation.model and (world > 1 or not translate(recipe)):
+            print("Labelled; `python -m pseudo_label.translate` comes next.")
+            return
         print(describe(run_filter(recipe)), flush=True)
         if world == 1:
             score(recipe)

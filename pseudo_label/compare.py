@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import WhisperRecipe, label_language
 from eval.metrics import error_counts
 from eval.normalize import error_unit, normalizer
 
@@ -51,13 +51,13 @@ def recount(recipe: WhisperRecipe) -> None:
           f"{settings['normalizer']}, is {name}", flush=True)
     settings["normalizer"] = name
     for part in sorted(folder.glob("part-*.jsonl")):
-        rows = [_counted(row, name, recipe.language, hash_of(settings)) for row in read_jsonl(part)]
+        rows = [_counted(row, name, label_language(recipe, row["language"]), hash_of(settings))
+                for row in read_jsonl(part)]
         write_jsonl(part, rows)
     write_json(path, settings)
 
 
 def _counted(row: dict, name: str, language: str | None, settings: str) -> dict:
-    language = row["language"] or language
     row |= compare(row["reference"], row["label"], name, language)
     if "second_label" in row:
         row["disagreement"] = disagreement(row["label"], row["second_label"], name, language)

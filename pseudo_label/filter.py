@@ -2,7 +2,8 @@
 
     python -m pseudo_label.filter RECIPE filter.max_wer=0.2
 
-The section `filter` of a recipe says what is dropped, `pseudo_label/filters.py` what that means. On
+The section `filter` of a recipe says what is dropped, `pseudo_label/filters.py` what that means;
+translations have filters of their own besides (`pseudo_label/translation_filters.py`). On
 its own, a WER of at most 10 % against the reference is asked for (arXiv:2311.00430 sec. 3; the
 reference scripts also drop those exactly at the threshold), CER where words are written without
 spaces. Writes `kept.jsonl`, with the previous window's text for prompts, and `filter.json`.
@@ -16,31 +17,39 @@ from pathlib import Path
 
 from distill.config import ConfigError
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
-from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
+from distill.whisper.recipe import FilterConfig, TranslationConfig, WhisperRecipe, load_recipe
 from pseudo_label.compare import recount
 from pseudo_label.filters import drop_reason
+from pseudo_label.translate import add_translations, swap_texts
+from pseudo_label.translation_filters import translation_drop_reason
 
 _HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
          "evaluation.normalizer says what counts as the same word; both need no new labels.")
 
 
 def filter_rows(
-    rows: list[dict], config: FilterConfig, language: str | None
+    rows: list[dict],
+    config: FilterConfig,
+    language: str | None,
+    translation: TranslationConfig | None = None,
 ) -> tuple[list[dict], dict[str, list[dict]]]:
     """Kept rows with `prompt` (token ids of the previous window's label, [] if it is not kept:
     a bad label is a bad prompt), and what is dropped, by reason.
 
     Args:
-        language: of rows that do not say theirs.
+        language: of labels whose rows do not say theirs.
+        translation: of rows with a `translation`; what is kept of them has it as its label.
     """
     drops: dict[str, list[dict]] = {}
     kept: dict[str, dict] = {}
     for row in rows:
         reason = drop_reason(row, config, row["language"] or language)
-        if reason is None:
-            kept[row["id"]] = row
-        else:
+        if translation is not None:
+            reason = reason or translation_drop_reason(row, translation)
+        if reason is not None:
             drops.setdefault(reason, []).append(row)
+        else:
+            kept[row["id"]] = row if translation is None else swap_texts(row)
     for row in kept.values():
         before = kept.get(row["previous"])
         row["prompt"] = list(before["tokens"]) if before else []
@@ -75,9 +84,13 @@ def run_filter(recipe: WhisperRecipe) -> dict:
     folder = Path(recipe.labels_dir)
     recount(recipe)
     rows = read_labels(folder)
-    kept, drops = filter_rows(rows, recipe.filter, recipe.language)
+    translation = recipe.translation if recipe.translation.model else None
+    if translation is not None:
+        add_translations(recipe, label_parts(folder), rows)
+    kept, drops = filter_rows(rows, recipe.filter, recipe.language, translation)
     report = {
         "filter": asdict(recipe.filter),
+        **({"translation": asdict(translation)} if translation else {}),
         "kept": len(kept),
         "kept_hours": _hours(kept),
         "total": len(rows),

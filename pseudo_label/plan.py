@@ -9,7 +9,7 @@ from pathlib import Path
 from distill.data.files import hash_of, read_json, write_json
 from distill.data.windows import Recording, Window
 from distill.whisper.corpus import load_clips, split_clips, training_windows
-from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
+from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 
 
 @dataclass
@@ -62,7 +62,7 @@ def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dic
         "teacher": recipe.teacher.model,
         "revision": revision,
         "language": recipe.language,
-        "task": recipe.task,
+        "task": teacher_task(recipe),
         "normalizer": recipe.evaluation.normalizer,
         "pseudo_label": _settings_of(recipe.pseudo_label),
         "windows": hash_of(windows),

@@ -17,7 +17,7 @@ from pathlib import Path
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.windows import is_long
 from distill.whisper.corpus import LONG, load_clips
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import WhisperRecipe, teacher_task
 from eval.metrics import align, error_counts
 from eval.normalize import error_unit
 from pseudo_label.compare import compare
@@ -34,6 +34,8 @@ def add_references(recipe: WhisperRecipe) -> str:
     Returns:
         a sentence for the user; empty where no long recording has a text.
     """
+    if teacher_task(recipe) == "translate":  # the labels are in another language
+        return ""
     clips, _ = load_clips(recipe.data.train)
     texts = {row.id: row.text for row in clips if is_long(row, recipe.pseudo_label.window_seconds)}
     if not texts:

@@ -23,7 +23,7 @@ from distill.data.teacher_store import Record
 from distill.data.windows import Window, load_readable
 from distill.progress import progress
 from distill.whisper.backends import Labelled, load_backend
-from distill.whisper.recipe import WhisperRecipe, keeps_states
+from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.scoring import open_states, states_record
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import log_mel, to_text
@@ -90,7 +90,10 @@ class Labeller:
     def _row(self, window: Window, labelled: Labelled) -> dict:
         hypothesis = labelled.hypothesis
         label = to_text(self.teacher.processor.tokenizer, hypothesis.tokens)
-        language = window.language or self.recipe.language
+        language = label_language(self.recipe, window.language)
+        # what the teacher translated has no error rate: the transcript is in another language
+        translated = teacher_task(self.recipe) == "translate"
+        reference = None if translated else window.text
         return {
             "id": window.id,
             "pieces": [
@@ -102,10 +105,11 @@ class Labeller:
             "speaker": window.speaker,
             "language": window.language,
             "previous": window.previous,
-            "reference": window.text,
+            "reference": reference,
+            **({"transcript": window.text} if translated else {}),
             "label": label,
             "tokens": hypothesis.tokens,
-            **compare(window.text, label, self.recipe.evaluation.normalizer, language),
+            **compare(reference, label, self.recipe.evaluation.normalizer, language),
             "avg_logprob": round(hypothesis.avg_logprob, 6),
             "no_speech_prob": round(hypothesis.no_speech_prob, 6),
             "compression_ratio": round(compression_ratio(label), 4),
@@ -164,6 +168,8 @@ def label_shards(
         ready = total - sum(len(plan.shards[index]) for index in todo)
         for _ in progress(windows(), total, "labelling", "windows", True, ready):
             pass
+    if said := labeller.backend.describe():
+        print(said, flush=True)
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -174,7 +174,7 @@ def test_method(recipe):
         "filter.max_compression_ratio=-1", "filter.max_repeated_ngrams=1.1",
         "filter.max_no_speech_prob=50", "filter.min_chars_per_second=-1",
         "filter.max_chars_per_second=-1", "filter.max_disagreement=-0.1",
-        "loss.temperature=0.0", "loss.ce_weight=-1",
+        "loss.temperature=0.0", "loss.ce_weight=-1", "loss.divergence=sideways",
         "loss.kl_weight=-1", "loss.hidden_weight=-1", "views.timestamp_probability=1.1",
         "student.decoder_layers=0", "student.decoder_layers=null",
         "student.decoder_layers=[]", "student.decoder_layers=[0,x]", "student.encoder_layers=1.5",
@@ -214,13 +214,24 @@ def test_values_that_need_each_other(recipe):
         load_recipe(recipe(), [f"student.decoder_layers={layers}"])
 
 
+def test_divergences_need_all_scores(recipe):
+    for kind in ("reverse", "total_variation"):
+        kind = f"loss.divergence={kind}"
+        assert "loss.divergence must be forward unless all of the teacher's scores are known" in (
+            message(recipe(), kind))
+        assert "got" in message(recipe(), kind, "scores.method=top_k")
+        load_recipe(recipe(), [kind, "teacher.mode=live"])
+        load_recipe(recipe(), [kind, "scores.method=decoder_state"])
+    load_recipe(recipe(), ["loss.divergence=forward"])
+
+
 def test_filters_that_need_each_other(recipe):
     rates = ("filter.min_chars_per_second=5", "filter.max_chars_per_second=4")
     assert "filter.max_chars_per_second must be at least filter.min_chars_per_second (5.0)" in (
         message(recipe(), *rates))
     load_recipe(recipe(), [rates[0], "filter.max_chars_per_second=5"])
     script = "filter.check_script=true"
-    assert "filter.check_script must be false with task: translate" in message(
+    assert "filter.check_script must be false where the teacher translates" in message(
         recipe(), script, "task=translate")
     load_recipe(recipe(), [script])
 

@@ -128,6 +128,8 @@ def test_numbers_are_those_of_the_files(trained):
     assert "0.8 x cross-entropy to the labels + 1 x KL divergence" in card
     assert "squared error" not in card and "squared error" in card_of(
         trained, "loss.hidden_weight=1")
+    assert "1 x total variation distance to the teacher" in card_of(
+        trained, "loss.divergence=total_variation", "scores.method=decoder_state")
     assert "500 steps of 32 windows" in card and "weights of step 400" in card
     assert "do not ask for `return_timestamps=True`" in card
 

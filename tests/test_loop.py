@@ -83,6 +83,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "student" / "model.safetensors")
 
 
+def validations(run: Path) -> list[dict]:
+    return [row for row in read_jsonl(run / "metrics.jsonl") if row["split"] == "validation"]
+
+
 def largest_difference(one: dict, other: dict) -> float:
     assert one.keys() == other.keys()
     return max((one[name] - other[name]).abs().max().item() for name in one)
@@ -97,13 +101,18 @@ THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=
 )
 def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mode, batches):
     budget, (whole, half, quarter) = BATCHES[batches]
-    common = (*THREE_STEPS, *budget, f"teacher.mode={mode}", "data.validation=[]")
+    common = (*THREE_STEPS, *budget, f"teacher.mode={mode}")
+    said = labelled[1] / "pseudo_labels" / "validation_tokens.jsonl"
     one = train(labelled, tmp_path, "1x4", *common, whole)
     four = train(labelled, tmp_path, "4x1", *common, quarter)
+    before = said.read_bytes()
+    said.unlink()  # two ranks share the work
     two = train(
         labelled, tmp_path, "2x2", *common, half,
         launcher=(sys.executable, *TWO_RANKS), ACCELERATE_USE_CPU="true",
     )
+    assert said.read_bytes() == before
+    assert validations(one) == validations(two) and 0 < validations(one)[0]["acceptance"] < 1
     start = train(labelled, tmp_path, "start", *common, whole, "train.learning_rate=1e-12")
     moved = largest_difference(weights(one), weights(start))
     assert moved > 1e-3, "the test would pass on a loop that does nothing"

@@ -320,7 +320,9 @@ def load_readable(
         try:
             audios.append(_load(piece))
         except AudioError as error:
-            errors.append((piece.id, error))
+            # a new one: the traceback of the old holds this function's audio, in a circle that
+            # Python takes apart only now and then
+            errors.append((piece.id, AudioError(error.reason, error.detail)))
             continue
         kept.append(replace(piece, start=start))
         start = round(start + piece.duration, 6)

@@ -13,15 +13,12 @@ from typing import Protocol
 from torch import Tensor
 
 from distill.data.windows import Window
-from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
+from distill.whisper.assistant import OldLabels, load_assistant
+from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
+from distill.whisper.rows import Hypothesis
 from distill.whisper.teacher import Teacher
-from distill.whisper.transcribe import (
-    GreedyDecoder,
-    Hypothesis,
-    detect_languages,
-    encode,
-    token_limit,
-)
+from distill.whisper.transcribe import detect_languages, encode, token_limit
 
 
 @dataclass
@@ -58,6 +55,9 @@ class Backend(Protocol):
             where they are not those that training would compute.
         """
 
+    def describe(self) -> str:
+        """What there is to say of all windows so far, for the user; may be empty."""
+
 
 def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
     """The backend a recipe names.
@@ -92,11 +92,16 @@ class TransformersBackend:
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         self.recipe, self.model = recipe, teacher.model
+        student = load_assistant(recipe, teacher.model)
         self.decoders = [
-            GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language, recipe.task,
-                          timestamps)
+            GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language,
+                          teacher_task(recipe), timestamps, student=student,
+                          exact=recipe.decoding.exact)
             for timestamps in timestamps_of(recipe.pseudo_label)
         ]
+        for other in self.decoders[1:]:  # one after the other: one set of caches is enough
+            other.decoder, other.student = self.decoders[0].decoder, self.decoders[0].student
+        self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
 
     def label(
         self, windows: Sequence[Window], features: Tensor
@@ -104,10 +109,19 @@ class TransformersBackend:
         """See `Backend`."""
         states = encode(self.model, features)
         limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
-        found = [decoder(states, limits, languages=languages) for decoder in self.decoders]
+        found = [
+            decoder(states, limits, languages=languages,
+                    drafts=self.old and self.old(windows, decoder))
+            for decoder in self.decoders
+        ]
         labelled = [Labelled(*each) for each in zip(*found, strict=True)]
         if self.recipe.pseudo_label.detect_language:
             heard = detect_languages(self.model, self.decoders[0].special, states)
             for each, (language, probability) in zip(labelled, heard, strict=True):
                 each.language, each.language_prob = language, probability
         return labelled, states
+
+    def describe(self) -> str:
+        """How drafts fared; empty where there were none."""
+        drafted = [decoder.report for decoder in self.decoders if decoder.report.tested]
+        return "; ".join(f"Decoding: {report}" for report in drafted)

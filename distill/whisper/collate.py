@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.data.views import View
 from distill.losses import IGNORE
-from distill.whisper.transcribe import SpecialTokens
+from distill.whisper.special import SpecialTokens
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ class Unit:
         return sum(window.duration for window in self.windows)
 
 
+def windows_of(units: Sequence[Unit]) -> list[Window]:
+    """Windows of all units, in order."""
+    return [window for unit in units for window in unit.windows]
+
+
 def evaluation_units(
     rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS
 ) -> tuple[list[Unit], Counter]:

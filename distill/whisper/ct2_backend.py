@@ -21,9 +21,10 @@ from torch import Tensor
 from distill.data.windows import Window
 from distill.products import fast_linears
 from distill.whisper.backends import Labelled, limits_of, timestamps_of
-from distill.whisper.recipe import WhisperRecipe, keeps_states
+from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
+from distill.whisper.rows import Hypothesis, is_looping
+from distill.whisper.special import SpecialTokens
 from distill.whisper.teacher import Teacher, cache_folder, locate
-from distill.whisper.transcribe import Hypothesis, SpecialTokens, is_looping
 
 _BESIDE = ("tokenizer.json", "preprocessor_config.json")
 _AUTO = {"cpu": "int8_float32", "cuda": "int8_float16"}
@@ -120,6 +121,9 @@ class Ct2Backend:
                 each.language, each.language_prob = token.strip("<|>"), probability
         return labelled, kept
 
+    def describe(self) -> str:
+        return ""
+
     def encode(self, features: Tensor):
         """(windows, bands, 3000) -> encoder states for CTranslate2 and, where kept, as tensor."""
         if self.encoder is None:
@@ -131,7 +135,7 @@ class Ct2Backend:
         return view, states if self.gives_states else None
 
     def _decode(self, states, windows: Sequence[Window], timestamps: bool) -> list[Hypothesis]:
-        task, own = self.recipe.task, self.recipe.language
+        task, own = teacher_task(self.recipe), self.recipe.language
         prompts = [self.special.prefix(w.language or own, task, timestamps) for w in windows]
         room = self.context - max(map(len, prompts))
         limits = [min(limit, room) for limit in limits_of(self.recipe, windows)]

@@ -13,6 +13,8 @@ from distill.products import fast_linears
 from distill.task import Batch, Parts
 from distill.whisper.recipe import LossConfig
 
+_PART_NAMES = {"forward": "kl", "reverse": "reverse_kl", "total_variation": "total_variation"}
+
 
 class DistillModule(nn.Module):
     """`module(batch) -> (loss_sum, parts)`.
@@ -80,7 +82,7 @@ class DistillModule(nn.Module):
         valid = labels != IGNORE
         scores = self._teacher_scores(batch, states, valid)
         own = _to_autocast_dtype(hidden[valid])
-        total, ce, kl = token_losses(
+        total, ce, divergence = token_losses(
             own,
             self.student.proj_out.weight,
             labels[valid],
@@ -88,8 +90,11 @@ class DistillModule(nn.Module):
             ce_weight=self.loss.ce_weight,
             kl_weight=self.loss.kl_weight,
             temperature=self.loss.temperature,
+            divergence=self.loss.divergence,
         )
-        parts = {"ce": ce, "kl": kl} if self.loss.ce_weight or self.loss.kl_weight else {}
+        parts = {}
+        if self.loss.ce_weight or self.loss.kl_weight:
+            parts = {"ce": ce, _PART_NAMES[self.loss.divergence]: divergence}
         if self.matches_states:
             distance = hidden_mse(hidden[valid], scores.hidden)
             for own_inner, their_inner in zip(inner, scores.inner, strict=True):

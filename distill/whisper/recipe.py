@@ -76,6 +76,32 @@ class FilterConfig:
 
 
 @dataclass
+class TranslationConfig:
+    """task=translate with labels from a text model (`pseudo_label.translate`): the teacher writes
+    down what is said, a sequence-to-sequence model translates it. Without `model` the teacher
+    translates itself, which Whisper does into English only."""
+
+    model: str | None = None  # Hub id or folder: Marian, NLLB, M2M100, mBART, MADLAD ...
+    revision: str | None = None  # of the Hub id: pin it
+    target: str = "en"  # Whisper's code of the language to translate into
+    codes: dict[str, str] = field(default_factory=dict)  # what the model calls languages where it
+    # is not Whisper's code: {es: spa_Latn, en: eng_Latn}
+    prefix: str = ""  # before every sentence, for models that are told so: "<2en> ", ">>fra<< "
+    text: str = "label"  # label: what the teacher heard | reference: the transcript, where there is
+    # one
+    num_beams: int = 4
+    batch_size: int = 32  # sentences translated together
+    # filters, null: off; another filter needs no new translations
+    max_length_ratio: float | None = 2.0  # characters of the translation over those of its source,
+    # against what is usual in the corpus, either way
+    max_repeated_ngrams: float | None = 0.3  # as in `filter`, beyond what its source repeats
+    max_copied: float | None = 0.5  # share of the source's words (characters where words are not
+    # spaced) that stand in the translation, in order
+    min_avg_logprob: float | None = None  # of the translation's tokens, nats
+    check_script: bool = True  # drop translations not written in the target's script
+
+
+@dataclass
 class ScoresConfig:
     """teacher.mode=store: what is written down of the teacher, once for every view of the run."""
 
@@ -110,6 +136,11 @@ class LossConfig:
     hidden_weight: float = 0.0  # mean squared error to the teacher's decoder states, after the
     # last norm and where the kept layers meet: a dense target, for little audio
     temperature: float = 2.0
+    divergence: str = "forward"  # what stands for KL; all but forward need teacher.mode=live or
+    # scores.method=decoder_state. forward: KL(teacher || student), for a student of its own |
+    # reverse: KL(student || teacher) | total_variation: at temperature 1 the share of drafted
+    # tokens that a sampling teacher rejects (arXiv:2211.17192), for a student that drafts. A
+    # greedy teacher takes its likeliest token alone, and its labels are those: CE teaches that
 
 
 @dataclass
@@ -136,6 +167,15 @@ class EvaluationConfig:
 
 
 @dataclass
+class DecodingConfig:
+    """Drafts for the teacher: the same labels, sooner (`distill.whisper.decoding`)."""
+
+    assistant: str | None = None  # folder of a student of this teacher, with its encoder
+    old_labels: str | None = None  # labels folder of an earlier run over the same windows
+    exact: bool = False  # decide near ties of the float computation one token at a time
+
+
+@dataclass
 class HubConfig:
     repo_id: str | None = None
     private: bool = True
@@ -155,11 +195,13 @@ class WhisperRecipe:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pseudo_label: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
+    translation: TranslationConfig = field(default_factory=TranslationConfig)
     scores: ScoresConfig = field(default_factory=ScoresConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 
@@ -183,6 +225,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         config.scores.dir = f"{config.labels_dir}/scores"
     _check(config)
     _check_filter(config)
+    _check_translation(config)
     _check_scores(config)
     return config
 
@@ -191,6 +234,22 @@ def keeps_states(recipe: WhisperRecipe) -> bool:
     """Whether training will want the encoder states that labelling computes anyway."""
     on_disk = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk"
     return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed
+
+
+def teacher_task(recipe: WhisperRecipe) -> str:
+    """What the teacher is asked for while labelling; `recipe.task` is what the student learns."""
+    return "transcribe" if recipe.translation.model else recipe.task
+
+
+def label_language(recipe: WhisperRecipe, language: str | None) -> str | None:
+    """What the teacher writes for speech of a language; None is an English-only teacher's."""
+    translates = teacher_task(recipe) == "translate"
+    return recipe.translation.target if translates else language or recipe.language
+
+
+def written_language(recipe: WhisperRecipe) -> str | None:
+    """What the student writes, and the references of validation and test splits are in."""
+    return recipe.translation.target if recipe.task == "translate" else recipe.language
 
 
 def _check(c: WhisperRecipe) -> None:
@@ -204,6 +263,9 @@ def _check(c: WhisperRecipe) -> None:
     check(p.backend in kinds, "pseudo_label.backend", f"one of {kinds}", p.backend)
     ok = p.compute_type == "auto" or p.backend == "ctranslate2"
     check(ok, "pseudo_label.compute_type", "auto unless backend is ctranslate2", p.compute_type)
+    drafts = c.decoding.assistant or c.decoding.old_labels
+    ok = drafts is None or p.backend == "transformers"
+    check(ok, "decoding", "without drafts unless pseudo_label.backend is transformers", drafts)
     ok = p.num_packings == 1 or (p.num_packings > 1 and p.packing == "best_fit")
     check(ok, "pseudo_label.num_packings", "1, or more with packing best_fit", p.num_packings)
     ok = 1.0 <= p.window_seconds <= 30.0
@@ -217,6 +279,7 @@ def _check(c: WhisperRecipe) -> None:
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
     weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
     check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
+    _check_divergence(c)
     for key in ("timestamp_probability", "previous_text_probability"):
         value = getattr(c.views, key)
         check(0 <= value <= 1, f"views.{key}", "in [0, 1]", value)
@@ -242,6 +305,16 @@ def _check(c: WhisperRecipe) -> None:
     check(ok, "evaluation.normalizer", f"one of {names}", c.evaluation.normalizer)
 
 
+def _check_divergence(c: WhisperRecipe) -> None:
+    kinds = ("forward", "reverse", "total_variation")
+    check(c.loss.divergence in kinds, "loss.divergence", f"one of {kinds}", c.loss.divergence)
+    ok = c.loss.divergence == "forward" or c.teacher.mode == "live"
+    what = ("forward unless all of the teacher's scores are known (teacher.mode=live, or "
+            "scores.method=decoder_state)")
+    ok = ok or c.scores.method == "decoder_state"
+    check(ok, "loss.divergence", what, c.loss.divergence)
+
+
 def _check_filter(c: WhisperRecipe) -> None:
     f = c.filter
     rates = ("max_wer", "max_compression_ratio", "min_chars_per_second", "max_chars_per_second",
@@ -258,9 +331,36 @@ def _check_filter(c: WhisperRecipe) -> None:
         what = f"at least filter.min_chars_per_second ({f.min_chars_per_second})"
         ok = f.max_chars_per_second >= f.min_chars_per_second
         check(ok, "filter.max_chars_per_second", what, f.max_chars_per_second)
-    ok = not f.check_script or c.task == "transcribe"
-    what = "false with task: translate, which writes every language in English"
+    ok = not f.check_script or teacher_task(c) == "transcribe"
+    what = "false where the teacher translates, which writes every language in English"
     check(ok, "filter.check_script", what, f.check_script)
+
+
+def _check_translation(c: WhisperRecipe) -> None:
+    t = c.translation
+    check(t.text in ("label", "reference"), "translation.text", "label or reference", t.text)
+    for key in ("num_beams", "batch_size"):
+        check(getattr(t, key) > 0, f"translation.{key}", "> 0", getattr(t, key))
+    ok = t.max_length_ratio is None or t.max_length_ratio >= 1
+    check(ok, "translation.max_length_ratio", ">= 1 or null", t.max_length_ratio)
+    for key in ("max_repeated_ngrams", "max_copied"):
+        value = getattr(t, key)
+        check(value is None or 0 <= value <= 1, f"translation.{key}", "in [0, 1] or null", value)
+    ok = t.min_avg_logprob is None or t.min_avg_logprob <= 0
+    check(ok, "translation.min_avg_logprob", "<= 0 or null", t.min_avg_logprob)
+    if t.model is None:
+        check(t.target == "en", "translation.target", "en unless there is a translation.model: "
+              "Whisper translates into English only", t.target)
+        return
+    what = "translate with translation.model"
+    check(c.task == "translate", "task", what, c.task)
+    what = "0 with translation.model: translations have no timestamps"
+    ok = c.views.timestamp_probability == 0
+    check(ok, "views.timestamp_probability", what, c.views.timestamp_probability)
+    for key in ("kl_weight", "hidden_weight"):
+        value, what = getattr(c.loss, key), "0 where translation.target is not en: Whisper knows "
+        what += "no other translation, so there is nothing to learn from its scores"
+        check(value == 0 or t.target == "en", f"loss.{key}", what, value)
 
 
 def _check_scores(c: WhisperRecipe) -> None:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from distill.data.views import epoch_order
 from distill.task import Batch
+from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
 from distill.whisper.collate import pad
-from distill.whisper.corpus import evaluation_units, load_clips
+from distill.whisper.corpus import Unit, evaluation_units, load_clips, windows_of
+from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.model import DistillModule, inner_teacher_layers
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recorded import RecordedTeacher
 from distill.whisper.student import (
     alignment_note,
@@ -25,8 +27,8 @@ from distill.whisper.student import (
     make_student,
     same_encoder,
 )
-from distill.whisper.teacher import load_teacher
-from distill.whisper.transcribe import GreedyDecoder, encode, to_text, transcribe
+from distill.whisper.teacher import Teacher, load_teacher
+from distill.whisper.transcribe import by_length, encode, to_text, transcribe
 from distill.whisper.view_source import ViewSource
 from eval.metrics import error_counts, total
 from eval.normalize import error_unit, normalizer
@@ -51,11 +53,14 @@ class WhisperTask:
             )
         self.student = self._make_student(teacher.model)
         self.alignment = alignment_note(teacher.model, self.student)
+        teacher.model.to(accelerator.device)  # compared with the student there, and asked
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
+        self._validation_states: dict[str, Tensor] = {}
+        self._teacher_tokens = self._ask_teacher(teacher, shared)
         live = output = None
         if self.recorded is None:
-            live = teacher.model.to(accelerator.device)
+            live = teacher.model
         elif recipe.loss.kl_weight and recipe.scores.method == "decoder_state":
             output = self._output_of(teacher.model)
         del teacher  # the store has all that it had to say
@@ -65,7 +70,6 @@ class WhisperTask:
             self.recorded.encode_all(
                 lambda features: encode(self.student, features), accelerator.is_main_process
             )
-        self._validation_states: dict[str, Tensor] = {}
 
     @property
     def labels_hash(self) -> str:
@@ -96,7 +100,7 @@ class WhisperTask:
         """The teacher's output layer; the student's own where that one stays as it is."""
         if self.recipe.student.freeze_embeddings:
             return self.student.proj_out.weight
-        return teacher.proj_out.weight.detach().to(self.accelerator.device)
+        return teacher.proj_out.weight.detach()
 
     def describe(self) -> str:
         """What will be trained, for the user."""
@@ -153,26 +157,44 @@ class WhisperTask:
             units += evaluation_units(shuffled, f"validation{index}", config.pack)[0]
         return units
 
+    @property
+    def _own_units(self):
+        """This rank's share."""
+        return self._units[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _ask_teacher(self, teacher: Teacher, shared: bool) -> dict[str, list[int]]:
+        """What it says about the validation windows; empty where the student is to say otherwise:
+        in the words of a text model."""
+        if not self.recipe.data.validation or self.recipe.translation.model:
+            return {}
+        return teacher_tokens(
+            self.recipe, teacher, windows_of(self._units), windows_of(self._own_units),
+            self.accelerator, self._validation_states if shared else None,
+        )
+
     def validate(self) -> dict[str, float]:
-        """Word error rate (CER where words are not spaced) of greedy decoding, this rank's share
-        of the units each, summed over ranks."""
+        """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
+        next token is the teacher's; this rank's share of the units each, summed over ranks."""
         if not self.recipe.data.validation:
             return {}
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        texts = self._transcribe(self._units[rank::world])
-        language = self.recipe.language
+        units = self._own_units
+        texts, agreed = self._transcribe(units)
+        language = written_language(self.recipe)
         normalise = normalizer(self.recipe.evaluation.normalizer, language)
         unit = error_unit(language)
         counts = total(
             error_counts(normalise(u.reference), normalise(text), unit)
-            for u, text in zip(self._units[rank::world], texts, strict=True)
+            for u, text in zip(units, texts, strict=True)
         )
-        sums = torch.tensor([float(counts.errors), float(counts.num_reference)])
-        errors, words = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").tolist()
+        sums = torch.tensor([float(counts.errors), float(counts.num_reference), *agreed])
+        sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        errors, words, *agreed = sums.tolist()
         rate = errors / max(words, 1.0)
-        return {"wer" if unit == "word" else "cer": rate, "num_words": int(words), "score": rate}
+        return {"wer" if unit == "word" else "cer": rate, "num_words": int(words),
+                **agreement_metrics(*agreed), "score": rate}
 
-    def _transcribe(self, units: Sequence) -> list[str]:
+    def _transcribe(self, units: Sequence[Unit]) -> tuple[list[str], list[float]]:
+        """Texts of the units, and the sums of `agreement_counts` over their windows."""
         config = self.recipe.evaluation
         was_training = self.student.training
         self.student.eval()
@@ -184,17 +206,21 @@ class WhisperTask:
             # a text that is kept looping would cost a validation its 448 tokens and tell no more
             on_loop="end" if config.on_loop == "keep" else config.on_loop,
         )
-        windows = [window for unit in units for window in unit.windows]
-        cache = self._validation_states if self.recipe.student.freeze_encoder else None
-        found = transcribe(
-            decoder, self.processor, windows, config.batch_size, config.max_tokens_per_second, cache
-        )
+        found, agreed = {}, [0.0, 0.0, 0.0]
+        for batch in by_length(windows_of(units), config.batch_size):
+            # an encoder that learns encodes anew at every validation, but once for both measures
+            cache = self._validation_states if self.recipe.student.freeze_encoder else {}
+            found |= transcribe(decoder, self.processor, batch, config.batch_size,
+                                config.max_tokens_per_second, cache)
+            counts = agreement_counts(decoder, batch, cache, self._teacher_tokens)
+            agreed = [sum(pair) for pair in zip(agreed, counts, strict=True)]
         self.student.train(was_training)
         tokenizer = self.processor.tokenizer
-        return [
+        texts = [
             " ".join(to_text(tokenizer, found[window.id].tokens) for window in unit.windows)
             for unit in units
         ]
+        return texts, agreed
 
     def save(self, folder: Path) -> None:
         self.student.save_pretrained(folder)

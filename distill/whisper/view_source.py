@@ -24,7 +24,8 @@ from distill.data.windows import load_window
 from distill.whisper.collate import TokenRow, TokenRules
 from distill.whisper.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.transcribe import SpecialTokens, log_mel
+from distill.whisper.special import SpecialTokens
+from distill.whisper.transcribe import log_mel
 
 
 def read_kept(recipe: WhisperRecipe) -> list[dict]:

@@ -1,5 +1,6 @@
 """Packing clips into windows, splitting long clips at silence, reading windows."""
 
+import gc
 from collections import Counter
 from dataclasses import replace
 
@@ -243,6 +244,22 @@ def test_load_readable_drops_bad_clips(folder):
     assert kept.text == "t0 t2" and kept.duration == 5.25  # the text of what is heard
     expected = np.concatenate([load_audio(folder / f"{i}.wav") for i in (0, 2)])
     np.testing.assert_array_equal(samples, expected)
+
+
+def test_bad_clips_leave_no_audio_in_memory(folder):
+    """Their errors must not hold on to the window: 300,000 clips, 1 % bad, took 370 MB."""
+    (window,) = pack(rows_of(folder), "p", "sequential")
+    (folder / "1.wav").write_bytes(b"not audio")
+    load_readable(window)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            found = load_readable(window)
+        del found
+        assert gc.collect() == 0  # nothing that only the collector of circles could free
+    finally:
+        gc.enable()
 
 
 def test_load_readable_of_nothing(folder):

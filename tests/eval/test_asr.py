@@ -14,8 +14,8 @@ from distill.data.files import read_json, read_jsonl, write_json
 from distill.data.manifest import read_manifest
 from distill.testing import write_tiny_recipe
 from distill.whisper.corpus import evaluation_units
+from distill.whisper.rows import Hypothesis
 from distill.whisper.student import make_student
-from distill.whisper.transcribe import Hypothesis
 from eval.__main__ import main
 from eval.asr import is_loop
 from eval.memory import PeakMemory

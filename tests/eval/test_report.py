@@ -113,7 +113,8 @@ def run(tmp_path) -> Path:
          "learning_rate": 1e-4}
         for s in range(10, 210, 10)
     ]
-    validation = {"split": "validation", "step": 100, "wer": 0.125, "num_words": 248}
+    validation = {"split": "validation", "step": 100, "wer": 0.125, "num_words": 248,
+                  "acceptance": 0.75, "expected_tokens_per_verify": 2.5}
     write_jsonl(run / "metrics.jsonl", [*train, validation])
     labels = [_label(i, wer) for i, wer in enumerate([0.0, 0.05, 0.1, 0.11, 2.0, None])]
     write_jsonl(run / "pseudo_labels" / "part-00000.jsonl", labels[:3])
@@ -157,6 +158,7 @@ def test_everything_is_there_and_labelled(run):
     assert "13 units, 768 reference words, 0.09 h" in text and "2,000 draws" in text
     assert "float32" in text and "72.6 M" in text and "3 + 2 + 1" in text
     assert "Lowest 12.5 % at step 100" in text and "248 reference words" in text
+    assert "acceptance: from 75 to 75" in text and "have drafted. 2.50 tokens per pass" in text
     assert "unreadable 7 clips" in text and "3 of 6" in text and "0.03 of 0.05 h" in text
     assert "WER of all labels 10.0 % 50 reference words" in text  # 5 errors
 
@@ -186,7 +188,7 @@ def test_labels_and_settings_are_text_and_not_html(run):
 def test_pictures_have_names_and_ids_are_unique(run):
     page = Page(write_report(run))
     charts = [attrs for attrs in page.all("svg") if attrs.get("role") == "img"]
-    assert len(charts) == 6  # two bar charts, three curves, one histogram
+    assert len(charts) == 7  # two bar charts, four curves, one histogram
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     for chart in charts:

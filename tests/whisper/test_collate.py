@@ -11,7 +11,7 @@ from distill.data.windows import pack
 from distill.losses import IGNORE
 from distill.whisper.collate import TokenRow, TokenRules, pad
 from distill.whisper.recipe import FilterConfig
-from distill.whisper.transcribe import SpecialTokens
+from distill.whisper.special import SpecialTokens
 from pseudo_label.filter import filter_rows
 
 PLAIN = View("w1", timestamps=False, previous=False)

@@ -16,8 +16,9 @@ from distill.targets import record_scores
 from distill.whisper.collate import TokenRules, pad
 from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
 from distill.whisper.recipe import LossConfig
+from distill.whisper.special import SpecialTokens
 from distill.whisper.student import freeze, make_student
-from distill.whisper.transcribe import SpecialTokens, encode, log_mel
+from distill.whisper.transcribe import encode, log_mel
 
 VIEWS = [
     View("w0", timestamps=False, previous=False),
@@ -102,6 +103,19 @@ def test_kl_is_exactly_zero_with_all_layers(tiny_model, batch, shared):
     total, parts = model(batch)
     assert parts["kl"] == 0.0 and parts["hidden"] == 0.0
     assert parts["ce"] > 0 and total > 0
+
+
+@pytest.mark.parametrize("kind", ["reverse", "total_variation"])
+def test_other_divergences(tiny_model, batch, kind):
+    name = {"reverse": "reverse_kl"}.get(kind, kind)
+    same = module(tiny_model, student_of(tiny_model, range(4)), divergence=kind, ce_weight=0.0)
+    total, parts = same(batch)
+    assert parts.keys() == {"ce", name} and parts[name] == 0.0
+    total.backward()
+    assert not any(p.grad.any() for p in same.parameters() if p.grad is not None)
+    total, parts = module(tiny_model, student_of(tiny_model), divergence=kind)(batch)
+    assert parts[name] > 1e-4
+    torch.testing.assert_close(total, 0.8 * parts["ce"] + 4 * parts[name])
 
 
 def test_kl_is_not_zero_for_a_smaller_student_or_another_prompt(tiny_model, batch):

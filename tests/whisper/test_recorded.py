@@ -110,6 +110,7 @@ WAYS = {
     "memory": ([], [ALL, "scores.encoder_states=memory"], 2e-4, 1e-3),
     "decoder states": ([], EXACT, 1e-4, 1e-4),
     "frozen output": (["student.freeze_embeddings=true"], EXACT, 1e-4, 1e-4),
+    "reverse KL": (["loss.divergence=reverse"], EXACT, None, 1e-4),
     "matched states": (["loss.hidden_weight=1"], [ALL], 2e-4, 1e-3),
     "matched states, exact KL": (["loss.hidden_weight=1"], EXACT, 1e-4, 3e-4),
     "matched states alone": (

@@ -8,18 +8,11 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.windows import load_window, pack
+from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.rows import Rows, is_looping
+from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
-from distill.whisper.transcribe import (
-    GreedyDecoder,
-    SpecialTokens,
-    _Rows,
-    encode,
-    is_looping,
-    log_mel,
-    to_text,
-    token_limit,
-    transcribe,
-)
+from distill.whisper.transcribe import encode, log_mel, to_text, token_limit, transcribe
 
 LONG = [448] * 9
 
@@ -74,8 +67,8 @@ def test_the_average_is_over_what_was_said_and_the_end(tiny_model, decode, state
             input_ids=ids, encoder_hidden_states=states[:1]).last_hidden_state
         scores = tiny_model.proj_out(hidden)[0]
     said = ids[0, len(prefix):]
-    scores = scores[len(prefix) - 1 : -1] + decode.suppressed
-    scores[0] += decode.suppressed_first - decode.suppressed.clamp(min=-1e9)
+    scores = scores[len(prefix) - 1 : -1] + decode.rules.always
+    scores[0] += decode.rules.first - decode.rules.always.clamp(min=-1e9)
     expected = scores.log_softmax(-1).gather(-1, said[:, None]).mean()
     assert found.avg_logprob == pytest.approx(expected.item(), rel=1e-3)
 
@@ -148,15 +141,16 @@ def test_tiny_timestamps(tiny_model, tiny_processor, states):
 
 def test_a_broken_loop_goes_on_and_a_stubborn_one_ends():
     vocab, end = 20, 19
-    rows = _Rows(2, [400, 400], end)
+    rows = Rows([400, 400], end)
 
     def say(favourite: int, second: int) -> None:
         """One step: both rows like `favourite` best, then `second`."""
         scores = torch.zeros(2, vocab)
         scores[:, favourite], scores[:, second] = 2.0, 1.0
         live = [row for row in range(2) if not rows.done[row]]
-        rows.break_loops(live, scores[: len(live)])
-        for row, token in zip(live, scores[: len(live)].argmax(-1).tolist(), strict=True):
+        for row in live:
+            rows.break_loop(row, scores[row])
+        for row, token in zip(live, scores[live].argmax(-1).tolist(), strict=True):
             rows.add(row, token, -0.1, end_loops=False)
 
     for _ in range(11):

@@ -1,0 +1,212 @@
+"""Whisper's decoder for inference: caches of fixed size, rows of different lengths in one batch.
+
+    decoder = Decoder(model)                      # float, shares the model's weights
+    decoder = Decoder(model, int8=True)           # an int8 copy, for CPUs
+    cache = decoder.cache(states)                 # cross-attention keys and values, once a window
+    hidden = decoder(tokens, starts, cache)       # (rows, T, width); any T, each row at its place
+    scores = decoder.scores(hidden[:, -1])
+
+Each row has its own length. A pass writes its keys and values at the rows' own places, and a row
+sees what is before them: nothing is copied or moved when rows grow by different numbers of tokens,
+and what is beyond a row's end is never seen, so going back costs nothing. When a row is done, the
+last one takes its slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.whisper.attention import LENGTHS, FloatAttention, IntegerAttention
+from distill.whisper.linear import fused_layer, make_layer
+
+
+@dataclass
+class Cache:
+    """Keys and values of a batch; per layer what `distill.whisper.attention` keeps of them.
+
+    Attributes:
+        own: of the tokens read so far; tensors begin with (slots, heads, positions).
+        cross: of the audio.
+        num_rows: slots in use, the first ones.
+    """
+
+    own: list[tuple[Tensor, ...]]
+    cross: list[tuple[Tensor, ...]]
+    num_rows: int
+
+    def remove(self, slot: int) -> None:
+        """Free a slot; the row of the last slot moves there."""
+        last = self.num_rows - 1
+        if slot != last:
+            for part in self._parts():
+                part[slot] = part[last]
+        self.num_rows = last
+
+    def row(self, slot: int) -> Cache:
+        """A cache for one row alone: the same audio, nothing read yet."""
+        own = [tuple(torch.zeros_like(part[:1]) for part in parts) for parts in self.own]
+        cross = [tuple(part[slot : slot + 1] for part in parts) for parts in self.cross]
+        return Cache(own, cross, 1)
+
+    def holds(self, rows: int, frames: int) -> bool:
+        """Whether there is room for a batch."""
+        return self.cross[0][0].shape[2] == frames and len(self.cross[0][0]) >= rows
+
+    def first(self, rows: int) -> Cache:
+        """A cache in the memory of the first slots."""
+        def cut(layers: list) -> list:
+            return [tuple(part[:rows] for part in parts) for parts in layers]
+
+        return Cache(cut(self.own), cut(self.cross), rows)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(part.numel() * part.element_size() for part in self._parts())
+
+    def _parts(self) -> list[Tensor]:
+        return [part for parts in [*self.own, *self.cross] for part in parts]
+
+
+class Decoder:
+    """The decoder of a WhisperForConditionalGeneration, in evaluation mode.
+
+    Args:
+        model: in float, its weights are used as they are, not copied.
+        int8: copy the linear layers and the output layer to int8 (CPU only).
+        same_bits: with int8, attend so that results do not depend on the other tokens of a pass;
+            drafts need not.
+
+    Raises:
+        ValueError: int8 is not possible here.
+    """
+
+    def __init__(self, model, int8: bool = False, same_bits: bool = True):
+        inner = model.model.decoder
+        self.config, self.int8 = model.config, int8
+        self.context = model.config.max_target_positions
+        self.heads = model.config.decoder_attention_heads
+        self.embeddings, self.positions = inner.embed_tokens.weight, inner.embed_positions.weight
+        self.norm = inner.layer_norm
+        same_bits = int8 and same_bits
+        self.layers = [_Layer(layer, self.heads, int8, same_bits) for layer in inner.layers]
+        self.output = make_layer(model.proj_out, int8)
+        self._buffers: Cache | None = None
+
+    @torch.inference_mode()
+    def cache(self, states: Tensor) -> Cache:
+        """Room for a batch of encoder states (rows, frames, width), and their cross-attention.
+
+        A decoder has one cache at a time: the memory of the last one is used again.
+        """
+        rows, frames, width = states.shape
+        dtype = torch.float32 if self.int8 else self.embeddings.dtype
+        states = states.to(self.embeddings.device, dtype)
+        if self._buffers is None or not self._buffers.holds(rows, frames):
+            def room(length: int) -> list[tuple[Tensor, ...]]:
+                shape = (rows, self.heads, length, width // self.heads)
+                return [layer.attention.room(shape, states) for layer in self.layers]
+
+            self._buffers = None  # the old ones go before the new ones come
+            self._buffers = Cache(room(self.context), room(frames), rows)
+        cache = self._buffers.first(rows)
+        for layer, buffers in zip(self.layers, cache.cross, strict=True):
+            for row in range(rows):  # one at a time: what lies between stays in the processor
+                for buffer, part in zip(buffers, layer.cross(states[row]), strict=True):
+                    buffer[row] = part
+        return cache
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor, starts: Sequence[int], cache: Cache) -> Tensor:
+        """Last decoder states, after the final norm.
+
+        Args:
+            tokens: (rows, T) ids; what is beyond the context is computed at its last place, and
+                means nothing.
+            starts: the place of each row's first token here.
+
+        Returns:
+            (rows, T, width)
+        """
+        places = _Places(starts, tokens.shape[1], self.context, tokens.device)
+        hidden = F.embedding(tokens, self.embeddings) + self.positions[places.positions]
+        hidden = hidden.flatten(0, 1)  # linear layers and norms go by the row
+        for layer, own, cross in zip(self.layers, cache.own, cache.cross, strict=True):
+            hidden = layer(hidden, places, own, cross)
+        return _normed(self.norm, hidden).view(*tokens.shape, -1)
+
+    @torch.inference_mode()
+    def scores(self, hidden: Tensor) -> Tensor:
+        """float32 logits (rows, vocabulary) of states (rows, width)."""
+        return self.output(hidden).float()
+
+
+class _Places:
+    """Where the tokens of a pass are: `positions` (rows, T), and what each may see."""
+
+    def __init__(self, starts: Sequence[int], count: int, context: int, device: torch.device):
+        self.rows, self.count = len(starts), count
+        end = -(-(max(starts) + count) // LENGTHS) * LENGTHS  # rounded up
+        self.end = min(end, context)
+        first = torch.tensor(starts, device=device)[:, None]
+        self.positions = (first + torch.arange(count, device=device)).clamp_(max=context - 1)
+        # all rows at the same place: a plain slice, which is faster
+        even = min(starts) == max(starts) and max(starts) + count <= context
+        self.slice = slice(starts[0], starts[0] + count) if even else None
+        self.slots = torch.arange(self.rows, device=device)[:, None]
+        seen = torch.arange(self.end, device=device)
+        self.mask = (seen <= self.positions[..., None])[:, None]
+
+    def write(self, buffer: Tensor, new: Tensor) -> Tensor:
+        """Put (rows, heads, T, ...) at their places; what there is up to the end of all."""
+        if self.slice is not None:
+            buffer[: self.rows, :, self.slice] = new
+        else:
+            buffer[self.slots, :, self.positions] = new.transpose(1, 2)
+        return buffer[: self.rows, :, : self.end]
+
+
+class _Layer:
+    def __init__(self, layer, heads: int, int8: bool, same_bits: bool):
+        own, cross = layer.self_attn, layer.encoder_attn
+        self.heads = heads
+        self.attention = IntegerAttention if same_bits else FloatAttention
+        self.qkv = fused_layer([own.q_proj, own.k_proj, own.v_proj], int8)
+        self.out = make_layer(own.out_proj, int8)
+        self.cross_query = make_layer(cross.q_proj, int8)
+        self.cross_key, self.cross_value = (make_layer(m, int8)
+                                            for m in (cross.k_proj, cross.v_proj))
+        self.cross_out = make_layer(cross.out_proj, int8)
+        self.fc1, self.fc2 = make_layer(layer.fc1, int8), make_layer(layer.fc2, int8)
+        self.activation = layer.activation_fn
+        self.norms = layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, (
+            layer.final_layer_norm)
+
+    def cross(self, states: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of a window's states (frames, width); tensors begin with (heads, frames)."""
+        keys, values = (project(states).view(len(states), self.heads, -1).transpose(0, 1)
+                        for project in (self.cross_key, self.cross_value))
+        return self.attention.parts(keys, values)
+
+    def __call__(self, hidden: Tensor, places: _Places, own: tuple, cross: tuple) -> Tensor:
+        shape = (places.rows, places.count, self.heads, -1)
+        query, key, value = (part.view(shape).transpose(1, 2)
+                             for part in self.qkv(_normed(self.norms[0], hidden)).chunk(3, -1))
+        parts = tuple(places.write(buffer, new) for buffer, new in
+                      zip(own, self.attention.parts(key, value), strict=True))
+        heard = self.attention.attend(query, parts, places.mask)
+        hidden = hidden + self.out(heard.transpose(1, 2).flatten(2).flatten(0, 1))
+        query = self.cross_query(_normed(self.norms[1], hidden)).view(shape).transpose(1, 2)
+        parts = tuple(part[: places.rows] for part in cross)
+        heard = self.attention.attend(query, parts, None)
+        hidden = hidden + self.cross_out(heard.transpose(1, 2).flatten(2).flatten(0, 1))
+        inner = self.activation(self.fc1(_normed(self.norms[2], hidden)))
+        return hidden + self.fc2(inner)
+
+
+def _normed(norm, rows: Tensor) -> Tensor:
+    return F.layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

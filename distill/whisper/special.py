@@ -1,0 +1,37 @@
+"""Ids that steer Whisper."""
+
+from __future__ import annotations
+
+
+class SpecialTokens:
+    """Ids that steer Whisper, looked up by name (their order differs between vocabularies)."""
+
+    def __init__(self, tokenizer, generation_config):
+        def find(*names: str) -> int:
+            for name in names:
+                token = tokenizer.convert_tokens_to_ids(name)
+                if token is not None and tokenizer.convert_ids_to_tokens(token) == name:
+                    return token
+            raise ValueError(f"the tokenizer has no {names[0]}: it is not a Whisper tokenizer")
+
+        self.start = find("<|startoftranscript|>")
+        self.end = find("<|endoftext|>")
+        self.previous = find("<|startofprev|>")
+        self.no_speech = find("<|nospeech|>", "<|nocaptions|>")
+        self.no_timestamps = find("<|notimestamps|>")
+        self.timestamp_begin = self.no_timestamps + 1
+        self._find = find
+        self.multilingual = bool(getattr(generation_config, "is_multilingual", True))
+
+    def prefix(self, language: str | None, task: str, timestamps: bool) -> list[int]:
+        """`<|startoftranscript|><|en|><|transcribe|>[<|notimestamps|>]`.
+
+        Raises:
+            ValueError: unknown language, or none for a multilingual model.
+        """
+        ids = [self.start]
+        if self.multilingual:
+            if language is None:
+                raise ValueError("language must be set for a multilingual teacher, got null")
+            ids += [self._find(f"<|{language}|>"), self._find(f"<|{task}|>")]
+        return ids if timestamps else [*ids, self.no_timestamps]

@@ -1,0 +1,173 @@
+"""Speculative decoding beside plain decoding and transformers', on the same windows, in one run.
+
+    make bench.decode                       (or python -m eval.benchmark.decode [quick])
+
+From encoder states to tokens: the encoder runs once whatever decodes. Two pairs of models, see
+`eval.benchmark.pairs`: whisper-base with the demo's student, and a decoder of large-v3's shape
+whose student is right as often as wanted. All ways take turns; a ratio is the median over the
+rounds.
+Writes runs/bench/decode.json and prints its tables. `quick` leaves out the large shape.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain, product
+from pathlib import Path
+
+import torch
+
+from distill.config import ConfigError
+from distill.data.files import write_json
+from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.draft_length import tokens_per_row
+from distill.whisper.rows import Hypothesis
+from eval.benchmark.decode_text import table
+from eval.benchmark.pairs import Pair, large_pairs, whisper_base
+
+WARM_UP_TOKENS = 12
+OUT = Path("runs/bench/decode.json")
+Way = Callable[[torch.Tensor, int], list[list[int]]]
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    base = whisper_base()
+    result: dict = {
+        "threads": torch.get_num_threads(), "settings": {},
+        "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch) for batch in (1, 8)},
+    }
+    for pair in chain([base], () if arguments[:1] == ["quick"] else large_pairs()):
+        for compute, batch in product(("fp32", "int8"), pair.rounds):
+            found = measure(pair, compute, batch)
+            result["settings"][f"{pair.name}.{compute}.{batch}"] = found
+            write_json(OUT, result | ratios(result["settings"]))  # a killed run leaves what it has
+    print(table(result | ratios(result["settings"])))
+
+
+def measure(pair: Pair, compute: str, batch: int) -> dict:
+    """Seconds of every way, and what was said."""
+    states = pair.states[: pair.num_windows(batch)]
+    ways = _ways(pair, compute, batch)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    said: dict[str, list[list[int]]] = {}
+    for number in range(pair.rounds[batch] + 1):
+        for name, way in ways.items():
+            if number == 0:
+                way(states[:batch], WARM_UP_TOKENS)
+                continue
+            begin = time.perf_counter()
+            said[name] = [row for at in range(0, len(states), batch)
+                          for row in way(states[at : at + batch], pair.limit(batch))]
+            seconds[name].append(time.perf_counter() - begin)
+        if number:
+            times = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in ways)
+            print(f"  {pair.name} {compute} batch {batch}: {times}", file=sys.stderr, flush=True)
+    tokens = sum(map(len, said["plain"]))
+    return {
+        "windows": len(states), "tokens": tokens, "seconds": seconds, "rounds": pair.rounds[batch],
+        "tokens_per_second": {n: tokens / statistics.median(s) for n, s in seconds.items()},
+        "identical": said["speculative"] == said["plain"],
+        "identical_to_transformers":
+            said["plain"] == said["transformers"] if "transformers" in said else None,
+        **_speculation(ways["speculative"].decoder, batch),
+    }
+
+
+class _Ours:
+    """One of our decoders as a way; keeps it, for its report and its measured times."""
+
+    def __init__(self, pair: Pair, compute: str, speculative: bool):
+        self.decoder = GreedyDecoder(
+            pair.teacher, pair.tokenizer, "en", on_loop="keep", int8=compute == "int8",
+            student=pair.student if speculative else None)
+
+    def __call__(self, states: torch.Tensor, limit: int) -> list[list[int]]:
+        found: list[Hypothesis] = self.decoder(states, [limit] * len(states))
+        return [each.tokens for each in found]
+
+
+def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
+    ways: dict[str, Way] = {}
+    if batch == 1 or (batch <= pair.largest and compute == "fp32"):
+        ways["transformers"] = lambda states, limit: pair.transformers(states, limit, None)
+    if batch == 1:
+        ways["transformers, assisted"] = (
+            lambda states, limit: pair.transformers(states, limit, pair.assistant))
+    plain, speculative = (_Ours(pair, compute, drafts) for drafts in (False, True))
+    speculative.decoder.decoder = plain.decoder.decoder  # one copy, one cache for both
+    return ways | {"plain": plain, "speculative": speculative}
+
+
+def _speculation(own: GreedyDecoder, batch: int) -> dict:
+    """How drafts fared, the measured costs of passes, and the speed-up that these allow."""
+    report, length = own.report, own.length
+    drafts, predicted = length.best(batch)
+    rate = report.acceptance
+    limit = length.speedup(batch, drafts, rate) if drafts and rate is not None else 1.0
+    costs = {"verify": length.verify, "draft": length.draft}
+    return {
+        "acceptance": rate, "tokens_per_pass": report.tokens_per_pass,
+        "plain_passes": report.plain / max(report.passes, 1),
+        "predicted_by_acceptance": {
+            str(wanted): length.best(batch, wanted)[1] for wanted in (0.7, 0.8, 0.9)},
+        "draft_length": drafts, "predicted_speedup": predicted, "limit": limit,
+        "expected_tokens": tokens_per_row(rate or 0.0, drafts),
+        "milliseconds": {kind: {f"{rows}x{tokens}": 1000 * statistics.median(times)
+                                for (rows, tokens), times in sorted(table.seconds.items())}
+                         for kind, table in costs.items()},
+        "near_ties": len(report.near_ties),
+    }
+
+
+def relabelling(pair: Pair, batch: int) -> dict:
+    """Labelling again, the old transcripts as drafts."""
+    states = pair.states[: pair.num_windows(batch)]
+    decoder = GreedyDecoder(pair.teacher, pair.tokenizer, "en", on_loop="keep")
+    limit = [pair.limit(batch)] * batch
+    old = [each.tokens for at in range(0, len(states), batch)
+           for each in decoder(states[at : at + batch], limit[: len(states[at : at + batch])])]
+    ratios = []
+    for _ in range(pair.rounds[batch]):
+        times = []
+        for drafts in (None, old):
+            begin = time.perf_counter()
+            for at in range(0, len(states), batch):
+                some = states[at : at + batch]
+                found = decoder(some, limit[: len(some)],
+                                drafts=drafts[at : at + batch] if drafts else None)
+                assert [each.tokens for each in found] == old[at : at + batch]
+            times.append(time.perf_counter() - begin)
+        ratios.append(times[0] / times[1])
+    return {"speedup": statistics.median(ratios), "windows": len(states)}
+
+
+def ratios(settings: dict[str, dict]) -> dict:
+    """Medians over rounds, nested by pair, compute type and batch; above 1 is faster."""
+    names = {"speedup_vs_plain": ("plain", "speculative"),
+             "vs_transformers_greedy": ("transformers", "speculative"),
+             "vs_transformers_assisted": ("transformers, assisted", "speculative"),
+             "plain_vs_transformers_greedy": ("transformers", "plain")}
+    result: dict = {}
+    for key, (slow, fast) in names.items():
+        for setting, found in settings.items():
+            pair, compute, batch = setting.split(".")
+            times = found["seconds"]
+            if slow in times:
+                value = statistics.median(
+                    a / b for a, b in zip(times[slow], times[fast], strict=True))
+                result.setdefault(key, {}).setdefault(pair, {}).setdefault(compute, {})[
+                    batch] = value
+    return result
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

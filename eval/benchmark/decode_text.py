@@ -1,0 +1,56 @@
+"""The tables of eval.benchmark.decode, for a terminal."""
+
+from __future__ import annotations
+
+_HEAD = ("pair", "type", "batch", "tokens/s: HF", "assisted", "plain", "ours", "vs plain", "limit",
+         "vs HF", "vs assisted", "accepted", "a pass", "same")
+
+
+def table(result: dict) -> str:
+    """One line a setting; ratios are medians over rounds, above 1 is faster."""
+    rows = [_HEAD]
+    for setting, found in result["settings"].items():
+        pair, compute, batch = setting.split(".")
+
+        def ratio(key: str, where: tuple = (pair, compute, batch)) -> str:
+            value = result.get(key, {})
+            for part in where:
+                value = value.get(part, {})
+            return f"{value:.2f}x" if value else ""
+
+        speed = {name: f"{value:.1f}" for name, value in found["tokens_per_second"].items()}
+        accepted = found["acceptance"]
+        rows.append((
+            pair, compute, batch, speed.get("transformers", ""),
+            speed.get("transformers, assisted", ""), speed["plain"], speed["speculative"],
+            ratio("speedup_vs_plain"),
+            f"{found['limit']:.2f}x", ratio("vs_transformers_greedy"),
+            ratio("vs_transformers_assisted"),
+            "" if accepted is None else f"{accepted:.2f}", f"{found['tokens_per_pass']:.2f}",
+            "yes" if found["identical"] else "NO",
+        ))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+             for row in rows]
+    relabelled = "; ".join(f"{name}: {found['speedup']:.2f}x plain" for name, found in
+                           result.get("relabelling", {}).items())
+    return "\n".join([
+        f"Greedy decoding from encoder states, {result['threads']} CPU threads, medians of rounds "
+        "in turn; transformers (HF) always in float32. limit: what the measured passes and this "
+        "acceptance allow; same: token for token as plain",
+        "", *lines, "",
+        *([f"the old transcripts as drafts: {relabelled}"] if relabelled else []),
+        *_costs(result),
+    ])
+
+
+def _costs(result: dict) -> list[str]:
+    """Measured milliseconds of passes by rows x tokens."""
+    lines = ["", "milliseconds of a pass (rows x tokens a row)"]
+    for setting, found in result["settings"].items():
+        cells = ", ".join(f"{size} {value:.0f}" for size, value in
+                          found["milliseconds"]["verify"].items())
+        drafts = ", ".join(f"{size} {value:.1f}" for size, value in
+                           found["milliseconds"]["draft"].items())
+        lines.append(f"  {setting}: teacher {cells}; student {drafts}")
+    return lines

@@ -1,0 +1,227 @@
+"""Teachers and students that decoding is measured with.
+
+`whisper_base` is the demo's pair. `large_v3_shape` has the decoder of large-v3 (32 layers, width
+1280, 20 heads, 51,866 tokens) with random weights: speed depends on shapes alone, except for how
+often the student is right. That is set by construction: the student has the teacher's layers 0 and
+31, and what layers 1 to 30 add is made so small that both agree as often as wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LAYERS, WIDTH, HEADS, INNER, VOCABULARY = 32, 1280, 20, 5120, 51866
+_POSITION_SCALE = 12.0  # each position suggests a token of its own: random text does not loop
+
+
+@dataclass
+class Pair:
+    """A teacher, its student, and what they hear.
+
+    Attributes:
+        name: of the setting.
+        assistant: the student as transformers wants it: a decoder alone.
+        states: (windows, frames, width) encoder states, shared by all.
+        long, short: most tokens of a window at batch 1, and at larger batches.
+        most: windows decoded in a round, whatever the batch; at least one batch.
+        rounds: by batch; a batch that is not there is not measured.
+        largest: batch that transformers is measured at, beside a whole cache of ours.
+    """
+
+    name: str
+    teacher: object
+    student: object
+    assistant: object
+    tokenizer: object
+    states: Tensor
+    prefix: list[int]
+    long: int
+    short: int
+    most: int
+    rounds: dict[int, int]
+    largest: int
+
+    def limit(self, batch: int) -> int:
+        return self.long if batch == 1 else self.short
+
+    def num_windows(self, batch: int) -> int:
+        return max(batch, self.most)
+
+    def transformers(self, states: Tensor, limit: int, assistant) -> list[list[int]]:
+        """Its greedy decoding, or with an assistant; from the same states, the same rules."""
+        from transformers import GenerationConfig, GenerationMixin
+        from transformers.modeling_outputs import BaseModelOutput
+
+        own = self.teacher.generation_config
+        end = own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id
+        config = GenerationConfig(
+            max_new_tokens=limit, max_length=None, do_sample=False, num_beams=1,
+            eos_token_id=end, pad_token_id=end, decoder_start_token_id=self.prefix[0],
+            suppress_tokens=own.suppress_tokens, begin_suppress_tokens=own.begin_suppress_tokens)
+        ids = torch.tensor([self.prefix] * len(states))
+        found = GenerationMixin.generate(
+            self.teacher, encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            decoder_input_ids=ids, generation_config=config, assistant_model=assistant)
+        rows = [row[len(self.prefix) :] for row in found.tolist()]
+        return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
+    """The demo's teacher and trained student, on the first of its test and validation windows.
+
+    Raises:
+        ValueError: there is no student yet.
+    """
+    from transformers import WhisperForCausalLM, WhisperForConditionalGeneration
+
+    from distill.data.windows import load_window
+    from distill.progress import quiet_libraries
+    from distill.whisper.corpus import evaluation_units, load_clips, windows_of
+    from distill.whisper.decoding import GreedyDecoder
+    from distill.whisper.recipe import load_recipe
+    from distill.whisper.teacher import load_teacher
+    from distill.whisper.transcribe import encode, log_mel
+
+    quiet_libraries()
+    recipe = load_recipe(recipe_name, [])
+    folder = Path(recipe.output_dir) / "student"
+    if not folder.is_dir():
+        raise ValueError(f"no student in {folder}: run `make {recipe_name}` first")
+    teacher = load_teacher(recipe.teacher)
+    student = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    assistant = WhisperForCausalLM(student.config).eval()
+    assistant.model.decoder, assistant.proj_out = student.model.decoder, student.proj_out
+    assistant.generation_config.eos_token_id = teacher.model.generation_config.eos_token_id
+    windows = []
+    for split in ("test", "validation"):
+        rows, _ = load_clips(getattr(recipe.data, split))
+        windows += windows_of(evaluation_units(rows, split, True)[0])
+    windows = windows[:most]
+    states = torch.cat([encode(teacher.model, log_mel(teacher.processor, [load_window(window)]))
+                        for window in windows])
+    tokenizer = teacher.processor.tokenizer
+    prefix = GreedyDecoder(teacher.model, tokenizer, "en").special.prefix("en", "transcribe", False)
+    return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
+                long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16)
+
+
+def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:
+    """One model, made to agree with its student as often as wanted, again and again."""
+    shape = LargeShape()
+    states = torch.randn(16, 1500, WIDTH, generator=torch.Generator().manual_seed(2))
+    for wanted in acceptances:
+        found = shape.set_acceptance(wanted, states[:1])
+        print(f"large-v3's shape: agreement {found:.3f}", flush=True)
+        yield Pair(f"large_v3_shape_{round(100 * wanted)}", shape.teacher, shape.student,
+                   shape.assistant, _Ids(), states, [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES],
+                   long=48, short=16, most=1, largest=8,
+                   rounds={1: 3, 4: 2, 8: 1, 16: 1} if wanted == acceptances[0] else {1: 1})
+
+
+_END, _START, _ENGLISH, _TRANSCRIBE, _PREVIOUS = 50257, 50258, 50259, 50360, 50362
+_NO_SPEECH, _NO_TIMES = 50363, 50364
+
+
+class _Ids:
+    """As much of a tokenizer as decoding needs."""
+
+    names = {"<|endoftext|>": _END, "<|startoftranscript|>": _START, "<|en|>": _ENGLISH,
+             "<|transcribe|>": _TRANSCRIBE, "<|startofprev|>": _PREVIOUS,
+             "<|nospeech|>": _NO_SPEECH, "<|notimestamps|>": _NO_TIMES}
+
+    def convert_tokens_to_ids(self, name: str) -> int | None:
+        return self.names.get(name)
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return next(name for name, each in self.names.items() if each == token)
+
+
+class LargeShape:
+    """A random decoder of large-v3's shape; `set_acceptance` before use."""
+
+    def __init__(self, layers: int = LAYERS, seed: int = 0):
+        from transformers import (
+            GenerationConfig,
+            WhisperConfig,
+            WhisperForCausalLM,
+            WhisperForConditionalGeneration,
+        )
+
+        torch.manual_seed(seed)
+        self.config = WhisperConfig(
+            vocab_size=VOCABULARY, d_model=WIDTH, decoder_layers=layers,
+            encoder_layers=2,  # as the student: transformers counts its caches by them
+            encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=WIDTH,
+            decoder_ffn_dim=INNER, num_mel_bins=128)
+        self.teacher = WhisperForConditionalGeneration(self.config).eval().requires_grad_(False)
+        decoder = self.teacher.model.decoder
+        with torch.no_grad():
+            suggested = decoder.embed_tokens.weight[torch.randperm(50_000)[:448]]
+            decoder.embed_positions.weight.copy_(_POSITION_SCALE * suggested)
+        self.middle = [layer for layer in decoder.layers[1 : layers - 1]]
+        self._parts = [m for layer in self.middle
+                       for m in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2)]
+        self._scale = 1.0
+        self.teacher.generation_config = GenerationConfig(
+            is_multilingual=True, eos_token_id=_END, pad_token_id=_END,
+            decoder_start_token_id=_START,
+            # nothing ends before its limit, so that all ways say as much
+            suppress_tokens=list(range(_END, VOCABULARY)), begin_suppress_tokens=[])
+        self.student = self._make_student(WhisperForConditionalGeneration)
+        self.assistant = self._make_student(WhisperForCausalLM)
+
+    def _make_student(self, kind):
+        """Shares every tensor with the teacher."""
+        config = type(self.config).from_dict({**self.config.to_dict(), "decoder_layers": 2})
+        with torch.device("meta"):
+            student = kind(config)
+        if hasattr(student.model, "encoder"):
+            student.model.encoder = self.teacher.model.encoder
+        decoder, own = student.model.decoder, self.teacher.model.decoder
+        decoder.embed_tokens, decoder.embed_positions = own.embed_tokens, own.embed_positions
+        decoder.layer_norm = own.layer_norm
+        for layer, source in zip(decoder.layers, (own.layers[0], own.layers[-1]), strict=True):
+            layer.load_state_dict(source.state_dict(), assign=True)
+        student.proj_out = self.teacher.proj_out
+        student.generation_config.eos_token_id = _END
+        return student.eval()
+
+    def set_acceptance(self, wanted: float, states: Tensor, tokens: int = 200) -> float:
+        """Find the scale of the middle layers' outputs; the share of agreement it gives.
+
+        Args:
+            states: (1, frames, width); agreement is counted on random text with this audio.
+        """
+        text = torch.randint(0, 50_000, (1, tokens), generator=torch.Generator().manual_seed(1))
+        low, high, found = 0.0, 0.25, 1.0
+        while found > wanted and high < 1e4:
+            high *= 4
+            self._rescale(high)
+            found = self._agreement(text, states)
+        for _ in range(12):
+            middle = (low + high) / 2
+            self._rescale(middle)
+            found = self._agreement(text, states)
+            low, high = (middle, high) if found > wanted else (low, middle)
+            if abs(found - wanted) < 0.01:
+                break
+        return found
+
+    def _rescale(self, scale: float) -> None:
+        with torch.no_grad():
+            for module in self._parts:
+                module.weight *= scale / self._scale
+                module.bias *= scale / self._scale
+        self._scale = scale
+
+    @torch.no_grad()
+    def _agreement(self, text: Tensor, states: Tensor) -> float:
+        best = [m.proj_out(m.model.decoder(input_ids=text, encoder_hidden_states=states,
+                                           use_cache=False).last_hidden_state).argmax(-1)
+                for m in (self.teacher, self.student)]
+        return (best[0] == best[1]).float().mean().item()

@@ -1,0 +1,42 @@
+"""The decoding benchmark: what it computes from seconds; its models, small."""
+
+import torch
+
+from eval.benchmark import pairs
+from eval.benchmark.decode import measure, ratios
+from eval.benchmark.decode_text import table
+from eval.benchmark.pairs import LargeShape, Pair
+
+
+def test_ratios_are_medians_over_rounds():
+    seconds = {"transformers": [9.0, 8.0, 30.0], "plain": [4.0, 4.0, 5.0],
+               "speculative": [2.0, 4.0, 1.0]}
+    found = ratios({"base.fp32.4": {"seconds": seconds}})
+    assert found["speedup_vs_plain"] == {"base": {"fp32": {"4": 2.0}}}
+    assert found["vs_transformers_greedy"]["base"]["fp32"]["4"] == 4.5
+    assert found["plain_vs_transformers_greedy"]["base"]["fp32"]["4"] == 2.25
+    assert "vs_transformers_assisted" not in found
+
+
+def test_a_small_large_shape_runs_every_way(monkeypatch):
+    """Same code, small sizes: acceptance as wanted, all ways say the same."""
+    for name, value in {"WIDTH": 64, "HEADS": 4, "INNER": 128}.items():
+        monkeypatch.setattr(pairs, name, value)
+    # so small a teacher is not worth drafting for
+    monkeypatch.setattr("distill.whisper.draft_length.DraftLength.choose", lambda *_: 3)
+    shape = LargeShape(layers=4)
+    states = torch.randn(2, 1500, 64, generator=torch.Generator().manual_seed(0))
+    assert abs(shape.set_acceptance(0.8, states[:1]) - 0.8) < 0.08
+    pair = Pair("small", shape.teacher, shape.student, shape.assistant, pairs._Ids(), states,
+                [pairs._START, pairs._ENGLISH, pairs._TRANSCRIBE, pairs._NO_TIMES],
+                long=20, short=10, most=1, rounds={1: 1, 2: 1}, largest=2)
+    settings = {f"small.{compute}.{batch}": measure(pair, compute, batch)
+                for compute in ("fp32", "int8") for batch in (1, 2)}
+    for setting, found in settings.items():
+        assert found["identical"], setting
+        assert found["tokens"] == 20  # one window of 20, or two of 10
+        if "fp32" in setting:
+            assert found["identical_to_transformers"]
+    assert 0.5 < settings["small.fp32.1"]["acceptance"] <= 1
+    said = table({"threads": 1, "settings": settings} | ratios(settings))
+    assert "small" in said and "NO" not in said and "milliseconds of a pass" in said

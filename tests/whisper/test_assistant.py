@@ -1,0 +1,83 @@
+"""Drafts while labelling and evaluating: the same rows, fewer passes."""
+
+import pytest
+from transformers import WhisperForConditionalGeneration
+
+import pseudo_label.__main__ as command
+from distill.config import ConfigError
+from distill.data.files import read_jsonl
+from distill.testing import write_tiny_recipe
+from distill.whisper.draft_length import DraftLength
+from distill.whisper.recipe import load_recipe
+from distill.whisper.student import make_student
+from eval.__main__ import evaluate
+
+OPTIONS = ("num_threads=1", "teacher.mode=live", "pseudo_label.second_decoding=true")
+
+
+@pytest.fixture(autouse=True)
+def always_drafting(monkeypatch):
+    """Whether it pays depends on how busy the machine is."""
+    monkeypatch.setattr(DraftLength, "choose", lambda *_: 3)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_tiny_recipe(tmp_path_factory.mktemp("assistant"), train=16)
+
+
+@pytest.fixture(scope="module")
+def student(recipe, tmp_path_factory):
+    teacher = WhisperForConditionalGeneration.from_pretrained(recipe.parent / "teacher")
+    folder = tmp_path_factory.mktemp("student")
+    make_student(teacher, [0, 3], [0, 1]).save_pretrained(folder)
+    return folder
+
+
+def label(recipe, run, *overrides) -> list[dict]:
+    command.main([str(recipe), f"output_dir={run}", *OPTIONS, *overrides])
+    parts = sorted((run / "pseudo_labels").glob("part-*.jsonl"))
+    return [row for part in parts for row in read_jsonl(part)]
+
+
+def same(one: list[dict], two: list[dict]) -> None:
+    assert len(one) == len(two)
+    for left, right in zip(one, two, strict=True):
+        for key in left.keys() - {"avg_logprob", "no_speech_prob"}:
+            assert left[key] == right[key], key
+        for key in ("avg_logprob", "no_speech_prob"):
+            assert left[key] == pytest.approx(right[key], abs=2e-5)
+
+
+def test_labels_are_the_same_with_drafts(recipe, student, tmp_path, capsys):
+    plain = label(recipe, tmp_path / "plain")
+    assert "Decoding:" not in capsys.readouterr().out
+    same(label(recipe, tmp_path / "student", f"decoding.assistant={student}"), plain)
+    assert "drafted tokens accepted" in capsys.readouterr().out
+    old = f"decoding.old_labels={tmp_path / 'plain' / 'pseudo_labels'}"
+    same(label(recipe, tmp_path / "old", old), plain)
+    assert "100.0 % of" in capsys.readouterr().out.split(";")[0]  # of the first of two decodings
+
+
+def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
+    (tmp_path / "student").symlink_to(student)
+    from transformers import WhisperProcessor
+
+    WhisperProcessor.from_pretrained(recipe.parent / "teacher").save_pretrained(student)
+    found = []
+    for drafts in ("null", student):
+        overrides = [f"output_dir={tmp_path}", f"decoding.assistant={drafts}"]
+        found.append(evaluate(load_recipe(str(recipe), overrides), tmp_path))
+    plain, drafted = found
+    assert drafted["teacher"]["wer"] == plain["teacher"]["wer"]
+    assert "drafted tokens accepted" in drafted["teacher"]["speculation"]
+    assert "speculation" not in drafted["student"] and "speculation" not in plain["teacher"]
+
+
+def test_bad_drafts_are_refused(recipe, tmp_path):
+    with pytest.raises(ConfigError, match="decoding must be without drafts unless"):
+        load_recipe(str(recipe), ["decoding.assistant=x", "pseudo_label.backend=ctranslate2"])
+    with pytest.raises(ValueError, match="decoding.assistant: no model in"):
+        label(recipe, tmp_path / "a", f"decoding.assistant={tmp_path}")
+    with pytest.raises(ValueError, match="decoding.old_labels: no labels"):
+        label(recipe, tmp_path / "b", f"decoding.old_labels={tmp_path}")

@@ -1,0 +1,275 @@
+"""Drafts, and how many tokens of them pay."""
+
+import random
+
+import pytest
+import torch
+
+from distill.whisper.decoder import Decoder
+from distill.whisper.draft_length import LONGEST, DraftLength, StepTimes, tokens_per_row
+from distill.whisper.drafts import StudentDraft, TextDraft
+from distill.whisper.rules import Rules
+from distill.whisper.special import SpecialTokens
+from distill.whisper.student import make_student
+
+END = 999
+OLD = list(range(10, 40))
+
+
+def play(old: list[int], new: list[int], count: int = 4) -> tuple[int, list[list[int]]]:
+    """(passes, drafts) of a teacher that says `new`, given an older transcript."""
+    source, said, drafts = TextDraft([old], END), [], []
+    new = [*new, END]
+    while len(said) < len(new):
+        draft = source(0, said, count)
+        drafts.append(draft)
+        assert len(draft) <= count
+        right = 0
+        while right < len(draft) and draft[right] == new[len(said) + right]:
+            right += 1
+        said += new[len(said) : len(said) + right + 1]
+    return len(drafts), drafts
+
+
+def test_a_transcript_is_followed_to_its_end():
+    passes, drafts = play(OLD, OLD)
+    assert passes == -(-31 // 5)  # four drafted and one said
+    assert drafts[0] == OLD[:4] and drafts[-1][-1] == END
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 28, 29])
+@pytest.mark.parametrize("edit", ["substituted", "inserted", "deleted", "two"])
+def test_a_transcript_is_followed_again(at, edit):
+    new = {"substituted": [*OLD[:at], 500, *OLD[at + 1 :]],
+           "inserted": [*OLD[:at], 500, *OLD[at:]],
+           "deleted": [*OLD[:at], *OLD[at + 1 :]],
+           "two": [*OLD[:at], 500, 501, *OLD[at + 2 :]]}[edit]
+    passes, _ = play(OLD, new)
+    assert passes <= 7 + {"substituted": 1, "inserted": 3, "deleted": 3, "two": 3}[edit]
+
+
+def test_drafts_end_with_the_transcript():
+    source = TextDraft([OLD[:3], []], END)
+    assert source(0, [], 10) == [*OLD[:3], END]
+    assert source(0, OLD[:2], 10) == [OLD[2], END]
+    assert source(0, OLD[:3], 10) == [END]
+    assert source(0, [*OLD[:3], 7], 10) == []
+    assert source(0, [*OLD[:3], 7, 8, 9], 10) == []
+    assert source(1, [], 10) == [END]  # an empty transcript: perhaps nothing is said again
+    assert source(1, [5], 10) == [] and source(1, [5, 6, 7], 10) == []
+
+
+def test_made_up_histories_never_leave_a_transcript():
+    draw = random.Random(0)
+    for _ in range(200):
+        old = [draw.randrange(4) for _ in range(draw.randrange(12))]
+        new = [draw.randrange(4) for _ in range(draw.randrange(20))]
+        passes, drafts = play(old, new, draw.randrange(1, 6))
+        assert passes <= len(new) + 1
+        text = [*old, END]
+        for draft in drafts:
+            assert any(text[i : i + len(draft)] == draft for i in range(len(text) + 1))
+
+
+def test_rows_have_their_own_transcripts():
+    source = TextDraft([OLD, OLD[::-1]], END)
+    assert source(1, [], 2) == [39, 38] and source(0, [], 2) == [10, 11]
+    assert source(1, [39, 38], 2) == [37, 36] and source(0, [10], 2) == [11, 12]
+
+
+# Students
+
+
+@pytest.fixture
+def setup(tiny_model, tiny_processor):
+    """(student, rules, greedy): `greedy` drafts for one text with nothing but the decoder."""
+    student = make_student(tiny_model, [0, 3], [0, 1]).eval()
+    inner = student.model.decoder
+    with torch.no_grad():  # it goes on for longer than the tiny model
+        suggested = torch.randint(256, (448,), generator=torch.Generator().manual_seed(0))
+        inner.embed_positions.weight.copy_(10 * inner.embed_tokens.weight[suggested])
+    special = SpecialTokens(tiny_processor.tokenizer, tiny_model.generation_config)
+    rules = Rules(tiny_model.generation_config, special, False, student.config.vocab_size, "cpu")
+
+    def greedy(states, text, prompt, count):
+        decoder = Decoder(student)
+        cache, drafts = decoder.cache(states[None]), []
+        for _ in range(count):
+            tokens = text + drafts
+            hidden = decoder(torch.tensor([tokens]), [0], cache)[:, -1]
+            drafts.append(int(rules(decoder.scores(hidden), [tokens[prompt:]]).argmax()))
+            if drafts[-1] == rules.end:
+                break
+        return drafts
+
+    return student, rules, greedy
+
+
+@pytest.mark.parametrize("prefix", [3, 30])
+@torch.inference_mode()
+def test_a_student_catches_up(setup, prefix):
+    """After rejections at any place, rounds without it, and rows that left."""
+    student, rules, greedy = setup
+    draw = random.Random(1)
+    states = 3 * torch.randn(6, 300, 32, generator=torch.Generator().manual_seed(1))
+    source = StudentDraft(student, int8=False)
+    source.begin(states)
+    slots, seen = list(range(6)), set()
+    prompts = [prefix + row for row in range(6)]
+    texts = [[draw.randrange(256) for _ in range(prompt)] for prompt in prompts]
+    for turn in range(10):
+        count = draw.randrange(1, 6)
+        found = source([texts[r] for r in slots], [prompts[r] for r in slots], count, rules)
+        wanted = [greedy(states[r], texts[r], prompts[r], count) for r in slots]
+        assert found == wanted, turn
+        seen |= set(map(tuple, wanted))
+        for row, draft in zip(slots, found, strict=True):
+            said = [t for t in draft if t != rules.end]
+            texts[row] += [*said[: draw.randrange(count + 1)], draw.randrange(256)]
+            if turn in (4, 7):  # the teacher said more, and the student was not asked
+                texts[row] += [draw.randrange(256) for _ in range(draw.randrange(9))]
+        if turn in (2, 3, 5):
+            slot = draw.randrange(len(slots))
+            source.remove(slot)
+            slots[slot] = slots[-1]
+            slots.pop()
+        if turn == 6:
+            assert source.seconds(2, [len(texts[r]) - 1 for r in slots], iter([1, 4]).__next__) == 3
+    assert len(seen) > 10, "rows and turns differ"
+
+
+@torch.inference_mode()
+def test_a_student_in_int8_drafts_nearly_the_same(setup):
+    student, rules, greedy = setup
+    states = 3 * torch.randn(6, 300, 32, generator=torch.Generator().manual_seed(1))
+    source = StudentDraft(student, int8=True)
+    source.begin(states)
+    texts = [[70 + row, 2, 3] for row in range(6)]
+    found = source(texts, [3] * 6, 4, rules)
+    wanted = [greedy(s, text, 3, 4) for s, text in zip(states, texts, strict=True)]
+    assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= 4
+
+
+# How many
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.4, 0.9, 1.0])
+@pytest.mark.parametrize("drafts", [1, 3, 8])
+def test_tokens_per_row_equals_a_simulation(acceptance, drafts):
+    draw, rounds, said = random.Random(0), 4000, 0
+    for _ in range(rounds):
+        said += 1
+        for _ in range(drafts):
+            if draw.random() >= acceptance:
+                break
+            said += 1
+    assert tokens_per_row(acceptance, drafts) == pytest.approx(said / rounds, rel=0.04)
+
+
+def test_times_are_medians_and_interpolated():
+    times = StepTimes()
+    for seconds in (1.0, 9.0, 2.0):
+        times.add(4, 1, seconds)
+    assert times(4, 1) == times(3, 7) == 2.0  # 3 rows count as 4; one point is all there is
+    assert times.has(3) and not times.has(2) and not times.has(5)
+    times.add(4, 5, 6.0)
+    assert times(4, 2) == pytest.approx(3.0) and times(4, 7) == pytest.approx(8.0)
+    times.add(4, 9, 4.0)  # noise: more tokens never cost less
+    assert times(4, 5) == 6.0 and times(4, 7) == times(4, 20) == 6.0
+    for _ in range(9):
+        times.add(4, 1, 3.0)
+    times.add(4, 1, 50.0)
+    assert times(4, 1) == 3.0, "old times are forgotten, and one slow pass does not count"
+    times.add(1, 2, 1.0)
+    times.add(1, 11, 10.0)
+    assert times(1, 1) == 0.0 and times(1, 5) == pytest.approx(4.0)
+
+
+def table(verify, draft, rows: int = 4) -> DraftLength:
+    length = DraftLength()
+    length.measure(rows, verify, draft)
+    length.note_round(rows, 0, verify(1))  # the first round of each is plain
+    return length
+
+
+@pytest.mark.parametrize("acceptance", [0.2, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("slope", [0.0, 0.05, 0.3])
+def test_the_best_length_is_that_of_brute_force(acceptance, slope):
+    def verify(tokens):
+        return 1 + slope * (tokens - 1)
+
+    def draft(tokens):
+        return 0.06 + 0.02 * tokens
+
+    def speedup(k):
+        said = 1 + sum(acceptance**n for n in range(1, k + 1))
+        seconds = verify(k + 1) + draft(2) + (k - 1) * draft(1)
+        return said / seconds
+
+    wanted = max(range(1, LONGEST + 1), key=speedup)
+    found, gain = table(verify, draft).best(4, acceptance)
+    if speedup(wanted) > 1.05:
+        assert found == wanted and gain == pytest.approx(speedup(wanted))
+    else:
+        assert (found, gain) == (0, 1.0)
+    assert table(lambda t: 1.0, lambda t: 0.01).best(4, 0.9)[0] > 4, "drafting can pay"
+
+
+def test_no_drafts_where_tokens_cost_what_passes_do():
+    length = table(lambda tokens: float(tokens), lambda tokens: 0.0)
+    assert length.best(4, 0.99) == (0, 1.0)
+    assert [length.choose(4) for _ in range(70)] == [0] * 70
+
+
+def test_a_plain_decoder_looks_now_and_then_whether_drafts_have_come_to_pay():
+    length = table(lambda tokens: 1.0, lambda tokens: 0.1)
+    for _ in range(300):
+        length.note(0, 1)
+    assert length.acceptance < 0.01
+    chosen = [length.choose(4) for _ in range(200)]
+    probes = [at for at, drafts in enumerate(chosen, 1) if drafts]
+    assert probes == [64, 128, 192]
+    for _ in range(100):
+        length.note(4, 4)
+    assert length.acceptance > 0.85 and length.choose(4) > 0
+
+
+def test_the_first_round_is_plain_and_now_and_then_one():
+    length = DraftLength()
+    length.measure(4, lambda tokens: 1.0, lambda tokens: 0.05)
+    assert length.choose(4) == 0
+    length.note_round(4, 0, 1.0)
+    chosen = [length.choose(4) for _ in range(100)]
+    assert [at for at, drafts in enumerate(chosen, 1) if not drafts] == [48, 96]
+
+
+def test_a_student_that_has_not_listened_must_be_worth_more():
+    length = table(lambda tokens: 0.7 + 0.3 * tokens, lambda tokens: 0.1)
+    gain = length.best(4)[1]
+    assert 1.05 < gain < 1.3
+    assert length.choose(4, is_ready=True) > 0 and length.choose(4, is_ready=False) == 0
+    quick = table(lambda tokens: 1.0, lambda tokens: 0.05)
+    assert quick.choose(4, is_ready=False) > 0
+    assert length.is_measured(3) and not length.is_measured(8)
+
+
+def test_acceptance_is_a_running_share():
+    length = DraftLength()
+    assert length.acceptance == 0.75
+    length.note(4, 4)
+    assert length.acceptance > 0.75
+    for _ in range(400):
+        length.note(1, 4)
+    assert length.acceptance == pytest.approx(0.25, abs=1e-3)
+
+
+def test_what_comes_on_top_of_passes_counts():
+    """Rules and lists may cost more than drafts bring."""
+    length = table(lambda tokens: 1.0, lambda tokens: 0.1)
+    assert length.best(4, 0.8)[0] > 0
+    for _ in range(40):
+        length.note_round(4, 0, 1.0)
+        length.note_round(4, 3, 20.0)
+    assert length.seconds(4, 3) == pytest.approx(20.0, rel=0.01)
+    assert length.best(4, 0.8) == (0, 1.0)
+    assert length.seconds(4, 0) == pytest.approx(1.0)
