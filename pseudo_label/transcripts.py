@@ -120,8 +120,11 @@ class Labeller:
         }
 
     def _doubts(self, labelled: Labelled, label: str, language: str | None) -> dict:
-        """What the recipe asked for besides: a second decoding, the language the teacher heard."""
+        """What the recipe asked for besides: the temperature of a text, a second decoding, the
+        language the teacher heard."""
         fields: dict = {}
+        if len(self.recipe.pseudo_label.temperatures) > 1:
+            fields["temperature"] = labelled.hypothesis.temperature
         if labelled.second is not None:
             second = to_text(self.teacher.processor.tokenizer, labelled.second.tokens)
             name = self.recipe.evaluation.normalizer

@@ -15,10 +15,11 @@ from torch import Tensor
 from distill.data.windows import Window
 from distill.whisper.assistant import OldLabels, load_assistant
 from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 from distill.whisper.rows import Hypothesis
 from distill.whisper.teacher import Teacher
-from distill.whisper.transcribe import detect_languages, encode, token_limit
+from distill.whisper.transcribe import encode, token_limit
 
 
 @dataclass
@@ -26,8 +27,8 @@ class Labelled:
     """What the teacher made of a window.
 
     Attributes:
-        hypothesis: greedy, by the recipe's settings.
-        second: the same, with timestamps where the first has none and without where it has them;
+        hypothesis: by the recipe's settings.
+        second: greedy, with timestamps where the first has none and without where it has them;
             None unless `pseudo_label.second_decoding`.
         language, language_prob: what it takes the language for; None unless
             `pseudo_label.detect_language`.
@@ -92,12 +93,15 @@ class TransformersBackend:
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         self.recipe, self.model = recipe, teacher.model
+        self.tokenizer = teacher.processor.tokenizer
+        self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
         student = load_assistant(recipe, teacher.model)
         self.decoders = [
-            GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language,
+            GreedyDecoder(teacher.model, self.tokenizer, recipe.language,
                           teacher_task(recipe), timestamps, student=student,
-                          exact=recipe.decoding.exact)
-            for timestamps in timestamps_of(recipe.pseudo_label)
+                          exact=recipe.decoding.exact,
+                          detect_language=recipe.pseudo_label.detect_language and number == 0)
+            for number, timestamps in enumerate(timestamps_of(recipe.pseudo_label))
         ]
         for other in self.decoders[1:]:  # one after the other: one set of caches is enough
             other.decoder, other.student = self.decoders[0].decoder, self.decoders[0].student
@@ -109,16 +113,18 @@ class TransformersBackend:
         """See `Backend`."""
         states = encode(self.model, features)
         limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
+        seeds = [seed_of(window.id, self.recipe.seed) for window in windows]
         found = [
-            decoder(states, limits, languages=languages,
-                    drafts=self.old and self.old(windows, decoder))
-            for decoder in self.decoders
+            decode_with_fallback(decoder, self.tokenizer, fallback, states, limits, seeds,
+                                 languages=languages,
+                                 drafts=self.old and self.old(windows, decoder))
+            for decoder, fallback in zip(self.decoders, (self.fallback, GREEDY), strict=False)
         ]
         labelled = [Labelled(*each) for each in zip(*found, strict=True)]
         if self.recipe.pseudo_label.detect_language:
-            heard = detect_languages(self.model, self.decoders[0].special, states)
-            for each, (language, probability) in zip(labelled, heard, strict=True):
-                each.language, each.language_prob = language, probability
+            for each in labelled:
+                each.language = each.hypothesis.language
+                each.language_prob = each.hypothesis.language_prob
         return labelled, states
 
     def describe(self) -> str:

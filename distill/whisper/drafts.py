@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distill.whisper.decoder import Decoder
 from distill.whisper.rules import Rules
+from distill.whisper.sampling import Sampling
 
 _ANCHOR = 2  # tokens that must agree before an old transcript is followed again
 _SEARCHED = 24  # tokens of it that are looked at for them
@@ -24,6 +25,8 @@ class StudentDraft:
 
     def __init__(self, model, int8: bool):
         self.decoder = Decoder(model, int8, same_bits=False)
+        self.chances: list[Tensor] = []  # of each step of the last drafts, if they were drawn by
+        # rejection: (slots, vocabulary)
         self._read: list[list[int]] = []  # tokens that each slot's cache holds
 
     def begin(self, states: Tensor) -> None:
@@ -38,20 +41,25 @@ class StudentDraft:
         self._read.pop()
 
     def __call__(
-        self, texts: Sequence[list[int]], prompts: Sequence[int], count: int, rules: Rules
+        self, texts: Sequence[list[int]], prompts: Sequence[int], count: int, rules: Rules,
+        sampling: Sampling | None = None, rows: Sequence[int] = (),
     ) -> list[list[int]]:
         """Up to `count` tokens after each text; fewer where a text ends.
 
         Args:
             texts: of each slot, prompt included.
             prompts: how much of each is prompt and prefix.
+            sampling: None takes the likeliest tokens.
+            rows: of each slot, as `sampling` numbers them.
         """
         drafts: list[list[int]] = [[] for _ in texts]
+        self.chances = []
         hidden = self._catch_up(texts)
         for step in range(count):
             said = [text[prompt:] + draft for text, prompt, draft
                     in zip(texts, prompts, drafts, strict=True)]
-            tokens = rules(self.decoder.scores(hidden), said).argmax(-1)
+            tokens = self._choose(rules(self.decoder.scores(hidden), said), sampling,
+                                  [(row, len(each)) for row, each in zip(rows, said, strict=False)])
             for draft, token in zip(drafts, tokens.tolist(), strict=True):
                 draft.append(token)
             if step + 1 < count:
@@ -60,6 +68,16 @@ class StudentDraft:
         for read, text, draft in zip(self._read, texts, drafts, strict=True):
             read[:] = [*text, *draft[:-1]]
         return [_until(draft, rules.end) for draft in drafts]
+
+    def _choose(self, scores: Tensor, sampling: Sampling | None, places: list) -> Tensor:
+        if sampling is None:
+            return scores.argmax(-1)
+        if sampling.is_coupled:
+            return (scores + sampling.noise(places, scores)).argmax(-1)
+        self.chances.append(sampling.chances(scores))
+        drawn = [sampling.draw(chances, "draft", *place)
+                 for chances, place in zip(self.chances[-1], places, strict=True)]
+        return torch.tensor(drawn, device=scores.device)
 
     def _catch_up(self, texts: Sequence[list[int]]) -> Tensor:
         """Read what is new of each text; the last states (slots, width)."""

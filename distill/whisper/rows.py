@@ -24,6 +24,8 @@ class Hypothesis:
         no_speech_prob: probability of `<|nospeech|>` at the first position.
         truncated: the token limit came before the end of text.
         looped: repeated itself, and was ended or made to go on.
+        language, language_prob: what it was taken for, and how surely; None if nobody asked.
+        temperature: it was sampled at; 0 took the likeliest tokens.
     """
 
     tokens: list[int]
@@ -31,6 +33,9 @@ class Hypothesis:
     no_speech_prob: float
     truncated: bool
     looped: bool
+    language: str | None = None
+    language_prob: float | None = None
+    temperature: float = 0.0
 
 
 def is_looping(tokens: Sequence[int]) -> bool:

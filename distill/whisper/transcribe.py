@@ -19,7 +19,6 @@ from distill.products import fast_linears
 from distill.progress import progress
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.rows import Hypothesis
-from distill.whisper.special import SpecialTokens
 
 MIN_NEW_TOKENS = 24  # the shortest clip may still hold a word in pieces and two timestamps
 
@@ -44,20 +43,6 @@ def encode(model, features: Tensor) -> Tensor:
 def token_limit(seconds: float, tokens_per_second: float) -> int:
     """Most tokens a window of this length may get: what is longer is a loop, not speech."""
     return MIN_NEW_TOKENS + int(seconds * tokens_per_second)
-
-
-@torch.no_grad()
-def detect_languages(model, special: SpecialTokens, states: Tensor) -> list[tuple[str, float]]:
-    """The likeliest language of each of (batch, frames, width) states and its probability among
-    the languages; nothing but `<|startoftranscript|>` is read (arXiv:2212.04356 sec. 2.3)."""
-    ids = model.generation_config.lang_to_id
-    start = torch.full((len(states), 1), special.start, device=states.device)
-    hidden = model.model.decoder(input_ids=start, encoder_hidden_states=states).last_hidden_state
-    names = list(ids)
-    scores = model.proj_out(hidden[:, -1]).float()[:, [ids[name] for name in names]]
-    best, index = scores.softmax(-1).max(-1)
-    return [(names[i].strip("<|>"), probability)
-            for i, probability in zip(index.tolist(), best.tolist(), strict=True)]
 
 
 def by_length(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:

@@ -59,6 +59,17 @@ def test_labels_are_the_same_with_drafts(recipe, student, tmp_path, capsys):
     assert "100.0 % of" in capsys.readouterr().out.split(";")[0]  # of the first of two decodings
 
 
+def test_sampled_labels_are_the_same_with_drafts(recipe, student, tmp_path):
+    """A random teacher is never sure: all its texts are tried again."""
+    again = "pseudo_label.temperatures=[0.0,0.4]"
+    wanted = label(recipe, tmp_path / "plain", again)
+    assert all(row["temperature"] == 0.4 for row in wanted)
+    same(label(recipe, tmp_path / "student", again, f"decoding.assistant={student}"), wanted)
+    alone = label(recipe, tmp_path / "batches", again, "pseudo_label.batch_size=1")
+    assert [row["tokens"] for row in alone] == [row["tokens"] for row in wanted]
+    assert wanted[0]["tokens"] != label(recipe, tmp_path / "greedy")[0]["tokens"]
+
+
 def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
     (tmp_path / "student").symlink_to(student)
     from transformers import WhisperProcessor

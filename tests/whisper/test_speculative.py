@@ -5,7 +5,7 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.windows import load_window, pack
-from distill.whisper import decoding
+from distill.whisper import rounds
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.student import make_student
 from distill.whisper.transcribe import encode, log_mel
@@ -167,7 +167,7 @@ def alone(decoder, states):
 def test_every_near_tie_is_resolved(make, states, monkeypatch, on_loop, timestamps):
     options = dict(on_loop=on_loop, timestamps=timestamps)
     wanted = alone(make(**options), states[:2])
-    monkeypatch.setattr(decoding, "NEAR", 1e9)  # every place is one
+    monkeypatch.setattr(rounds, "NEAR", 1e9)  # every place is one
     decoder = make("two", exact=True, **options)
     found = decoder(states[:2], LONG[:2])
     same(found, wanted)
@@ -190,7 +190,7 @@ def test_every_near_tie_is_resolved(make, states, monkeypatch, on_loop, timestam
 def test_the_plain_computation_decides(make, states, monkeypatch):
     """What passes of several tokens say is spoiled: only `exact` still says the right thing."""
     wanted = alone(make(), states[:2])
-    monkeypatch.setattr(decoding, "NEAR", 0.5)
+    monkeypatch.setattr(rounds, "NEAR", 0.5)
     results = {}
     for exact in (False, True):
         decoder = make("itself", exact=exact)
@@ -212,12 +212,12 @@ def test_the_plain_computation_decides(make, states, monkeypatch):
 
 
 def test_only_near_places_count(make, states, monkeypatch):
-    monkeypatch.setattr(decoding, "NEAR", 1e9)
+    monkeypatch.setattr(rounds, "NEAR", 1e9)
     every = make("two")
     every(states, LONG)
     gaps = sorted(tie.gap for tie in every.report.near_ties)
     near = gaps[len(gaps) // 3]
-    monkeypatch.setattr(decoding, "NEAR", near)
+    monkeypatch.setattr(rounds, "NEAR", near)
     some = make("two")
     some(states, LONG)
     assert 0 < len(some.report.near_ties) < len(gaps) / 2
@@ -226,7 +226,7 @@ def test_only_near_places_count(make, states, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"int8": True, "student": "two"}, {}])
 def test_int8_and_plain_decoding_have_no_near_ties(make, states, monkeypatch, options):
-    monkeypatch.setattr(decoding, "NEAR", 1e9)
+    monkeypatch.setattr(rounds, "NEAR", 1e9)
     decoder = make(exact=True, **options)
     decoder(states[:3], LONG[:3])
     assert decoder.report.near_ties == []
@@ -234,7 +234,7 @@ def test_int8_and_plain_decoding_have_no_near_ties(make, states, monkeypatch, op
 
 def test_near_ties_of_rows_beside_drafts(make, states, monkeypatch):
     """A pass of several tokens rounds its way for all its rows, also those without a draft."""
-    monkeypatch.setattr(decoding, "NEAR", 1e9)
+    monkeypatch.setattr(rounds, "NEAR", 1e9)
     own = [h.tokens for h in make()(states[:2], LONG[:2])]
     decoder = make()
     decoder(states[:2], LONG[:2], drafts=[own[0], [301]])

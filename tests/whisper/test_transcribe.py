@@ -8,7 +8,7 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.windows import load_window, pack
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding import AUTO, GreedyDecoder
 from distill.whisper.rows import Rows, is_looping
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
@@ -93,6 +93,30 @@ def test_languages_are_per_row(tiny_model, tiny_processor, states):
     same(mixed[1:], english(states[1:3], LONG[:2]))
     one, two = german(states[:1], [448])[0], english(states[:1], [448])[0]
     assert one.avg_logprob != pytest.approx(two.avg_logprob, abs=1e-6)
+
+
+def test_the_language_is_heard(tiny_model, tiny_processor, states):
+    """`auto`: the likeliest language by transformers' decoder, for rows that do not say theirs."""
+    names = list(tiny_model.generation_config.lang_to_id)
+    ids = [tiny_model.generation_config.lang_to_id[name] for name in names]
+    start = torch.full((9, 1), tiny_model.generation_config.decoder_start_token_id)
+    with torch.no_grad():
+        scores = tiny_model(decoder_input_ids=start, encoder_outputs=(states,)).logits[:, -1, ids]
+    best, index = scores.softmax(-1).max(-1)
+    wanted = [names[i].strip("<|>") for i in index.tolist()]
+    assert len(set(wanted)) > 1
+    heard = decoder_of(tiny_model, tiny_processor, AUTO)(states, LONG)
+    assert [h.language for h in heard] == wanted
+    assert [h.language_prob for h in heard] == pytest.approx(best.tolist(), abs=1e-5)
+    same(heard, decoder_of(tiny_model, tiny_processor)(states, LONG, languages=wanted))
+    mixed = decoder_of(tiny_model, tiny_processor)(states[:2], LONG[:2], languages=[None, AUTO])
+    same(mixed[1:], heard[1:2])
+    asked = decoder_of(tiny_model, tiny_processor, detect_language=True)(states, LONG)
+    assert [h.language for h in asked] == wanted
+    same(asked, decoder_of(tiny_model, tiny_processor)(states, LONG))
+    del tiny_model.generation_config.lang_to_id
+    with pytest.raises(ValueError, match="knows one language only"):
+        decoder_of(tiny_model, tiny_processor, AUTO)
 
 
 @pytest.mark.parametrize(

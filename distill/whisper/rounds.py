@@ -1,0 +1,287 @@
+"""Rounds of draft, verify and accept over the rows of a batch (`distill.whisper.decoding`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from distill.whisper.decoder import Cache
+from distill.whisper.decoding_report import NearTie
+from distill.whisper.draft_length import TEXT_LONGEST
+from distill.whisper.drafts import TextDraft
+from distill.whisper.rows import Rows, loop_size
+from distill.whisper.sampling import Sampling
+
+NEAR = 2e-3  # logits; passes of one and of several tokens differ by up to 2e-4 (whisper-base)
+
+
+class Batch:
+    """The rows of one call; `slots` are those not done, by their place in the caches.
+
+    Args:
+        decoder: `GreedyDecoder`.
+        states: (rows, frames, width) encoder states.
+        cache: of the decoder's model for these states; nothing in it needs to have been read.
+        sampling: None takes the likeliest tokens.
+    """
+
+    def __init__(self, decoder, states: Tensor, cache: Cache, prompts: list[list[int]],
+                 max_new_tokens: Sequence[int], drafts: Sequence[Sequence[int]] | None,
+                 sampling: Sampling | None):
+        self.own, self.model = decoder, decoder.decoder
+        self.prompts, self.states = prompts, states
+        room = [self.model.context - len(prompt) for prompt in prompts]
+        limits = [min(pair) for pair in zip(max_new_tokens, room, strict=True)]
+        self.rows = Rows(limits, decoder.special.end)
+        self.slots = list(range(len(prompts)))
+        self.cache, self.sampling = cache, sampling
+        self.texts = None if drafts is None else TextDraft(drafts, decoder.special.end)
+        self.from_student: set[int] = set()  # slots whose drafts are the student's
+        self.student_listens = False  # it has heard the audio of this batch
+        self.has_drafted = False  # some pass was over several tokens
+        self.is_paced = False  # the length of this round's drafts was chosen by their costs
+        self.is_fresh = True  # nothing was said but the first tokens
+        self.unusual = False  # this round: times were measured, or the student began to listen
+        self.no_speech: list[float] = []
+
+    def first(self) -> None:
+        """Read the prompts and say the first token of each row."""
+        width = max(map(len, self.prompts))
+        hidden = self.model(self._tokens(self.prompts, width), [0] * len(self.slots), self.cache)
+        at = torch.arange(len(self.slots), device=hidden.device)
+        special, places = self.own.special, [len(prompt) - 1 for prompt in self.prompts]
+        starts = [prompt.index(special.start) for prompt in self.prompts]
+        scores = self.model.scores(hidden[at, torch.tensor(starts, device=hidden.device)])
+        silent = scores[:, special.no_speech] - scores.logsumexp(-1)
+        self.no_speech = silent.exp().tolist()
+        if starts != places:
+            scores = self.model.scores(hidden[at, torch.tensor(places, device=hidden.device)])
+        self._say(scores, [[] for _ in self.slots])
+        self._leave()
+
+    def round(self) -> None:
+        """Draft, read the drafts in one pass, keep what the teacher would have said."""
+        started = time.perf_counter()
+        drafts = self._drafts()
+        width = 1 + max(map(len, drafts))
+        texts = [self._last(row) + draft for row, draft in zip(self.slots, drafts, strict=True)]
+        starts = [len(self._text(row)) - 1 for row in self.slots]
+        begin = time.perf_counter()
+        hidden = self.model(self._tokens(texts, width), starts, self.cache)
+        wanted = hidden.flatten(0, 1) if width == 1 else torch.cat(
+            [hidden[slot, : len(text)] for slot, text in enumerate(texts)])
+        scores = self.model.scores(wanted)
+        read = time.perf_counter() - begin
+        self._say(scores, drafts)
+        own = self.own
+        own.report.passes += 1
+        own.report.plain += width == 1
+        own.report.row_passes += len(texts)
+        self._leave()
+        if self.is_paced and all(len(text) == width for text in texts):
+            own.length.verify.add(len(texts), width, read)
+            if not self.unusual:
+                own.length.note_round(len(texts), width - 1, time.perf_counter() - started)
+        self.unusual = self.is_fresh = self.is_paced = False
+
+    # Drafting
+
+    def _drafts(self) -> list[list[int]]:
+        drafts, self.from_student = self._from_texts(), set()
+        lacking = [slot for slot, draft in enumerate(drafts) if not draft]
+        if self.own.student is not None and lacking:
+            found = self._from_student()
+            self.from_student = set(lacking)
+            for slot in lacking:
+                drafts[slot] = found[slot]
+        for slot, row in enumerate(self.slots):
+            room = self.rows.limits[row] - len(self.rows.tokens[row]) - 1
+            drafts[slot] = self._cut(row, drafts[slot][: max(room, 0)])
+        return drafts
+
+    def _from_texts(self) -> list[list[int]]:
+        if self.texts is None:
+            return [[] for _ in self.slots]
+        return [self.texts(row, self.rows.tokens[row], TEXT_LONGEST) for row in self.slots]
+
+    def _from_student(self) -> list[list[int]]:
+        own = self.own
+        count = own.fixed_length
+        if count is None:
+            self.is_paced = True
+            self._measure()
+            count = own.length.choose(len(self.slots), self.student_listens or self.is_fresh)
+        if count == 0:
+            return [[] for _ in self.slots]
+        self._let_student_listen()
+        texts = [self._text(row) for row in self.slots]
+        return own.student(texts, [len(self.prompts[row]) for row in self.slots], count, own.rules,
+                           self.sampling, self.slots)
+
+    def _let_student_listen(self) -> None:
+        """Only now: where drafts do not pay, this would."""
+        if not self.student_listens:
+            self.own.student.begin(self.states[self.slots])
+            self.student_listens = self.unusual = True
+
+    def _cut(self, row: int, draft: list[int]) -> list[int]:
+        """Where loops are broken, what may come after one is known only when it is there."""
+        if self.own.on_loop != "break":
+            return draft
+        said = self.rows.tokens[row]
+        looped = (n for n in range(1, len(draft) + 1) if loop_size(said + draft[:n]))
+        return draft[: next(looped, len(draft) + 1) - 1]
+
+    def _measure(self) -> None:
+        """Times of passes of as many rows, once; the caches are read beyond the rows' ends only."""
+        own, starts = self.own, [len(self._text(row)) - 1 for row in self.slots]
+        if own.length.is_measured(len(starts)):
+            return
+        self._let_student_listen()
+        self.unusual = True
+
+        def verify(tokens: int) -> float:
+            ids = torch.zeros((len(starts), tokens), dtype=torch.long, device=self.states.device)
+            begin = time.perf_counter()
+            hidden = self.model(ids, starts, self.cache)
+            scores = self.model.scores(hidden.flatten(0, 1))
+            own.rules(scores, [[0]] * len(scores))
+            self._best(scores)
+            return time.perf_counter() - begin
+
+        def draft(tokens: int) -> float:
+            return own.student.seconds(tokens, starts, time.perf_counter)
+
+        own.length.measure(len(starts), verify, draft)
+
+    # Deciding
+
+    def _best(
+        self, scores: Tensor, places: Sequence[tuple[int, int]] = ()
+    ) -> tuple[list[list[int]], list[float], list[list[float]]]:
+        """The two best tokens of each place, the gap between them, and their log probabilities.
+
+        Args:
+            places: (row, tokens said before) of each, where sampling is coupled.
+        """
+        chosen = scores + self.sampling.noise(places, scores) if places else scores
+        values, tokens = chosen.topk(2)
+        gaps = values[:, 0] - values[:, 1]
+        log_probs = scores.gather(1, tokens) - scores.logsumexp(-1, keepdim=True)
+        return tokens.tolist(), gaps.tolist(), log_probs.tolist()
+
+    def _say(self, scores: Tensor, drafts: list[list[int]]) -> None:
+        """Take what the teacher says at each place, up to the first that was drafted otherwise.
+
+        Args:
+            scores: of all places, those of a row together: one more than it has drafts.
+        """
+        own, rows, at = self.own, self.rows, 0
+        said = [rows.tokens[row] + draft[:n] for row, draft in zip(self.slots, drafts, strict=True)
+                for n in range(len(draft) + 1)]
+        own.rules(scores, said)
+        if own.on_loop == "break":
+            firsts = [sum(len(d) + 1 for d in drafts[:slot]) for slot in range(len(drafts))]
+            for first, row in zip(firsts, self.slots, strict=True):
+                rows.break_loop(row, scores[first])
+        # a pass over several tokens rounds as such for all rows, also in what they read later
+        self.has_drafted = self.has_drafted or any(drafts)
+        choose = self._chooser(scores, drafts)
+        for slot, (row, draft) in enumerate(zip(self.slots, drafts, strict=True)):
+            accepted = tested = 0
+            for step, wanted in enumerate([*draft, None]):
+                token, log_prob = choose(slot, at + step, step, wanted)
+                rows.add(row, token, log_prob, own.on_loop == "end")
+                tested += wanted is not None
+                accepted += token == wanted
+                if rows.done[row] or token != wanted:
+                    break
+            at += len(draft) + 1
+            own.report.tested += tested
+            own.report.accepted += accepted
+            if tested and self.texts is None:
+                own.length.note(accepted, tested)
+
+    def _chooser(self, scores: Tensor, drafts: list[list[int]]) -> Callable:
+        """`choose(slot, place, step, wanted) -> (token, log probability)`."""
+        if self.sampling is not None and not self.sampling.is_coupled:
+            return self._by_rejection(scores)
+        places = []
+        if self.sampling is not None:
+            places = [(row, len(self.rows.tokens[row]) + n)
+                      for row, draft in zip(self.slots, drafts, strict=True)
+                      for n in range(len(draft) + 1)]
+        tokens, gaps, log_probs = self._best(scores, places)
+
+        def choose(slot: int, place: int, step: int, wanted: int | None) -> tuple[int, float]:
+            token = tokens[place][0]
+            if gaps[place] < NEAR and self.has_drafted and not self.model.int8:
+                token = self._near_tie(slot, tokens[place], gaps[place])
+            second = token == tokens[place][1]
+            return token, log_probs[place][second]
+
+        return choose
+
+    def _by_rejection(self, scores: Tensor) -> Callable:
+        chances, log_probs = self.sampling.chances(scores), scores.log_softmax(-1)
+
+        def choose(slot: int, place: int, step: int, wanted: int | None) -> tuple[int, float]:
+            row = self.slots[slot]
+            theirs = None
+            if slot in self.from_student and wanted is not None:
+                theirs = self.own.student.chances[step][slot]
+            at = len(self.rows.tokens[row])
+            token = self.sampling.decide(chances[place], theirs, wanted, row, at)
+            return token, float(log_probs[place, token])
+
+        return choose
+
+    def _near_tie(self, slot: int, tokens: list[int], gap: float) -> int:
+        row = self.slots[slot]
+        said = self.rows.tokens[row]
+        chosen = self._step_by_step(slot) if self.own.exact else tokens[0]
+        self.own.report.near_ties.append(
+            NearTie(tuple(said), (tokens[0], tokens[1]), gap, chosen, self.own.exact))
+        return chosen
+
+    def _step_by_step(self, slot: int) -> int:
+        """The next token as plain decoding of the row alone would have it."""
+        row = self.slots[slot]
+        prompt, said = self.prompts[row], self.rows.tokens[row]
+        cache: Cache = self.cache.row(slot)
+        hidden = self.model(self._tokens([prompt], len(prompt)), [0], cache)
+        for place, token in enumerate(said, len(prompt)):
+            hidden = self.model(self._tokens([[token]], 1), [place], cache)
+        scores = self.own.rules(self.model.scores(hidden[:, -1]), [said])
+        if self.own.on_loop == "break" and (size := loop_size(said)):
+            scores[0, said[-size]] = -torch.inf
+        if self.sampling is not None:
+            scores = scores + self.sampling.noise([(row, len(said))], scores)
+        return int(scores.argmax(-1))
+
+    # Bookkeeping
+
+    def _leave(self) -> None:
+        """Rows that are done leave the batch; the last one takes their slot."""
+        for slot in reversed(range(len(self.slots))):
+            if self.rows.done[self.slots[slot]]:
+                self.cache.remove(slot)
+                if self.student_listens:
+                    self.own.student.remove(slot)
+                self.slots[slot] = self.slots[-1]
+                self.slots.pop()
+
+    def _text(self, row: int) -> list[int]:
+        return self.prompts[row] + self.rows.tokens[row]
+
+    def _last(self, row: int) -> list[int]:
+        return self.rows.tokens[row][-1:]
+
+    def _tokens(self, texts: list[list[int]], width: int) -> Tensor:
+        """(rows, width) ids, padded on the right: what is there is never seen by what counts."""
+        end = self.own.special.end
+        return torch.tensor([text + [end] * (width - len(text)) for text in texts],
+                            device=self.states.device)
