@@ -16,13 +16,14 @@ MAX_LINES = 400
 METHODS = ("distill.whisper",)  # one folder each; the list of distill/methods.py
 ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "eval.__main__",
                 "pseudo_label.__main__", "distill.data.teacher_store.__main__")
-EVAL_LEAVES = ("eval.metrics", "eval.normalize")
+EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_metrics")
 PICTURES = ("eval.charts", "eval.page")  # HTML and SVG, whatever they show
 # What a module may import of ours, by the longest prefix that fits it.
 LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress",
           "distill.average", "distill.targets", "distill.products", "distill.data")
 ALLOWED = {
     **dict.fromkeys((*LEAVES, *EVAL_LEAVES, *PICTURES), ()),
+    "eval.tagging_metrics": ("eval.ranking",),
     "distill.data": ("distill.data",),
     "distill.data.teacher_store.__main__": ("distill.data", "distill.methods", "distill.progress"),
     "distill.losses": ("distill.products",),
