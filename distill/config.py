@@ -62,7 +62,6 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
     """
     path = find_recipe(recipe)
     base = OmegaConf.structured(schema)
-    OmegaConf.set_struct(base, True)
     from_file = _read(path)
     _check_keys(OmegaConf.to_container(from_file), schema, str(path), "")
     for override in overrides:

@@ -7,7 +7,7 @@ from typing import Any
 from distill.config import ConfigError, read_method
 from distill.data.files import hash_of
 
-_KNOWN = "whisper"
+_KNOWN = "whisper, ced"
 
 
 def load_recipe(recipe: str, overrides: list[str]) -> Any:
@@ -21,6 +21,10 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
             from distill.whisper import recipe as whisper
 
             return whisper.load_recipe(recipe, overrides)
+        case "ced":
+            from distill.ced import recipe as ced
+
+            return ced.load_recipe(recipe, overrides)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
@@ -32,6 +36,10 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             from distill.whisper.task import WhisperTask
 
             return WhisperTask(recipe, accelerator)
+        case "ced":
+            from distill.ced.task import CedTask
+
+            return CedTask(recipe, accelerator)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
@@ -43,6 +51,10 @@ def build_scorer(recipe: Any) -> Any:
             from distill.whisper.scoring import Rescorer
 
             return Rescorer(recipe)
+        case "ced":
+            from distill.ced.scoring import Rescorer as TagRescorer
+
+            return TagRescorer(recipe)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 

@@ -13,7 +13,7 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 MAX_LINES = 400
-METHODS = ("distill.whisper",)  # one folder each; the list of distill/methods.py
+METHODS = ("distill.whisper", "distill.ced")  # one folder each; the list of distill/methods.py
 ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "eval.__main__",
                 "pseudo_label.__main__", "distill.data.teacher_store.__main__")
 EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_metrics")

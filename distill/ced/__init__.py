@@ -1,0 +1,1 @@
+"""Audio taggers: teachers, views, students."""
