@@ -56,7 +56,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     from distill.whisper.teacher import load_teacher, locate
     from eval.asr import error_table, measure, summarise, test_units
     from eval.metrics import error_rate, paired_bootstrap, total
-    from eval.normalize import normalizer, normalizer_name
+    from eval.normalize import error_unit, normalizer, normalizer_name
     from eval.translation import translation_scores
 
     quiet_libraries()
@@ -81,7 +81,8 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         return model.to(device), WhisperProcessor.from_pretrained(run / "student")
 
     evaluation = recipe.evaluation
-    normalise = normalizer(evaluation.normalizer, written_language(recipe))
+    unit = error_unit(written_language(recipe), " ".join(each.reference for each in units))
+    normalise = normalizer(evaluation.normalizer, written_language(recipe), unit)
     teacher_folder = locate(recipe.teacher)[0]
     # the student first: memory freed by the teacher would hide in the student's peak
     loaders = {
@@ -105,6 +106,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     results = {
         "split": "test",
         "normalizer": normalizer_name(evaluation.normalizer, written_language(recipe)),
+        "error_unit": unit,
         "num_units": len(units),
         "num_words": total(tables["teacher"]["wer"]).num_reference,
         "hours": seconds / 3600,

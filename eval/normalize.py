@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import regex  # knows the scripts of Unicode
+
 NORMALIZERS = ("auto", "english", "basic", "unaccented")
 
 # Languages written without spaces between words: their errors are counted in characters.
@@ -38,6 +40,13 @@ _CODES = {name: code for code, name in _UNSPACED.items()} | {
     "myanmar": "my",
 }
 
+# ... and the letters they are written in, which say more than a language that somebody has set.
+# Marks of length and the like belong to several scripts, so they speak for none.
+LETTER = regex.compile(r"(?V1)[\p{L}--[\p{Script=Common}\p{Script=Inherited}]]")
+_UNSPACED_LETTER = regex.compile(
+    r"(?V1)[\p{L}&&[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}"
+    r"\p{Script=Lao}\p{Script=Myanmar}\p{Script=Khmer}\p{Script=Tibetan}]]")
+
 _SPELLING_PACKAGE = "whisper-normalization"  # ships OpenAI's english.json; transformers does not
 
 # (laughter), [music], <unk>, <|0.00|>, 【拍手】: not speech. NFKC has made full-width ones plain.
@@ -45,25 +54,28 @@ _ANNOTATION = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|【[^【】]*】")
 _VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks of looks only
 
 
-def normalizer(name: str, language: str | None) -> Callable[[str], str]:
+def normalizer(
+    name: str, language: str | None, unit: str | None = None
+) -> Callable[[str], str]:
     """The function to call on references and hypotheses alike.
 
     Args:
         name: one of NORMALIZERS; `auto` is `english` for English and `basic` for all else.
         language: code (`en`, `zh-TW`) or English name; None is an English-only teacher.
+        unit: `error_unit` of the texts; None goes by the language.
 
     Returns:
-        text -> text, lower-case, without punctuation, single spaces; without any space in
-        languages that are written so (`error_unit` is `char`).
+        text -> text, lower-case, without punctuation, single spaces; without any space where the
+        unit is `char`.
 
     Raises:
         ValueError: unknown name.
         ImportError: the package with Whisper's list of spellings is missing.
     """
+    if (unit or error_unit(language)) == "char":
+        return lambda text: _basic(text).replace(" ", "")
     if normalizer_name(name, language) == "english":
         return _english()
-    if error_unit(language) == "char":
-        return lambda text: _basic(text).replace(" ", "")
     return _unaccented if name == "unaccented" else _basic
 
 
@@ -83,9 +95,18 @@ def normalizer_name(name: str, language: str | None) -> str:
     return "english" if language is None or _code(language) == "en" else "basic"
 
 
-def error_unit(language: str | None) -> str:
-    """`char` for languages written without spaces, where one wrong character would otherwise
-    make a whole sentence wrong; else `word`."""
+def error_unit(language: str | None, text: str = "") -> str:
+    """`char` where words are not spaced and one wrong character would otherwise make a whole
+    sentence wrong; else `word`.
+
+    Args:
+        language: decides where the text has no letters.
+        text: what most of its letters are decides: Japanese in Latin letters has words, and
+            Chinese in a corpus that is labelled as English has none.
+    """
+    letters = len(LETTER.findall(text))
+    if letters:
+        return "char" if 2 * len(_UNSPACED_LETTER.findall(text)) > letters else "word"
     return "char" if language is not None and _code(language) in _UNSPACED else "word"
 
 

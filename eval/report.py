@@ -108,11 +108,16 @@ def _language(config: dict) -> str | None:
         config.get("language"))
 
 
+def _unit(results: dict, config: dict) -> str:
+    """Results of earlier versions do not say it."""
+    return results.get("error_unit") or error_unit(_language(config))
+
+
 def _results(run: Path, config: dict) -> str:
     results = _read(run / "eval" / "results.json", read_json)
     if results is None:
         return missing("There are no results yet.", EVALUATE)
-    return render_comparison(results, error_unit(_language(config)))
+    return render_comparison(results, _unit(results, config))
 
 
 # --- Training ----------------------------------------------------------------------------------
@@ -283,7 +288,8 @@ def _examples(run: Path, config: dict) -> str:
     language = _language(config)
     # the name that was used wins over the recipe, which may have been edited since
     name = results.get("normalizer") or _setting(config, "normalizer", "auto")
-    return render_examples(rows, normalizer(name, language), error_unit(language), language)
+    unit = _unit(results, config)
+    return render_examples(rows, normalizer(name, language, unit), unit, language)
 
 
 def main() -> None:

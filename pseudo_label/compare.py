@@ -18,15 +18,16 @@ _KEYS = ("wer", "cer", "substitutions", "deletions", "insertions", "num_words")
 
 def compare(reference: str | None, label: str, name: str, language: str | None) -> dict:
     """WER, CER and word errors of a label, normalised; None without a reference. `unit` says
-    which rate counts in this language."""
+    which rate counts for this script."""
+    unit = error_unit(language, label if reference is None else reference)
     if reference is None:
-        return dict.fromkeys(_KEYS) | {"unit": error_unit(language)}
-    normalise = normalizer(name, language)
+        return dict.fromkeys(_KEYS) | {"unit": unit}
+    normalise = normalizer(name, language, unit)
     texts = normalise(reference), normalise(label)
     words, chars = error_counts(*texts), error_counts(*texts, unit="char")
     rates = [None if c.rate is None else round(c.rate, 6) for c in (words, chars)]
     numbers = (words.substitutions, words.deletions, words.insertions, words.num_reference)
-    return dict(zip(_KEYS, (*rates, *numbers), strict=True)) | {"unit": error_unit(language)}
+    return dict(zip(_KEYS, (*rates, *numbers), strict=True)) | {"unit": unit}
 
 
 def disagreement(label: str, second: str, name: str, language: str | None) -> float:

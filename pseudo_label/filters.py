@@ -14,6 +14,7 @@ from functools import cache
 import regex  # knows the scripts of Unicode; transformers needs it anyway
 
 from distill.whisper.recipe import FilterConfig
+from eval.normalize import LETTER
 
 NGRAM = {"word": 5, "char": 10}  # what is said twice in one label is no coincidence from here on
 MIN_LANGUAGE_PROB = 0.5  # below it the teacher does not know which language it heard
@@ -39,8 +40,6 @@ SCRIPTS = {
 }  # fmt: skip
 
 _NO_WORD = regex.compile(r"[^\p{L}\p{M}\p{N}\s]+")
-# Marks of length and the like belong to several scripts, so they speak for none.
-_LETTER = regex.compile(r"(?V1)[\p{L}--[\p{Script=Common}\p{Script=Inherited}]]")
 _UPPER, _LOWER = regex.compile(r"[\p{Lu}\p{Lt}]"), regex.compile(r"\p{Ll}")
 
 Filter = Callable[[dict, FilterConfig, str | None], bool]
@@ -183,7 +182,7 @@ def wrong_script(row: dict, config: FilterConfig, language: str | None) -> bool:
     """Fewer than half of the letters are of a script that the language is written in."""
     if not config.check_script:
         return False
-    num_letters = len(_LETTER.findall(row["label"]))
+    num_letters = len(LETTER.findall(row["label"]))
     return 2 * len(_letters_of(language).findall(row["label"])) < num_letters
 
 
@@ -215,7 +214,7 @@ def all_capitals(row: dict, config: FilterConfig, language: str | None) -> bool:
     if not config.drop_all_capitals:
         return False
     num_upper = len(_UPPER.findall(row["label"]))
-    mostly_cased = 2 * num_upper > len(_LETTER.findall(row["label"]))
+    mostly_cased = 2 * num_upper > len(LETTER.findall(row["label"]))
     return mostly_cased and not _LOWER.search(row["label"])
 
 

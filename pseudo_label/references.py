@@ -62,7 +62,8 @@ def _compared(recipe: WhisperRecipe, text: str | None, rows: list[dict]) -> dict
     """New fields of the rows of a recording in one packing, by the row's id."""
     rows = sorted(rows, key=lambda row: row["pieces"][0]["offset"])
     language = rows[0]["language"] or recipe.language
-    shares = share_text(text, [row["label"] for row in rows], error_unit(language))
+    shares = share_text(text, [row["label"] for row in rows],
+                        error_unit(language, text or ""))
     name = recipe.evaluation.normalizer
     return {
         row["id"]: {"reference": share} | compare(share, row["label"], name, language)

@@ -180,8 +180,9 @@ class WhisperTask:
         units = self._own_units
         texts, agreed = self._transcribe(units)
         language = written_language(self.recipe)
-        normalise = normalizer(self.recipe.evaluation.normalizer, language)
-        unit = error_unit(language)
+        # of the whole split, so that all ranks count the same
+        unit = error_unit(language, " ".join(u.reference for u in self._units))
+        normalise = normalizer(self.recipe.evaluation.normalizer, language, unit)
         counts = total(
             error_counts(normalise(u.reference), normalise(text), unit)
             for u, text in zip(units, texts, strict=True)

@@ -93,6 +93,25 @@ def test_languages_without_spaces_are_measured_and_joined_so(language):
     assert join_texts(["a", "b"], language) == "ab"
 
 
+@pytest.mark.parametrize(("language", "text", "unit"), [
+    ("ja", "今日はいい天気です。", "char"),
+    ("ja", "Kyō wa ii tenki desu.", "word"),  # in Latin letters there are words
+    ("en", "今天天气很好", "char"),  # the corpus says English, the text does not
+    (None, "สวัสดีครับ", "char"),
+    ("ko", "오늘은 날씨가 좋다", "word"),
+    ("zh", "2024", "char"),  # no letter: by the language
+    ("th", "", "char"),
+    ("en", "I like 寿司", "word"),
+])
+def test_the_script_decides_where_there_is_one(language, text, unit):
+    assert error_unit(language, text) == unit
+
+
+def test_texts_without_words_are_compared_without_spaces_whatever_the_language_says():
+    assert normalizer("auto", "en", "char")("今天 天气，很好") == "今天天气很好"
+    assert normalizer("auto", "ja", "word")("Kyō wa, ii!") == "kyō wa ii"
+
+
 def test_other_units():
     assert error_unit("Japanese") == error_unit("zh-TW") == error_unit("<|th|>") == "char"
     for language in (None, "en", "hi", "ko", "vi", "Korean"):
