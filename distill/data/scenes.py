@@ -1,0 +1,260 @@
+"""Scenes of known sounds: one to three labelled recordings mixed at random levels.
+
+    python -m distill.data.scenes recipes/demo-tagger/scenes.yaml   # [key=value ...]
+
+writes FLAC files and `<output_dir>/<set>.jsonl`, whose labels are those of the sounds that were put
+in. Recordings come in groups, and each set of scenes draws from one: a recording in two groups is
+an error. What is drawn depends on the seed, the set's name and the scene's number alone; a run that
+was stopped goes on, and one with other settings or recordings starts anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from omegaconf import MISSING
+
+from distill.config import ConfigError, check, load, to_dict
+from distill.data.audio import SAMPLE_RATE, load_audio
+from distill.data.files import hash_of, read_json, write_atomic, write_json
+from distill.data.manifest import Row, read_manifest, write_manifest
+from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.progress import progress
+
+_SHORT_SECONDS = 1.0  # shorter sounds may be heard several times in a scene
+_MOST_HITS = 6
+_FADE = int(0.01 * SAMPLE_RATE)  # where a longer sound is cut
+
+
+@dataclass
+class SourceConfig:
+    manifest: str = MISSING  # JSONL, relative to the file this is written in
+    labels: list[str] | None = None  # of all its recordings; null: of the manifest's rows
+
+
+@dataclass
+class SetConfig:
+    group: str = MISSING  # of the recordings
+    scenes: int = MISSING
+    unlabelled: bool = False  # also recordings without labels, and no labels in the manifest
+    changes: ChangeConfig = field(default_factory=ChangeConfig)
+
+
+@dataclass
+class ScenesConfig:
+    """Every key of a scenes file."""
+
+    output_dir: str = MISSING
+    groups: dict[str, list[SourceConfig]] = MISSING
+    sets: dict[str, SetConfig] = MISSING
+    seed: int = 0
+    seconds: list[float] = field(default_factory=lambda: [4.0, 10.0])  # of a scene, uniform
+    sources: list[int] = field(default_factory=lambda: [1, 3])  # of a scene, uniform
+    snr_db: list[float] = field(default_factory=lambda: [-10.0, 10.0])  # of the first source to
+    # each of the others, where both sound
+    level_db: list[float] = field(default_factory=lambda: [-20.0, -1.0])  # of the scene's peak
+    noise_db: list[float] = field(default_factory=lambda: [-60.0, -30.0])  # of white noise under
+    # everything, to the scene's peak
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording. `labels` is empty where nobody has said what it is."""
+
+    id: str
+    path: str
+    labels: tuple[str, ...]
+
+
+# Recordings
+
+
+def read_groups(config: ScenesConfig, folder: Path) -> dict[str, list[Sound]]:
+    """{group: its recordings}.
+
+    Raises:
+        ConfigError: a recording is in two groups, or an empty group.
+    """
+    groups: dict[str, list[Sound]] = {}
+    group_of: dict[str, str] = {}
+    for group, sources in config.groups.items():
+        sounds = groups.setdefault(group, [])
+        for source in sources:
+            for row in read_manifest(folder / source.manifest)[0]:
+                if group_of.setdefault(row.audio_filepath, group) != group:
+                    raise ConfigError(
+                        f"groups: {row.audio_filepath} is in {group_of[row.audio_filepath]!r} and "
+                        f"in {group!r}; scenes of one group must not be known from another")
+                labels = row.labels if source.labels is None else source.labels
+                sounds.append(Sound(row.id, row.audio_filepath, tuple(labels or ())))
+        check(len(sounds) > 0, f"groups.{group}", "manifests with recordings", "none")
+    return groups
+
+
+class Recordings:
+    """The recordings that a set draws from; each label is as likely as any other, so that one with
+    hundreds of recordings does not fill all scenes. No label counts as one."""
+
+    def __init__(self, sounds: list[Sound], unlabelled: bool):
+        self._by_label: dict[tuple[str, ...], list[Sound]] = {}
+        for sound in sounds:
+            if sound.labels or unlabelled:
+                self._by_label.setdefault(sound.labels, []).append(sound)
+        self._labels = sorted(self._by_label)
+        self._audio: dict[str, np.ndarray] = {}
+
+    def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[str, ...]]:
+        """(samples,) float32 without silence at its ends, and its labels."""
+        of_label = self._by_label[self._labels[draws.integer(0, len(self._labels) - 1)]]
+        sound = of_label[draws.integer(0, len(of_label) - 1)]
+        if sound.path not in self._audio:
+            self._audio[sound.path] = trim(load_audio(sound.path))
+        return self._audio[sound.path], sound.labels
+
+
+def trim(audio: np.ndarray, floor_db: float = -50.0) -> np.ndarray:
+    """Without what is quieter than `floor_db` under its peak at both ends."""
+    loud = np.flatnonzero(np.abs(audio) > np.abs(audio).max() * 10 ** (floor_db / 20))
+    return audio[loud[0] : loud[-1] + 1] if len(loud) else audio
+
+
+# Mixing
+
+
+def make_scene(
+    config: ScenesConfig, name: str, number: int, recordings: Recordings
+) -> tuple[np.ndarray, list[str]]:
+    """Scene `number` of set `name`: float32 (samples,) within [-1, 1], and its sorted labels."""
+    changes, draws = config.sets[name].changes, Draws(config.seed, f"{name}/{number}")
+    scene = np.zeros(round(draws.uniform(*config.seconds) * SAMPLE_RATE), dtype=np.float32)
+    labels: set[str] = set()
+    for at in range(draws.integer(*config.sources)):
+        if draws.chance(changes.made_up):
+            sound, known = make_up(draws), ()
+        else:
+            sound, known = recordings.draw(draws)
+            if draws.chance(changes.cross):
+                other, more = recordings.draw(draws)
+                sound, known = cross(sound, other, draws), (*known, *more)
+        sound = change(sound, changes, draws)
+        decibels = -draws.uniform(*config.snr_db) if at else 0.0
+        placed = place(sound, len(scene), draws)
+        power = np.mean(np.square(placed[placed != 0])) if placed.any() else 1.0
+        scene += placed * np.float32(10 ** (decibels / 20) / np.sqrt(power))
+        labels.update(known)
+    peak = np.abs(scene).max() or 1.0
+    generator = np.random.Generator(np.random.Philox(key=draws.key()))
+    noise = generator.standard_normal(len(scene), dtype=np.float32)
+    scene = scene / peak + noise * 10 ** (draws.uniform(*config.noise_db) / 20)
+    scene *= 10 ** (draws.uniform(*config.level_db) / 20) / np.abs(scene).max()
+    return scene.astype(np.float32), sorted(labels)
+
+
+def place(sound: np.ndarray, size: int, draws: Draws) -> np.ndarray:
+    """The sound somewhere in `size` samples; a part of a longer one; a short one several times."""
+    placed = np.zeros(size, dtype=np.float32)
+    if len(sound) >= size:
+        first = draws.integer(0, len(sound) - size)
+        part = sound[first : first + size].copy()
+        fade = np.linspace(0, 1, _FADE, dtype=np.float32)
+        part[:_FADE] *= fade
+        part[-_FADE:] *= fade[::-1]
+        return part
+    short = len(sound) < _SHORT_SECONDS * SAMPLE_RATE
+    for _ in range(draws.integer(1, _MOST_HITS) if short else 1):
+        first = draws.integer(0, size - len(sound))
+        placed[first : first + len(sound)] += sound
+    return placed
+
+
+# Writing
+
+
+def write_set(config: ScenesConfig, name: str, sounds: list[Sound]) -> list[Row]:
+    """Write the scenes of a set that are not there yet, then its manifest."""
+    import soundfile
+
+    wanted, out = config.sets[name], Path(config.output_dir)
+    recordings, rows = Recordings(sounds, wanted.unlabelled), []
+    for number in progress(range(wanted.scenes), wanted.scenes, name, "scenes"):
+        scene, labels = make_scene(config, name, number, recordings)
+        path = out / name / f"{number:06d}.flac"
+        if not path.is_file():
+            write_atomic(path, lambda temporary, scene=scene: soundfile.write(
+                temporary, scene, SAMPLE_RATE, format="FLAC", subtype="PCM_16"))
+        rows.append(Row(
+            id=f"{name}-{number:06d}", audio_filepath=f"{name}/{path.name}",
+            duration=len(scene) / SAMPLE_RATE, labels=None if wanted.unlabelled else labels))
+    write_manifest(out / f"{name}.jsonl", rows)
+    return rows
+
+
+def write_scenes(config: ScenesConfig, folder: Path) -> None:
+    """Write all sets; those that are there are left alone.
+
+    Args:
+        folder: that manifests of recordings are relative to.
+    """
+    groups, out = read_groups(config, folder), Path(config.output_dir)
+    common = {key: value for key, value in to_dict(config).items() if key not in ("groups", "sets")}
+    for name, wanted in config.sets.items():
+        check(wanted.group in groups, f"sets.{name}.group", f"one of {sorted(groups)}",
+              wanted.group)
+        sounds = groups[wanted.group]
+        identity = hash_of([common, to_dict(wanted), [[s.id, s.labels] for s in sounds]])
+        record = out / name / "scenes.json"
+        known = read_json(record) if record.is_file() else {}
+        manifest = out / f"{name}.jsonl"
+        if known.get("identity") != identity:
+            shutil.rmtree(out / name, ignore_errors=True)
+            manifest.unlink(missing_ok=True)
+            write_json(record, {"identity": identity})
+        if manifest.is_file():
+            print(f"{name}: {wanted.scenes} scenes are there")
+            continue
+        rows = write_set(config, name, sounds)
+        seconds = sum(row.duration for row in rows)
+        print(f"{name}: {len(rows)} scenes, {seconds / 60:.1f} minutes, of {len(sounds)} "
+              f"recordings: {manifest}")
+
+
+def check_scenes(config: ScenesConfig) -> None:
+    """Raise a ConfigError for values nothing can be drawn from."""
+    for key in ("seconds", "sources", "snr_db", "level_db", "noise_db"):
+        ends = getattr(config, key)
+        check(len(ends) == 2 and ends[0] <= ends[1], key, "[lowest, highest]", ends)
+    check(config.seconds[0] >= 0.15, "seconds", ">= 0.15", config.seconds)
+    check(config.sources[0] >= 1, "sources", ">= 1", config.sources)
+    for name, wanted in config.sets.items():
+        check(wanted.scenes > 0, f"sets.{name}.scenes", "> 0", wanted.scenes)
+        changes = wanted.changes
+        check(changes.speed >= 1, f"sets.{name}.changes.speed", ">= 1", changes.speed)
+        for key in ("reverb", "reverse", "cross", "made_up"):
+            value = getattr(changes, key)
+            check(0 <= value <= 1, f"sets.{name}.changes.{key}", "in [0, 1]", value)
+        ok = wanted.unlabelled or changes.made_up < 1
+        check(ok, f"sets.{name}.changes.made_up", "< 1 with labels", changes.made_up)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m distill.data.scenes", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="YAML; see ScenesConfig")
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    arguments = parser.parse_args()
+    try:
+        config = load(arguments.file, ScenesConfig, arguments.overrides)
+        check_scenes(config)
+        write_scenes(config, arguments.file.parent)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
