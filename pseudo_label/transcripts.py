@@ -43,9 +43,9 @@ def part_path(folder: Path, index: int) -> Path:
 @dataclass
 class Prepared:
     """A shard whose audio was read: windows without the clips that cannot be read, features
-    (windows, bands, 3000) in batches, and what was dropped."""
+    (windows, bands, 3000) in groups for the backend, and what was dropped."""
 
-    batches: list[tuple[list[Window], torch.Tensor]]
+    groups: list[tuple[list[Window], torch.Tensor]]
     drops: list[dict]
 
 
@@ -60,26 +60,26 @@ class Labeller:
 
     def prepare(self, windows: list[Window]) -> Prepared:
         """Read a shard's audio and compute its features; needs no model."""
-        prepared, size = Prepared([], []), self.recipe.pseudo_label.batch_size
+        prepared, size = Prepared([], []), self.backend.group_size
         for at in range(0, len(windows), size):
-            batch, audios = [], []
+            group, audios = [], []
             for window in windows[at : at + size]:
                 readable, audio, errors = load_readable(window)
                 prepared.drops += [{"window": window.id, "clip": clip, "reason": error.reason,
                                     "detail": error.detail} for clip, error in errors]
                 if readable is not None:
-                    batch.append(readable)
+                    group.append(readable)
                     audios.append(audio)
-            if batch:
-                prepared.batches.append((batch, log_mel(self.teacher.processor, audios)))
+            if group:
+                prepared.groups.append((group, log_mel(self.teacher.processor, audios)))
         return prepared
 
     def label(self, prepared: Prepared) -> tuple[list[dict], list[Record]]:
         """Rows, and (when the recipe keeps them) encoder states."""
         rows, records = [], []
-        for batch, features in prepared.batches:
-            labelled, states = self.backend.label(batch, features)
-            new = [self._row(w, each) for w, each in zip(batch, labelled, strict=True)]
+        for group, features in prepared.groups:
+            labelled, states = self.backend.label(group, features)
+            new = [self._row(w, each) for w, each in zip(group, labelled, strict=True)]
             if self.keeps_states and states is not None:
                 dtype = self.recipe.scores.encoder_states_dtype
                 records += [states_record(states_key_of(row), each, dtype)

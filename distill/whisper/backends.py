@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from distill.data.windows import Window
@@ -20,6 +21,8 @@ from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_tas
 from distill.whisper.rows import Hypothesis
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import encode, token_limit
+
+_BATCHES = 4  # in a group, whose encoder states are in memory: 1 GB for 256 windows of large-v3
 
 
 @dataclass
@@ -41,7 +44,13 @@ class Labelled:
 
 
 class Backend(Protocol):
-    """Runs a teacher; `label` may be called with any number of windows of like length."""
+    """Runs a teacher.
+
+    Attributes:
+        group_size: windows it wants at a time, of like length, the longest first.
+    """
+
+    group_size: int
 
     def label(
         self, windows: Sequence[Window], features: Tensor
@@ -49,6 +58,7 @@ class Backend(Protocol):
         """What the teacher says of windows.
 
         Args:
+            windows: up to `group_size`.
             features: (windows, bands, 3000) log-mel, float32, on the CPU.
 
         Returns:
@@ -89,17 +99,23 @@ def limits_of(recipe: WhisperRecipe, windows: Sequence[Window]) -> list[int]:
 
 
 class TransformersBackend:
-    """PyTorch, in the type the model has: float32 on CPUs, float16 on GPUs."""
+    """PyTorch, in the type the model has: float32 on CPUs, float16 on GPUs.
+
+    `pseudo_label.batch_size` windows are in the caches at a time, and where one ends, another of
+    its group begins.
+    """
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         self.recipe, self.model = recipe, teacher.model
+        self.batch_size = recipe.pseudo_label.batch_size
+        self.group_size = _BATCHES * self.batch_size
         self.tokenizer = teacher.processor.tokenizer
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
         student = load_assistant(recipe, teacher.model)
         self.decoders = [
             GreedyDecoder(teacher.model, self.tokenizer, recipe.language,
                           teacher_task(recipe), timestamps, student=student,
-                          exact=recipe.decoding.exact,
+                          exact=recipe.decoding.exact, rows_at_once=self.batch_size,
                           detect_language=recipe.pseudo_label.detect_language and number == 0)
             for number, timestamps in enumerate(timestamps_of(recipe.pseudo_label))
         ]
@@ -111,7 +127,7 @@ class TransformersBackend:
         self, windows: Sequence[Window], features: Tensor
     ) -> tuple[list[Labelled], Tensor | None]:
         """See `Backend`."""
-        states = encode(self.model, features)
+        states = torch.cat([encode(self.model, some) for some in features.split(self.batch_size)])
         limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
         seeds = [seed_of(window.id, self.recipe.seed) for window in windows]
         found = [

@@ -84,11 +84,12 @@ def _in_integers(encoder: torch.nn.Module) -> torch.nn.Module:
 
 
 class Ct2Backend:
-    """CTranslate2 on this rank's device, greedy."""
+    """CTranslate2 on this rank's device, greedy; it drops rows that end, and takes no new ones."""
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         package = _package()
         self.recipe, self.package = recipe, package
+        self.group_size = recipe.pseudo_label.batch_size
         device = teacher.model.device
         compute = recipe.pseudo_label.compute_type
         compute = _AUTO[device.type] if compute == "auto" else compute

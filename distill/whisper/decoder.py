@@ -9,7 +9,7 @@
 Each row has its own length. A pass writes its keys and values at the rows' own places, and a row
 sees what is before them: nothing is copied or moved when rows grow by different numbers of tokens,
 and what is beyond a row's end is never seen, so going back costs nothing. When a row is done, the
-last one takes its slot.
+last one takes its slot, and another may begin in the one that is free.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class Cache:
                 part[slot] = part[last]
         self.num_rows = last
 
+    def slots(self, first: int, count: int) -> Cache:
+        """Some of the slots, in the same memory."""
+        def cut(layers: list) -> list:
+            return [tuple(part[first : first + count] for part in parts) for parts in layers]
+
+        return Cache(cut(self.own), cut(self.cross), count)
+
     def row(self, slot: int) -> Cache:
         """A cache for one row alone: the same audio, nothing read yet."""
         own = [tuple(torch.zeros_like(part[:1]) for part in parts) for parts in self.own]
@@ -56,13 +63,6 @@ class Cache:
     def holds(self, rows: int, frames: int) -> bool:
         """Whether there is room for a batch."""
         return self.cross[0][0].shape[2] == frames and len(self.cross[0][0]) >= rows
-
-    def first(self, rows: int) -> Cache:
-        """A cache in the memory of the first slots."""
-        def cut(layers: list) -> list:
-            return [tuple(part[:rows] for part in parts) for parts in layers]
-
-        return Cache(cut(self.own), cut(self.cross), rows)
 
     @property
     def num_bytes(self) -> int:
@@ -97,15 +97,20 @@ class Decoder:
         self.output = make_layer(model.proj_out, int8)
         self._buffers: Cache | None = None
 
-    @torch.inference_mode()
     def cache(self, states: Tensor) -> Cache:
-        """Room for a batch of encoder states (rows, frames, width), and their cross-attention.
+        """A cache for a batch of encoder states (rows, frames, width), which it has heard."""
+        cache = self.room(states, len(states))
+        self.listen(cache, states)
+        return cache
+
+    @torch.inference_mode()
+    def room(self, states: Tensor, rows: int) -> Cache:
+        """A cache with room for so many rows of the length and type of `states`, none in it yet.
 
         A decoder has one cache at a time: the memory of the last one is used again.
         """
-        rows, frames, width = states.shape
-        dtype = torch.float32 if self.int8 else self.embeddings.dtype
-        states = states.to(self.embeddings.device, dtype)
+        _, frames, width = states.shape
+        states = self._placed(states[:0])
         if self._buffers is None or not self._buffers.holds(rows, frames):
             def room(length: int) -> list[tuple[Tensor, ...]]:
                 shape = (rows, self.heads, length, width // self.heads)
@@ -113,12 +118,24 @@ class Decoder:
 
             self._buffers = None  # the old ones go before the new ones come
             self._buffers = Cache(room(self.context), room(frames), rows)
-        cache = self._buffers.first(rows)
-        for layer, buffers in zip(self.layers, cache.cross, strict=True):
-            for row in range(rows):  # one at a time: what lies between stays in the processor
-                for buffer, part in zip(buffers, layer.cross(states[row]), strict=True):
-                    buffer[row] = part
+        cache = self._buffers.slots(0, rows)
+        cache.num_rows = 0
         return cache
+
+    @torch.inference_mode()
+    def listen(self, cache: Cache, states: Tensor) -> None:
+        """Give the next slots the cross-attention of encoder states (rows, frames, width)."""
+        states, first = self._placed(states), cache.num_rows
+        for layer, buffers in zip(self.layers, cache.cross, strict=True):
+            for row, each in enumerate(states, first):
+                # one at a time: what lies between stays in the processor
+                for buffer, part in zip(buffers, layer.cross(each), strict=True):
+                    buffer[row] = part
+        cache.num_rows += len(states)
+
+    def _placed(self, states: Tensor) -> Tensor:
+        dtype = torch.float32 if self.int8 else self.embeddings.dtype
+        return states.to(self.embeddings.device, dtype)
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, starts: Sequence[int], cache: Cache) -> Tensor:

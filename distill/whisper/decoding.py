@@ -55,6 +55,8 @@ class GreedyDecoder:
         exact: decide near ties by the plain computation.
         detect_language: say what language each row is taken for, also where it is known.
         draft_length: K for every round; None chooses it from measured times and acceptance.
+        rows_at_once: most rows in the caches. A call may have more: where one ends, another
+            begins. None decodes all of a call together.
 
     Raises:
         ValueError: the student has another vocabulary or another encoder, int8 is not possible, or
@@ -75,11 +77,12 @@ class GreedyDecoder:
         exact: bool = False,
         detect_language: bool = False,
         draft_length: int | None = None,
+        rows_at_once: int | None = None,
     ):
         self.model = model
         self.special = SpecialTokens(tokenizer, model.generation_config)
         self.language, self.task, self.timestamps = language, task, timestamps
-        self.on_loop, self.exact = on_loop, exact
+        self.on_loop, self.exact, self.rows_at_once = on_loop, exact, rows_at_once
         self.decoder = Decoder(model, int8)
         self.rules = Rules(model.generation_config, self.special, timestamps,
                            model.config.vocab_size, model.device)
@@ -104,7 +107,8 @@ class GreedyDecoder:
         drafts: Sequence[Sequence[int]] | None = None,
         sampling: Sampling | None = None,
     ) -> list[Hypothesis]:
-        """Decode a batch.
+        """Decode a batch; rows of like length should follow each other if it is larger than
+        `rows_at_once`, the longest first.
 
         Args:
             states: (batch, frames, width) encoder states.
@@ -116,19 +120,20 @@ class GreedyDecoder:
         """
         if not len(states):
             return []
-        cache = self.decoder.cache(states)
         spoken = [language or self.language for language in languages or [None] * len(states)]
         heard: list[tuple[str | None, float | None]] = [(None, None)] * len(states)
-        if self.detect_language or AUTO in spoken:
-            heard = self._hear_languages(cache, len(states))
-            spoken = [found if known == AUTO else known
-                      for known, (found, _) in zip(spoken, heard, strict=True)]
         before = previous or [[]] * len(states)
-        prompts = [self._prompt(*each) for each in zip(before, spoken, strict=True)]
-        batch = Batch(self, states, cache, prompts, max_new_tokens, drafts, sampling)
-        batch.first()
-        while batch.slots:
-            batch.round()
+
+        def prompt_of(rows: Sequence[int], cache: Cache) -> list[list[int]]:
+            if self.detect_language or any(spoken[row] == AUTO for row in rows):
+                for row, found in zip(rows, self._hear_languages(cache, len(rows)), strict=True):
+                    heard[row] = found
+                    spoken[row] = found[0] if spoken[row] == AUTO else spoken[row]
+            return [self._prompt(before[row], spoken[row]) for row in rows]
+
+        batch = Batch(self, states, max_new_tokens, prompt_of, drafts, sampling,
+                      self.rows_at_once or len(states))
+        batch.run()
         report = self.report
         report.rows += len(states)
         report.tokens += sum(map(len, batch.rows.tokens))

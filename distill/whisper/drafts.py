@@ -29,10 +29,19 @@ class StudentDraft:
         # rejection: (slots, vocabulary)
         self._read: list[list[int]] = []  # tokens that each slot's cache holds
 
-    def begin(self, states: Tensor) -> None:
-        """Encoder states (rows, frames, width) of a batch; nothing is read yet."""
-        self.cache = self.decoder.cache(states)
-        self._read = [[] for _ in states]
+    def begin(self, states: Tensor, rows: int | None = None) -> None:
+        """Encoder states (rows, frames, width) of a batch; nothing is read yet.
+
+        Args:
+            rows: most of them at a time, with those that `join` later; None: no more than these.
+        """
+        self.cache, self._read = self.decoder.room(states, rows or len(states)), []
+        self.join(states)
+
+    def join(self, states: Tensor) -> None:
+        """Rows that take the next slots."""
+        self.decoder.listen(self.cache, states)
+        self._read += [[] for _ in states]
 
     def remove(self, slot: int) -> None:
         """A row has left the batch; the last one takes its slot."""

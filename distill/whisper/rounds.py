@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,25 +20,29 @@ NEAR = 2e-3  # logits; passes of one and of several tokens differ by up to 2e-4 
 
 
 class Batch:
-    """The rows of one call; `slots` are those not done, by their place in the caches.
+    """The rows of one call; `slots` are those begun and not done, by their place in the caches.
 
     Args:
         decoder: `GreedyDecoder`.
         states: (rows, frames, width) encoder states.
-        cache: of the decoder's model for these states; nothing in it needs to have been read.
+        max_new_tokens: limit for each row, besides the context.
+        prompt_of: `prompt_of(rows, cache)`: the prompts of some rows, whose audio is in this cache.
+        drafts: an older transcript of each row.
         sampling: None takes the likeliest tokens.
+        at_once: most rows in the caches; others begin where these end.
     """
 
-    def __init__(self, decoder, states: Tensor, cache: Cache, prompts: list[list[int]],
-                 max_new_tokens: Sequence[int], drafts: Sequence[Sequence[int]] | None,
-                 sampling: Sampling | None):
+    def __init__(self, decoder, states: Tensor, max_new_tokens: Sequence[int],
+                 prompt_of: Callable[[Sequence[int], Cache], list[list[int]]],
+                 drafts: Sequence[Sequence[int]] | None, sampling: Sampling | None, at_once: int):
         self.own, self.model = decoder, decoder.decoder
-        self.prompts, self.states = prompts, states
-        room = [self.model.context - len(prompt) for prompt in prompts]
-        limits = [min(pair) for pair in zip(max_new_tokens, room, strict=True)]
-        self.rows = Rows(limits, decoder.special.end)
-        self.slots = list(range(len(prompts)))
-        self.cache, self.sampling = cache, sampling
+        self.states, self.prompt_of = states, prompt_of
+        self.prompts: list[list[int]] = [[] for _ in states]
+        self.rows = Rows(list(max_new_tokens), decoder.special.end)
+        self.slots: list[int] = []
+        self.waiting = deque(range(len(states)))
+        self.at_once = min(at_once, len(states))
+        self.cache, self.sampling = self.model.room(states, self.at_once), sampling
         self.texts = None if drafts is None else TextDraft(drafts, decoder.special.end)
         self.from_student: set[int] = set()  # slots whose drafts are the student's
         self.student_listens = False  # it has heard the audio of this batch
@@ -45,22 +50,52 @@ class Batch:
         self.is_paced = False  # the length of this round's drafts was chosen by their costs
         self.is_fresh = True  # nothing was said but the first tokens
         self.unusual = False  # this round: times were measured, or the student began to listen
-        self.no_speech: list[float] = []
+        self.no_speech = [0.0] * len(states)
 
-    def first(self) -> None:
-        """Read the prompts and say the first token of each row."""
-        width = max(map(len, self.prompts))
-        hidden = self.model(self._tokens(self.prompts, width), [0] * len(self.slots), self.cache)
-        at = torch.arange(len(self.slots), device=hidden.device)
-        special, places = self.own.special, [len(prompt) - 1 for prompt in self.prompts]
-        starts = [prompt.index(special.start) for prompt in self.prompts]
+    def run(self) -> None:
+        """Until all rows are done."""
+        while self.slots or self.waiting:
+            free = self.at_once - len(self.slots)
+            # several at a time: reading prompts is a pass of its own, which all others wait for
+            if self.waiting and (not self.slots or free >= min(self._few, len(self.waiting))):
+                self._begin([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))])
+            else:
+                self.round()
+
+    @property
+    def _few(self) -> int:
+        return max(self.at_once // 4, 1)
+
+    def _begin(self, new: list[int]) -> None:
+        """Rows take free slots: their audio, their prompts, the first token of each."""
+        first, states = len(self.slots), self.states[new[0] : new[-1] + 1]  # they are in order
+        self.model.listen(self.cache, states)
+        if self.student_listens:
+            self.own.student.join(states)
+        self.slots += new
+        cache = self.cache.slots(first, len(new))
+        prompts = self.prompt_of(new, cache)
+        for row, prompt in zip(new, prompts, strict=True):
+            self.prompts[row] = prompt
+            self.rows.limits[row] = min(self.rows.limits[row], self.model.context - len(prompt))
+        scores = self._read_prompts(new, prompts, cache)
+        self._say(scores, [[] for _ in new], range(first, len(self.slots)))
+        self._leave()
+
+    def _read_prompts(self, new: list[int], prompts: list[list[int]], cache: Cache) -> Tensor:
+        """Scores (rows, vocabulary) of the first tokens."""
+        width = max(map(len, prompts))
+        hidden = self.model(self._tokens(prompts, width), [0] * len(new), cache)
+        at = torch.arange(len(new), device=hidden.device)
+        special, places = self.own.special, [len(prompt) - 1 for prompt in prompts]
+        starts = [prompt.index(special.start) for prompt in prompts]
         scores = self.model.scores(hidden[at, torch.tensor(starts, device=hidden.device)])
-        silent = scores[:, special.no_speech] - scores.logsumexp(-1)
-        self.no_speech = silent.exp().tolist()
+        silent = (scores[:, special.no_speech] - scores.logsumexp(-1)).exp().tolist()
+        for row, probability in zip(new, silent, strict=True):
+            self.no_speech[row] = probability
         if starts != places:
             scores = self.model.scores(hidden[at, torch.tensor(places, device=hidden.device)])
-        self._say(scores, [[] for _ in self.slots])
-        self._leave()
+        return scores
 
     def round(self) -> None:
         """Draft, read the drafts in one pass, keep what the teacher would have said."""
@@ -75,7 +110,7 @@ class Batch:
             [hidden[slot, : len(text)] for slot, text in enumerate(texts)])
         scores = self.model.scores(wanted)
         read = time.perf_counter() - begin
-        self._say(scores, drafts)
+        self._say(scores, drafts, range(len(self.slots)))
         own = self.own
         own.report.passes += 1
         own.report.plain += width == 1
@@ -124,7 +159,7 @@ class Batch:
     def _let_student_listen(self) -> None:
         """Only now: where drafts do not pay, this would."""
         if not self.student_listens:
-            self.own.student.begin(self.states[self.slots])
+            self.own.student.begin(self.states[self.slots], self.at_once)
             self.student_listens = self.unusual = True
 
     def _cut(self, row: int, draft: list[int]) -> list[int]:
@@ -173,24 +208,27 @@ class Batch:
         log_probs = scores.gather(1, tokens) - scores.logsumexp(-1, keepdim=True)
         return tokens.tolist(), gaps.tolist(), log_probs.tolist()
 
-    def _say(self, scores: Tensor, drafts: list[list[int]]) -> None:
+    def _say(self, scores: Tensor, drafts: list[list[int]], slots: range) -> None:
         """Take what the teacher says at each place, up to the first that was drafted otherwise.
 
         Args:
             scores: of all places, those of a row together: one more than it has drafts.
+            drafts: of each of the slots.
         """
         own, rows, at = self.own, self.rows, 0
-        said = [rows.tokens[row] + draft[:n] for row, draft in zip(self.slots, drafts, strict=True)
+        numbers = [self.slots[slot] for slot in slots]
+        said = [rows.tokens[row] + draft[:n] for row, draft in zip(numbers, drafts, strict=True)
                 for n in range(len(draft) + 1)]
         own.rules(scores, said)
         if own.on_loop == "break":
-            firsts = [sum(len(d) + 1 for d in drafts[:slot]) for slot in range(len(drafts))]
-            for first, row in zip(firsts, self.slots, strict=True):
+            firsts = [sum(len(d) + 1 for d in drafts[:number]) for number in range(len(drafts))]
+            for first, row in zip(firsts, numbers, strict=True):
                 rows.break_loop(row, scores[first])
         # a pass over several tokens rounds as such for all rows, also in what they read later
         self.has_drafted = self.has_drafted or any(drafts)
-        choose = self._chooser(scores, drafts)
-        for slot, (row, draft) in enumerate(zip(self.slots, drafts, strict=True)):
+        choose = self._chooser(scores, [(row, len(text)) for row, text in
+                                        zip(_repeated(numbers, drafts), said, strict=True)])
+        for slot, row, draft in zip(slots, numbers, drafts, strict=True):
             accepted = tested = 0
             for step, wanted in enumerate([*draft, None]):
                 token, log_prob = choose(slot, at + step, step, wanted)
@@ -205,16 +243,15 @@ class Batch:
             if tested and self.texts is None:
                 own.length.note(accepted, tested)
 
-    def _chooser(self, scores: Tensor, drafts: list[list[int]]) -> Callable:
-        """`choose(slot, place, step, wanted) -> (token, log probability)`."""
+    def _chooser(self, scores: Tensor, places: list[tuple[int, int]]) -> Callable:
+        """`choose(slot, place, step, wanted) -> (token, log probability)`.
+
+        Args:
+            places: (row, tokens said before) of each place.
+        """
         if self.sampling is not None and not self.sampling.is_coupled:
             return self._by_rejection(scores)
-        places = []
-        if self.sampling is not None:
-            places = [(row, len(self.rows.tokens[row]) + n)
-                      for row, draft in zip(self.slots, drafts, strict=True)
-                      for n in range(len(draft) + 1)]
-        tokens, gaps, log_probs = self._best(scores, places)
+        tokens, gaps, log_probs = self._best(scores, places if self.sampling else ())
 
         def choose(slot: int, place: int, step: int, wanted: int | None) -> tuple[int, float]:
             token = tokens[place][0]
@@ -285,3 +322,8 @@ class Batch:
         end = self.own.special.end
         return torch.tensor([text + [end] * (width - len(text)) for text in texts],
                             device=self.states.device)
+
+
+def _repeated(rows: Sequence[int], drafts: list[list[int]]) -> list[int]:
+    """Each row once for every place it has."""
+    return [row for row, draft in zip(rows, drafts, strict=True) for _ in range(len(draft) + 1)]

@@ -163,11 +163,11 @@ class Ways:
         def way(windows: Sequence[Window], audios: dict[str, np.ndarray]) -> Texts:
             texts: Texts = {}
             ordered = sorted(windows, key=lambda window: -window.duration)
-            for at in range(0, len(ordered), BATCH):
-                batch = ordered[at : at + BATCH]
-                features = log_mel(self.teacher.processor, [audios[w.id] for w in batch])
-                labelled, _ = backend.label(batch, features)
-                for window, each in zip(batch, labelled, strict=True):
+            for at in range(0, len(ordered), backend.group_size):
+                group = ordered[at : at + backend.group_size]
+                features = log_mel(self.teacher.processor, [audios[w.id] for w in group])
+                labelled, _ = backend.label(group, features)
+                for window, each in zip(group, labelled, strict=True):
                     texts[window.id] = to_text(self.teacher.processor.tokenizer,
                                                each.hypothesis.tokens)
             return texts

@@ -96,6 +96,21 @@ def test_limits_are_per_row(tiny, options, monkeypatch):
     assert {each.hypothesis.truncated for each in found} == {True, False}
 
 
+@pytest.mark.parametrize("temperatures", ["[0.0]", "[0.0,0.7]"])
+def test_where_a_window_ends_another_of_its_group_begins(tiny, temperatures, monkeypatch):
+    """Whatever the batch, the same labels and encoder states; also of what is tried again."""
+    limits = dict(zip([window.duration for window in tiny.windows], [9, 30, 2, 12, 5],
+                      strict=True))
+    monkeypatch.setattr(backends, "token_limit", lambda seconds, rate: limits[seconds])
+    option = f"pseudo_label.temperatures={temperatures}"
+    found = [tiny(f"pseudo_label.batch_size={size}", option) for size in (1, 2, 5)]
+    for labelled, states in found[:2]:
+        torch.testing.assert_close(states, found[2][1], rtol=1e-4, atol=1e-4)
+        for one, other in zip(labelled, found[2][0], strict=True):
+            assert one.hypothesis.tokens == other.hypothesis.tokens
+            assert one.hypothesis.temperature == other.hypothesis.temperature
+
+
 def test_the_teacher_is_converted_once(tiny):
     two, _ = tiny(*CT2)
     (model,) = tiny.cache.glob("*/model.bin")

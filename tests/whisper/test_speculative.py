@@ -96,6 +96,40 @@ def test_loops_and_timestamps(make, states, on_loop, timestamps, int8):
         assert any(h.looped for h in wanted) == (on_loop != "keep")
 
 
+@pytest.mark.parametrize("student", [None, "two"])
+@pytest.mark.parametrize("at_once", [1, 3, 4, 20])
+def test_rows_begin_where_others_end(make, states, student, at_once):
+    """A call that is larger than the caches says the same, whoever shares them; also with rows'
+    own prompts, languages and older transcripts."""
+    options = dict(max_new_tokens=LIMITS, previous=PREVIOUS, languages=["de", None, "zh"] * 3)
+    wanted = make(int8=True)(states, **options)
+    refilled = make(student, int8=True, rows_at_once=at_once)
+    same(refilled(states, **options), wanted, True)
+    same(refilled(states, LONG), make(int8=True)(states, LONG), True)
+    old = [h.tokens for h in wanted]
+    same(refilled(states, **options, drafts=old), wanted, True)
+    assert refilled.decoder._buffers.own[0][0].shape[0] == min(at_once, len(states))
+
+
+def test_fewer_passes_than_one_batch_after_the_other(make, states):
+    """Rows of very different length: the caches are kept full."""
+    limits = [40, 3, 3, 3, 3, 40, 3, 3, 3]
+    refilled, batches = make(rows_at_once=3), make()
+    refilled(states, limits)
+    for at in range(0, 9, 3):
+        batches(states[at : at + 3], limits[at : at + 3])
+    assert refilled.report.tokens == batches.report.tokens
+    assert refilled.report.passes < 0.8 * batches.report.passes
+
+
+def test_languages_are_heard_where_rows_begin(make, states, teacher):
+    teacher.generation_config.lang_to_id = {"<|en|>": 10, "<|de|>": 11, "<|fr|>": 12}
+    found = make(rows_at_once=2, detect_language=True)(states, LONG)
+    wanted = make(detect_language=True)(states, LONG)
+    assert [h.language for h in found] == [h.language for h in wanted]
+    same(found, wanted)
+
+
 def test_how_far_students_are_right(make, states):
     reports = {}
     for name in STUDENTS:
