@@ -63,12 +63,12 @@ class Window:
         return None if any(text is None for text in texts) else join_texts(texts, self.language)
 
 
-_UNSPACED = {"zh", "ja", "th", "lo", "my", "km", "yue", "bo"}  # scripts written without spaces
+UNSPACED = {"zh", "ja", "th", "lo", "my", "km", "yue", "bo"}  # scripts written without spaces
 
 
 def join_texts(texts: Sequence[str], language: str | None) -> str:
     """Join transcripts the way the language writes them."""
-    return ("" if language in _UNSPACED else " ").join(text.strip() for text in texts).strip()
+    return ("" if language in UNSPACED else " ").join(text.strip() for text in texts).strip()
 
 
 def is_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> bool:
