@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.ced import plan as tagger_plan
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    print(describe(plan(load_recipe(arguments[0], arguments[1:]))))
+    recipe = load_recipe(arguments[0], arguments[1:])
+    print(tagger_plan.describe(recipe) if recipe.method == "ced" else describe(plan(recipe)))
 
 
 def plan(recipe: WhisperRecipe) -> dict:

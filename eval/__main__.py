@@ -11,15 +11,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from distill.config import ConfigError
+from distill.config import ConfigError, read_method
 from distill.data.files import read_json, write_json, write_jsonl
 from distill.methods import evaluation_settings
 from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
+from eval import tagging
 
 
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
+        return
+    if read_method(arguments[0]) == "ced":
+        tagging.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     run = Path(recipe.output_dir)

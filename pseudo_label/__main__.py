@@ -6,7 +6,8 @@
 RECIPE is a name in recipes/, a folder or a YAML file. Writes runs/NAME/pseudo_labels/. A run that
 was stopped goes on where it was; one that is complete says so. Several processes label only, since
 they do not wait for each other: `pseudo_label.translate` (where the recipe has a text model) and
-`pseudo_label.scores` come after them.
+`pseudo_label.scores` come after them. Taggers have no labels, only scores:
+`pseudo_label.tag_scores`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from distill.config import ConfigError
+from distill.config import ConfigError, read_method
 from distill.data.files import read_jsonl, write_json
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label import tag_scores
 from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.references import add_references
@@ -29,6 +31,9 @@ from pseudo_label.translate import translate
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
+        return
+    if read_method(arguments[0]) == "ced":
+        tag_scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

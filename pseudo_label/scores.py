@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from distill.config import ConfigError, to_yaml
+from distill.config import ConfigError, read_method, to_yaml
 from distill.data.teacher_store import digest_of
 from distill.data.teacher_store.disk import publish
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label import tag_scores
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.references import add_references
 
@@ -30,6 +31,9 @@ DECODER_TOKENS = 4096  # of views scored together, padding counted
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
+        return
+    if read_method(arguments[0]) == "ced":
+        tag_scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank = int(os.environ.get("RANK", 0))

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.config import ConfigError
+from distill.config import ConfigError, read_method
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
 from distill.progress import progress, quiet_libraries
 from distill.whisper.recipe import WhisperRecipe, load_recipe
@@ -28,6 +28,9 @@ def main(arguments: list[str]) -> None:
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
+        return
+    if read_method(arguments[0]) != "whisper":
+        print("This recipe has no texts: nothing to translate.")
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     if not recipe.translation.model:

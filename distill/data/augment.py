@@ -130,13 +130,13 @@ def draw_augmentation(
         snr_db=_between(config.snr_db, snr) if has_noise else None,
         noise_key=noise_key if has_noise else 0,
         # Not one draw for both kinds: masks of time and of frequency would lie on a diagonal.
-        time_masks=_draw_masks(
+        time_masks=draw_masks(
             philox(seed, f"{key}/augment/time", epoch),
             config.num_time_masks,
             config.time_mask_frames,
             num_frames,
         ),
-        frequency_masks=_draw_masks(
+        frequency_masks=draw_masks(
             philox(seed, f"{key}/augment/frequency", epoch),
             config.num_frequency_masks,
             config.frequency_mask_bands,
@@ -151,7 +151,7 @@ def _between(ends: Sequence[float], share: float) -> float:
     return round(low + share * (high - low), DECIMALS)
 
 
-def _draw_masks(
+def draw_masks(
     bits: np.random.Philox, count: int, longest: int, size: int
 ) -> tuple[tuple[int, int], ...]:
     """SpecAugment sec. 2: a width in 0..longest, then a start that keeps it in 0..size."""

@@ -40,10 +40,17 @@ class Batches(Protocol):
 
 
 class FixedBatches:
-    """`train.batch_size` views an update, in the order of the epochs; it may straddle two."""
+    """`train.batch_size` views an update, in the order of the epochs; it may straddle two.
 
-    def __init__(self, seed: int, num_views: int, batch_size: int, micro_batch_size: int):
-        self.stream = ViewStream(seed, num_views)
+    Args:
+        weights: (num_views,) of each view in every epoch; None: each comes once.
+    """
+
+    def __init__(
+        self, seed: int, num_views: int, batch_size: int, micro_batch_size: int,
+        weights: np.ndarray | None = None,
+    ):
+        self.stream = ViewStream(seed, num_views, weights)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
 
     def update(self, step: int) -> Views:

@@ -101,21 +101,37 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(size)
 
 
+def balanced_order(seed: int, epoch: int, weights: np.ndarray) -> np.ndarray:
+    """As many elements as there are weights, in random order: each as often as its weight says,
+    rounded up or down by chance (systematic sampling)."""
+    bits = generator(seed, "balance", epoch)
+    ends = np.cumsum(weights) * (len(weights) / weights.sum())
+    chosen = np.searchsorted(ends, bits.random() + np.arange(len(weights)), side="right")
+    return bits.permutation(np.minimum(chosen, len(weights) - 1))
+
+
 class ViewStream:
     """An endless, seekable stream of (window index, epoch).
 
     Position `p` is element `p % size` of epoch `p // size`: a step knows its views from its number
     alone, which is what makes resumption exact.
+
+    Args:
+        weights: (size,) of each element in every epoch; None: each comes once.
     """
 
-    def __init__(self, seed: int, size: int):
+    def __init__(self, seed: int, size: int, weights: np.ndarray | None = None):
         if size < 1:
             raise ValueError("there is nothing to train on: no window is left after filtering")
-        self.seed, self.size = seed, size
+        self.seed, self.size, self.weights = seed, size, weights
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         epoch, at = divmod(position, self.size)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.seed, epoch, self.size)
+            self._epoch = epoch
+            if self.weights is None:
+                self._order = epoch_order(self.seed, epoch, self.size)
+            else:
+                self._order = balanced_order(self.seed, epoch, self.weights)
         return int(self._order[at]), epoch

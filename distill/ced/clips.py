@@ -1,0 +1,132 @@
+"""Manifests -> clips of a few seconds, each with its classes.
+
+Long audio is cut every `clip_seconds`; what is left over is a clip, too, and so is any audio of
+0.15 s or more. Places are whole samples at 16 kHz, so that the thousandth clip of an hour begins
+where it should.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from distill.ced.recipe import MIN_SECONDS, CedRecipe
+from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
+from distill.data.manifest import Row, read_manifest
+
+MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A part of an audio file: `num_samples` from `start` on, both at 16 kHz."""
+
+    key: str
+    row: str  # id of the manifest row it is cut from
+    path: str
+    start: int
+    num_samples: int
+    labels: tuple[str, ...] | None
+
+
+def load_rows(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
+    """Rows of several manifests; ids are made unique by the manifest's name if there are several.
+
+    Raises:
+        ValueError: see `read_manifest`; also two manifests of the same name.
+    """
+    rows: list[Row] = []
+    drops: Counter = Counter()
+    names = ["/".join(Path(path).with_suffix("").parts[-2:]) for path in manifests]
+    if len(set(names)) != len(names):
+        raise ValueError(f"data: manifests need different names, got {', '.join(manifests)}")
+    for path, name in zip(manifests, names, strict=True):
+        own, own_drops = read_manifest(path)
+        drops += own_drops
+        rows += own if len(names) == 1 else [replace(r, id=f"{name}:{r.id}") for r in own]
+    return rows, drops
+
+
+def load_clips(manifests: Sequence[str], clip_seconds: float) -> tuple[list[Clip], Counter]:
+    """Clips of some manifests, in their order, and what was dropped, by reason."""
+    rows, drops = load_rows(manifests)
+    clips = []
+    for row in rows:
+        pieces, dropped = cut(row, clip_seconds)
+        clips += pieces
+        drops.update(dropped)
+    return clips, drops
+
+
+def cut(row: Row, clip_seconds: float) -> tuple[list[Clip], list[str]]:
+    """Clips of a row, and the reason why a part of it is none: `too_short`, `tail_too_short`."""
+    first, total = round(row.offset * SAMPLE_RATE), round(row.duration * SAMPLE_RATE)
+    size = round(clip_seconds * SAMPLE_RATE)
+    labels = None if row.labels is None else tuple(row.labels)
+    clips = []
+    for start in range(0, total, size):
+        length = min(size, total - start)
+        if length < MIN_SAMPLES:
+            return clips, ["tail_too_short" if start else "too_short"]
+        key = row.id if total <= size else f"{row.id}@{start}"
+        clips.append(Clip(key, row.id, row.audio_filepath, first + start, length, labels))
+    return clips, []
+
+
+def load_sound(clip: Clip) -> np.ndarray:
+    """float32 (num_samples,) at 16 kHz: exactly as many as the manifest promises, since what is
+    drawn for a clip depends on its length.
+
+    Raises:
+        AudioError: as `load_audio`; `detail` names the clip.
+    """
+    try:
+        sound = load_audio(clip.path, clip.start / SAMPLE_RATE, clip.num_samples / SAMPLE_RATE)
+    except AudioError as error:
+        raise AudioError(error.reason, f"clip {clip.key}: {error.detail}") from None
+    return np.pad(sound, (0, max(0, clip.num_samples - len(sound))))[: clip.num_samples]
+
+
+def find_classes(recipe: CedRecipe) -> list[str] | None:
+    """The classes of a recipe; None where neither a file nor any label says what they are.
+
+    Raises:
+        ValueError: the file is missing, or empty, or says a name twice.
+    """
+    if recipe.data.classes:
+        path = Path(recipe.data.classes)
+        if not path.is_file():
+            raise ValueError(f"data.classes: no file {path}")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [name for name in names if name]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice or not names:
+            raise ValueError(f"{path}: expected a class a line, each once, got "
+                             + (f"{twice[0]!r} twice" if twice else "none"))
+        return names
+    splits = (recipe.data.train, recipe.data.validation, recipe.data.test)
+    rows = [row for paths in splits for row in load_rows(paths)[0]]
+    return sorted({label for row in rows for label in row.labels or ()}) or None
+
+
+def targets_of(clips: Sequence[Clip], classes: Sequence[str], why: str) -> np.ndarray:
+    """Labels as float32 (clips, classes) of 0 and 1.
+
+    Raises:
+        ValueError: a clip without labels (`why` they are needed), or a label of no class.
+    """
+    place = {name: index for index, name in enumerate(classes)}
+    targets = np.zeros((len(clips), len(classes)), np.float32)
+    for number, clip in enumerate(clips):
+        if clip.labels is None:
+            raise ValueError(f"row {clip.row} has no `labels` in its manifest; {why}")
+        for label in clip.labels:
+            if label not in place:
+                raise ValueError(f"row {clip.row}: label {label!r} is none of the "
+                                 f"{len(classes)} classes; add it to data.classes")
+            targets[number, place[label]] = 1.0
+    return targets

@@ -1,0 +1,154 @@
+"""The teachers, asked about views; what they say becomes records of the teacher store.
+
+A record is a block: 128 clips, one after the other, in one epoch, a row each. So the store's own
+bookkeeping, 65 bytes a record, is half a byte a view. A row has the classes of the top k and their
+probabilities (`distill.ced.scores`), and everything that was drawn (`distill.ced.views`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from distill.ced.clips import find_classes
+from distill.ced.recipe import CedRecipe
+from distill.ced.scores import encode_scores
+from distill.ced.teachers import Ensemble, ensemble_settings, first_classes
+from distill.ced.view_source import ViewSource
+from distill.ced.views import TagView, pack
+from distill.data.files import hash_of
+from distill.data.teacher_store import Record, drawn_text
+
+BLOCK_CLIPS = 128
+COLUMNS = ("indices", "values", "tail_mean", "disagreement")
+
+
+class Block(NamedTuple):
+    """Clips first..first + BLOCK_CLIPS - 1, or up to the last one, in an epoch."""
+
+    first: int
+    epoch: int
+
+
+class Views(NamedTuple):
+    """Some views as teachers get them."""
+
+    views: list[TagView]
+    waves: list[np.ndarray]
+    features: list[Tensor]
+
+
+def resolve_classes(recipe: CedRecipe) -> list[str]:
+    """The classes of a recipe: of its file, its labels or its first teacher."""
+    return find_classes(recipe) or first_classes(recipe.teacher)
+
+
+class Blocks:
+    """The views of a run as blocks of a store."""
+
+    def __init__(self, source: ViewSource):
+        self.source, self.num_clips = source, len(source.clips)
+        recipe = source.recipe
+        views = recipe.train.max_steps * recipe.train.batch_size
+        self.num_epochs = min(recipe.scores.epochs, math.ceil(views / self.num_clips))
+
+    def __iter__(self) -> Iterator[Block]:
+        for epoch in range(self.num_epochs):
+            yield from (Block(first, epoch) for first in range(0, self.num_clips, BLOCK_CLIPS))
+
+    def clips(self, block: Block) -> range:
+        return range(block.first, min(block.first + BLOCK_CLIPS, self.num_clips))
+
+    def text(self, block: Block) -> str:
+        """What the store knows a block by."""
+        return drawn_text({"clips": self._hashes[block.first // BLOCK_CLIPS],
+                           "epoch": block.epoch, "first": block.first})
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        clips = self.source.clips
+        return [hash_of([[c.key, c.start, c.num_samples] for c in clips[at : at + BLOCK_CLIPS]])
+                for at in range(0, self.num_clips, BLOCK_CLIPS)]
+
+
+def store_settings(recipe: CedRecipe, source: ViewSource, classes: Sequence[str]) -> dict:
+    """What all scores of a store have in common."""
+    settings = {
+        "kind": "tag scores",
+        "scores": "probabilities",
+        "teacher": ensemble_settings(recipe.teacher),
+        "num_classes": len(classes),
+        "classes": hash_of(list(classes)),
+        "k": min(recipe.scores.k, len(classes)),
+        "values": recipe.scores.values,
+        "clip_seconds": recipe.data.clip_seconds,
+        "views": asdict(source.scored),
+        "view_bytes": source.view_type.itemsize,
+    }
+    if source.scored.mixup_probability:  # partners are told by their number among these
+        settings["clips"] = source.clips_hash
+    return settings
+
+
+class Scorer:
+    """Asks the teachers about views."""
+
+    def __init__(self, recipe: CedRecipe, source: ViewSource, ensemble: Ensemble):
+        self.recipe, self.source, self.ensemble = recipe, source, ensemble
+        self.blocks = Blocks(source)
+
+    def batches(self, block: Block) -> list[list[tuple[int, int]]]:
+        """(index, epoch) of a block's views, in the batches they are scored in: who shares one
+        depends on the block alone."""
+        clips, size = self.blocks.clips(block), self.recipe.scores.batch_size
+        places = [(index, block.epoch) for index in clips]
+        return [places[at : at + size] for at in range(0, len(places), size)]
+
+    def prepare(self, places: Sequence[tuple[int, int]]) -> Views:
+        """Views as the teachers get them; what workers do."""
+        views = [self.source.scored_view(index, epoch) for index, epoch in places]
+        waves = [self.source.wave(index, view)
+                 for (index, _), view in zip(places, views, strict=True)]
+        features = [self.source.features(wave, view)
+                    for wave, view in zip(waves, views, strict=True)]
+        return Views(views, waves, features)
+
+    def score(self, prepared: Views) -> dict[str, np.ndarray]:
+        """Columns of some views, a row each."""
+        opinion = self.ensemble(prepared.waves, prepared.features)
+        columns = encode_scores(opinion.probabilities, opinion.disagreement,
+                                self.recipe.scores.k, self.recipe.scores.values)
+        if self.source.view_type.itemsize:
+            columns["drawn"] = pack(prepared.views, self.source.view_type)
+        return columns
+
+    def record(self, block: Block, parts: Sequence[dict[str, np.ndarray]]) -> Record:
+        """A block of its batches' columns."""
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Record(self.blocks.text(block), columns)
+
+
+class Rescorer:
+    """`score(texts) -> records`: asks the live teachers again about blocks of a store."""
+
+    def __init__(self, recipe: CedRecipe):
+        source = ViewSource(recipe)
+        self.scorer = Scorer(recipe, source, Ensemble(recipe.teacher, resolve_classes(recipe)))
+
+    def __call__(self, texts: Sequence[str]) -> list[Record]:
+        return [self._record(text) for text in texts]
+
+    def _record(self, text: str) -> Record:
+        told = json.loads(text)
+        block, scorer = Block(told["first"], told["epoch"]), self.scorer
+        if block.first >= scorer.blocks.num_clips or scorer.blocks.text(block) != text:
+            raise ValueError(f"block {text}: its clips have changed")
+        parts = [scorer.score(scorer.prepare(places)) for places in scorer.batches(block)]
+        return scorer.record(block, parts)

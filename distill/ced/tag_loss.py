@@ -1,0 +1,103 @@
+"""Student and teachers' scores -> loss: binary cross-entropy of logits, a sum over clips.
+
+With logits z, teachers' probabilities p, labels y, temperature T, classes C (means over classes):
+
+    soft = T^2 * BCE(z / T, sigmoid(logit(p) / T))      CED (arXiv:2308.11957) has T = 1
+    loss = w * BCE(z, y) + (1 - w) * soft               EfficientAT (arXiv:2211.04772) has w = 0.1
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.ced.recipe_sections import LossConfig
+from distill.ced.scores import MAX_DISAGREEMENT, mean_of_top
+from distill.ced.teachers import Ensemble
+from distill.products import fast_linears
+from distill.task import Batch, Parts
+
+
+class TagModule(nn.Module):
+    """What the loop trains.
+
+    Args:
+        student: a CedForAudioClassification.
+        teachers: asked at every step; None where the batch has their scores, or there are none.
+        label_weight: 1 where there are no teachers.
+    """
+
+    def __init__(self, student: nn.Module, loss: LossConfig, label_weight: float,
+                 teachers: Ensemble | None = None):
+        super().__init__()
+        self.student, self.loss, self.label_weight = student, loss, label_weight
+        self.teachers = teachers
+        self.train()
+
+    def train(self, mode: bool = True) -> TagModule:
+        """Statistics of the features stay as they were measured: those of a batch would change
+        with the number of ranks."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Parts]:
+        """Loss of a batch.
+
+        Args:
+            batch: `input_values` (clips, 64, frames), `attention_mask` (clips, frames);
+                `targets` (clips, classes) and `confidence` (clips,) of teachers; `labels`
+                (clips, classes); `waves` and `k`, if teachers are to be asked.
+
+        Returns:
+            the sum over clips, and the sums of its parts.
+        """
+        with fast_linears():
+            logits = self.student(batch["input_values"], batch["attention_mask"]).logits.float()
+        parts: Parts = {}
+        total = logits.new_zeros(())
+        if self.label_weight:
+            parts["label_bce"] = clip_bce(logits, batch["labels"]).sum()
+            total = total + self.label_weight * parts["label_bce"]
+        if self.label_weight < 1:
+            targets, confidence = self._targets(batch)
+            temperature = self.loss.temperature
+            soft = clip_bce(logits / temperature, tempered(targets, temperature))
+            if self.loss.confidence_power:
+                soft = soft * confidence**self.loss.confidence_power
+            parts["soft_bce"] = temperature**2 * soft.sum()
+            total = total + (1 - self.label_weight) * parts["soft_bce"]
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.teachers is None:
+            return batch["targets"], batch["confidence"]
+        lengths = batch["attention_mask"].sum(1).tolist()
+        values = batch["input_values"]
+        features = [each[:, :n].cpu() for each, n in zip(values, lengths, strict=True)]
+        opinion = self.teachers([wave.cpu().numpy() for wave in batch["waves"]], features)
+        p = opinion.probabilities
+        spread = mean_of_top(opinion.disagreement, p, batch["k"]) / MAX_DISAGREEMENT
+        return tuple(torch.from_numpy(each.astype(np.float32)).to(values.device)
+                     for each in (p, 1 - spread))
+
+
+def clip_bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """(clips,) binary cross-entropy in nats, mean over classes.
+
+    Args:
+        logits, targets: (clips, classes); targets are probabilities.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=-1)
+
+
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """sigmoid(logit(p) / T); 0 and 1 stay what they are."""
+    if temperature == 1:
+        return probabilities
+    return torch.sigmoid(torch.logit(probabilities.double()) / temperature).to(probabilities.dtype)

@@ -1,0 +1,196 @@
+"""Distillation of a tagger as a task of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill.ced.clips import targets_of
+from distill.ced.evaluation import EvaluationClips, student_probabilities
+from distill.ced.recipe import CedRecipe, uses_store
+from distill.ced.recorded import RecordedScores
+from distill.ced.scores import confidence, decode_scores
+from distill.ced.scoring import resolve_classes, store_settings
+from distill.ced.student import make_student, measure_features
+from distill.ced.tag_loss import TagModule
+from distill.ced.teachers import Ensemble
+from distill.ced.view_source import ViewSource, pad_features
+from distill.ced.views import TagView
+from distill.data.batches import FixedBatches
+from distill.data.files import hash_of
+from distill.task import Batch
+from eval.tagging_metrics import mean_average_precision
+
+_FEATURE_VIEWS = 256  # that the features' statistics are measured on
+
+
+class CedTask:
+    """See `distill.task.Task`."""
+
+    def __init__(self, recipe: CedRecipe, accelerator: Accelerator):
+        self.recipe, self.accelerator = recipe, accelerator
+        self.source, self.classes = ViewSource(recipe), resolve_classes(recipe)
+        self.label_weight = recipe.loss.label_weight if recipe.teacher.members else 1.0
+        self.labels = self._labels()
+        self.batches = FixedBatches(
+            recipe.seed, len(self.source.clips), recipe.train.batch_size,
+            recipe.train.micro_batch_size, self._weights(),
+        )
+        self.recorded = None
+        if uses_store(recipe):
+            self.recorded = RecordedScores(
+                recipe, self.source, store_settings(recipe, self.source, self.classes),
+                check=accelerator.is_main_process,
+            )
+        live = None
+        if recipe.teacher.members and not self.recorded:
+            live = Ensemble(recipe.teacher, self.classes, str(accelerator.device))
+        self.student, is_new = make_student(recipe.student, self.classes, recipe.seed)
+        if is_new:
+            measure_features(self.student, self._feature_views())
+        self.student.to(accelerator.device)
+        self.model = TagModule(self.student, recipe.loss, self.label_weight, live)
+
+    def _labels(self) -> np.ndarray | None:
+        """float32 (clips, classes), where they are learned from or balance the clips."""
+        if not (self.label_weight or self.recipe.data.balance):
+            return None
+        why = "there are no teacher.members, loss.label_weight > 0 or data.balance=true"
+        return targets_of(self.source.clips, self.classes, why)
+
+    def _weights(self) -> np.ndarray | None:
+        """How often each clip comes: every class as often as every other, roughly."""
+        if not self.recipe.data.balance:
+            return None
+        counts = np.maximum(self.labels.sum(axis=0), 1)
+        weights = (self.labels / counts).sum(axis=1)
+        positive = weights[weights > 0]
+        # a clip of no class comes as often as a clip of a common one
+        return np.maximum(weights, positive.min() if len(positive) else 1.0).astype(np.float64)
+
+    def _feature_views(self):
+        last = len(self.source.clips) - 1
+        for index in np.unique(np.linspace(0, last, _FEATURE_VIEWS, dtype=int)).tolist():
+            view = self.source.scored_view(index, 0)
+            yield self.source.features(self.source.wave(index, view), view)
+
+    @property
+    def labels_hash(self) -> str:
+        data = self.recipe.data
+        labels = None if self.labels is None else [clip.labels for clip in self.source.clips]
+        return hash_of([self.source.clips_hash, self.classes, labels, data.balance,
+                        data.clip_seconds])
+
+    def describe(self) -> str:
+        """What will be trained, for the user."""
+        count = sum(p.numel() for p in self.student.parameters())
+        clips = self.source.clips
+        seconds = sum(clip.num_samples for clip in clips) / 16_000
+        dropped = ", ".join(f"{n} {why}" for why, n in sorted(self.source.drops.items()))
+        return (
+            f"Student: {count / 1e6:.2f} M parameters, {len(self.classes)} classes\n"
+            f"Training on {len(clips):,} clips ({seconds / 60:.1f} minutes; dropped: "
+            f"{dropped or 'nothing'}), {self._teacher_text()}"
+        )
+
+    def _teacher_text(self) -> str:
+        members = len(self.recipe.teacher.members)
+        if not members:
+            return "from their labels"
+        if not self.recorded:
+            return f"{members} teacher(s) run at every step"
+        told = (f"scores of {members} teacher(s) on {self.recorded.num_epochs} views of each from "
+                f"{self.recipe.scores.dir}")
+        return told if self.recipe.teacher.consistent else told + ", other views than the student's"
+
+    # Batches
+
+    def collate(self, places: list[tuple[int, int]]) -> Batch:
+        views, batch = self._targets(places)
+        waves = [self.source.wave(index, view)
+                 for (index, _), view in zip(places, views, strict=True)]
+        features = [self.source.features(wave, view)
+                    for wave, view in zip(waves, views, strict=True)]
+        batch |= pad_features(features)
+        if self.label_weight:
+            batch["labels"] = self._mixed_labels(places, views)
+        if self.recipe.teacher.members and not self.recorded:
+            batch["waves"] = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
+            batch["k"] = self.recipe.scores.k
+        return batch
+
+    def _targets(self, places: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
+        """What the student hears, and what the teachers said."""
+        if not self.recorded:
+            return [self.source.scored_view(*place) for place in places], {}
+        views, columns = self.recorded(places)
+        targets = self._decode(columns)
+        if not self.recipe.teacher.consistent:
+            views = [self.source.own_view(*place) for place in places]
+            partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, places, strict=True)]
+            theirs = self._decode(self.recorded(partners)[1])
+            targets = _mixed(targets, theirs, views)
+        return views, {"targets": torch.from_numpy(targets),
+                       "confidence": torch.from_numpy(confidence(columns))}
+
+    def _decode(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        return decode_scores(columns, len(self.classes), self.recipe.loss.fill)
+
+    def _mixed_labels(
+        self, places: Sequence[tuple[int, int]], views: Sequence[TagView]
+    ) -> Tensor:
+        own = self.labels[[index for index, _ in places]]
+        theirs = self.labels[[view.partner for view in views]]
+        if self.recipe.loss.mixed_labels == "weighted":
+            return torch.from_numpy(_mixed(own, theirs, views))
+        mixed = np.array([view.weight > 0 for view in views])[:, None]
+        return torch.from_numpy(np.where(mixed, np.maximum(own, theirs), own))
+
+    def count(self, batch: Batch) -> int:
+        return len(batch["input_values"])
+
+    # Measuring and saving
+
+    @cached_property
+    def _validation(self) -> EvaluationClips:
+        config = self.recipe.data
+        clips = EvaluationClips(config.validation, config.clip_seconds)
+        clips.targets(self.classes)  # now, rather than after an hour
+        return clips
+
+    def validate(self) -> dict[str, float]:
+        """mAP over the classes with a positive; this rank's share of the clips each."""
+        if not self.recipe.data.validation:
+            return {}
+        clips, accelerator = self._validation, self.accelerator
+        mine = list(range(len(clips)))[accelerator.process_index :: accelerator.num_processes]
+        said = np.zeros((len(clips), len(self.classes)))
+        was_training = self.model.training
+        self.student.eval()
+        for at in range(0, len(mine), self.recipe.evaluation.batch_size):
+            part = mine[at : at + self.recipe.evaluation.batch_size]
+            said[part] = student_probabilities(self.student, clips.features(part))
+        self.model.train(was_training)
+        said = accelerator.reduce(torch.from_numpy(said).to(accelerator.device), "sum")
+        scores, targets = clips.pool(said.cpu().numpy()), clips.targets(self.classes)
+        value, num_classes = mean_average_precision(scores, targets)
+        return {"map": value, "num_classes": num_classes, "num_clips": len(targets),
+                "score": -value}
+
+    def save(self, folder: Path) -> None:
+        from distill.ced.extractor import CedFeatureExtractor
+
+        self.student.save_pretrained(folder)
+        CedFeatureExtractor().save_pretrained(folder)
+
+
+def _mixed(own: np.ndarray, theirs: np.ndarray, views: Sequence[TagView]) -> np.ndarray:
+    """What is true of both sounds, by their weights in the mixture."""
+    weights = np.array([view.partner_weight for view in views], np.float32)[:, None]
+    return (1 - weights) * own + weights * theirs

@@ -1,0 +1,191 @@
+"""An ensemble of teachers: any number of members, one opinion, and how far they disagree.
+
+    ensemble = Ensemble(recipe.teacher, classes)
+    opinion = ensemble(waves, features)
+    opinion.probabilities, opinion.disagreement          # (clips, classes)
+
+Members are averaged by probability (CED, arXiv:2308.11957) or by logit (EfficientAT,
+arXiv:2211.04772), each with its weight. A member knows the classes of its own; they become ours by
+name, or by a file (`teacher.members[].classes`):
+    .txt     the names of its outputs, a line each, where it does not say them; then by name
+    .json    {our class: [its classes, by name or number]}: the likeliest of them counts
+    .npy     (its classes, our classes), what it says is multiplied with; at most 1
+A class that some members do not know is the others' to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from distill.ced.members import Member, class_names, content_of, load_member
+from distill.ced.recipe_sections import MemberConfig, TeacherConfig
+from distill.data.files import hash_of, read_json
+
+_SMALLEST = 1e-7  # probability whose logit is still taken
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the ensemble says.
+
+    Attributes:
+        probabilities: float64 (clips, classes).
+        disagreement: float64 (clips, classes), standard deviation of the members' probabilities.
+        members: float64 (members, clips, classes); NaN where a member does not know a class.
+    """
+
+    probabilities: np.ndarray
+    disagreement: np.ndarray
+    members: np.ndarray
+
+
+def first_classes(config: TeacherConfig) -> list[str]:
+    """Classes of the first member: ours, where nothing else says what they are."""
+    names = class_names(config.members[0]) if config.members else None
+    if not names:
+        raise ValueError("no labels in the manifests, and no teacher that names its classes: say "
+                         "data.classes")
+    return names
+
+
+def ensemble_settings(config: TeacherConfig) -> dict:
+    """What the word of an ensemble depends on; nothing is loaded."""
+    members = [
+        {"content": content_of(each), "weight": each.weight, "activation": each.activation,
+         "classes": hash_of(Path(each.classes).read_bytes().hex()) if each.classes else None}
+        for each in config.members
+    ]
+    return {"average": config.average, "members": members}
+
+
+class ClassMap:
+    """From a member's classes to ours.
+
+    Attributes:
+        known: (our classes,) bool.
+    """
+
+    def __init__(self, config: MemberConfig, theirs: Sequence[str] | None, ours: Sequence[str]):
+        path = Path(config.classes) if config.classes else None
+        if path and not path.is_file():
+            raise ValueError(f"teacher.members[].classes: no file {path}")
+        self.name, self.matrix, self.groups = config.model, None, None
+        if path and path.suffix == ".npy":
+            self.matrix = np.load(path, allow_pickle=False).astype(np.float64)
+            if self.matrix.ndim != 2 or self.matrix.shape[1] != len(ours):
+                raise ValueError(f"{path}: expected (its classes, {len(ours)}), got "
+                                 f"{self.matrix.shape}")
+            self.known, self.size = self.matrix.any(axis=0), len(self.matrix)
+            return
+        if path and path.suffix == ".txt":
+            theirs = path.read_text(encoding="utf-8").split("\n")
+            theirs = [name.strip() for name in theirs if name.strip()]
+        groups = read_json(path) if path and path.suffix == ".json" else {n: [n] for n in ours}
+        self.groups, self.size = _group_indices(config, groups, theirs, ours, bool(path)), None
+        if theirs is not None:
+            self.size = len(theirs)
+        self.known = np.array([bool(group) for group in self.groups])
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """(clips, its classes) -> (clips, our classes), NaN where it does not know."""
+        if probabilities.ndim != 2 or self.size not in (None, probabilities.shape[1]):
+            raise ValueError(f"teacher.members: {self.name} gave outputs of shape "
+                             f"{probabilities.shape}, expected (clips, {self.size})")
+        if self.matrix is not None:
+            result = np.minimum(probabilities @ self.matrix, 1.0)
+        else:
+            result = np.stack([probabilities[:, group].max(axis=1) if group else
+                               np.full(len(probabilities), np.nan) for group in self.groups], 1)
+        result[:, ~self.known] = np.nan
+        return result
+
+
+def _group_indices(
+    config: MemberConfig, groups: dict, theirs: Sequence[str] | None, ours: Sequence[str],
+    strict: bool,
+) -> list[list[int]]:
+    """Numbers of a member's outputs for each of our classes."""
+    place = {name: index for index, name in enumerate(theirs or ())}
+    unknown = [name for name in groups if name not in set(ours)]
+    if unknown:
+        raise ValueError(f"{config.classes}: {unknown[0]!r} is none of our classes")
+    if theirs is None and not all(type(n) is int for group in groups.values() for n in group):
+        raise ValueError(f"teacher.members: {config.model} does not name its classes: say `classes:"
+                         "` FILE.txt with a name a line, in the order of its outputs")
+    result = []
+    for name in ours:
+        group = groups.get(name, [])
+        absent = [each for each in group if type(each) is not int and each not in place]
+        if absent and strict and str(config.classes).endswith(".json"):
+            raise ValueError(f"{config.classes}: {config.model} has no class {absent[0]!r}")
+        result.append([each if type(each) is int else place[each] for each in group
+                       if each not in absent])
+    return result
+
+
+class Ensemble:
+    """All members of a recipe.
+
+    Args:
+        classes: ours.
+
+    Raises:
+        ValueError: a class that no member knows, or a member that cannot be used.
+    """
+
+    def __init__(self, config: TeacherConfig, classes: Sequence[str], device: str = "cpu"):
+        self.config, self.classes = config, list(classes)
+        self.members: list[Member] = [load_member(each, device) for each in config.members]
+        self.maps = [ClassMap(each, member.classes, classes)
+                     for each, member in zip(config.members, self.members, strict=True)]
+        known = np.stack([each.known for each in self.maps])
+        if not known.any(axis=0).all():
+            nobody = [name for name, yes in zip(classes, known.any(axis=0), strict=True) if not yes]
+            raise ValueError(
+                f"no teacher knows {len(nobody)} of the {len(classes)} classes, for example "
+                f"{nobody[0]!r}; map them with teacher.members[].classes (the first member's own: "
+                f"{', '.join((self.members[0].classes or ['unnamed'])[:5])}, ...)"
+            )
+        weights = np.array([each.weight for each in config.members])[:, None] * known
+        self.weights = weights / weights.sum(axis=0)
+
+    @property
+    def names(self) -> list[str]:
+        return [Path(each.model).name or each.model for each in self.config.members]
+
+    def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> Opinion:
+        """What it says about views: waves float32 (samples,), features (64, frames).
+
+        Raises:
+            ValueError: a member gives what is no probability.
+        """
+        said = [self.ask(number, waves, features) for number in range(len(self.members))]
+        return self.combine(np.stack(said))
+
+    def ask(self, number: int, waves: Sequence, features: Sequence) -> np.ndarray:
+        """What one member says, (clips, our classes); NaN where it does not know a class."""
+        found = self.members[number](waves, features)
+        if not ((found >= 0) & (found <= 1 + 1e-6)).all():
+            raise ValueError(
+                f"teacher.members: {self.config.members[number].model} gave numbers from "
+                f"{found.min():g} to {found.max():g}, expected probabilities in [0, 1]; say "
+                "activation: sigmoid if they are logits"
+            )
+        return self.maps[number](np.minimum(found, 1.0))
+
+    def combine(self, said: np.ndarray) -> Opinion:
+        """The opinion of what the members said, (members, clips, classes)."""
+        weights, known = self.weights[:, None], ~np.isnan(said)
+        filled = np.where(known, said, 0.0)
+        mean = (weights * filled).sum(axis=0)
+        spread = np.sqrt((weights * np.where(known, said - mean, 0.0) ** 2).sum(axis=0))
+        if self.config.average == "logit":
+            p = np.clip(filled, _SMALLEST, 1 - _SMALLEST)
+            logit = (weights * (np.log(p) - np.log1p(-p))).sum(axis=0)
+            mean = 1 / (1 + np.exp(-logit))
+        return Opinion(np.clip(mean, 0.0, 1.0), spread, said)

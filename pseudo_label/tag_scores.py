@@ -1,0 +1,176 @@
+"""Write down what the teachers think of every view of a tagger's run, once (teacher.mode: store).
+
+    python -m pseudo_label.tag_scores RECIPE [key=value ...]
+    accelerate launch -m pseudo_label.tag_scores RECIPE [key=value ...]      one process per GPU
+
+Scores the views that are not in `scores.dir` yet: a run that was stopped, or got more steps, pays
+for what is new. `python -m pseudo_label` and `python -m pseudo_label.scores` are the same for a
+tagger.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+from distill.ced.recipe import CedRecipe, load_recipe, uses_store
+from distill.config import ConfigError, to_yaml
+from distill.data.files import write_text
+from distill.data.teacher_store import TeacherStore, digest_of
+from distill.progress import progress, quiet_libraries
+from pseudo_label.leases import Leases
+
+SHARD_MEGABYTES = 256.0  # smaller ones are merged in the end
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    recipe = load_recipe(arguments[0], arguments[1:])
+    if not uses_store(recipe):
+        why = "no teacher.members" if not recipe.teacher.members else "teacher.mode is live"
+        print(f"Nothing to score: {why}.")
+        return
+    score(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
+    """Fill the store of a recipe.
+
+    Ranks never wait for each other: each begins with its own share of the blocks, then takes what
+    nobody is at.
+
+    Raises:
+        StoreError: the store is of other teachers, classes or settings.
+    """
+    from distill.ced.scoring import Blocks, resolve_classes, store_settings
+    from distill.ced.view_source import ViewSource
+
+    quiet_libraries()
+    source, classes = ViewSource(recipe), resolve_classes(recipe)
+    store = TeacherStore(Path(recipe.scores.dir), store_settings(recipe, source, classes),
+                         create=True)
+    blocks = Blocks(source)
+    by_text = {blocks.text(block): block for block in blocks}
+    missing = store.missing(list(by_text))
+    num_views = blocks.num_epochs * blocks.num_clips
+    if missing:
+        describe(recipe, source, blocks, classes, len(missing), len(by_text))
+        missing.sort(key=lambda text: digest_of(text) % world != rank)
+        _fill(recipe, source, classes, store, {text: by_text[text] for text in missing})
+        store.refresh()
+    if left := store.missing(list(by_text)):
+        print(f"Rank {rank} is done; other ranks are at the {len(left)} blocks that are left.")
+        return
+    write_text(store.folder / "classes.txt", "\n".join(classes) + "\n")
+    write_text(store.folder / "recipe.yaml", to_yaml(with_absolute_paths(recipe)))
+    for path in store.folder.glob("*.lease*"):  # of ranks that were killed at the last moment
+        path.unlink(missing_ok=True)
+    if missing and world == 1 and len(store.shards) > 1:
+        from distill.data.teacher_store.repack import repack
+
+        store = repack(store.folder, SHARD_MEGABYTES)
+    store.seal()
+    print(f"{store.folder}: {num_views:,} views, {store.num_bytes / 1e6:,.1f} MB, "
+          f"{store.num_bytes / store.num_rows:.1f} bytes a view"
+          + ("" if missing else "; all were there already"), flush=True)
+
+
+def describe(recipe: CedRecipe, source, blocks, classes, num_missing: int, num_blocks: int) -> None:
+    hours = sum(clip.num_samples for clip in source.clips) / 16_000 / 3600
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(source.drops.items()))
+    print(f"Scoring {blocks.num_epochs} views of {blocks.num_clips:,} clips ({hours:.2f} h) for "
+          f"{len(classes)} classes by {len(recipe.teacher.members)} teacher(s); dropped: "
+          f"{dropped or 'nothing'}", flush=True)
+    if num_missing < num_blocks:
+        print(f"{num_blocks - num_missing} of {num_blocks} blocks are there already", flush=True)
+
+
+def _fill(recipe: CedRecipe, source, classes, store: TeacherStore, todo: dict) -> None:
+    """Score blocks, one sealed shard each."""
+    import torch
+
+    from distill.ced.scoring import Scorer
+    from distill.ced.teachers import Ensemble
+
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    scorer = Scorer(recipe, source, Ensemble(recipe.teacher, classes, device))
+    total = sum(len(scorer.blocks.clips(block)) for block in todo.values())
+    with Leases(store.folder) as leases:
+        steps = _scored(scorer, store, leases, todo)
+        for _ in progress(steps, total, "scoring", "views"):
+            pass
+
+
+def _scored(scorer, store: TeacherStore, leases: Leases, todo: dict) -> Iterator[None]:
+    """Yields once for each view that is scored; a block is sealed with its last batch."""
+    from torch.utils.data import DataLoader
+
+    taken: list[str] = []  # blocks that are ours, the one at hand first
+
+    def places() -> Iterator[list[tuple[int, int]]]:
+        for text, block in todo.items():
+            if not leases.take(_name_of(text)):
+                continue
+            store.refresh()
+            if not store.missing([text]):  # another rank has been faster
+                leases.release(_name_of(text))
+                continue
+            taken.append(text)
+            yield from scorer.batches(block)
+
+    loader = DataLoader(
+        _Identity(), batch_sampler=places(), collate_fn=scorer.prepare,
+        num_workers=scorer.recipe.scores.num_workers,
+    )
+    parts: list[dict] = []
+    for prepared in loader:
+        parts.append(scorer.score(prepared))
+        block = todo[taken[0]]
+        if len(parts) == len(scorer.batches(block)):
+            store.add([scorer.record(block, parts)])
+            leases.release(_name_of(taken.pop(0)))
+            parts = []
+        yield from [None] * len(prepared.views)
+
+
+class _Identity:
+    """The "dataset": what a place becomes is decided in `Scorer.prepare` alone."""
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[int, int]:
+        return place
+
+
+def _name_of(text: str) -> str:
+    return f"block-{digest_of(text):016x}"
+
+
+def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:
+    """So that `verify` finds everything from the copy of the recipe beside the scores."""
+    copy = deepcopy(recipe)
+    for split in ("train", "validation", "test"):
+        paths = [str(Path(path).resolve()) for path in getattr(copy.data, split)]
+        setattr(copy.data, split, paths)
+    if copy.data.classes:
+        copy.data.classes = str(Path(copy.data.classes).resolve())
+    for member in copy.teacher.members:
+        if Path(member.model).exists():
+            member.model = str(Path(member.model).resolve())
+        if member.classes:
+            member.classes = str(Path(member.classes).resolve())
+    copy.output_dir = str(Path(copy.output_dir).resolve())
+    copy.scores.dir = str(Path(copy.scores.dir).resolve())
+    return copy
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")
