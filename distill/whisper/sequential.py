@@ -231,26 +231,14 @@ class _Run:
         rows = [row for row, _, _ in heard]
         lengths = [min(WINDOW_SECONDS, batch[row].audio.seconds - start)
                    for row, _, start in heard]
-        texts = [[t for segment in segments for t in segment.tokens] for _, segments, _ in heard]
+        texts = [[segment.tokens for segment in segments] for _, segments, _ in heard]
         languages = [batch[row].language for row in rows]
         found = word_times(self.decoder.model, self.processor.tokenizer, states[rows], texts,
                            lengths, languages, self.decoder.task)
         for (_, segments, start), aligned in zip(heard, found, strict=True):
-            _share_out(aligned, segments, start)
-
-
-def _share_out(words: list[Word], segments: list[Segment], start: float) -> None:
-    """Words in order to the segments whose texts they make up; times from the recording's start."""
-    rest, wanted, got = iter(words), 0, 0  # in letters of all segments so far
-    for segment in segments:
-        wanted += _letters(segment.text)
-        while got < wanted and (word := next(rest, None)) is not None:
-            got += _letters(word.text)
-            segment.words.append(replace(word, start=start + word.start, end=start + word.end))
-
-
-def _letters(text: str) -> int:
-    return len("".join(text.split()))
+            for segment, words in zip(segments, aligned, strict=True):
+                segment.words = [replace(word, start=start + word.start, end=start + word.end)
+                                 for word in words]
 
 
 def split(

@@ -1,6 +1,6 @@
 """When each word was said, by what the decoder looked at while it wrote it.
 
-    words = word_times(model, tokenizer, states, [hypothesis.tokens], [27.5], ["en"])
+    ((words,),) = word_times(model, tokenizer, states, [[hypothesis.tokens]], [27.5], ["en"])
 
 OpenAI's method (their `timing.py`): the text is read again in one pass, cross-attention of the
 alignment heads says which frames each token is about, and dynamic time warping makes a monotonic
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -55,24 +56,26 @@ def word_times(
     model,
     tokenizer,
     states: Tensor,
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Sequence[int]]],
     lengths: Sequence[float],
     languages: Sequence[str | None],
     task: str = "transcribe",
-) -> list[list[Word]]:
-    """Words of each row of a batch.
+) -> list[list[list[Word]]]:
+    """Words of each segment of each row of a batch.
 
     Args:
         model: WhisperForConditionalGeneration; any model with the encoder that made the states.
         states: (rows, frames, width) encoder states.
-        texts: text tokens of each row; timestamps and other special tokens are left out.
+        texts: tokens of each row's segments, which no word crosses; timestamps and other special
+            tokens are left out.
         lengths: seconds of sound in each row: no word ends later.
         languages: of each row; None for a model that knows one only.
     """
     if not len(texts):
         return []
     special = SpecialTokens(tokenizer, model.generation_config)
-    texts = [[t for t in text if t < special.end] for text in texts]
+    parts = [[[t for t in part if t < special.end] for part in row] for row in texts]
+    texts = [list(chain(*row)) for row in parts]
     prefixes = [special.prefix(language, task, timestamps=False) for language in languages]
     rows = [[*prefix, *text, special.end]
             for prefix, text in zip(prefixes, texts, strict=True)]
@@ -87,7 +90,7 @@ def word_times(
     found = []
     for row, (text, prefix, seconds) in enumerate(zip(texts, prefixes, lengths, strict=True)):
         if not text:
-            found.append([])
+            found.append([[] for _ in parts[row]])
             continue
         first, end = len(prefix) - 1, len(rows[row]) - 1  # a token is looked for by the one before
         frames = min(max(1, round(seconds / FRAME_SECONDS)), states.shape[1])
@@ -95,8 +98,7 @@ def word_times(
         times = FRAME_SECONDS * first_frames(-_weights(scores)[first:end].cpu().numpy())
         logits = model.proj_out(hidden[row, first : end - 1])[:, : special.end].float()
         chances = logits.softmax(-1)[range(len(text)), text].tolist()
-        words = _words(tokenizer, text, languages[row], times, chances)
-        found.append(merge_punctuation(without_silence(words), languages[row] not in UNSPACED))
+        found.append(_words(tokenizer, parts[row], languages[row], times, chances))
     return found
 
 
@@ -189,15 +191,20 @@ def first_frames(costs: np.ndarray) -> np.ndarray:
     return found
 
 
-def _words(tokenizer, text: list[int], language: str | None, times: np.ndarray,
-           chances: list[float]) -> list[Word]:
-    """Words of a text; `times` (tokens + 1,) is when each token begins, and the last one ends."""
-    words, at = [], 0
-    for word, count in split_words(tokenizer, text, language):
-        words.append(Word(word, float(times[at]), float(times[at + count]),
-                          sum(chances[at : at + count]) / count))
-        at += count
-    return words
+def _words(tokenizer, parts: list[list[int]], language: str | None, times: np.ndarray,
+           chances: list[float]) -> list[list[Word]]:
+    """Words of segments; `times` (tokens + 1,) is when each token begins, and the last one ends."""
+    words, counts, at = [], [], 0
+    for part in parts:
+        pieces = split_words(tokenizer, part, language)
+        counts.append(len(pieces))
+        for word, count in pieces:
+            words.append(Word(word, float(times[at]), float(times[at + count]),
+                              sum(chances[at : at + count]) / count))
+            at += count
+    rest = iter(without_silence(words))
+    return [merge_punctuation(list(islice(rest, count)), language not in UNSPACED)
+            for count in counts]
 
 
 def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tuple[str, int]]:
