@@ -94,7 +94,7 @@ def _shaping(recipe) -> dict:
         del values["scores"]
     else:
         values["scores"] = {k: v for k, v in values["scores"].items()
-                            if k not in ("dir", "shard_views")}
+                            if k not in ("dir", "shard_views", "num_workers")}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
     return values
 

@@ -102,10 +102,10 @@ def _work(recipe: CedRecipe, clips: list, num_classes: int) -> list[str]:
 
 def _student_size(recipe: CedRecipe, num_classes: int) -> int | None:
     config = recipe.student.config
-    width = config.get("embed_dim", WIDTHS.get(recipe.student.model))
+    width = config.get("hidden_size", WIDTHS.get(recipe.student.model))
     if width is None:
         return _size_on_disk(recipe.student.model)
-    return num_parameters(width, config.get("depth", _DEPTH), num_classes)
+    return num_parameters(width, config.get("num_hidden_layers", _DEPTH), num_classes)
 
 
 def _size_on_disk(model: str) -> int | None:

@@ -80,7 +80,8 @@ class ScoresConfig:
 @dataclass
 class StudentConfig:
     model: str = "tiny"  # tiny | mini | small | base, or a folder or Hub id to start from
-    config: dict[str, Any] = field(default_factory=dict)  # of the model, e.g. {depth: 6}
+    config: dict[str, Any] = field(default_factory=dict)  # of the model, e.g.
+    # {num_hidden_layers: 6}
 
 
 @dataclass

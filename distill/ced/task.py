@@ -24,6 +24,7 @@ from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
 from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
+from distill.progress import quiet_libraries
 from distill.task import Batch
 from eval.tagging_metrics import mean_average_precision
 
@@ -34,6 +35,7 @@ class CedTask:
     """See `distill.task.Task`."""
 
     def __init__(self, recipe: CedRecipe, accelerator: Accelerator):
+        quiet_libraries()
         self.recipe, self.accelerator = recipe, accelerator
         self.source, self.classes = ViewSource(recipe), resolve_classes(recipe)
         self.label_weight = recipe.loss.label_weight if recipe.teacher.members else 1.0
