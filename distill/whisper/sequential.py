@@ -40,6 +40,7 @@ class Segment:
     Attributes:
         start, end: seconds from the beginning of the recording.
         text, tokens: without timestamps.
+        language: it was taken for, or that was asked for.
         avg_logprob, no_speech_prob, temperature: of the window it was said in.
         words: with their times, if they were asked for.
     """
@@ -48,6 +49,7 @@ class Segment:
     end: float
     text: str
     tokens: list[int]
+    language: str | None
     avg_logprob: float
     no_speech_prob: float
     temperature: float
@@ -197,11 +199,11 @@ class _Run:
             [s.prompt for s in batch], [s.language for s in batch])
         heard: list[tuple[int, list[Segment], float]] = []
         for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):
-            if state.language == AUTO:  # what is heard first holds for the recording
-                state.language = hypothesis.language
             if self.fallback.is_silent(hypothesis):
                 state.start += state.length
                 continue
+            if state.language == AUTO:  # what is heard first holds for the recording
+                state.language = hypothesis.language
             segments, seconds = self._segments(state, hypothesis)
             heard.append((row, segments, state.start))
             state.segments += segments
@@ -217,12 +219,13 @@ class _Run:
         parts, seconds = split(hypothesis.tokens, begin, state.length)
         segments = []
         for start, end, tokens in parts:
-            text = to_text(self.processor.tokenizer, [t for t in tokens if t < begin])
+            said = [t for t in tokens if t < begin]
+            text = to_text(self.processor.tokenizer, said)
             if not text or start == end:
                 continue
             state.prompt += tokens
             segments.append(Segment(
-                state.start + start, state.start + end, text, [t for t in tokens if t < begin],
+                state.start + start, state.start + end, text, said, state.language,
                 hypothesis.avg_logprob, hypothesis.no_speech_prob, hypothesis.temperature))
         return segments, seconds
 

@@ -1,0 +1,51 @@
+"""Sound of files that libsndfile cannot read (m4a, mp4, webm, wma, ...), by PyAV where it is there.
+
+    path = to_flac("talk.m4a", folder)      # mono, 16 kHz, 16 bit
+
+PyAV is FFmpeg in a wheel: `pip install 'audio-distill[media]'`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+
+from distill.data.audio import SAMPLE_RATE, AudioError
+
+MEDIA_SUFFIXES = {".m4a", ".mp4", ".webm", ".mkv", ".mka", ".mov", ".aac", ".wma", ".amr", ".3gp"}
+
+
+def can_convert() -> bool:
+    """Whether PyAV is installed."""
+    return find_spec("av") is not None
+
+
+def to_flac(path: str | Path, folder: Path) -> Path:
+    """Decode the first sound of a file into a new FLAC file, in blocks.
+
+    Raises:
+        AudioError: `unreadable` or `empty`.
+    """
+    import av
+    import soundfile
+
+    path = Path(path)
+    name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+    target, frames = folder / f"{name}.flac", 0
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    try:
+        with (av.open(str(path), metadata_errors="ignore") as container,
+              soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, "PCM_16") as file):
+            if not container.streams.audio:
+                raise AudioError("unreadable", f"{path}: there is no sound in it")
+            for frame in chain(container.decode(audio=0), [None]):  # None: what is left inside
+                for block in resampler.resample(frame):
+                    file.write(block.to_ndarray()[0])
+                    frames += block.samples
+    except (av.FFmpegError, soundfile.LibsndfileError) as error:
+        raise AudioError("unreadable", f"{path}: {error}") from error
+    if frames == 0:
+        raise AudioError("empty", f"{path}: zero-length audio")
+    return target

@@ -1,0 +1,222 @@
+"""Transcribe files and folders of any length with a student, a teacher, or both together.
+
+    python -m eval.transcribe talk.mp3 calls/ --model runs/demo/student
+    python -m eval.transcribe talk.mp3 --model demo --assistant runs/demo/student --format srt vtt
+
+The model is a folder, a Hub id, or a recipe's name, which means its teacher. With an assistant (a
+student with the model's encoder) the text is the model's own, sooner. `talk.mp3` becomes
+`talk.mp3.txt` beside it or in --output-dir (`talk.txt` may be what somebody typed); each file is
+written when it is done, and one that is there already is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.data.audio import AudioError
+from distill.data.audio_folder import AUDIO_SUFFIXES
+from distill.data.files import write_text
+from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
+from distill.progress import clock
+
+FORMATS = ("txt", "srt", "vtt", "json")
+
+
+def main(arguments: list[str]) -> int:
+    """0; 1 if some file could not be read."""
+    options = _parser().parse_args(arguments)
+    if options.words and "json" not in options.format:
+        raise ValueError("--words are written into the json: add --format json")
+    places = output_places(options.files, options.output_dir)
+    todo = {path: place for path, place in places.items() if options.overwrite
+            or not all(Path(f"{place}.{kind}").is_file() for kind in options.format)}
+    if len(todo) < len(places):
+        print(f"{len(places) - len(todo)} of {len(places)} files are transcribed already "
+              "(--overwrite does them again)", flush=True)
+    if not todo:
+        return 0
+    with tempfile.TemporaryDirectory(prefix="transcribe-") as scratch:
+        return _transcribe(todo, options, Path(scratch))
+
+
+def _parser() -> argparse.ArgumentParser:
+    about, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.transcribe", description=about, epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
+    parser.add_argument("--model", required=True, help="folder, Hub id, or recipe (its teacher)")
+    parser.add_argument("--assistant", help="folder of a student that drafts for the model")
+    parser.add_argument("--language", default="auto", help="a code such as en; default: as heard "
+                        "where somebody speaks first in each file")
+    parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["txt"],
+                        help="default: txt")
+    parser.add_argument("--words", action="store_true", help="times of words, in the json")
+    parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
+    parser.add_argument("--batch-size", type=int, default=8, help="files decoded together")
+    parser.add_argument("--int8", action="store_true", help="an int8 decoder, on CPUs")
+    parser.add_argument("--no-previous-text", action="store_true",
+                        help="let a window not know what was said before")
+    parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
+    return parser
+
+
+def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """{audio file: its output, to which the format's suffix is added}.
+
+    Files of a folder keep their place below it.
+
+    Raises:
+        ValueError: something is not there, there is no audio in a folder, or two files would be
+            written to one.
+    """
+    kinds = AUDIO_SUFFIXES | (MEDIA_SUFFIXES if can_convert() else set())
+    places: dict[Path, Path] = {}
+    for path in inputs:
+        if not path.exists():
+            raise ValueError(f"no such file or folder: {path}")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds)
+        if not inside:
+            raise ValueError(f"no audio in {path}: looked for {', '.join(sorted(kinds))}")
+        for file in inside:
+            below = file.relative_to(path if path.is_dir() else path.parent)
+            places.setdefault(file, file if folder is None else folder / below)
+    by_place: dict[Path, Path] = {}
+    for file, place in places.items():
+        other = by_place.setdefault(place.resolve(), file)
+        if other.resolve() != file.resolve():
+            raise ValueError(f"{other} and {file} would both be written to {place}: "
+                             "transcribe them one after the other, with another --output-dir")
+    return {by_place[place.resolve()]: place for place in places.values()}
+
+
+def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: Path) -> int:
+    from distill.whisper.sequential import LongAudio, Segment, transcribe_long
+    from eval.subtitles import write
+
+    decoder, processor = load_decoder(options)
+    recordings, paths, failed = [], {}, 0
+    for path in places:
+        try:
+            recordings.append(open_audio(path, scratch))
+        except AudioError as error:
+            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            failed += 1
+        else:
+            paths[id(recordings[-1])] = path
+
+    def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
+        nonlocal failed
+        path = paths[id(audio)]
+        if error is not None:
+            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            failed += 1
+            return
+        language = segments[0].language if segments else None
+        about = {"file": str(path), "duration": audio.seconds, "language": language,
+                 "task": options.task, "model": options.model, "assistant": options.assistant}
+        for kind in options.format:
+            write_text(f"{places[path]}.{kind}", write(kind, segments, about))
+
+    start = time.perf_counter()
+    transcribe_long(decoder, processor, recordings, options.batch_size,
+                    previous_text=not options.no_previous_text, words=options.words,
+                    finished=finished, description="transcribing")
+    took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
+    print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
+          f"{seconds / took:.1f} times real time; {failed} could not be read")
+    if decoder.report.tested:
+        print(f"Decoding: {decoder.report}")
+    return min(failed, 1)
+
+
+def open_audio(path: Path, scratch: Path):
+    """`LongAudio` of a file of any kind; what libsndfile cannot read is converted into `scratch`.
+
+    Raises:
+        AudioError: it is no audio, or nothing is in it.
+    """
+    from dataclasses import replace
+
+    from distill.whisper.sequential import audio_file
+
+    try:
+        return audio_file(path)
+    except AudioError as error:
+        if error.reason != "unreadable":
+            raise
+        if not can_convert():
+            hint = "; other formats need `pip install 'audio-distill[media]'`"
+            raise AudioError(error.reason, error.detail + hint) from None
+        try:
+            converted = to_flac(path, scratch)
+        except AudioError:  # libsndfile's word on it is the plainer one
+            raise error from None
+    return replace(audio_file(converted), name=path.name)
+
+
+def load_decoder(options: argparse.Namespace) -> tuple:
+    """(decoder, processor).
+
+    Raises:
+        ValueError: no such model, the model does not know the language, or the assistant cannot
+            draft for it.
+    """
+    from distill.whisper.decoding import AUTO, GreedyDecoder
+
+    model, processor = load(options.model)
+    language = options.language
+    known = getattr(model.generation_config, "lang_to_id", None) or ["<|en|>"]
+    codes = sorted(name.strip("<|>") for name in known)
+    if language not in (AUTO, *codes):
+        raise ValueError(f"--language {language}: {options.model} knows {', '.join(codes)}")
+    if len(codes) == 1:
+        language = None
+    student = load(options.assistant)[0] if options.assistant else None
+    decoder = GreedyDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
+                            on_loop="keep", student=student, int8=options.int8, exact=True)
+    return decoder, processor
+
+
+def load(name: str) -> tuple:
+    """(model, processor) of a folder, a Hub id, or a recipe's teacher; on the GPU if there is one.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    import torch
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    from distill.progress import quiet_libraries
+    from distill.whisper.recipe import load_recipe
+    from distill.whisper.teacher import load_teacher
+
+    quiet_libraries()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    if (Path("recipes") / name / "recipe.yaml").is_file():
+        teacher = load_teacher(load_recipe(name, []).teacher)
+        return teacher.model.to(device, dtype), teacher.processor
+    try:
+        model = WhisperForConditionalGeneration.from_pretrained(name, dtype=dtype)
+        processor = WhisperProcessor.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"--model or --assistant: no Whisper model {name!r}: {error}") from None
+    return model.to(device).eval().requires_grad_(False), processor
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; files that were done are written, the same command goes on")

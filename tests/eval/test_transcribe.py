@@ -1,0 +1,146 @@
+"""Files of many kinds through the command, with a tiny model; how subtitles look."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from distill.data.audio import load_audio
+from distill.whisper.fallback import GREEDY
+from distill.whisper.sequential import Segment
+from distill.whisper.student import make_student
+from distill.whisper.words import Word
+from eval.subtitles import write
+from eval.transcribe import load, main, output_places
+
+SEGMENTS = [
+    Segment(0.0, 2.504, "One & <two>.", [1, 2], "en", -0.25, 0.5, 0.0,
+            [Word(" One", 0.1, 0.35, 0.91234567)]),
+    Segment(3599.9996, 36000.02, "a\n\n--> b", [3], "en", -0.123456789, 0.0, 0.2),
+]
+
+
+def test_subtitles():
+    assert write("txt", SEGMENTS[:1], {}) == "One & <two>.\n"
+    assert write("srt", SEGMENTS, {}) == (
+        "1\n00:00:00,000 --> 00:00:02,504\nOne & <two>.\n\n"
+        "2\n01:00:00,000 --> 10:00:00,020\na -> b\n")
+    assert write("vtt", SEGMENTS, {}) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.504\nOne &amp; &lt;two&gt;.\n\n"
+        "01:00:00.000 --> 10:00:00.020\na -&gt; b\n")
+    found = json.loads(write("json", SEGMENTS, {"file": "ü.wav"}))
+    assert found["file"] == "ü.wav" and found["segments"][1]["avg_logprob"] == -0.1235
+    assert found["segments"][0]["words"] == [
+        {"text": " One", "start": 0.1, "end": 0.35, "probability": 0.9123}]
+    assert [write(kind, [], {}) for kind in ("txt", "srt", "vtt")] == ["", "", "WEBVTT\n"]
+    with pytest.raises(ValueError, match="no such format: 'doc'"):
+        write("doc", [], {})
+
+
+def test_places(tmp_path):
+    (tmp_path / "a/deep").mkdir(parents=True)
+    for name in ("a/x.wav", "a/deep/x.WAV", "a/notes.txt", "x.wav"):
+        (tmp_path / name).touch()
+    folder, file, out = tmp_path / "a", tmp_path / "x.wav", tmp_path / "out"
+    assert output_places([folder, file, file], None) == {
+        path: path for path in (folder / "deep/x.WAV", folder / "x.wav", file)}
+    assert output_places([folder], out) == {
+        folder / "deep/x.WAV": out / "deep/x.WAV", folder / "x.wav": out / "x.wav"}
+    with pytest.raises(ValueError, match="would both be written to"):
+        output_places([folder, file], out)
+    with pytest.raises(ValueError, match="no such file or folder"):
+        output_places([tmp_path / "y.wav"], None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no audio in .*looked for .*\.flac"):
+        output_places([tmp_path / "empty"], None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, demo_data) -> Path:
+    """A folder as users have them."""
+    folder = tmp_path_factory.mktemp("calls")
+    samples = load_audio(demo_data / "audio" / "agent-pass.ogg")
+    soundfile.write(folder / "phone.wav", soxr.resample(samples, 16000, 8000), 8000)
+    sound = soxr.resample(samples, 16000, 44100)
+    soundfile.write(folder / "stereo.flac", np.stack([sound, 0.5 * sound], 1), 44100)
+    soundfile.write(folder / "talk.mp3", sound, 44100)
+    (folder / "b").mkdir()
+    soundfile.write(folder / "b" / "long.ogg", np.tile(samples, 10), 16000)
+    soundfile.write(folder / "nothing.wav", np.zeros((0, 1)), 16000)
+    (folder / "text.wav").write_text("this is not audio")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_second_try(monkeypatch):
+    """A random model is never sure of anything."""
+    monkeypatch.setattr("distill.whisper.sequential.Fallback", lambda: GREEDY)
+
+
+GOOD = ("phone.wav", "stereo.flac", "talk.mp3", "b/long.ogg")
+
+
+def test_a_folder(folder, tiny_teacher, tiny_model, tiny_processor, tmp_path, capsys):
+    command = [str(folder), "--model", str(tiny_teacher), "--output-dir", str(tmp_path / "out"),
+               "--format", "txt", "srt", "vtt", "json"]
+    assert main([*command, "--words"]) == 1  # two files are broken
+    said = capsys.readouterr()
+    assert "nothing.wav: empty" in said.err and "text.wav: unreadable" in said.err
+    assert "4 files" in said.out and "2 could not be read" in said.out
+    written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {f"{name}.{kind}" for name in GOOD for kind in ("txt", "srt", "vtt", "json")}
+    num_segments = 0
+    for name in GOOD:
+        found = json.loads((tmp_path / f"out/{name}.json").read_text())
+        assert found["file"] == str(folder / name)
+        assert not found["segments"] or found["language"] in ("en", "de", "zh")
+        assert found["duration"] == pytest.approx(32.85 if "long" in name else 3.285, abs=0.1)
+        assert all(s["start"] < s["end"] and s["words"] for s in found["segments"])
+        num_segments += len(found["segments"])
+        text = (tmp_path / f"out/{name}.txt").read_text()
+        assert text.splitlines() == "\n".join(s["text"] for s in found["segments"]).splitlines()
+    assert num_segments > 3
+    before = (tmp_path / "out/b/long.ogg.txt").read_text()
+    (tmp_path / "out/b/long.ogg.srt").unlink()
+    (tmp_path / "out/phone.wav.txt").write_text("typed")
+    student = make_student(tiny_model, [0, 3], [0, 1])
+    student.save_pretrained(tmp_path / "student")
+    tiny_processor.save_pretrained(tmp_path / "student")
+    main([*command, "--assistant", str(tmp_path / "student"), "--batch-size", "1"])
+    said = capsys.readouterr()
+    assert "3 of 6 files are transcribed already" in said.out and "Decoding:" in said.out
+    assert (tmp_path / "out/b/long.ogg.txt").read_text() == before  # the model's own text
+    assert (tmp_path / "out/phone.wav.txt").read_text() == "typed"
+    assert (tmp_path / "out/b/long.ogg.srt").is_file()
+
+
+def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys):
+    """By PyAV; where it is not there, the error says what to install."""
+    av = pytest.importorskip("av")
+    samples = load_audio(demo_data / "audio" / "agent-pass.ogg")
+    path = tmp_path / "talk.m4a"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        packets = av.AudioResampler("fltp", "mono", 16000, stream.frame_size).resample(frame)
+        for part in [*packets, None]:
+            file.mux(stream.encode(part))
+    assert main([str(tmp_path), "--model", str(tiny_teacher), "--language", "en"]) == 0
+    assert path.with_name("talk.m4a.txt").read_text()
+    monkeypatch.setattr("eval.transcribe.can_convert", lambda: False)
+    assert main([str(path), "--model", str(tiny_teacher), "--overwrite"]) == 1
+    assert "audio-distill[media]" in capsys.readouterr().err
+
+
+def test_what_is_refused(folder, tiny_teacher, tmp_path):
+    file = str(folder / "phone.wav")
+    with pytest.raises(ValueError, match="--language xx: .* knows de, en, zh"):
+        main([file, "--model", str(tiny_teacher), "--language", "xx"])
+    with pytest.raises(ValueError, match="add --format json"):
+        main([file, "--model", str(tiny_teacher), "--words"])
+    with pytest.raises(ValueError, match="no Whisper model"):
+        load(str(tmp_path))
