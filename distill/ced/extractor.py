@@ -75,8 +75,11 @@ def _wave(wave: Any, rate: int) -> torch.Tensor:
         raise ValueError(f"samples must be floats from -1 to 1, got {wave.dtype}: divide 16-bit "
                          "samples by 32768")
     if rate != SAMPLE_RATE and len(wave):
-        import soxr
-
+        try:  # a published model's code must not need it for 16 kHz
+            import soxr
+        except ImportError as error:
+            raise ImportError(f"audio at {rate} Hz needs soxr (pip install soxr), or give "
+                              f"{SAMPLE_RATE} Hz") from error
         wave = soxr.resample(wave.astype(np.float32), rate, SAMPLE_RATE)
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedConfig
 SIZES = {  # published: width, heads; 12 layers each
     "tiny": (192, 3), "mini": (256, 4), "small": (384, 6), "base": (768, 12),
 }
-AUDIOSET_CLASSES = 527
+_PORT_ONLY = ("pooling", "eval_avg", "pad_last", "patch_size", "patch_stride", "center", "n_mels",
+              "n_fft", "win_size", "hop_size", "f_min", "f_max")  # the same for all of its models
 
 
 @strict
@@ -40,15 +41,15 @@ class CedConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        # the port on the Hub names the size, and its dimensions then do not count
         outputs, name = kwargs.pop("outputdim", None), str(kwargs.pop("name", None))
-        if name.removeprefix("ced-") in SIZES:
-            self.hidden_size, self.num_attention_heads = SIZES[name.removeprefix("ced-")]
+        kwargs = {key: value for key, value in kwargs.items() if key not in _PORT_ONLY}
         if outputs is not None and self.id2label is None:
             kwargs.setdefault("num_labels", outputs)
         if self.problem_type is None:
             self.problem_type = "multi_label_classification"
         super().__post_init__(**kwargs)
+        if name.removeprefix("ced-") in SIZES:  # the port's: other dimensions do not count then
+            self.hidden_size, self.num_attention_heads = SIZES[name.removeprefix("ced-")]
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of "
                              f"num_attention_heads {self.num_attention_heads}")
