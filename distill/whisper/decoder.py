@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.whisper.attention import LENGTHS, FloatAttention, IntegerAttention
 from distill.whisper.linear import fused_layer, make_layer
@@ -81,20 +81,29 @@ class Decoder:
         same_bits: with int8, attend so that results do not depend on the other tokens of a pass;
             drafts need not.
 
+        beside: another decoder, whose embeddings, positions and output layer are used where they
+            are equal: those of a student that was not to change them.
+
     Raises:
         ValueError: int8 is not possible here.
     """
 
-    def __init__(self, model, int8: bool = False, same_bits: bool = True):
+    def __init__(self, model, int8: bool = False, same_bits: bool = True,
+                 beside: Decoder | None = None):
         inner = model.model.decoder
         self.config, self.int8 = model.config, int8
         self.context = model.config.max_target_positions
         self.heads = model.config.decoder_attention_heads
-        self.embeddings, self.positions = inner.embed_tokens.weight, inner.embed_positions.weight
-        self.norm = inner.layer_norm
+        self.embeddings = _kept(inner.embed_tokens.weight, beside and beside.embeddings, int8)
+        self.positions = _kept(inner.embed_positions.weight, beside and beside.positions, int8)
+        self.norm = _Norm(inner.layer_norm, int8)
         same_bits = int8 and same_bits
         self.layers = [_Layer(layer, self.heads, int8, same_bits) for layer in inner.layers]
-        self.output = make_layer(model.proj_out, int8)
+        shares = beside is not None and beside.int8 == int8
+        if shares and _is_equal(model.proj_out.weight, beside.embeddings):
+            self.output = beside.output
+        else:
+            self.output = make_layer(model.proj_out, int8)
         self._buffers: Cache | None = None
 
     def cache(self, states: Tensor) -> Cache:
@@ -154,12 +163,24 @@ class Decoder:
         hidden = hidden.flatten(0, 1)  # linear layers and norms go by the row
         for layer, own, cross in zip(self.layers, cache.own, cache.cross, strict=True):
             hidden = layer(hidden, places, own, cross)
-        return _normed(self.norm, hidden).view(*tokens.shape, -1)
+        return self.norm(hidden).view(*tokens.shape, -1)
 
     @torch.inference_mode()
     def scores(self, hidden: Tensor) -> Tensor:
         """float32 logits (rows, vocabulary) of states (rows, width)."""
         return self.output(hidden).float()
+
+
+def _kept(weight: Tensor, other: Tensor | None, copied: bool) -> Tensor:
+    """`other` where it is equal; a copy where the rest of the model is not kept: weights of a file
+    share one piece of memory, of which a single tensor would keep all."""
+    if other is not None and _is_equal(weight, other):
+        return other
+    return weight.detach().clone() if copied else weight
+
+
+def _is_equal(weight: Tensor, other: Tensor) -> bool:
+    return weight.dtype == other.dtype and torch.equal(weight, other)
 
 
 class _Places:
@@ -200,8 +221,8 @@ class _Layer:
         self.cross_out = make_layer(cross.out_proj, int8)
         self.fc1, self.fc2 = make_layer(layer.fc1, int8), make_layer(layer.fc2, int8)
         self.activation = layer.activation_fn
-        self.norms = layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, (
-            layer.final_layer_norm)
+        self.norms = [_Norm(norm, int8) for norm in (
+            layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)]
 
     def cross(self, states: Tensor) -> tuple[Tensor, ...]:
         """What is kept of a window's states (frames, width); tensors begin with (heads, frames)."""
@@ -212,18 +233,23 @@ class _Layer:
     def __call__(self, hidden: Tensor, places: _Places, own: tuple, cross: tuple) -> Tensor:
         shape = (places.rows, places.count, self.heads, -1)
         query, key, value = (part.view(shape).transpose(1, 2)
-                             for part in self.qkv(_normed(self.norms[0], hidden)).chunk(3, -1))
+                             for part in self.qkv(self.norms[0](hidden)).chunk(3, -1))
         parts = tuple(places.write(buffer, new) for buffer, new in
                       zip(own, self.attention.parts(key, value), strict=True))
         heard = self.attention.attend(query, parts, places.mask)
         hidden = hidden + self.out(heard.transpose(1, 2).flatten(2).flatten(0, 1))
-        query = self.cross_query(_normed(self.norms[1], hidden)).view(shape).transpose(1, 2)
+        query = self.cross_query(self.norms[1](hidden)).view(shape).transpose(1, 2)
         parts = tuple(part[: places.rows] for part in cross)
         heard = self.attention.attend(query, parts, None)
         hidden = hidden + self.cross_out(heard.transpose(1, 2).flatten(2).flatten(0, 1))
-        inner = self.activation(self.fc1(_normed(self.norms[2], hidden)))
+        inner = self.activation(self.fc1(self.norms[2](hidden)))
         return hidden + self.fc2(inner)
 
 
-def _normed(norm, rows: Tensor) -> Tensor:
-    return F.layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+class _Norm:
+    def __init__(self, norm: nn.LayerNorm, copied: bool):
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+        self.weight, self.bias = (_kept(part, None, copied) for part in (norm.weight, norm.bias))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return F.layer_norm(rows, self.shape, self.weight, self.bias, self.eps)

@@ -93,7 +93,7 @@ class GreedyDecoder:
         self.student = None
         if student is not None:
             _check_pair(model, student)
-            self.student = StudentDraft(student, int8=model.device.type == "cpu")
+            self.student = StudentDraft(student, model.device.type == "cpu", self.decoder)
         self.length, self.fixed_length = DraftLength(), draft_length
         self.report = Report()
 

@@ -21,10 +21,11 @@ class StudentDraft:
     Args:
         model: the student; with `int8` (any CPU) only an int8 copy of its decoder is used, since
             what a draft is made of changes nothing but how often it is right.
+        teacher: its decoder; what is equal in both is not held twice.
     """
 
-    def __init__(self, model, int8: bool):
-        self.decoder = Decoder(model, int8, same_bits=False)
+    def __init__(self, model, int8: bool, teacher: Decoder | None = None):
+        self.decoder = Decoder(model, int8, same_bits=False, beside=teacher)
         self.chances: list[Tensor] = []  # of each step of the last drafts, if they were drawn by
         # rejection: (slots, vocabulary)
         self._read: list[list[int]] = []  # tokens that each slot's cache holds

@@ -46,7 +46,7 @@ class Int8Layer:
         whole = (weight / scale[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(whole, None)
         self.scale = scale / self.largest  # what a row's largest value is one part of
-        self.bias = None if bias is None else bias.detach().float()
+        self.bias = None if bias is None else bias.detach().float().clone()
         self.zero = torch.zeros(len(scale), dtype=torch.int32)
         self.full = torch.tensor(float(self.largest))
         self.middle = torch.tensor(self.largest + 1.5)  # the half rounds, for what follows cuts off

@@ -25,6 +25,7 @@ from distill.data.files import write_json
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.draft_length import tokens_per_row
 from distill.whisper.rows import Hypothesis
+from eval.benchmark.decode_memory import in_a_process_of_its_own
 from eval.benchmark.decode_text import table
 from eval.benchmark.pairs import Pair, large_pairs, whisper_base
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
     base = whisper_base()
     result: dict = {
         "threads": torch.get_num_threads(), "settings": {},
+        "memory": {kind: in_a_process_of_its_own(kind, 8) for kind in ("fp32", "int8")},
         "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch) for batch in (1, 8)},
     }
     for pair in chain([base], () if arguments[:1] == ["quick"] else large_pairs()):

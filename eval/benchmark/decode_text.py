@@ -40,8 +40,18 @@ def table(result: dict) -> str:
         "acceptance allow; same: token for token as plain",
         "", *lines, "",
         *([f"the old transcripts as drafts: {relabelled}"] if relabelled else []),
+        *_memory(result.get("memory", {})),
         *_costs(result),
     ])
+
+
+def _memory(found: dict) -> list[str]:
+    """What drafts cost, of whisper-base with the demo's student."""
+    return [f"memory of drafts, whisper_base {kind}, batch {m['batch']}: "
+            f"{m['grown_at_peak']:.0f} MB at the peak, {m['grown_after_loading']:.0f} MB before "
+            f"the first window (student's decoder {m['student_decoder']:.0f} MB in float32, its "
+            f"caches {m['student_caches']:.0f} MB; teacher's {m['teacher_decoder']:.0f} and "
+            f"{m['teacher_caches']:.0f} MB)" for kind, m in found.items()]
 
 
 def _costs(result: dict) -> list[str]:

@@ -105,6 +105,22 @@ def setup(tiny_model, tiny_processor):
     return student, rules, greedy
 
 
+def test_what_is_equal_is_not_held_twice(setup, tiny_model):
+    """And nothing of a student is kept but what drafts need: its file would stay in memory."""
+    teacher = Decoder(tiny_model)
+    student = make_student(tiny_model, [0, 3], [0, 1]).eval().requires_grad_(False)
+    kept = StudentDraft(student, True, teacher).decoder
+    assert kept.embeddings is teacher.embeddings and kept.positions is teacher.positions
+    tensors = [kept.norm.weight, kept.norm.bias, *(n.bias for layer in kept.layers
+               for n in (*layer.norms, layer.qkv, layer.out, layer.fc1, layer.fc2))]
+    pointers = {p.untyped_storage().data_ptr() for p in student.parameters()}
+    assert not pointers & {t.untyped_storage().data_ptr() for t in tensors}
+    with torch.no_grad():
+        student.model.decoder.embed_tokens.weight += 1
+    other = StudentDraft(student, True, teacher).decoder
+    assert other.embeddings is not teacher.embeddings and other.positions is teacher.positions
+
+
 @pytest.mark.parametrize("prefix", [3, 30])
 @torch.inference_mode()
 def test_a_student_catches_up(setup, prefix):
