@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
 from distill.config import ConfigError, to_yaml
-from distill.data.files import write_text
+from distill.data.files import read_json, write_json, write_text
 from distill.data.teacher_store import TeacherStore, digest_of
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
@@ -102,14 +103,25 @@ def _fill(recipe: CedRecipe, source, classes, store: TeacherStore, todo: dict) -
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     scorer = Scorer(recipe, source, Ensemble(recipe.teacher, classes, device))
     total = sum(len(scorer.blocks.clips(block)) for block in todo.values())
+    path, dropped = store.folder / "unreadable.json", {}
     with Leases(store.folder) as leases:
-        steps = _scored(scorer, store, leases, todo)
+        steps = _scored(scorer, store, leases, todo, dropped)
         for _ in progress(steps, total, "scoring", "views"):
             pass
+    if dropped:
+        write_json(path, (read_json(path) if path.is_file() else {}) | dropped)
+        reasons = ", ".join(f"{n} {why}" for why, n in sorted(Counter(dropped.values()).items()))
+        print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
 
 
-def _scored(scorer, store: TeacherStore, leases: Leases, todo: dict) -> Iterator[None]:
-    """Yields once for each view that is scored; a block is sealed with its last batch."""
+def _scored(
+    scorer, store: TeacherStore, leases: Leases, todo: dict, dropped: dict[str, str]
+) -> Iterator[None]:
+    """Yields once for each view that is scored; a block is sealed with its last batch.
+
+    Args:
+        dropped: gets what cannot be read, and the reason.
+    """
     from torch.utils.data import DataLoader
 
     taken: list[str] = []  # blocks that are ours, the one at hand first
@@ -131,6 +143,7 @@ def _scored(scorer, store: TeacherStore, leases: Leases, todo: dict) -> Iterator
     )
     parts: list[dict] = []
     for prepared in loader:
+        dropped.update({error.detail: error.reason for error in prepared.unreadable.values()})
         parts.append(scorer.score(prepared))
         block = todo[taken[0]]
         if len(parts) == len(scorer.batches(block)):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 STEP = 0.07  # of the logit
-MAX_DISAGREEMENT = 0.5  # of probabilities, as a standard deviation
+MAX_DISAGREEMENT = 0.5  # of probabilities, as a standard deviation: 254
+UNHEARD = 255  # instead of a disagreement: audio that cannot be read; no student learns from it
 _MIDDLE = 127.5  # codes 1 to 254 are logits from -8.9 to 8.9; 0 and 255 are 0 and 1
 _DECODED = 1 / (1 + np.exp(-STEP * (np.arange(256) - _MIDDLE)))
 _DECODED[[0, 255]] = 0.0, 1.0
@@ -59,7 +60,7 @@ def encode_scores(
         "indices": top.astype(np.uint8 if num_classes <= 256 else np.uint16),
         "values": quantise(kept) if values == "uint8" else kept.astype(np.float16),
         "tail_mean": (tail.sum(axis=1) / max(tail.shape[1], 1)).astype(np.float16),
-        "disagreement": np.rint(spread / MAX_DISAGREEMENT * 255).astype(np.uint8),
+        "disagreement": np.rint(spread / MAX_DISAGREEMENT * 254).astype(np.uint8),
     }
 
 
@@ -86,4 +87,4 @@ def decode_scores(columns: Columns, num_classes: int, fill: str) -> np.ndarray:
 
 def confidence(columns: Columns) -> np.ndarray:
     """float32 (views,): 1 where all members say the same, 0 where half say yes and half no."""
-    return 1 - columns["disagreement"].astype(np.float32) / 255
+    return 1 - np.minimum(columns["disagreement"], 254).astype(np.float32) / 254

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from distill.ced.clips import find_classes
 from distill.ced.recipe import CedRecipe
-from distill.ced.scores import encode_scores
+from distill.ced.scores import UNHEARD, encode_scores
 from distill.ced.teachers import Ensemble, ensemble_settings, first_classes
 from distill.ced.view_source import ViewSource
 from distill.ced.views import TagView, pack
+from distill.data.audio import AudioError
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record, drawn_text
 
@@ -43,6 +44,7 @@ class Views(NamedTuple):
     views: list[TagView]
     waves: list[np.ndarray]
     features: list[Tensor]
+    unreadable: dict[int, AudioError]  # places of views that are silence instead, and why
 
 
 def resolve_classes(recipe: CedRecipe) -> list[str]:
@@ -114,17 +116,23 @@ class Scorer:
     def prepare(self, places: Sequence[tuple[int, int]]) -> Views:
         """Views as the teachers get them; what workers do."""
         views = [self.source.scored_view(index, epoch) for index, epoch in places]
-        waves = [self.source.wave(index, view)
-                 for (index, _), view in zip(places, views, strict=True)]
+        waves, unreadable = [], {}
+        for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
+            wave = self.source.try_wave(index, view)
+            if isinstance(wave, AudioError):
+                unreadable[number] = wave
+                wave = np.zeros(self.source.clips[index].num_samples, np.float32)
+            waves.append(wave)
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]
-        return Views(views, waves, features)
+        return Views(views, waves, features, unreadable)
 
     def score(self, prepared: Views) -> dict[str, np.ndarray]:
         """Columns of some views, a row each."""
         opinion = self.ensemble(prepared.waves, prepared.features)
         columns = encode_scores(opinion.probabilities, opinion.disagreement,
                                 self.recipe.scores.k, self.recipe.scores.values)
+        columns["disagreement"][list(prepared.unreadable)] = UNHEARD
         if self.source.view_type.itemsize:
             columns["drawn"] = pack(prepared.views, self.source.view_type)
         return columns

@@ -46,6 +46,8 @@ def measure_features(student: nn.Module, features: Iterable[Tensor]) -> None:
         wide = each.double()
         total, squares = total + wide.sum(1), squares + (wide**2).sum(1)
         count += each.shape[1]
+    if not count:
+        raise ValueError("data.train: not one of the clips looked at can be read")
     mean = total / count
     norms[0].running_mean.copy_(mean)
     norms[0].running_var.copy_(squares / count - mean**2)

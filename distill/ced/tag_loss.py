@@ -50,6 +50,7 @@ class TagModule(nn.Module):
 
         Args:
             batch: `input_values` (clips, 64, frames), `attention_mask` (clips, frames);
+                `weight` (clips,), 0 for audio that cannot be read;
                 `targets` (clips, classes) and `confidence` (clips,) of teachers; `labels`
                 (clips, classes); `waves` and `k`, if teachers are to be asked.
 
@@ -58,10 +59,10 @@ class TagModule(nn.Module):
         """
         with fast_linears():
             logits = self.student(batch["input_values"], batch["attention_mask"]).logits.float()
-        parts: Parts = {}
+        parts, weight = {}, batch["weight"]
         total = logits.new_zeros(())
         if self.label_weight:
-            parts["label_bce"] = clip_bce(logits, batch["labels"]).sum()
+            parts["label_bce"] = (weight * clip_bce(logits, batch["labels"])).sum()
             total = total + self.label_weight * parts["label_bce"]
         if self.label_weight < 1:
             targets, confidence = self._targets(batch)
@@ -69,7 +70,7 @@ class TagModule(nn.Module):
             soft = clip_bce(logits / temperature, tempered(targets, temperature))
             if self.loss.confidence_power:
                 soft = soft * confidence**self.loss.confidence_power
-            parts["soft_bce"] = temperature**2 * soft.sum()
+            parts["soft_bce"] = temperature**2 * (weight * soft).sum()
             total = total + (1 - self.label_weight) * parts["soft_bce"]
         return total, {name: value.detach() for name, value in parts.items()}
 

@@ -15,13 +15,14 @@ from distill.ced.clips import targets_of
 from distill.ced.evaluation import EvaluationClips, student_probabilities
 from distill.ced.recipe import CedRecipe, uses_store
 from distill.ced.recorded import RecordedScores
-from distill.ced.scores import confidence, decode_scores
+from distill.ced.scores import UNHEARD, confidence, decode_scores
 from distill.ced.scoring import resolve_classes, store_settings
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
 from distill.ced.teachers import Ensemble
 from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
+from distill.data.audio import AudioError
 from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
 from distill.progress import quiet_libraries
@@ -80,7 +81,9 @@ class CedTask:
         last = len(self.source.clips) - 1
         for index in np.unique(np.linspace(0, last, _FEATURE_VIEWS, dtype=int)).tolist():
             view = self.source.scored_view(index, 0)
-            yield self.source.features(self.source.wave(index, view), view)
+            wave = self.source.try_wave(index, view)
+            if not isinstance(wave, AudioError):
+                yield self.source.features(wave, view)
 
     @property
     def labels_hash(self) -> str:
@@ -115,8 +118,14 @@ class CedTask:
 
     def collate(self, places: list[tuple[int, int]]) -> Batch:
         views, batch = self._targets(places)
-        waves = [self.source.wave(index, view)
-                 for (index, _), view in zip(places, views, strict=True)]
+        weight = batch.setdefault("weight", torch.ones(len(places)))
+        waves = []
+        for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
+            wave = self._wave(index, view) if weight[number] else None
+            if wave is None:
+                weight[number] = 0.0
+                wave = np.zeros(self.source.clips[index].num_samples, np.float32)
+            waves.append(wave)
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]
         batch |= pad_features(features)
@@ -126,6 +135,15 @@ class CedTask:
             batch["waves"] = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
             batch["k"] = self.recipe.scores.k
         return batch
+
+    def _wave(self, index: int, view: TagView) -> np.ndarray | None:
+        """The sound of a view; None where it cannot be read, and was not when it was scored."""
+        wave = self.source.try_wave(index, view)
+        if not isinstance(wave, AudioError):
+            return wave
+        if self.recorded and self.recipe.teacher.consistent:
+            raise ValueError(f"{wave}; it could be read when it was scored")
+        return None
 
     def _targets(self, places: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
         """What the student hears, and what the teachers said."""
@@ -138,8 +156,10 @@ class CedTask:
             partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, places, strict=True)]
             theirs = self._decode(self.recorded(partners)[1])
             targets = _mixed(targets, theirs, views)
+        heard = columns["disagreement"] != UNHEARD
         return views, {"targets": torch.from_numpy(targets),
-                       "confidence": torch.from_numpy(confidence(columns))}
+                       "confidence": torch.from_numpy(confidence(columns)),
+                       "weight": torch.from_numpy(heard.astype(np.float32))}
 
     def _decode(self, columns: dict[str, np.ndarray]) -> np.ndarray:
         return decode_scores(columns, len(self.classes), self.recipe.loss.fill)
@@ -155,7 +175,8 @@ class CedTask:
         return torch.from_numpy(np.where(mixed, np.maximum(own, theirs), own))
 
     def count(self, batch: Batch) -> int:
-        return len(batch["input_values"])
+        """Clips that could be read."""
+        return int(batch["weight"].sum())
 
     # Measuring and saving
 

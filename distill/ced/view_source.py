@@ -18,6 +18,7 @@ from distill.ced.clips import Clip, load_clips, load_sound
 from distill.ced.frontend import log_mel
 from distill.ced.recipe import CedRecipe
 from distill.ced.views import TagView, augment, draw_view, mask, view_type
+from distill.data.audio import AudioError
 from distill.data.files import hash_of
 
 
@@ -79,6 +80,13 @@ class ViewSource:
     def wave(self, index: int, view: TagView) -> np.ndarray:
         """float32 (samples,) at 16 kHz; not to be changed."""
         return augment(self.sound(index), view, self.sound)
+
+    def try_wave(self, index: int, view: TagView) -> np.ndarray | AudioError:
+        """`wave`, or why the clip, or the one that is mixed in, cannot be read."""
+        try:
+            return self.wave(index, view)
+        except AudioError as error:
+            return AudioError(error.reason, error.detail)  # without a traceback, which holds audio
 
     def features(self, wave: np.ndarray, view: TagView) -> Tensor:
         """float32 (64, frames), masked."""
