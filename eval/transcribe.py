@@ -15,14 +15,12 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.audio_folder import AUDIO_SUFFIXES
 from distill.data.files import write_text
-from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
 from distill.progress import clock
+from eval.audio_files import output_places, readable
 
 FORMATS = ("txt", "srt", "vtt", "json")
 
@@ -67,37 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
-    """{audio file: its output, to which the format's suffix is added}.
-
-    Files of a folder keep their place below it.
-
-    Raises:
-        ValueError: something is not there, there is no audio in a folder, or two files would be
-            written to one.
-    """
-    kinds = AUDIO_SUFFIXES | (MEDIA_SUFFIXES if can_convert() else set())
-    places: dict[Path, Path] = {}
-    for path in inputs:
-        if not path.exists():
-            raise ValueError(f"no such file or folder: {path}")
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds)
-        if not inside:
-            raise ValueError(f"no audio in {path}: looked for {', '.join(sorted(kinds))}")
-        for file in inside:
-            below = file.relative_to(path if path.is_dir() else path.parent)
-            places.setdefault(file, file if folder is None else folder / below)
-    by_place: dict[Path, Path] = {}
-    for file, place in places.items():
-        other = by_place.setdefault(place.resolve(), file)
-        if other.resolve() != file.resolve():
-            raise ValueError(f"{other} and {file} would both be written to {place}: "
-                             "transcribe them one after the other, with another --output-dir")
-    return {by_place[place.resolve()]: place for place in places.values()}
-
-
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: Path) -> int:
     from distill.whisper.sequential import LongAudio, Segment, transcribe_long
     from eval.subtitles import write
@@ -121,6 +88,8 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
             failed += 1
             return
         language = segments[0].language if segments else None
+        for segment in segments:
+            segment.words = segment.words if options.words else []
         about = {"file": str(path), "duration": audio.seconds, "language": language,
                  "task": options.task, "model": options.model, "assistant": options.assistant}
         for kind in options.format:
@@ -128,8 +97,8 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
 
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
-                    previous_text=not options.no_previous_text, words=options.words,
-                    finished=finished, description="transcribing")
+                    previous_text=not options.no_previous_text,
+                    words=options.format != ["txt"], finished=finished, description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read")
@@ -148,19 +117,7 @@ def open_audio(path: Path, scratch: Path):
 
     from distill.whisper.sequential import audio_file
 
-    try:
-        return audio_file(path)
-    except AudioError as error:
-        if error.reason != "unreadable":
-            raise
-        if not can_convert():
-            hint = "; other formats need `pip install 'audio-distill[media]'`"
-            raise AudioError(error.reason, error.detail + hint) from None
-        try:
-            converted = to_flac(path, scratch)
-        except AudioError:  # libsndfile's word on it is the plainer one
-            raise error from None
-    return replace(audio_file(converted), name=path.name)
+    return replace(audio_file(readable(path, scratch)), name=path.name)
 
 
 def load_decoder(options: argparse.Namespace) -> tuple:

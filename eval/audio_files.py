@@ -1,0 +1,62 @@
+"""Audio files that a user names: files and folders, and where what is said of each is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.data.audio import AudioError, audio_info
+from distill.data.audio_folder import AUDIO_SUFFIXES
+from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
+
+
+def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """{audio file: its output, to which the format's suffix is added}.
+
+    Files of a folder keep their place below it.
+
+    Raises:
+        ValueError: something is not there, there is no audio in a folder, or two files would be
+            written to one.
+    """
+    kinds = AUDIO_SUFFIXES | (MEDIA_SUFFIXES if can_convert() else set())
+    places: dict[Path, Path] = {}
+    for path in inputs:
+        if not path.exists():
+            raise ValueError(f"no such file or folder: {path}")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds)
+        if not inside:
+            raise ValueError(f"no audio in {path}: looked for {', '.join(sorted(kinds))}")
+        for file in inside:
+            below = file.relative_to(path if path.is_dir() else path.parent)
+            places.setdefault(file, file if folder is None else folder / below)
+    by_place: dict[Path, Path] = {}
+    for file, place in places.items():
+        other = by_place.setdefault(place.resolve(), file)
+        if other.resolve() != file.resolve():
+            raise ValueError(f"{other} and {file} would both be written to {place}: "
+                             "take them one after the other, with another --output-dir")
+    return {by_place[place.resolve()]: place for place in places.values()}
+
+
+def readable(path: Path, scratch: Path) -> Path:
+    """The file, or, if libsndfile cannot read it, a copy in `scratch` that it can.
+
+    Raises:
+        AudioError: it is no audio, or nothing is in it.
+    """
+    try:
+        audio_info(path)
+        return path
+    except AudioError as error:
+        if error.reason != "unreadable":
+            raise
+        if not can_convert():
+            hint = "; other formats need `pip install 'audio-distill[media]'`"
+            raise AudioError(error.reason, error.detail + hint) from None
+        try:
+            return to_flac(path, scratch)
+        except AudioError:  # libsndfile's word on it is the plainer one
+            raise error from None

@@ -1,0 +1,166 @@
+"""Tag files and folders of any format, rate and length.
+
+    python -m eval.tag street.mp3 recordings/ --model runs/mine/student
+    python -m eval.tag street.mp3 --model runs/mine/student --frames --format audacity
+    python -m eval.tag recordings/ --model runs/mine/student --classes Speech Music --format csv
+
+The model is a folder or Hub id of a tagger (ours or any AutoModelForAudioClassification), an .onnx
+file with its class_labels_indices.csv, or package.module:function. What each file is about is
+printed; with --format it is also written, `street.mp3` to `street.mp3.tags.json`, beside it or in
+--output-dir, when the file is done. A file that is there already is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.data.audio import AudioError
+from distill.data.files import write_text
+from distill.progress import clock, progress
+from eval.audio_files import output_places, readable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from eval.tag_windows import Row, Tagger, Window
+
+SUFFIXES = {"json": ".tags.json", "csv": ".tags.csv", "audacity": ".labels.txt"}
+
+
+def main(arguments: list[str]) -> int:
+    """0; 1 if some file could not be read."""
+    options = _parser().parse_args(arguments)
+    _check(options)
+    places = output_places(options.files, options.output_dir)
+    todo = [path for path, place in places.items() if options.overwrite or not options.format
+            or not all(Path(f"{place}{SUFFIXES[kind]}").is_file() for kind in options.format)]
+    if len(todo) < len(places):
+        print(f"{len(places) - len(todo)} of {len(places)} files are tagged already "
+              "(--overwrite does them again)", flush=True)
+    if not todo:
+        return 0
+    with tempfile.TemporaryDirectory(prefix="tag-") as scratch:
+        return _tag({path: places[path] for path in todo}, options, Path(scratch))
+
+
+def _check(options: argparse.Namespace) -> None:
+    hop = options.window if options.hop is None else options.hop
+    if options.window < 0.15 or not 0 < hop <= options.window:
+        raise ValueError("--window must be at least 0.15 s and --hop above 0, at most the window; "
+                         f"got {options.window} and {hop}")
+    if options.frames and hop != options.window:
+        raise ValueError("--frames tags every 160 ms already: leave --hop out")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {options.batch_size}")
+
+
+def _tag(places: dict[Path, Path], options: argparse.Namespace, scratch: Path) -> int:
+    from eval.tag_formats import choose, whole, written
+    from eval.tag_windows import load_tagger
+
+    tagger = load_tagger(options.model, options.activation, options.frames)
+    choice = choose(tagger.classes, options.classes, options.top_k, options.threshold)
+    files = _Files(options, scratch)
+    start, seconds = time.perf_counter(), 0.0
+    for path, rows in files.tagged(places, tagger):
+        tags = ", ".join(f"{t['label']} {t['score']:.2f}" for t in whole(rows, choice))
+        print(f"{path}: {tags or 'nothing'}", flush=True)
+        about = {"file": str(path), "duration": round(rows[-1].end, 3), "model": options.model}
+        for kind in options.format:
+            write_text(f"{places[path]}{SUFFIXES[kind]}", written(kind, rows, choice, about))
+        seconds += rows[-1].end
+    took = time.perf_counter() - start
+    print(f"{len(places) - files.failed} files, {clock(seconds)} of audio in {clock(took)}: "
+          f"{seconds / took:.0f} times real time; {files.failed} could not be read", flush=True)
+    return min(files.failed, 1)
+
+
+class _Files:
+    """Windows of many files through the tagger, in batches that do not end with a file.
+
+    Attributes:
+        failed: files that could not be read.
+    """
+
+    def __init__(self, options: argparse.Namespace, scratch: Path):
+        self.options, self.scratch, self.failed = options, scratch, 0
+
+    def tagged(self, paths: Iterable[Path], tagger: Tagger) -> Iterator[tuple[Path, list[Row]]]:
+        """(file, its rows), in order, each when its last window is done."""
+        windows = self._windows(paths)
+        left = {path: len(own) for path, own in windows.items()}
+        rows: dict[Path, list[Row]] = {path: [] for path in windows}
+        every = [(path, window) for path, own in windows.items() for window in own]
+        batch: list[tuple[Path, Window, np.ndarray]] = []
+        for number, (path, window) in enumerate(
+            progress(every, len(every), "tagging", "windows"), 1
+        ):
+            if path in left:
+                try:
+                    batch.append((path, window, window.samples()))
+                except AudioError as error:
+                    self._report(path, error)
+                    del left[path]
+            if len(batch) < self.options.batch_size and number < len(every):
+                continue
+            said = tagger([(window, wave) for _, window, wave in batch])
+            for (owner, _, _), found in zip(batch, said, strict=True):
+                rows[owner] += found
+                if owner in left:  # it has not failed since
+                    left[owner] -= 1
+                    if left[owner] == 0:
+                        yield owner, rows.pop(owner)
+            batch = []
+
+    def _windows(self, paths: Iterable[Path]) -> dict[Path, list[Window]]:
+        from eval.tag_windows import windows_of
+
+        options, found = self.options, {}
+        hop = options.window if options.hop is None else options.hop
+        for path in paths:
+            try:
+                found[path] = windows_of(readable(path, self.scratch), options.window, hop)
+            except AudioError as error:
+                self._report(path, error)
+        return found
+
+    def _report(self, path: Path, error: AudioError) -> None:
+        print(f"{path}: {error}", file=sys.stderr, flush=True)
+        self.failed += 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    about, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.tag", description=about, epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
+    parser.add_argument("--model", required=True, help="folder, Hub id, .onnx, module:function")
+    parser.add_argument("--window", type=float, default=10.0, help="seconds heard at a time; 10")
+    parser.add_argument("--hop", type=float, help="seconds between windows; default: the window")
+    parser.add_argument("--frames", action="store_true",
+                        help="tags of every 160 ms instead of windows (CED models)")
+    parser.add_argument("--top-k", type=int, default=5, help="tags told at most; 5")
+    parser.add_argument("--threshold", type=float, default=0.1, help="... that score this; 0.1")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS",
+                        help="only these compete for the top k")
+    parser.add_argument("--format", nargs="+", choices=SUFFIXES, default=[], help="files to write")
+    parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows at a time; 8")
+    parser.add_argument("--activation", choices=("auto", "sigmoid", "softmax", "none"),
+                        default="auto", help="for a model that does not say what its outputs are")
+    parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
