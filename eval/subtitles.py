@@ -31,6 +31,9 @@ def vtt(segments: Sequence[Segment]) -> str:
 def as_json(segments: Sequence[Segment], about: dict) -> str:
     """Everything that is known; times in seconds, log probabilities in nats."""
     rows = [_rounded(asdict(segment)) for segment in segments]
+    for row in rows:
+        if not row["words"]:
+            del row["words"]
     text = " ".join(segment.text for segment in segments)
     found = {**about, "text": text, "segments": rows}
     return json.dumps(found, ensure_ascii=False, indent=1) + "\n"

@@ -98,7 +98,8 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
                     previous_text=not options.no_previous_text,
-                    words=options.format != ["txt"], finished=finished, description="transcribing")
+                    words=options.format != ["txt"], finished=finished,
+                    description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read")

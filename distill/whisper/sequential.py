@@ -123,7 +123,8 @@ def transcribe_long(
         decoder: with timestamps.
         fallback: when a window is sampled, and when nobody speaks in it; None: OpenAI's defaults.
         previous_text: give what was said as a prompt.
-        words: align each word with the audio (`distill.whisper.words`).
+        words: align each word with the audio (`distill.whisper.words`); segments then begin and
+            end with their words.
         features: `features(recordings, starts)`: log-mel (rows, bands, 3000) of the windows that
             begin there (seconds); default: each window by itself, as students are trained.
         finished: called with each recording as soon as it is done, its segments, and what was
@@ -242,6 +243,8 @@ class _Run:
             for segment, words in zip(segments, aligned, strict=True):
                 segment.words = [replace(word, start=start + word.start, end=start + word.end)
                                  for word in words]
+                if words:  # the model's own timestamps are rounded, often to a second
+                    segment.start, segment.end = segment.words[0].start, segment.words[-1].end
 
 
 def split(

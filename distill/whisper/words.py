@@ -29,10 +29,10 @@ _EXCHANGES = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3
               (1, 4), (1, 3), (3, 4))  # after which the fourth of seven is their median
 _BEFORE = "\"'“¿([{-"  # signs that belong to the word after them
 _AFTER = "\"'.。,，!！?？:：”)]}、"  # ... before them, where no space tells
-_SENTENCE_ENDS = (".", "。", "!", "！", "?", "？")
 _SIGN_SECONDS = 0.2  # the end of a word's sound is about its sign: +0.1 s at 0.3, -0.2 s at 0
-_LONGEST = 2.0  # medians: a word that is longer has silence in it
-_LONGEST_MEDIAN = 0.7  # seconds, whatever the text
+_LONGEST = 1.4  # seconds of a word or sign next to a pause
+_SLOWEST = {True: 0.1, False: 0.35}  # seconds a letter, by whether the language writes spaces
+_SLACK = 1.2  # words may be so much slower than usual
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,9 @@ def _words(tokenizer, parts: list[list[int]], language: str | None, times: np.nd
             words.append(Word(word, float(times[at]), float(times[at + count]),
                               sum(chances[at : at + count]) / count))
             at += count
-    rest = iter(without_silence(words))
-    return [merge_punctuation(list(islice(rest, count)), language not in UNSPACED)
-            for count in counts]
+    spaced = language not in UNSPACED
+    rest = iter(without_silence(words, spaced))
+    return [merge_punctuation(list(islice(rest, count)), spaced) for count in counts]
 
 
 def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tuple[str, int]]:
@@ -230,18 +230,23 @@ def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tu
     return words
 
 
-def without_silence(words: Sequence[Word]) -> list[Word]:
-    """Pauses between sentences are in one of the words beside them: such words are made shorter."""
-    lengths = [word.end - word.start for word in words if word.end > word.start]
-    longest = _LONGEST * min(float(np.median(lengths or [0.0])), _LONGEST_MEDIAN)
-    found, begins = [], True
-    for word in words:
-        ends = word.text.strip()[-1:] in _SENTENCE_ENDS
-        if word.end - word.start > longest and ends:
+def without_silence(words: Sequence[Word], spaced: bool = True) -> list[Word]:
+    """Pauses are in the word after them, or in the sign before them: such ones are made shorter.
+
+    How long a word may be follows from its letters and from the others of the text.
+    """
+    sizes = [sum(c.isalnum() for c in word.text) for word in words]
+    paces = [(word.end - word.start) / size
+             for word, size in zip(words, sizes, strict=True) if size and word.end > word.start]
+    pace = min(float(np.median(paces or [0.0])), _SLOWEST[spaced])
+    found, begins = [], True  # at the beginning or after a sign
+    for word, size in zip(words, sizes, strict=True):
+        longest = min(_SLACK * pace * size, _LONGEST) if size else _LONGEST
+        if word.end - word.start > longest and not size:
             word = replace(word, end=word.start + longest)
         elif word.end - word.start > longest and begins:
             word = replace(word, start=word.end - longest)
-        begins = ends
+        begins = not size
         found.append(word)
     return found
 

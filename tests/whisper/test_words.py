@@ -131,14 +131,17 @@ def test_broken_characters_are_kept(demo_teacher):
 
 
 def test_pauses_are_no_part_of_words():
-    words = [Word(" A", 0.0, 3.0, 1), Word(" b", 3.0, 3.4, 1), Word(".", 3.4, 9.4, 1),
-             Word(" C", 9.4, 12.0, 1), Word(" d", 12.0, 12.4, 1), Word(" e", 12.4, 15.0, 1)]
+    """A word of n letters may take 1.2 times what n letters usually take, after a pause."""
+    words = [Word(" Abcde", 0.0, 3.0, 1), Word(" b", 3.0, 3.08, 1), Word(".", 3.08, 9.4, 1),
+             Word(" Cd", 9.4, 12.0, 1), Word(" efg", 12.0, 12.24, 1), Word(" hi", 12.24, 15.0, 1)]
     found = [(w.start, w.end) for w in without_silence(words)]
-    longest = 1.4  # twice 0.7 s, the most a median counts for
-    assert found == [(pytest.approx(3.0 - longest), 3.0), (3.0, 3.4), (3.4, 3.4 + longest),
-                     (pytest.approx(12.0 - longest), 12.0), (12.0, 12.4), (12.4, 15.0)]
+    pace = 0.1  # a letter; the median is more, and more than anybody takes
+    assert found == [(pytest.approx(3.0 - 1.2 * 5 * pace), 3.0), (3.0, 3.08), (3.08, 3.08 + 1.4),
+                     (pytest.approx(12.0 - 1.2 * 2 * pace), 12.0), (12.0, 12.24), (12.24, 15.0)]
+    slow = without_silence([Word("我", 0.0, 9.0, 1)], spaced=False)
+    assert slow == [Word("我", pytest.approx(9.0 - 1.2 * 0.35), 9.0, 1)]
     merged = merge_punctuation(without_silence(words))
-    assert [w.text for w in merged] == [" A", " b.", " C", " d", " e"]
-    assert merged[1].end == pytest.approx(3.6)  # the sign's beginning sounds like the word's end
+    assert [w.text for w in merged] == [" Abcde", " b.", " Cd", " efg", " hi"]
+    assert merged[1].end == pytest.approx(3.28)  # the sign's beginning sounds like the word's end
     assert without_silence([]) == merge_punctuation([]) == []
     assert merge_punctuation([Word(" (", 0, 1, 1)]) == []
