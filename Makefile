@@ -1,6 +1,7 @@
 # audio-distill. `make help` lists everything.
 #
 #   make demo                                   a real Whisper distilled on 2 cores in 12 minutes
+#   make demo-tagger                            an audio tagger on 2 cores in 15 minutes
 #   make NAME NGPU=8 SET="train.max_steps=10 output_dir=runs/short"
 
 SHELL := /bin/bash
@@ -20,12 +21,16 @@ LABELS = $(RECIPES:%=%.label)
 TRAINS = $(RECIPES:%=%.train)
 EVALS = $(RECIPES:%=%.eval)
 PUSHES = $(RECIPES:%=%.push)
+PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
-BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store
+BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag
 CLEANS = $(RECIPES:%=%.clean)
+# what some recipes need first: scenes mixed of recordings, teachers trained here
+SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
+TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PLANS) $(SWEEPS) $(CLEANS)
+.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -33,11 +38,14 @@ help:
 	@echo "make lint             check the code's style"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
+	@echo "make NAME.scenes      mix the scenes of recipes/NAME/scenes.yaml, if it has one"
+	@echo "make NAME.teachers    train the teachers of recipes/NAME/teachers, if there are any"
 	@echo "make NAME.label       run the teacher once over the audio"
 	@echo "make NAME.sweep       what every threshold of the label filter would keep"
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
+	@echo "make NAME.push_labels publish the pseudo-labels on the Hub"
 	@echo "make NAME.clean       forget everything about a recipe's run"
 	@echo "make bench.train      training steps from the teacher store beside the usual way"
 	@echo "make bench.label      labelling beside the usual way and faster-whisper"
@@ -45,6 +53,7 @@ help:
 	@echo "make bench.roofline   the same on GPUs, predicted from bandwidths"
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
+	@echo "make bench.tag        a tagger's steps from the store beside teachers that run live"
 	@echo
 	@echo "NAME is one of: $(RECIPES)"
 	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
@@ -67,10 +76,22 @@ test: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 $(RECIPES): %: setup
+	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
 	@$(MAKE) --no-print-directory $*.plan
+	@$(if $(filter $*.teachers,$(TEACHERS)),$(MAKE) --no-print-directory $*.teachers)
 	@$(MAKE) --no-print-directory $*.label
 	@$(MAKE) --no-print-directory $*.train
 	@$(MAKE) --no-print-directory $*.eval
+
+$(SCENES): %.scenes: setup
+	@echo "== $*: scenes"
+	@$(PYTHON) -m distill.data.scenes recipes/$*/scenes.yaml
+
+$(TEACHERS): %.teachers: setup
+	@for teacher in recipes/$*/teachers/*.yaml; do \
+	  echo "== $*: teacher $$(basename $$teacher .yaml)"; \
+	  $(LAUNCH) -m distill.train $$teacher || exit 1; \
+	done
 
 $(LABELS): %.label: setup
 	@echo "== $*: pseudo-labels"
@@ -89,6 +110,9 @@ $(EVALS): %.eval: setup
 
 $(PUSHES): %.push: setup
 	@$(PYTHON) -m distill.hub $* $(SET)
+
+$(PUSHED_LABELS): %.push_labels: setup
+	@$(PYTHON) -m pseudo_label.push $* $(SET)
 
 $(PLANS): %.plan: setup
 	@$(PYTHON) -m distill.plan $* $(SET)
@@ -112,6 +136,9 @@ bench.roofline: setup
 
 bench.store: setup
 	@$(PYTHON) -m eval.benchmark.store
+
+bench.tag: setup
+	@$(PYTHON) -m eval.benchmark.tag demo-tagger $(SET)
 
 $(CLEANS): %.clean:
 	@rm -rf runs/$*

@@ -7,7 +7,7 @@ from typing import Any
 from distill.config import ConfigError, read_method
 from distill.data.files import hash_of
 
-_KNOWN = "whisper, ced"
+_KNOWN = "whisper, ced, whisper_at"
 
 
 def load_recipe(recipe: str, overrides: list[str]) -> Any:
@@ -25,6 +25,10 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
             from distill.ced import recipe as ced
 
             return ced.load_recipe(recipe, overrides)
+        case "whisper_at":
+            from distill.whisper_at import recipe as whisper_at
+
+            return whisper_at.load_recipe(recipe, overrides)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
@@ -40,6 +44,10 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             from distill.ced.task import CedTask
 
             return CedTask(recipe, accelerator)
+        case "whisper_at":
+            from distill.whisper_at.task import WhisperAtTask
+
+            return WhisperAtTask(recipe, accelerator)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
@@ -57,6 +65,17 @@ def build_scorer(recipe: Any) -> Any:
             return TagRescorer(recipe)
         case other:
             raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
+
+
+def export_model(recipe: Any, kind: str) -> bool:
+    """Export a run's student for another runtime; whether all copies passed."""
+    match recipe.method:
+        case "whisper":
+            from distill.whisper.export.run import export_student
+
+            return export_student(recipe, kind)
+        case other:
+            raise ConfigError(f"there is no export of students of method {other!r}")
 
 
 def evaluation_settings(recipe: Any, trained: dict | None) -> str:

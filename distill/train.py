@@ -90,9 +90,9 @@ def _shaping(recipe) -> dict:
     """The part of a recipe that decides the weights."""
     values = {k: v for k, v in asdict(recipe).items() if k not in _FREE_KEYS}
     values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
-    if values["teacher"]["mode"] == "live":
+    if values.get("teacher", {}).get("mode") == "live":
         del values["scores"]
-    else:
+    elif "scores" in values:
         values["scores"] = {k: v for k, v in values["scores"].items()
                             if k not in ("dir", "shard_views", "num_workers")}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.config import read_method
 from distill.data.files import write_json
 from distill.data.manifest import Row, write_manifest
 from distill.methods import load_recipe
@@ -17,7 +18,8 @@ from distill.whisper.sizes import find_size
 from distill.whisper.window_plan import cut_long
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml"))
+NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")
+               if read_method(path) == "whisper")
 
 
 @pytest.fixture(scope="module")

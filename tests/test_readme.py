@@ -43,7 +43,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_targets_and_modules_exist(path):
     for target in targets(path):
-        ran = make("-n", re.sub(r"^NAME\b", "demo", target))
+        ran = make("-n", re.sub(r"^NAME\b", "demo-tagger", target))
         assert ran.returncode == 0, f"make {target}: {ran.stderr}"
     for module in modules(path):
         assert importlib.util.find_spec(module), f"python -m {module}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from distill import methods
 from distill.data.hub_dataset import parse_options
 from distill.plan import plan
 from distill.whisper.recipe import load_recipe
@@ -15,7 +16,8 @@ from distill.whisper.sizes import find_size, num_parameters
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml"))
-PUBLISHED = [name for name in NAMES if name != "demo"]  # the demo brings its audio along
+TEACHERS = sorted(RECIPES.glob("*/teachers/*.yaml"))
+PUBLISHED = [name for name in NAMES if not name.startswith("demo")]  # demos bring their audio along
 LAUNCH_FILES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 
 
@@ -40,10 +42,19 @@ RECORDED = ("python", "make", "accelerate")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_loads_and_has_a_readme(name):
-    recipe = load_recipe(RECIPES / name, [])
+    recipe = methods.load_recipe(RECIPES / name, [])
     assert recipe.output_dir == f"runs/{name}"
     readme = (RECIPES / name / "README.md").read_text(encoding="utf-8")
     assert f"make {name}" in readme
+
+
+@pytest.mark.parametrize("path", TEACHERS, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_teachers_are_where_their_recipe_expects_them(path):
+    teacher = methods.load_recipe(path, [])
+    recipe = methods.load_recipe(path.parents[1], [])
+    models = [member.model for member in recipe.teacher.members]
+    assert f"{teacher.output_dir}/student" in models
+    assert teacher.output_dir == f"{recipe.output_dir}/teachers/{path.stem}"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

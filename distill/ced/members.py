@@ -140,6 +140,7 @@ def _read_config(config: MemberConfig) -> Any:
 def import_models() -> None:
     """Make our own models known to transformers' Auto classes."""
     importlib.import_module("distill.ced.model")
+    importlib.import_module("distill.whisper_at.model")
 
 
 def _names_of(model_config: Any) -> list[str]:

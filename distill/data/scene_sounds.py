@@ -72,11 +72,12 @@ def change(sound: np.ndarray, config: ChangeConfig, draws: Draws) -> np.ndarray:
 
 def equalize(sound: np.ndarray, most_db: float, draws: Draws) -> np.ndarray:
     """A filter whose gain goes from knot to knot, each within +-most_db; zero phase."""
-    spectrum = np.fft.rfft(sound)
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE), _LOWEST_HZ))
+    points = 1 << (len(sound) - 1).bit_length()  # other lengths may take a hundred times as long
+    spectrum = np.fft.rfft(sound, points)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(points, 1 / SAMPLE_RATE), _LOWEST_HZ))
     knots = np.linspace(math.log2(_LOWEST_HZ), math.log2(SAMPLE_RATE / 2), _KNOTS)
     gains = [draws.uniform(-most_db, most_db) for _ in knots]
-    return np.fft.irfft(spectrum * 10 ** (np.interp(octaves, knots, gains) / 20), len(sound))
+    return np.fft.irfft(spectrum * 10 ** (np.interp(octaves, knots, gains) / 20))[: len(sound)]
 
 
 def reverberate(sound: np.ndarray, draws: Draws) -> np.ndarray:
@@ -96,10 +97,10 @@ def cross(first: np.ndarray, second: np.ndarray, draws: Draws) -> np.ndarray:
     the loudness of the other. Its length is that of the first."""
     second = np.resize(second, len(first)) if len(second) else np.zeros_like(first)
     if draws.chance(0.5):
-        spectra = np.fft.rfft(first), np.fft.rfft(second)
-        border = draws.geometric(200.0, 4000.0)
-        low = np.fft.rfftfreq(len(first), 1 / SAMPLE_RATE) < border
-        return np.fft.irfft(np.where(low, *spectra), len(first)).astype(np.float32)
+        points = 1 << (len(first) - 1).bit_length()
+        spectra = np.fft.rfft(first, points), np.fft.rfft(second, points)
+        low = np.fft.rfftfreq(points, 1 / SAMPLE_RATE) < draws.geometric(200.0, 4000.0)
+        return np.fft.irfft(np.where(low, *spectra))[: len(first)].astype(np.float32)
     size = int(0.02 * SAMPLE_RATE)
     window = np.ones(size) / size
 

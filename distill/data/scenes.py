@@ -201,7 +201,8 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         folder: that manifests of recordings are relative to.
     """
     groups, out = read_groups(config, folder), Path(config.output_dir)
-    common = {key: value for key, value in to_dict(config).items() if key not in ("groups", "sets")}
+    common = {key: value for key, value in to_dict(config).items()
+              if key not in ("groups", "sets", "output_dir")}
     for name, wanted in config.sets.items():
         check(wanted.group in groups, f"sets.{name}.group", f"one of {sorted(groups)}",
               wanted.group)

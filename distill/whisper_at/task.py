@@ -1,0 +1,196 @@
+"""Training of a tagger's head on a Whisper encoder, as a task of the training loop.
+
+The encoder is frozen, so it hears every clip once; what its layers give is kept in
+`<output_dir>/states` (61 kB for 4 s of whisper-base) and the head is trained from there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distill.data.audio import load_audio
+from distill.data.batches import FixedBatches
+from distill.data.files import hash_of, write_atomic
+from distill.data.manifest import Row, read_manifest
+from distill.data.views import generator
+from distill.progress import progress, quiet_libraries
+from distill.task import Batch
+from distill.whisper.recipe_sections import TeacherConfig
+from distill.whisper.teacher import load_teacher
+from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, pool
+from distill.whisper_at.recipe import WhisperAtRecipe
+from eval.tagging_metrics import mean_average_precision
+
+
+class WhisperAtTask:
+    """See `distill.task.Task`."""
+
+    def __init__(self, recipe: WhisperAtRecipe, accelerator: Accelerator):
+        quiet_libraries()
+        self.recipe, self.accelerator = recipe, accelerator
+        self.rows = read_rows(recipe.data.train)
+        self.validation = read_rows(recipe.data.validation)
+        self.classes = sorted({label for row in self.rows for label in row.labels})
+        source = recipe.whisper
+        teacher = load_teacher(
+            TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
+        self.said, self.revision = teacher.source, teacher.revision
+        torch.manual_seed(recipe.seed)
+        self.tagger = from_whisper(teacher.model, self.classes, head_size=recipe.head.head_size,
+                                   head_dropout=recipe.head.head_dropout)
+        own = teacher.processor.feature_extractor
+        self.extractor = WhisperTaggerExtractor(feature_size=own.feature_size)
+        del teacher
+        self.tagger.to(accelerator.device)
+        self.states = self._states("train", self.rows)
+        self._measure()
+        self.targets = targets_of(self.rows, self.classes)
+        self.batches = FixedBatches(recipe.seed, len(self.rows), recipe.train.batch_size,
+                                    recipe.train.micro_batch_size)
+        self.model = _HeadModule(self.tagger.head)
+
+    @property
+    def labels_hash(self) -> str:
+        return hash_of([[[row.id, row.labels] for row in self.rows], self.revision])
+
+    def describe(self) -> str:
+        """What will be trained, for the user."""
+        head = sum(p.numel() for p in self.tagger.head.parameters())
+        encoder = sum(p.numel() for p in self.tagger.encoder.parameters())
+        return (f"Encoder: {self.said}\nHead: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} "
+                f"M frozen ones, {len(self.classes)} classes, {len(self.rows)} clips")
+
+    # What the encoder hears
+
+    def _states(self, split: str, rows: list[Row]) -> list[np.ndarray]:
+        """float16 (layers, steps, width) of each clip, from disk where they are there."""
+        size = self.recipe.encoder_batch_size
+        parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+        folder = Path(self.recipe.output_dir) / "states"
+        shown = progress(parts, len(parts), f"encoder, {split}", "batches",
+                         self.accelerator.is_main_process)
+        result = []
+        for part in shown:
+            name = hash_of([[[row.id, row.audio_filepath, row.duration] for row in part],
+                            self.revision])
+            path = folder / f"{name}.npz"
+            if not path.is_file():
+                found = self._encode(part)
+                write_atomic(path, lambda temporary, found=found: _save(temporary, found))
+            with np.load(path) as file:
+                result += [file[str(number)] for number in range(len(part))]
+        return result
+
+    def _encode(self, rows: list[Row]) -> list[np.ndarray]:
+        waves = [load_audio(row.audio_filepath, row.offset, row.duration) for row in rows]
+        inputs = [self.extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
+                  for wave in waves]
+        found: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for length in sorted({each.shape[2] for each in inputs}):  # nothing is padded
+            alike = [n for n, each in enumerate(inputs) if each.shape[2] == length]
+            batch = torch.cat([inputs[n] for n in alike]).to(self.accelerator.device)
+            for number, each in zip(alike, self.tagger.states(batch), strict=True):
+                found[number] = each.cpu().numpy().astype(np.float16)
+        return found
+
+    def _measure(self) -> None:
+        """Mean and deviation of every layer's states, which the head works without."""
+        rows = np.concatenate([each.astype(np.float32) for each in self.states], 1)
+        self.tagger.head.mean.copy_(torch.from_numpy(rows.mean(1, keepdims=True)))
+        self.tagger.head.deviation.copy_(torch.from_numpy(rows.std(1, keepdims=True) + 1e-3))
+
+    # Batches
+
+    def collate(self, places: list[tuple[int, int]]) -> Batch:
+        states, targets = [], []
+        for index, epoch in places:
+            draws = generator(self.recipe.seed, self.rows[index].id, epoch)
+            mixed, other = draws.random() < self.recipe.head.mixup_probability, draws.random()
+            weight = float(draws.beta(5, 5)) if mixed else 1.0
+            partner = int(other * len(self.rows))
+            own, theirs = (torch.from_numpy(self.states[n]).float() for n in (index, partner))
+            steps = min(own.shape[1], theirs.shape[1]) if mixed else own.shape[1]
+            state = weight * own[:, :steps] + (1 - weight) * theirs[:, :steps] if mixed else own
+            states.append(self._masked(state, draws))
+            targets.append(torch.from_numpy(
+                weight * self.targets[index] + (1 - weight) * self.targets[partner]))
+        steps = [state.shape[1] for state in states]
+        padded = [F.pad(state, (0, 0, 0, max(steps) - state.shape[1])) for state in states]
+        mask = torch.arange(max(steps)) < torch.tensor(steps)[:, None]
+        return {"states": torch.stack(padded), "mask": mask, "targets": torch.stack(targets)}
+
+    def _masked(self, state: Tensor, draws: np.random.Generator) -> Tensor:
+        """Up to `mask_steps` steps are the mean, as if nothing were to be heard."""
+        width = int(draws.integers(0, min(self.recipe.head.mask_steps, state.shape[1] - 1) + 1))
+        first = int(draws.integers(0, state.shape[1] - width + 1))
+        state[:, first : first + width] = self.tagger.head.mean.cpu()
+        return state
+
+    def count(self, batch: Batch) -> int:
+        return len(batch["targets"])
+
+    # Measuring and saving
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """mAP over the classes with a positive."""
+        if not self.validation:
+            return {}
+        if not hasattr(self, "_validation_states"):
+            self._validation_states = self._states("validation", self.validation)
+        head, device = self.tagger.head.eval(), self.accelerator.device
+        said = [pool(head(torch.from_numpy(each)[None].float().to(device)))[0].sigmoid().cpu()
+                for each in self._validation_states]
+        head.train()
+        targets = targets_of(self.validation, self.classes)
+        value, num_classes = mean_average_precision(torch.stack(said).double().numpy(), targets)
+        return {"map": value, "num_classes": num_classes, "num_clips": len(targets),
+                "score": -value}
+
+    def save(self, folder: Path) -> None:
+        self.tagger.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+
+class _HeadModule(nn.Module):
+    """The head and its loss: a sum over clips of the mean over classes."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head.train()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = pool(self.head(batch["states"]), batch["mask"])
+        loss = F.binary_cross_entropy_with_logits(logits, batch["targets"], reduction="none")
+        return loss.mean(1).sum(), {}
+
+
+def read_rows(manifests: list[str]) -> list[Row]:
+    """Rows of manifests.
+
+    Raises:
+        ValueError: a row without labels.
+    """
+    rows = [row for path in manifests for row in read_manifest(path)[0]]
+    for row in rows:
+        if row.labels is None:
+            raise ValueError(f"row {row.id} has no `labels` in its manifest")
+    return rows
+
+
+def targets_of(rows: list[Row], classes: list[str]) -> np.ndarray:
+    """float32 (clips, classes) of 0 and 1."""
+    return np.array([[name in row.labels for name in classes] for row in rows], np.float32)
+
+
+def _save(path: Path, arrays: list[np.ndarray]) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})
+
+

@@ -1,0 +1,149 @@
+"""Does it matter that teacher and student hear the very same view? Several seeds, the same budget.
+
+    python -m eval.benchmark.consistency RECIPE [key=value ...]
+
+For each seed, a student of the recipe is trained twice: from scores of the views that it hears, and
+from scores of other views of the same clips (`teacher.consistent: false`; what the paper calls
+inconsistent, arXiv:2308.11957). Views, steps and calls of the teachers are as many. Measures both
+on the test split and writes runs/bench/consistency.json: mAP of each run, the mean difference over
+seeds and its 95 % interval (Student's t over the seeds' differences).
+
+Takes as long as ten trainings and two stores. It can be stopped at any time: what is there is kept,
+and `seeds=[0,1]` makes only these. Only seeds that have both runs count.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from distill.ced.recipe import CedRecipe, load_recipe
+from distill.config import ConfigError
+from distill.data.files import read_json, write_json
+
+OUT = Path("runs/bench")
+FOLDER = OUT / "consistency"
+SEEDS = (0, 1, 2, 3, 4)
+MODES = {"consistent": "true", "inconsistent": "false"}
+_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 1 to 9 degrees
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    name, overrides = arguments[0], [a for a in arguments[1:] if not a.startswith("seeds=")]
+    seeds = _seeds([a for a in arguments[1:] if a.startswith("seeds=")])
+    recipe = load_recipe(name, overrides)
+    if not recipe.teacher.members or not recipe.data.test:
+        raise ValueError("this needs teacher.members and data.test")
+    for seed in seeds:
+        for mode in MODES:
+            run_one(name, overrides, recipe, mode, seed)
+            write_json(OUT / "consistency.json", summarise(recipe))
+    result = summarise(recipe)
+    print(text(result))
+    print(f"Written to {OUT}/consistency.json")
+
+
+def _seeds(given: list[str]) -> list[int]:
+    if not given:
+        return list(SEEDS)
+    numbers = given[-1].removeprefix("seeds=").strip("[]").split(",")
+    if not all(each.strip().isdigit() for each in numbers):
+        raise ConfigError(f"expected seeds=[0,1,...], got {given[-1]}")
+    return [int(each) for each in numbers]
+
+
+def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed: int) -> None:
+    """Scores, student and mAP of one run, unless they are there."""
+    folder = FOLDER / f"{mode}-{seed}"
+    keys = [
+        *overrides, "teacher.mode=store", f"teacher.consistent={MODES[mode]}",
+        f"views.seed={recipe.views.seed}", f"scores.dir={FOLDER}/scores-{mode}",
+    ]
+    done = folder / "result.json"
+    own = load_recipe(name, [*keys, f"seed={seed}", f"output_dir={folder}"])
+    budget = _budget(own)
+    if done.is_file() and read_json(done)["budget"] == budget:
+        print(f"{mode}, seed {seed}: done already")
+        return
+    print(f"== {mode}, seed {seed}", flush=True)
+    _call("pseudo_label.tag_scores", name, *keys)
+    _call("distill.train", name, *keys, f"seed={seed}", f"output_dir={folder}")
+    write_json(done, {"map": measure(own), "budget": budget, "mode": mode, "seed": seed})
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _budget(recipe: CedRecipe) -> dict:
+    return {"steps": recipe.train.max_steps, "batch": recipe.train.batch_size,
+            "epochs": recipe.scores.epochs, "student": recipe.student.model}
+
+
+def _call(module: str, *arguments: str) -> None:
+    """Another process: what it trains, and how it is stopped, is its own affair."""
+    ended = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+    if ended:
+        raise ValueError(f"python -m {module} {' '.join(arguments)} ended with {ended}")
+
+
+def measure(recipe: CedRecipe) -> float:
+    """mAP of a run's student on the test split."""
+    import numpy as np
+    import torch
+
+    from distill.ced.evaluation import EvaluationClips, student_probabilities
+    from distill.ced.model import CedForAudioClassification
+    from distill.ced.scoring import resolve_classes
+    from eval.tagging_metrics import mean_average_precision
+
+    model = CedForAudioClassification.from_pretrained(
+        Path(recipe.output_dir) / "student", dtype=torch.float32).eval()
+    clips = EvaluationClips(recipe.data.test, recipe.data.clip_seconds)
+    size = recipe.evaluation.batch_size
+    said = [student_probabilities(model, clips.features(range(at, min(at + size, len(clips)))))
+            for at in range(0, len(clips), size)]
+    targets = clips.targets(resolve_classes(recipe))
+    return mean_average_precision(clips.pool(np.concatenate(said)), targets)[0]
+
+
+def summarise(recipe: CedRecipe) -> dict:
+    """Everything that is there of this budget."""
+    budget = _budget(recipe)
+    runs = [read_json(path) for path in sorted(FOLDER.glob("*/result.json"))]
+    runs = [run for run in runs if run["budget"] == budget]
+    maps = {(run["mode"], run["seed"]): run["map"] for run in runs}
+    seeds = sorted({seed for _, seed in maps if all((mode, seed) in maps for mode in MODES)})
+    differences = [maps["consistent", s] - maps["inconsistent", s] for s in seeds]
+    result = {
+        "budget": budget, "split": "test", "seeds": seeds,
+        "map": {mode: [maps[mode, seed] for seed in seeds] for mode in MODES},
+        "difference": statistics.mean(differences) if seeds else None, "difference_ci": None,
+    }
+    if 1 < len(seeds) <= len(_T_95) + 1:
+        half = _T_95[len(seeds) - 2] * statistics.stdev(differences) / math.sqrt(len(seeds))
+        result["difference_ci"] = [result["difference"] - half, result["difference"] + half]
+    return result
+
+
+def text(result: dict) -> str:
+    lines = [f"seed {seed}: consistent {100 * a:.2f} %, inconsistent {100 * b:.2f} % mAP"
+             for seed, a, b in zip(result["seeds"], result["map"]["consistent"],
+                                   result["map"]["inconsistent"], strict=True)]
+    if result["difference"] is not None:
+        ends = result["difference_ci"]
+        sure = f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]" if ends else ""
+        lines.append(f"consistent minus inconsistent: {100 * result['difference']:+.2f} points"
+                     f"{sure}, {len(result['seeds'])} seeds")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

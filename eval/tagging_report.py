@@ -1,0 +1,305 @@
+"""One HTML page about a tagger: is the student as good as its teachers, on which classes, and what
+does it hear when?
+
+    python -m eval.tagging_report runs/demo-tagger      # writes runs/demo-tagger/report/index.html
+
+The page needs nothing but itself. It can be written at any time; a part whose input is not there
+yet says what makes it. Of everything longer than SHOWN_SECONDS, only the beginning is drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
+from distill.data.files import read_json, read_jsonl, write_text
+from eval.charts import Bar, Series, bar_chart, line_chart, number
+from eval.examples import encode
+from eval.page import (
+    figure,
+    interval,
+    missing,
+    percent,
+    plural,
+    render_page,
+    section,
+    table,
+    tiles,
+)
+from eval.tagging_pictures import tagged_spectrogram
+
+TRAIN = "accelerate launch -m distill.train RECIPE"
+EVALUATE = "python -m eval RECIPE"
+NUM_SHOWN = 2  # clips of each kind
+SHOWN_SECONDS = 12.0
+_MOST_CLASSES = 6  # drawn under a clip
+_MAP = "mean_average_precision"
+_STYLES = {"student": "student", "teacher": "teacher"}
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write `<run_folder>/report/index.html` and return its path.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    run = Path(run_folder)
+    if not run.is_dir():
+        raise ValueError(f"run folder not found: {run}")
+    config_file, results_file = run / "config.yaml", run / "eval" / "results.json"
+    text = config_file.read_text(encoding="utf-8") if config_file.is_file() else ""
+    config = yaml.safe_load(text) or {}
+    results = read_json(results_file) if results_file.is_file() else None
+    name = escape(run.resolve().name)
+    members = (config.get("teacher") or {}).get("members") or []
+    facts = [f"{len(members)} teachers" if members else "learns from labels",
+             f"seed {config['seed']}" if "seed" in config else ""]
+    parts = [f'<h1>{name}: report on a tagger</h1><p class="note">'
+             f"{escape(', '.join(filter(None, facts)))}</p>"]
+    if results is None:
+        parts.append(section("Student and teachers",
+                             missing("There are no results yet.", EVALUATE)))
+    else:
+        parts += [section("Student and teachers", _systems(results)),
+                  section("Classes", _classes(results)),
+                  section("What it hears", _examples(run, results), _EXAMPLES_INTRO)]
+    parts.append(section("Training", _training(run)))
+    if text:
+        parts.append(section("Recipe", "<details class='card'><summary>config.yaml</summary>"
+                                       f"<pre>{escape(text)}</pre></details>"))
+    path = run / "report" / "index.html"
+    write_text(path, render_page(f"{run.resolve().name}: report on a tagger", "\n".join(parts)))
+    return path
+
+
+# Figures
+
+
+def _named(results: dict) -> list[tuple[str, str, dict]]:
+    """(key, what a reader calls it, results) of each system; the student first."""
+    found = []
+    for key, system in results["systems"].items():
+        models = ", ".join(system.get("models") or [])
+        label = {"student": "Student", "teacher": "Teachers together"}.get(
+            key, f"Teacher {key.removeprefix('member')}: {models}")
+        found.append((key, label, system))
+    return found
+
+
+def _systems(results: dict) -> str:
+    paired, systems = results.get("paired"), _named(results)
+    heads = []
+    if paired:
+        low = interval(paired["map_difference_ci"])
+        heads = [
+            ("Of the teachers' mAP", percent(paired["map_ratio"]),
+             f"{100 * paired['map_difference']:+.1f} points {low}"),
+            ("Speed", f"{paired['speed_ratio']:.1f}\u00a0\N{MULTIPLICATION SIGN}",
+             "clips per second, against all teachers together"),
+        ]
+    student = results["systems"]["student"]
+    if student.get("parameters"):
+        heads.append(("Parameters", f"{student['parameters'] / 1e6:.2f}\u00a0M", "of the student"))
+    bars = []
+    for key, label, system in systems:
+        ends = system.get(f"{_MAP}_ci")
+        scaled = None if ends is None else (100 * ends[0], 100 * ends[1])
+        text = f"{percent(system[_MAP])} {interval(ends)}".strip()
+        bars.append(Bar(label, 100 * system[_MAP], text, _STYLES.get(key, "kept"), scaled))
+    count = f"{plural(results['num_recordings'], 'recording')}, {results['hours']:.2f} h"
+    caption = (f"Split {results['split']}, {count}; mean over "
+               f"{plural(student['num_classes_with_positives'], 'class').replace('ss', 'sses')} "
+               f"with positives. Whiskers: 95 % bootstrap intervals over recordings; what is "
+               "common to many of them, such as a source, is not in them. Higher is better.")
+    picture = figure("Mean average precision", bar_chart("mAP", bars, "mAP (%)"), caption)
+    return tiles(heads) + f'<div class="grid-2">{picture}{_speed(results)}</div>' + _table(systems)
+
+
+def _speed(results: dict) -> str:
+    bars = [
+        Bar(label, system["clips_per_second"], f"{system['clips_per_second']:.1f}",
+            _STYLES.get(key, "kept"))
+        for key, label, system in _named(results) if system.get("clips_per_second")
+    ]
+    if not bars:
+        return ""
+    caption = (f"Batches of {results['batch_size']}, float32, {results['device']}, "
+               f"{plural(results['threads'], 'thread')}, from decoded audio to probabilities. "
+               "Higher is better.")
+    return figure("Speed", bar_chart("Speed", bars, "clips per second"), caption)
+
+
+def _table(systems: list[tuple[str, str, dict]]) -> str:
+    def both(system: dict, key: str) -> str:
+        value = system.get(key)
+        ends = interval(system.get(f"{key}_ci"), 2)
+        return percent(value, 2) + (f"\n{ends}" if ends else "")
+
+    def plain(system: dict, key: str, size: float = 1, digits: int = 2) -> str:
+        value = system.get(key)
+        return "\N{EN DASH}" if value is None else f"{value / size:,.{digits}f}"
+
+    rows = [
+        (label, both(s, _MAP), both(s, "auc"), plain(s, "mean_d_prime"), both(s, "lwlrap"),
+         percent(s.get("ece"), 2), plain(s, "parameters", 1e6), plain(s, "ms_per_10_s", 1, 0))
+        for _, label, s in systems
+    ]
+    head = ("", "mAP", "AUC", "mean d\u2032", "lwlrap", "calibration error", "parameters, M",
+            "ms for 10 s alone")
+    return f'<div class="card">{table(head, rows)}</div>'
+
+
+def _classes(results: dict) -> str:
+    systems = results["systems"]
+    student = systems["student"]["classes"]
+    teacher = systems.get("teacher", {}).get("classes")
+    rows = []
+    for number_, own in enumerate(student):
+        theirs = teacher[number_] if teacher else {}
+        values = [own.get("average_precision"), theirs.get("average_precision")]
+        if not teacher:
+            shown = [percent(values[0])]
+        elif None in values:
+            shown = [percent(values[0]), percent(values[1]), "\N{EN DASH}"]
+        else:
+            shown = [percent(values[0]), percent(values[1]),
+                     f"{100 * (values[0] - values[1]):+.1f}"]
+        auc = percent(own.get("auc"))
+        rows.append((own["name"], f"{own['num_positives']:,}", *shown, auc))
+    rows.sort(key=lambda row: row[0].lower())
+    middle = ("AP, student", "AP, teachers", "difference, points") if teacher else ("AP",)
+    return ('<div class="card">'
+            + table(("Class", "recordings with it", *middle, "AUC, student"), rows) + "</div>")
+
+
+def _training(run: Path) -> str:
+    path = run / "metrics.jsonl"
+    rows = read_jsonl(path, may_be_torn=True) if path.is_file() else []
+    if not rows:
+        return missing("There is no metrics.jsonl yet.", TRAIN)
+    losses = [(r["step"], r["loss"]) for r in rows if r.get("split") == "train" and "loss" in r]
+    maps = [(r["step"], 100 * r["map"]) for r in rows if r.get("split") == "validation"
+            and r.get("map") is not None]
+    pictures = ""
+    if losses:
+        line = line_chart("Loss", [Series("loss", losses, "a")], "step", "BCE per class, nats")
+        pictures += figure("Training loss", line, "Train split; one step is one optimiser update.")
+    if maps:
+        line = line_chart("Validation mAP", [Series("mAP", maps, "a", markers=True)], "step",
+                          "mAP (%)")
+        best = max(maps, key=lambda point: point[1])
+        pictures += figure("Validation mAP", line,
+                           f"Highest {number(best[1])} % at step {best[0]:,}.")
+    return f'<div class="grid-2">{pictures}</div>'
+
+
+# Clips
+
+_EXAMPLES_INTRO = (
+    "Clips of the test split, the student's best and worst. Below each spectrogram (0 to 8 kHz, "
+    "mel scale) is what the student says every 160 ms, darker where a class is more likely; "
+    "\N{BLACK CIRCLE} marks what is really there."
+)
+
+
+def _examples(run: Path, results: dict) -> str:
+    path = run / "eval" / "predictions.jsonl"
+    rows = read_jsonl(path) if path.is_file() else []
+    rows = [row for row in rows if row["labels"]]
+    if not rows or not (run / "student").is_dir():
+        return missing("There are no predictions yet.", EVALUATE)
+    names = [each["name"] for each in results["systems"]["student"]["classes"]]
+    scored = [(_precision(row, names), len(row["labels"]), row) for row in rows]
+    best = sorted(scored, key=lambda item: (-item[0], -item[1], item[2]["id"]))[:NUM_SHOWN]
+    worst = sorted(scored, key=lambda item: (item[0], item[2]["id"]))[:NUM_SHOWN]
+    hear = _Ear(run / "student", names)
+    parts = []
+    for title, chosen in (("Best, with the most classes", best), ("Worst", worst)):
+        cards = "".join(_example(row, names, hear, results) for _, _, row in chosen)
+        parts.append(f'<h3>{title}</h3><div class="grid-2">{cards}</div>')
+    return "".join(parts)
+
+
+def _precision(row: dict, names: list[str]) -> float:
+    """Mean precision at the ranks of a clip's labels; 1 if they are the likeliest classes."""
+    said = np.array(row["student"])
+    true = np.array([name in row["labels"] for name in names])
+    order = np.argsort(-said, kind="stable")
+    hits = true[order]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+class _Ear:
+    """The student, every 160 ms."""
+
+    def __init__(self, folder: Path, names: list[str]):
+        import torch
+
+        from distill.ced.model import CedForAudioClassification
+
+        self.model = CedForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        own = [self.model.config.id2label[n] for n in range(self.model.config.num_labels)]
+        self.places = [own.index(name) for name in names]
+
+    def __call__(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (64, frames), and probabilities (steps, classes)."""
+        import torch
+
+        from distill.ced.frontend import log_mel
+
+        features = log_mel(torch.from_numpy(wave))
+        with torch.inference_mode():
+            frames = self.model(features[None]).frame_logits[0].sigmoid()
+        return features.numpy(), frames[:, self.places].double().numpy()
+
+
+def _example(row: dict, names: list[str], hear: _Ear, results: dict) -> str:
+    title = f"<h3><code>{escape(row['id'])}</code>, {row['duration']:.1f} s</h3>"
+    try:
+        wave = load_audio(row["audio_filepath"], row["offset"],
+                          min(row["duration"], SHOWN_SECONDS))
+    except AudioError as error:
+        return (f'<article class="card example">{title}<p class="note">No audio: '
+                f"{escape(error.reason)}.</p></article>")
+    features, frames = hear(wave)
+    said = np.array(row["student"])
+    likely = [names[n] for n in np.argsort(-said, kind="stable")]
+    shown = (row["labels"] + [name for name in likely if name not in row["labels"]])[:_MOST_CLASSES]
+    shown.sort(key=likely.index)
+    picture = tagged_spectrogram(f"Spectrogram of {row['id']}", features,
+                                 frames[:, [names.index(name) for name in shown]], shown,
+                                 row["labels"])
+    data = base64.b64encode(encode(wave[: round(SHOWN_SECONDS * SAMPLE_RATE)])[0]).decode("ascii")
+    lines = []
+    for name in shown:
+        cells = [percent(said[names.index(name)], 0)]
+        if "teacher" in row:
+            cells.append(percent(row["teacher"][names.index(name)], 0))
+        lines.append((("\N{BLACK CIRCLE} " if name in row["labels"] else "") + name, *cells))
+    head = ("Whole clip", "student", "teachers") if "teacher" in row else ("Whole clip", "student")
+    return (
+        f'<article class="card example">{title}<audio controls preload="metadata" '
+        f'src="data:audio/ogg;base64,{data}" aria-label="Audio of {escape(row["id"])}"></audio>'
+        f"{picture}{table(head, lines)}</article>"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.tagging_report", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_folder", type=Path, help="for example runs/demo-tagger")
+    try:
+        print(write_report(parser.parse_args().run_folder))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
