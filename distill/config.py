@@ -9,6 +9,7 @@ torch: a typo must be reported in a fraction of a second.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -49,6 +50,23 @@ class TrainConfig:
     validate_every: int = 500  # steps
     keep_checkpoints: int = 2  # newest ones; the best one is kept besides
     trackers: list[str] = field(default_factory=list)  # besides metrics.jsonl, e.g. [tensorboard]
+
+
+@dataclass
+class HubConfig:
+    """Where a run is published, and what its card says of licences; the same for every method."""
+
+    repo_id: str | None = None  # of the student: OWNER/NAME
+    private: bool = True  # of a repository that is made; one that is public is then refused
+    dry_run: bool = False  # write the card, list files and sizes, send nothing
+    license: str | None = None  # of the student, by the Hub's names: mit, apache-2.0, other ...
+    teacher_license: str | None = None  # told in the card; null: said to be unknown
+    data_license: str | None = None  # of the training audio and its transcripts
+    data_name: str | None = None  # what the training audio is, for readers who have no manifests
+    benchmark: str | None = None  # Hub id of a benchmark, if data.test is one of its tasks ...
+    benchmark_task: str | None = None  # ... and which, as its eval.yaml names it
+    labels_repo_id: str | None = None  # of the pseudo-labels: OWNER/NAME
+    labels_audio: bool = False  # publish the audio with the labels
 
 
 def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
@@ -157,6 +175,16 @@ def check_train(train: TrainConfig) -> None:
     check(0 <= train.average_decay < 1, "train.average_decay", "in [0, 1)", train.average_decay)
     for key in ("log_every", "save_every", "validate_every", "keep_checkpoints"):
         check(getattr(train, key) > 0, f"train.{key}", "> 0", getattr(train, key))
+
+
+def check_hub(hub: HubConfig) -> None:
+    """Raise a ConfigError for what no Hub could take."""
+    for key in ("repo_id", "labels_repo_id", "benchmark"):
+        value = getattr(hub, key)
+        ok = value is None or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", value))
+        check(ok, f"hub.{key}", "OWNER/NAME", value)
+    ok = (hub.benchmark is None) == (hub.benchmark_task is None)
+    check(ok, "hub.benchmark_task", "set with hub.benchmark, and only then", hub.benchmark_task)
 
 
 def _nested(keys: list[str]) -> dict:

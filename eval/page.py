@@ -29,7 +29,7 @@ $body
 </html>
 """)
 
-_STYLE = """
+COLOURS = """
 :root {
   --page: #f6f7f9; --card: #ffffff; --text: #1a1f26; --muted: #55606d; --line: #d5dbe2;
   --teacher: #1d5fb8; --student: #b04a06; --third: #0b6e5a; --fourth: #7a3fa3;
@@ -42,6 +42,34 @@ _STYLE = """
     --wrong: #ffa3a3; --wrong-back: #4a1d20; --right: #8be0a8; --right-back: #143a24;
   }
 }
+"""
+CHART_STYLE = """
+.chart text { fill: var(--muted); font-size: 12px; }
+.chart .strong { fill: var(--text); font-weight: 600; }
+.chart .end { text-anchor: end; }
+.chart .middle { text-anchor: middle; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.axis { stroke: var(--muted); stroke-width: 1; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.line-a { stroke: var(--text); }
+.line-b { stroke: var(--teacher); stroke-dasharray: 7 3; }
+.line-c { stroke: var(--student); stroke-dasharray: 2 3; stroke-linecap: round; }
+.line-d { stroke: var(--third); stroke-dasharray: 8 3 2 3; }
+.mark-a { fill: var(--text); }
+.mark-b { fill: var(--teacher); }
+.mark-c { fill: var(--student); }
+.mark-d { fill: var(--third); }
+.bar-teacher, .bar-a { fill: var(--teacher); }
+.bar-student { fill: var(--student); }
+.bar-kept { fill: var(--third); }
+.bar-dropped { fill: url(#hatch); stroke: var(--wrong); }
+.hatch { stroke: var(--wrong); stroke-width: 3; }
+.halo { fill: none; stroke: var(--card); stroke-width: 5; }
+.whisker { fill: none; stroke: var(--text); stroke-width: 1.75; }
+.threshold { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 5 3; }
+"""
+
+_STYLE = COLOURS + CHART_STYLE + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }
@@ -80,29 +108,6 @@ pre { overflow-x: auto; margin: .5rem 0 0; }
 summary { cursor: pointer; font-weight: 600; }
 
 svg.chart { display: block; width: 100%; height: auto; max-width: 32rem; margin: 0 auto; }
-.chart text { fill: var(--muted); font-size: 12px; }
-.chart .strong { fill: var(--text); font-weight: 600; }
-.chart .end { text-anchor: end; }
-.chart .middle { text-anchor: middle; }
-.grid { stroke: var(--line); stroke-width: 1; }
-.axis { stroke: var(--muted); stroke-width: 1; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.line-a { stroke: var(--text); }
-.line-b { stroke: var(--teacher); stroke-dasharray: 7 3; }
-.line-c { stroke: var(--student); stroke-dasharray: 2 3; stroke-linecap: round; }
-.line-d { stroke: var(--third); stroke-dasharray: 8 3 2 3; }
-.mark-a { fill: var(--text); }
-.mark-b { fill: var(--teacher); }
-.mark-c { fill: var(--student); }
-.mark-d { fill: var(--third); }
-.bar-teacher, .bar-a { fill: var(--teacher); }
-.bar-student { fill: var(--student); }
-.bar-kept { fill: var(--third); }
-.bar-dropped { fill: url(#hatch); stroke: var(--wrong); }
-.hatch { stroke: var(--wrong); stroke-width: 3; }
-.halo { fill: none; stroke: var(--card); stroke-width: 5; }
-.whisker { fill: none; stroke: var(--text); stroke-width: 1.75; }
-.threshold { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 5 3; }
 .defs { position: absolute; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem;
   margin: .5rem 0 0; padding: 0; font-size: .875rem; }

@@ -17,7 +17,7 @@ from distill.ced.recipe_sections import (
     TeacherConfig,
     ViewConfig,
 )
-from distill.config import TrainConfig, check
+from distill.config import HubConfig, TrainConfig, check
 from distill.data.augment import NOISES
 
 MIN_SECONDS = 0.15  # shortest clip; below one patch of 16 frames there is nothing to be seen
@@ -39,6 +39,7 @@ class CedRecipe:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
 
 
 def load_recipe(recipe: str | Path, overrides: list[str]) -> CedRecipe:
@@ -75,6 +76,7 @@ def uses_store(recipe: CedRecipe) -> bool:
 
 def _check(c: CedRecipe) -> None:
     base.check_train(c.train)
+    base.check_hub(c.hub)
     check(c.train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
           c.train.batch_tokens)
     t, s, loss = c.teacher, c.scores, c.loss
@@ -87,8 +89,8 @@ def _check(c: CedRecipe) -> None:
         check(member.weight > 0, f"{key}.weight", "> 0", member.weight)
         check(member.activation in kinds, f"{key}.activation", f"one of {kinds}",
               member.activation)
-    ok = t.consistent or bool(t.members)
-    check(ok, "teacher.consistent", "true where there are no members", t.consistent)
+    ok = t.consistent or uses_store(c)
+    check(ok, "teacher.consistent", "true where no scores are stored", t.consistent)
     seconds = c.data.clip_seconds
     check(MIN_SECONDS <= seconds <= 600, "data.clip_seconds", f"in [{MIN_SECONDS}, 600]", seconds)
     check(c.data.cache_megabytes >= 0, "data.cache_megabytes", ">= 0", c.data.cache_megabytes)

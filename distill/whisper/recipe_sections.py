@@ -37,7 +37,10 @@ class PseudoLabelConfig:
     window_seconds: float = 30.0
     long_audio: str = "speech"  # clips longer than a window. speech: windows of their own, in
     # order, cut where nobody speaks, without long silence and noise; their parts get their share
-    # of the reference | quiet: everything, cut at quiet places, packed as other clips are
+    # of the reference | quiet: everything, cut at quiet places, packed as other clips are |
+    # sequential: a window begins where the teacher's timestamps say that the last sentence of the
+    # one before ended, and with packing sequential that text is its prompt; a shard holds a whole
+    # recording, or several if shard_size has room for them, which are then decoded together
     timestamps: bool = True  # let the teacher write timestamps
     batch_size: int = 16  # windows decoded together
     shard_size: int = 16  # windows per shard: what a killed run loses at most
@@ -176,6 +179,11 @@ class DecodingConfig:
 
 
 @dataclass
-class HubConfig:
-    repo_id: str | None = None
-    private: bool = True
+class ExportConfig:
+    """What a copy for another runtime may lose on the test split, against our own decoding of the
+    same windows (`python -m distill.export`); one that loses more is refused."""
+
+    max_wer_increase: float = 0.005  # normalised, absolute: 0.005 is half a point
+    min_token_agreement: float = 0.95  # share of our tokens that it says too
+    max_word_time_error: float | None = 0.2  # seconds: median of where faster-whisper says that
+    # clips begin that were packed one after the other; null: words need no times

@@ -1,0 +1,103 @@
+"""What a card is made of: the files that training, labelling and evaluation left in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.data.files import read_json
+
+
+@dataclass
+class Facts:
+    """A run, read; nothing in it is computed for the card.
+
+    Attributes:
+        name: of the run's folder; the student is called so.
+        results: eval/results.json.
+        trained: student.json.
+        config, generation: of the student; generation is {} where it has none.
+        labels: filter.json, {} where labels are not filtered.
+        unread: drops.json: what was never labelled, by reason.
+        settings: config.yaml, the recipe as it was trained.
+    """
+
+    run: Path
+    name: str
+    results: dict
+    trained: dict
+    config: dict
+    generation: dict
+    labels: dict
+    unread: dict
+    settings: dict
+
+    @property
+    def models(self) -> dict:
+        """Entries of teacher (where there is one) and student in the results, by role."""
+        return self.results.get("systems", self.results)
+
+
+def read_facts(recipe: Any) -> Facts:
+    """Read runs/NAME.
+
+    Raises:
+        ValueError: something has not been run yet.
+    """
+    run = Path(recipe.output_dir)
+    student, results = run / "student", run / "eval" / "results.json"
+    if not (student / "config.json").is_file() or not (run / "student.json").is_file():
+        raise ValueError(f"no student in {student}: run `make {run.name}.train` first")
+    if not results.is_file():
+        raise ValueError(f"no evaluation in {results}: run `make {run.name}.eval` first")
+    return Facts(
+        run=run, name=run.resolve().name, results=read_json(results),
+        trained=read_json(run / "student.json"), config=read_json(student / "config.json"),
+        generation=_optional(student / "generation_config.json"),
+        labels=_optional(labels_folder(recipe) / "filter.json"),
+        unread=_optional(labels_folder(recipe) / "drops.json"),
+        settings=_settings(run / "config.yaml"),
+    )
+
+
+def labels_folder(recipe: Any) -> Path:
+    return Path(getattr(recipe, "labels_dir", None) or Path(recipe.output_dir) / "pseudo_labels")
+
+
+def _optional(path: Path) -> dict:
+    return read_json(path) if path.is_file() else {}
+
+
+def _settings(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def public_name(model: str) -> str:
+    """A Hub id as it is; of anything local the last part only, for a card is public."""
+    return Path(model).name if is_local(model) else model
+
+
+def is_local(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists()
+
+
+def public(value: Any) -> Any:
+    """The same JSON with the last two parts of every path: where files lie on the machine is
+    nobody's business, and of use to nobody."""
+    if isinstance(value, dict):
+        return {key: public(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [public(each) for each in value]
+    if isinstance(value, str) and _is_path(value):
+        return "/".join(Path(value).parts[-2:]) if Path(value).suffix else Path(value).name
+    return value
+
+
+def _is_path(text: str) -> bool:
+    if text.startswith(("/", "~/", "./", "../")):
+        return True
+    is_word = "/" in text and not any(char.isspace() for char in text)
+    return is_word and (Path(text).exists() or bool(Path(text).suffix))

@@ -1,0 +1,81 @@
+"""What was pushed is loaded through the same Hub, by the very lines of its card."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from distill.data.audio import load_audio
+from distill.whisper.decoding import GreedyDecoder
+from tests.hub_repository import Blob, Repository
+
+ROOT = Path(__file__).resolve().parents[2]
+REPO = "somebody/tiny-student"
+
+
+def snippets(card: str) -> list[str]:
+    return [part.split("```")[0] for part in card.split("```python\n")[1:]]
+
+
+def test_the_lines_of_the_card_run(trained, first_run, hub, push, tiny_teacher):
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    push(trained)
+    names = [path for path in tiny_teacher.iterdir() if path.is_file()]
+    hub.repos["model", "openai/whisper-base"] = teacher = Repository(private=False)
+    files = {path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in names}
+    hub.objects |= {blob.sha256: blob.content for blob in files.values() if blob.is_lfs}
+    teacher.commit("teacher", files)
+    # gone from here: what is loaded comes from the Hub
+    local = (trained / "runs/tiny/student").rename(trained / "elsewhere")
+    wave = first_run / "corpus" / "test" / "0.wav"
+
+    samples = load_audio(str(wave))
+    processor = WhisperProcessor.from_pretrained(local)
+    features = processor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+    student = WhisperForConditionalGeneration.from_pretrained(local)
+    tokens = student.generate(features, language="en", task="transcribe")
+    (text,) = processor.batch_decode(tokens, skip_special_tokens=True)
+    # a random model writes timestamps, which ours forbids where none are asked for
+    states = student.model.encoder(features).last_hidden_state.detach()
+    (ours,) = GreedyDecoder(student, processor.tokenizer, "en")(states, max_new_tokens=[200])
+    own_text = processor.decode(ours.tokens, skip_special_tokens=True)
+    assert len(text) > 5 and len(own_text) > 5
+
+    card = hub.repos["model", REPO].files["README.md"].content.decode()
+    scope, said = {"samples": samples, "np": np}, []
+    pipelined, loaded, assisted, batched, faster = snippets(card)
+    pipelined = pipelined.replace('"audio.wav"', "samples")  # which would need ffmpeg
+    for snippet in (pipelined, loaded, assisted, batched):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(snippet, scope)
+        said.append(out.getvalue().strip())
+    assert said == [text.strip()] * 3 + [own_text.strip()]
+    assert "from faster_whisper import WhisperModel" in faster
+    # weights come once for the student and once for the teacher, then from the cache
+    assert hub.count(f"GET /storage/{files['model.safetensors'].sha256}") == 2
+
+
+def test_the_command_itself(trained, hub, tmp_path):
+    """In a process of its own, as it is called: address from HF_ENDPOINT, login from a file."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text("hf_good")
+    clean = {key: value for key, value in os.environ.items()
+             if not key.startswith("HF_") and "proxy" not in key.lower()}
+    settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "distill.hub", str(trained), f"hub.repo_id={REPO}"],
+        cwd=ROOT, capture_output=True, text=True, env=clean | settings)
+    assert ran.returncode == 0, ran.stderr
+    assert f"Published: {hub.address}/{REPO}/commit/" in ran.stdout and not ran.stderr
+    assert hub.repos["model", REPO].private
+    (home / "token").unlink()
+    ran = subprocess.run(
+        [sys.executable, "-m", "distill.hub", str(trained), f"hub.repo_id={REPO}"],
+        cwd=ROOT, capture_output=True, text=True, env=clean | settings)
+    assert ran.returncode == 1 and ran.stderr.startswith("error: no login for the Hub.")
