@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import ConfigError
-from distill.methods import evaluation_settings, load_recipe
+from distill.methods import evaluation_settings, load_recipe, write_code
 from distill.publish.card import parts_of
 from distill.publish.facts import Facts, public_name, read_facts
 from distill.publish.files import FILES, write_student_files
@@ -53,6 +53,7 @@ def prepare(recipe: Any) -> dict[str, Path]:
     """
     facts = read_facts(recipe)
     _check_results(facts, recipe)
+    write_code(recipe, facts.run / "student")
     return write_student_files(facts, recipe)
 
 

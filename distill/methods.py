@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from distill.config import ConfigError, read_method
@@ -74,6 +76,10 @@ def export_model(recipe: Any, kind: str) -> bool:
             from distill.whisper.export.run import export_student
 
             return export_student(recipe, kind)
+        case "ced":
+            from distill.ced.export import export_student as export_tagger
+
+            return export_tagger(recipe, kind)
         case other:
             raise ConfigError(f"there is no export of students of method {other!r}")
 
@@ -84,5 +90,21 @@ def evaluation_settings(recipe: Any, trained: dict | None) -> str:
     Args:
         trained: student.json of the run, None for a student from elsewhere.
     """
-    return hash_of([recipe.evaluation, recipe.decoding, recipe.data.test, recipe.language,
-                    recipe.task, trained])
+    match recipe.method:
+        case "ced":
+            from distill.ced.teachers import ensemble_settings
+
+            data = recipe.data
+            return hash_of([asdict(recipe.evaluation), data.test, data.classes, data.clip_seconds,
+                            ensemble_settings(recipe.teacher), trained])
+        case _:
+            return hash_of([recipe.evaluation, recipe.decoding, recipe.data.test, recipe.language,
+                            recipe.task, trained])
+
+
+def write_code(recipe: Any, folder: Path) -> None:
+    """Put code beside a student whose architecture transformers does not have."""
+    if recipe.method == "ced":
+        from distill.ced.remote_code import write_code as write_ced_code
+
+        write_ced_code(folder)

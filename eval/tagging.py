@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ import numpy as np
 from distill.ced.recipe import CedRecipe, load_recipe
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.audio import SAMPLE_RATE
-from distill.data.files import hash_of, read_json, write_json, write_jsonl
+from distill.data.files import read_json, write_json, write_jsonl
+from distill.methods import evaluation_settings
 from distill.progress import progress, quiet_libraries
+from eval.plots import write_plots
 from eval.tagging_metrics import evaluate_tags, paired_bootstrap_of_map
 from eval.tagging_table import markdown_table, write_class_csv
 
@@ -45,7 +47,9 @@ class Measured:
 
 def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], arguments[1:])
-    results = evaluate(recipe, Path(recipe.output_dir))
+    run = Path(recipe.output_dir)
+    results = evaluate(recipe, run)
+    write_plots(run)
     print(table(results))
 
 
@@ -57,7 +61,7 @@ def evaluate(recipe: CedRecipe, run: Path) -> dict:
     if not recipe.data.test:
         raise ValueError("data.test is empty: there is nothing to evaluate on")
     trained = run / "student.json"
-    settings = _settings(recipe, read_json(trained) if trained.is_file() else None)
+    settings = evaluation_settings(recipe, read_json(trained) if trained.is_file() else None)
     path = run / "eval" / "results.json"
     if path.is_file() and read_json(path).get("settings") == settings:
         print("Evaluation is done already.")
@@ -68,14 +72,6 @@ def evaluate(recipe: CedRecipe, run: Path) -> dict:
     write_jsonl(run / "eval" / "predictions.jsonl", predictions)
     write_json(path, {**results, "settings": settings})
     return results
-
-
-def _settings(recipe: CedRecipe, trained: dict | None) -> str:
-    from distill.ced.teachers import ensemble_settings
-
-    data = recipe.data
-    return hash_of([asdict(recipe.evaluation), data.test, data.classes, data.clip_seconds,
-                    ensemble_settings(recipe.teacher), trained])
 
 
 def table(results: dict) -> str:

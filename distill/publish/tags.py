@@ -9,7 +9,7 @@ from distill.publish.show import Show, compare, number, percent, rate, ratio, ta
 from distill.publish.speech import repository
 
 TASK = "audio-classification"
-LIBRARY = "audio-distill"
+LIBRARY = "transformers"
 METRICS = (("mean_average_precision", 100, "mAP"), ("auc", 100, "AUC"), ("lwlrap", 100, "lwlrap"))
 
 CED = "Dinkel et al., CED: Consistent ensemble distillation for audio tagging " \
@@ -88,19 +88,19 @@ def _worst(student: dict) -> list[str]:
 
 def usage(facts: Facts, recipe: Any) -> str:
     repo = repository(recipe)
-    return f"""With audio-distill installed:
+    return f"""The architecture is not part of transformers: its code lies beside the weights, and
+`trust_remote_code` lets it run. (With audio-distill, `import distill.ced.model` does without.)
 
 ```python
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-import distill.ced  # tells transformers of the architecture
-
-features = AutoFeatureExtractor.from_pretrained("{repo}")
-student = AutoModelForAudioClassification.from_pretrained("{repo}").eval()
+features = AutoFeatureExtractor.from_pretrained("{repo}", trust_remote_code=True)
+student = AutoModelForAudioClassification.from_pretrained("{repo}", trust_remote_code=True).eval()
 # samples: float array, mono, 16 kHz, of any length
 with torch.inference_mode():
-    scores = student(**features(samples, sampling_rate=16_000)).logits.sigmoid()[0]
+    inputs = features(samples, sampling_rate=16_000, return_tensors="pt")
+    scores = student(**inputs).logits.sigmoid()[0]
 for index in scores.argsort(descending=True)[:5].tolist():
     print(f"{{student.config.id2label[index]}}: {{scores[index]:.3f}}")
 ```"""
@@ -132,7 +132,8 @@ def limits(facts: Facts, recipe: Any) -> list[str]:
         "Scores are of single classes, sigmoid, and need a threshold for each.",
     ]
     if without := student["num_classes"] - student["num_classes_with_positives"]:
-        lines.append(f"{without} classes are not in the test split: nothing is known of them.")
+        lines.append("Not in the test split, so that nothing is known of them: "
+                     f"{without} of {student['num_classes']} classes.")
     return lines
 
 
