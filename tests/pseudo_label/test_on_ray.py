@@ -1,0 +1,36 @@
+"""Labelling through Ray Data, on this machine; skipped where Ray is not installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pseudo_label.__main__ as command
+from distill.testing import write_tiny_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ("pseudo_label.shard_size=2", "pseudo_label.batch_size=2", "num_threads=1",
+           "teacher.mode=live")
+
+
+def parts(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes()
+            for path in sorted((run / "pseudo_labels").glob("part-*.jsonl"))}
+
+
+def test_workers_write_what_one_process_writes(tmp_path):
+    pytest.importorskip("ray.data", reason="pip install 'audio-distill[ray]'")
+    recipe = write_tiny_recipe(tmp_path, train=24)
+    command.main([str(recipe), f"output_dir={tmp_path / 'one'}", *OPTIONS])
+    whole = parts(tmp_path / "one")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    arguments = [str(recipe), f"output_dir={tmp_path / 'ray'}", *OPTIONS]
+    (tmp_path / "ray" / "pseudo_labels").mkdir(parents=True)
+    (first, data), *_ = whole.items()  # one is there already
+    (tmp_path / "ray" / "pseudo_labels" / first).write_bytes(data)
+    ran = subprocess.run([sys.executable, "-m", "pseudo_label.on_ray", *arguments], timeout=300,
+                         cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert parts(tmp_path / "ray") == whole and len(whole) > 2
