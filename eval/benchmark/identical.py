@@ -4,8 +4,9 @@
 
 Speculative decoding with the demo's student, at batch 1 and 8, with and without timestamps and
 prompts (what the teacher said of the window before): in float32 against transformers' own greedy
-decoding of one window at a time, in int8 against our plain decoding. Writes
-runs/bench/identical.json; near ties are listed, and decided by plain decoding (`exact`).
+decoding of one window at a time, in int8 against our plain decoding. An int8 teacher is another
+teacher: its WER stands beside that in float32. Writes runs/bench/identical.json; near ties are
+listed, and decided by plain decoding (`exact`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from distill.config import ConfigError
 from distill.data.files import write_json
 from distill.progress import progress
 from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.transcribe import to_text
 from eval.benchmark.pairs import Pair, whisper_base
+from eval.metrics import bootstrap_interval, error_counts, error_rate, total
+from eval.normalize import normalizer
 
 OUT = Path("runs/bench/identical.json")
 LIMIT = 220
@@ -34,7 +38,7 @@ def main(arguments: list[str]) -> None:
         return
     pair = whisper_base(most=10_000)
     print(f"{len(pair.states)} windows", flush=True)
-    rows = []
+    rows, rates = [], {}
     cases = list(product((False, True), (False, True)))
     for timestamps, prompted in progress(cases, len(cases), "comparing", "settings"):
         theirs = said_by_transformers(pair, timestamps, None)
@@ -44,6 +48,8 @@ def main(arguments: list[str]) -> None:
             prompts = [[], *[[t for t in row if t < end] for row in theirs[:-1]]]
             theirs = said_by_transformers(pair, timestamps, prompts)
         plain = ours(pair, timestamps, prompts, 1, int8=True, drafts=False)[0]
+        if not timestamps and not prompted:
+            rates = error_rates(pair, {"fp32": theirs, "int8": plain})
         for int8, batch in product((False, True), (1, 8)):
             found, decoder = ours(pair, timestamps, prompts, batch, int8, drafts=True)
             wanted = plain if int8 else theirs
@@ -58,7 +64,24 @@ def main(arguments: list[str]) -> None:
                                "resolved": tie.resolved} for tie in decoder.report.near_ties],
             })
             print(describe(rows[-1]), flush=True)
-    write_json(OUT, {"settings": rows})
+    write_json(OUT, {"settings": rows, "wer": rates})
+    for kind, rate in rates.items():
+        low, high = rate["interval"]
+        print(f"WER of the teacher, {kind}: {100 * rate['wer']:.2f} % [{100 * low:.1f}, "
+              f"{100 * high:.1f}], {rate['words']} words, {len(pair.references)} windows of test "
+              "and validation, English normaliser")
+
+
+def error_rates(pair: Pair, said: dict[str, list[list[int]]]) -> dict:
+    """WER of plain decoding, with a 95 % bootstrap interval over windows."""
+    normalise = normalizer("english", "en")
+    found = {}
+    for kind, rows in said.items():
+        counts = [error_counts(normalise(reference), normalise(to_text(pair.tokenizer, tokens)))
+                  for reference, tokens in zip(pair.references, rows, strict=True)]
+        found[kind] = {"wer": error_rate(counts), "interval": bootstrap_interval(counts),
+                       "words": total(counts).num_reference}
+    return found
 
 
 def describe(row: dict) -> str:

@@ -31,6 +31,7 @@ class Pair:
         most: windows decoded in a round, whatever the batch; at least one batch.
         rounds: by batch; a batch that is not there is not measured.
         largest: batch that transformers is measured at, beside a whole cache of ours.
+        references: transcripts of the windows, where there are any.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pair:
     most: int
     rounds: dict[int, int]
     largest: int
+    references: tuple[str, ...] = ()
 
     def limit(self, batch: int) -> int:
         return self.long if batch == 1 else self.short
@@ -107,7 +109,8 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     tokenizer = teacher.processor.tokenizer
     prefix = GreedyDecoder(teacher.model, tokenizer, "en").special.prefix("en", "transcribe", False)
     return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
-                long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16)
+                long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16,
+                references=tuple(window.text for window in windows))
 
 
 def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:
