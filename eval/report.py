@@ -54,6 +54,10 @@ def write_report(run_folder: str | Path) -> Path:
         raise ValueError(f"run folder not found: {run}")
     text = _read(run / "config.yaml", lambda path: path.read_text(encoding="utf-8"))
     config = yaml.safe_load(text or "") or {}
+    if config.get("method") == "ced":
+        from eval import tagging_report
+
+        return tagging_report.write_report(run)
     parts = [_header(run, config)]
     parts += [
         _guarded(title, part, run, config)

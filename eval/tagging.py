@@ -2,7 +2,8 @@
 
     python -m eval RECIPE [key=value ...]
 
-Writes runs/NAME/eval/{predictions.jsonl,results.json} and a CSV of all classes for each system.
+Writes runs/NAME/eval/{predictions.jsonl,results.json}, a CSV of all classes for each system, and
+runs/NAME/report/index.html.
 Every system hears the same clips, no longer than `data.clip_seconds`; a recording's probabilities
 are the mean of its clips', by their length. Times are from decoded audio to probabilities.
 """
@@ -50,7 +51,11 @@ def main(arguments: list[str]) -> None:
     run = Path(recipe.output_dir)
     results = evaluate(recipe, run)
     write_plots(run)
+    from eval.tagging_report import write_report
+
+    page = write_report(run)
     print(table(results))
+    print(f"Report with pictures and sounds: {page.resolve()}")
 
 
 def evaluate(recipe: CedRecipe, run: Path) -> dict:

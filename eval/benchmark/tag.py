@@ -218,7 +218,12 @@ def onnx_systems(folder: Path, threads: int) -> dict[str, Callable]:
 
 
 def exported(folder: Path) -> dict[str, Path]:
-    return {}
+    """ONNX files of the student, made anew."""
+    from distill.ced.onnx_graph import export_tagger
+
+    out = OUT / "tagger-onnx"
+    export_tagger(folder, out)
+    return {"onnx_float32": out / "model.onnx", "onnx_int8": out / "model.int8.onnx"}
 
 
 def text(result: dict) -> str:
