@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import hash_of, read_json, write_json
-from distill.data.windows import Recording, Window
-from distill.whisper.corpus import load_clips, split_clips, training_windows
+from distill.data.windows import Recording, Window, is_long
+from distill.whisper.corpus import load_clips, split_clips, training_windows, whole_recordings
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 
 
@@ -29,7 +32,7 @@ class LabelPlan:
 
     @property
     def num_windows(self) -> int:
-        return sum(map(len, self.shards))
+        return sum(map(count_windows, self.shards))
 
     @property
     def seconds(self) -> float:
@@ -43,12 +46,32 @@ def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan
     folder = Path(recipe.labels_dir)
     clips, recordings, notes = split_clips(rows, config, folder, rank, world)
     windows = training_windows(clips, recordings, config, recipe.seed)
+    if config.long_audio == "sequential":
+        windows += whole_recordings([row for row in rows if is_long(row)])
     # Rows of a batch end together when they are equally long; the longest come first so that the
     # estimate of the time left errs on the safe side. Ties by id keep the order fixed.
     windows.sort(key=lambda window: (-window.duration, window.id))
-    size = config.shard_size
-    shards = [windows[at : at + size] for at in range(0, len(windows), size)]
+    shards = _shards(windows, config.shard_size)
     return LabelPlan(shards, recordings, drops + notes, len(rows))
+
+
+def count_windows(windows: Sequence[Window]) -> int:
+    """A recording that will be cut while it is labelled counts for the least it can become."""
+    return sum(max(1, math.ceil(window.duration / WINDOW_SECONDS)) for window in windows)
+
+
+def _shards(windows: Sequence[Window], size: int) -> list[list[Window]]:
+    """In order, up to `size` windows in each, or one recording."""
+    shards: list[list[Window]] = []
+    room = 0
+    for window in windows:
+        count = count_windows([window])
+        if count > room:
+            shards.append([])
+            room = max(size, count)
+        shards[-1].append(window)
+        room -= count
+    return shards
 
 
 def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dict:

@@ -31,7 +31,8 @@ from distill.whisper.view_source import states_key_of
 from eval.metrics import compression_ratio
 from pseudo_label.compare import compare, disagreement
 from pseudo_label.leases import Leases
-from pseudo_label.plan import LabelPlan
+from pseudo_label.long_audio import is_recording, label_recordings
+from pseudo_label.plan import LabelPlan, count_windows
 
 T = TypeVar("T")
 
@@ -43,10 +44,12 @@ def part_path(folder: Path, index: int) -> Path:
 @dataclass
 class Prepared:
     """A shard whose audio was read: windows without the clips that cannot be read, features
-    (windows, bands, 3000) in groups for the backend, and what was dropped."""
+    (windows, bands, 3000) in groups for the backend, and what was dropped. `recordings` are longer
+    than a window and are read while they are labelled."""
 
     groups: list[tuple[list[Window], torch.Tensor]]
     drops: list[dict]
+    recordings: list[Window]
 
 
 class Labeller:
@@ -60,7 +63,9 @@ class Labeller:
 
     def prepare(self, windows: list[Window]) -> Prepared:
         """Read a shard's audio and compute its features; needs no model."""
-        prepared, size = Prepared([], []), self.backend.group_size
+        recordings = [window for window in windows if is_recording(window)]
+        windows = [window for window in windows if not is_recording(window)]
+        prepared, size = Prepared([], [], recordings), self.backend.group_size
         for at in range(0, len(windows), size):
             group, audios = [], []
             for window in windows[at : at + size]:
@@ -77,6 +82,10 @@ class Labeller:
     def label(self, prepared: Prepared) -> tuple[list[dict], list[Record]]:
         """Rows, and (when the recipe keeps them) encoder states."""
         rows, records = [], []
+        if prepared.recordings:
+            found, drops = label_recordings(self.backend, self.recipe, prepared.recordings)
+            rows += [self._row(window, labelled) for window, labelled in found]
+            prepared.drops += drops
         for group, features in prepared.groups:
             labelled, states = self.backend.label(group, features)
             new = [self._row(w, each) for w, each in zip(group, labelled, strict=True)]
@@ -165,10 +174,10 @@ def label_shards(
                         store.add(states)
                     write_shard(folder, index, rows, prepared.result().drops)
                     leases.release(part_path(folder, index).stem)
-                yield from [None] * len(plan.shards[index])
+                yield from [None] * count_windows(plan.shards[index])
 
-        total = sum(len(plan.shards[index]) for index in order)
-        ready = total - sum(len(plan.shards[index]) for index in todo)
+        total = sum(count_windows(plan.shards[index]) for index in order)
+        ready = total - sum(count_windows(plan.shards[index]) for index in todo)
         for _ in progress(windows(), total, "labelling", "windows", True, ready):
             pass
     if said := labeller.backend.describe():

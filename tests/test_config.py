@@ -161,6 +161,7 @@ def test_method(recipe):
     [
         "task=summarise", "teacher.mode=cloud", "teacher.mode=memory", "pseudo_label.packing=first",
         "pseudo_label.long_audio=loud",
+        "pseudo_label.long_audio=sequential pseudo_label.window_seconds=20",
         "scores.method=best", "scores.k=0", "scores.encoder_states=ram",
         "scores.encoder_states_dtype=int4", "scores.shard_views=0", "train.batch_tokens=0",
         "views.augment.probability=1.5", "views.augment.noise_probability=-0.1",

@@ -6,19 +6,21 @@ and also what training compares with; the second is `pip install audio-distill[c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from distill.data.audio import AudioError
 from distill.data.windows import Window
 from distill.whisper.assistant import OldLabels, load_assistant
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 from distill.whisper.rows import Hypothesis
+from distill.whisper.sequential import LongAudio, transcribe_long
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import encode, token_limit
 
@@ -109,6 +111,7 @@ class TransformersBackend:
         self.recipe, self.model = recipe, teacher.model
         self.batch_size = recipe.pseudo_label.batch_size
         self.group_size = _BATCHES * self.batch_size
+        self.processor = teacher.processor
         self.tokenizer = teacher.processor.tokenizer
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
         student = load_assistant(recipe, teacher.model)
@@ -142,6 +145,29 @@ class TransformersBackend:
                 each.language = each.hypothesis.language
                 each.language_prob = each.hypothesis.language_prob
         return labelled, states
+
+    def label_recordings(
+        self,
+        recordings: Sequence[LongAudio],
+        heard: Callable[[LongAudio, float, float, Labelled], None],
+        finished: Callable[[LongAudio, list, AudioError | None], None],
+    ) -> None:
+        """Label recordings of any length by the sequential algorithm (`pseudo_label.long_audio`).
+
+        Args:
+            heard, finished: as of `transcribe_long`.
+        """
+        def found(audio: LongAudio, start: float, seconds: float, hypothesis: Hypothesis) -> None:
+            labelled = Labelled(hypothesis)
+            if self.recipe.pseudo_label.detect_language:
+                labelled.language = hypothesis.language
+                labelled.language_prob = hypothesis.language_prob
+            heard(audio, start, seconds, labelled)
+
+        transcribe_long(
+            self.decoders[0], self.processor, recordings, self.batch_size, self.fallback,
+            previous_text=self.recipe.pseudo_label.packing == "sequential",
+            heard=found, finished=finished)
 
     def describe(self) -> str:
         """How drafts fared; empty where there were none."""

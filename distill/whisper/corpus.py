@@ -61,6 +61,9 @@ def split_clips(
         long = [row for row in rows if is_long(row, limit)]
         recordings, notes = find_speech(long, folder, limit, rank, world)
         return [row for row in rows if not is_long(row, limit)], recordings, notes
+    if config.long_audio == "sequential":  # cut while they are labelled
+        clips = [row for row in rows if not is_long(row, limit)]
+        return clips, [], +Counter(split_long=len(rows) - len(clips))
     clips: list[Row] = []
     notes = Counter()
     for row in rows:
@@ -86,6 +89,17 @@ def training_windows(
         drawn = drawn if index else None  # the first packing is full
         windows += pack_recordings(recordings, f"{LONG}-{index}", order, drawn, limit)
     return windows
+
+
+def whole_recordings(rows: Sequence[Row]) -> list[Window]:
+    """A window for each recording, longer than any model hears at once: `pseudo_label.long_audio`
+    and `evaluation.long_audio` sequential."""
+    return [
+        Window(f"{LONG}-0-{index:06d}",
+               (Piece(row.id, row.audio_filepath, row.offset, row.duration, 0.0, None),),
+               row.speaker, row.language)
+        for index, row in enumerate(rows)
+    ]
 
 
 def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:

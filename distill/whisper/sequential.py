@@ -114,6 +114,7 @@ def transcribe_long(
     previous_text: bool = True,
     words: bool = False,
     features: Callable[[Sequence[LongAudio], Sequence[float]], Tensor] | None = None,
+    heard: Callable[[LongAudio, float, float, Hypothesis], None] | None = None,
     finished: Callable[[LongAudio, list[Segment], AudioError | None], None] | None = None,
     description: str | None = None,
 ) -> list[list[Segment]]:
@@ -127,6 +128,8 @@ def transcribe_long(
             end with their words.
         features: `features(recordings, starts)`: log-mel (rows, bands, 3000) of the windows that
             begin there (seconds); default: each window by itself, as students are trained.
+        heard: called with every window: its recording, where it begins and how much of it was heard
+            (seconds), and what was said in that, with timestamps; no tokens where nobody speaks.
         finished: called with each recording as soon as it is done, its segments, and what was
             wrong with it, if anything: the others go on.
         description: shown with a progress bar; None shows none.
@@ -139,7 +142,7 @@ def transcribe_long(
         raise ValueError("long recordings need a decoder with timestamps=True: without them nobody "
                          "knows how far a window was heard")
     states = [_State(audio, audio.language or decoder.language) for audio in recordings]
-    run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features)
+    run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features, heard)
     total = math.ceil(sum(audio.seconds for audio in recordings))
     seconds = _seconds(run, states, batch_size, finished)
     for _ in progress(seconds, total, description or "", "s of audio", description is not None):
@@ -172,6 +175,7 @@ class _Run:
     previous_text: bool
     words: bool
     features: Callable | None
+    heard: Callable | None
 
     def _features(self, batch: list[_State]) -> tuple[list[_State], Tensor]:
         """Of those that can be read."""
@@ -198,48 +202,57 @@ class _Run:
             decoder, tokenizer, self.fallback, states, [limit] * len(batch),
             [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in batch],
             [s.prompt for s in batch], [s.language for s in batch])
-        heard: list[tuple[int, list[Segment], float]] = []
+        spoken: list[tuple[int, list[Segment], float]] = []
         for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):
-            if self.fallback.is_silent(hypothesis):
-                state.start += state.length
-                continue
+            start, segments = state.start, self._hear(state, hypothesis)
+            if segments:
+                spoken.append((row, segments, start))
+        if self.words and spoken:
+            self._align(batch, spoken, states)
+
+    def _hear(self, state: _State, hypothesis: Hypothesis) -> list[Segment]:
+        """Take what was said in the window of a recording, which then goes on after that."""
+        segments, tokens, seconds = [], [], state.length
+        if not self.fallback.is_silent(hypothesis):
             if state.language == AUTO:  # what is heard first holds for the recording
                 state.language = hypothesis.language
-            segments, seconds = self._segments(state, hypothesis)
-            heard.append((row, segments, state.start))
-            state.segments += segments
-            state.start += seconds
-            if hypothesis.temperature > _TOO_HOT or not self.previous_text:
-                state.prompt = []
-        if self.words and heard:
-            self._align(batch, heard, states)
+            segments, tokens, seconds = self._segments(state, hypothesis)
+            too_hot = hypothesis.temperature > _TOO_HOT
+            state.prompt = state.prompt + tokens if self.previous_text and not too_hot else []
+        if self.heard is not None:
+            self.heard(state.audio, state.start, seconds, replace(hypothesis, tokens=tokens))
+        state.segments += segments
+        state.start += seconds
+        return segments
 
-    def _segments(self, state: _State, hypothesis: Hypothesis) -> tuple[list[Segment], float]:
-        """What was said in a window, and how many seconds of it were heard."""
+    def _segments(
+        self, state: _State, hypothesis: Hypothesis
+    ) -> tuple[list[Segment], list[int], float]:
+        """What was said in a window, its tokens, and how many seconds were heard."""
         begin = self.decoder.special.timestamp_begin
         parts, seconds = split(hypothesis.tokens, begin, state.length)
-        segments = []
+        segments, kept = [], []
         for start, end, tokens in parts:
             said = [t for t in tokens if t < begin]
             text = to_text(self.processor.tokenizer, said)
             if not text or start == end:
                 continue
-            state.prompt += tokens
+            kept += tokens
             segments.append(Segment(
                 state.start + start, state.start + end, text, said, state.language,
                 hypothesis.avg_logprob, hypothesis.no_speech_prob, hypothesis.temperature))
-        return segments, seconds
+        return segments, kept, seconds
 
-    def _align(self, batch: list[_State], heard: list, states: Tensor) -> None:
+    def _align(self, batch: list[_State], spoken: list, states: Tensor) -> None:
         """Give the segments of each window their words."""
-        rows = [row for row, _, _ in heard]
+        rows = [row for row, _, _ in spoken]
         lengths = [min(WINDOW_SECONDS, batch[row].audio.seconds - start)
-                   for row, _, start in heard]
-        texts = [[segment.tokens for segment in segments] for _, segments, _ in heard]
+                   for row, _, start in spoken]
+        texts = [[segment.tokens for segment in segments] for _, segments, _ in spoken]
         languages = [batch[row].language for row in rows]
         found = word_times(self.decoder.model, self.processor.tokenizer, states[rows], texts,
                            lengths, languages, self.decoder.task)
-        for (_, segments, start), aligned in zip(heard, found, strict=True):
+        for (_, segments, start), aligned in zip(spoken, found, strict=True):
             for segment, words in zip(segments, aligned, strict=True):
                 segment.words = [replace(word, start=start + word.start, end=start + word.end)
                                  for word in words]

@@ -26,7 +26,9 @@ def plan_training_windows(recipe: WhisperRecipe, rows: Sequence[Row]) -> tuple[l
     recordings, num_unheard = [], 0
     for row in (row for row in rows if is_long(row, limit)):
         try:
-            recording = known_speech(row, Path(recipe.labels_dir), limit)
+            recording = None
+            if config.long_audio == "speech":
+                recording = known_speech(row, Path(recipe.labels_dir), limit)
         except AudioError:  # labelling will count it; a plan is made where audio is not
             recording = None
         num_unheard += recording is None

@@ -165,3 +165,31 @@ def test_another_way_is_refused(recipe, run):
     """The labels say which windows they are of."""
     with pytest.raises(ValueError, match="other settings .*windows"):
         label(recipe, run, "pseudo_label.long_audio=quiet")
+
+
+def test_sequential(recipe, tmp_path):
+    """A window begins where what was heard of the one before ends; everything is heard once."""
+    folder = label(recipe, tmp_path, "pseudo_label.long_audio=sequential", "num_threads=1")
+    clips = {row.id: row for row in load_clips(load_recipe(recipe, []).data.train)[0]}
+    rows = long_rows(folder)
+    assert len(rows) >= 2 and {len(row["pieces"]) for row in rows} == {1}
+    at = 0.0
+    for row, before in zip(rows, [None, *rows], strict=False):
+        (piece,) = row["pieces"]
+        assert piece["offset"] == pytest.approx(at, abs=1e-4) and 0 < row["duration"] <= 30
+        assert row["previous"] == (before and before["id"])
+        assert len(load_window(rebuild_window(row, clips))) == round(row["duration"] * SAMPLE_RATE)
+        at += piece["duration"]
+    assert at == pytest.approx(clips["talk"].duration, abs=1e-3)
+    assert any(row["label"] for row in rows)
+    assert " ".join(row["reference"] for row in rows if row["reference"]) == clips["talk"].text
+    assert read_json(folder / "drops.json") == {"split_long": 3, "unreadable": 1}
+    assert any(row["pieces"][0]["id"] == "noise" for row in rows_of(folder))
+    assert (folder / "scores").is_dir() and not (folder / "speech").exists()
+    # as many recordings in a shard as there is room for: the same windows
+    together = label(recipe, tmp_path / "b", "pseudo_label.long_audio=sequential",
+                     "pseudo_label.shard_size=9", "teacher.mode=live")
+    assert len(list(together.glob("part-*"))) < len(list(folder.glob("part-*")))
+    key = ("id", "pieces", "label", "tokens", "reference")
+    assert [[row[k] for k in key] for row in long_rows(together)] == [
+        [row[k] for k in key] for row in rows]

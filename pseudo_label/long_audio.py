@@ -1,0 +1,55 @@
+"""Recordings labelled a window after the other (`pseudo_label.long_audio: sequential`).
+
+A recording is one piece of work, as a shard is, and becomes as many rows as it has windows: where
+one ends is known only when it has been heard (`distill.whisper.sequential`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
+from distill.data.windows import Window
+from distill.whisper.backends import Labelled, TransformersBackend
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.sequential import LongAudio
+
+
+def is_recording(window: Window) -> bool:
+    """Whether it is a whole recording, as `distill.whisper.corpus.whole_recordings` makes them."""
+    return window.duration > WINDOW_SECONDS + 1e-6
+
+
+def label_recordings(
+    backend: TransformersBackend, recipe: WhisperRecipe, recordings: Sequence[Window]
+) -> tuple[list[tuple[Window, Labelled]], list[dict]]:
+    """Windows of recordings, in order, with their labels; and the recordings that cannot be read,
+    as rows of a drops file."""
+    by_id = {recording.id: recording for recording in recordings}
+    found: dict[str, list[tuple[Window, Labelled]]] = {name: [] for name in by_id}
+    drops: list[dict] = []
+    in_order = recipe.pseudo_label.packing == "sequential"
+
+    def heard(audio: LongAudio, start: float, seconds: float, labelled: Labelled) -> None:
+        whole, before = by_id[audio.name], found[audio.name]
+        piece = whole.pieces[0]
+        piece = replace(piece, offset=round(piece.offset + start, 6), duration=round(seconds, 6))
+        window = Window(f"{whole.id}.{len(before):05d}", (piece,), whole.speaker, whole.language,
+                        before[-1][0].id if before and in_order else None)
+        before.append((window, labelled))
+
+    def finished(audio: LongAudio, _: list, error: AudioError | None) -> None:
+        if error is not None:
+            found[audio.name] = []
+            drops.append({"window": audio.name, "clip": by_id[audio.name].pieces[0].id,
+                          "reason": error.reason, "detail": error.detail})
+
+    backend.label_recordings([_sound_of(recording) for recording in recordings], heard, finished)
+    return [pair for pairs in found.values() for pair in pairs], drops
+
+
+def _sound_of(recording: Window) -> LongAudio:
+    piece = recording.pieces[0]
+    return LongAudio(recording.id, piece.duration, lambda start, length: load_audio(
+        piece.audio_filepath, piece.offset + start, length), recording.language)
