@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from distill import config as base
-from distill.config import ConfigError, TrainConfig, check
+from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.augment import check_augment
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
     EvaluationConfig,
+    ExportConfig,
     FilterConfig,
-    HubConfig,
     LossConfig,
     PseudoLabelConfig,
     ScoresConfig,
@@ -47,6 +47,7 @@ class WhisperRecipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 
 
@@ -71,6 +72,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     _check_filter(config)
     _check_translation(config)
     _check_scores(config)
+    _check_export(config)
     return config
 
 
@@ -98,6 +100,7 @@ def written_language(recipe: WhisperRecipe) -> str | None:
 
 def _check(c: WhisperRecipe) -> None:
     base.check_train(c.train)
+    base.check_hub(c.hub)
     check(c.task in ("transcribe", "translate"), "task", "transcribe or translate", c.task)
     check(c.teacher.mode in ("live", "store"), "teacher.mode", "live or store", c.teacher.mode)
     p = c.pseudo_label
@@ -238,6 +241,15 @@ def _check_scores(c: WhisperRecipe) -> None:
     what = ("none unless the student has the teacher's encoder (student.freeze_encoder=true, "
             "student.encoder_layers=null)")
     check(ok, "scores.encoder_states", what, s.encoder_states)
+
+
+def _check_export(c: WhisperRecipe) -> None:
+    e = c.export
+    check(e.max_wer_increase >= 0, "export.max_wer_increase", ">= 0", e.max_wer_increase)
+    ok = 0 <= e.min_token_agreement <= 1
+    check(ok, "export.min_token_agreement", "in [0, 1]", e.min_token_agreement)
+    ok = e.max_word_time_error is None or e.max_word_time_error > 0
+    check(ok, "export.max_word_time_error", "> 0 or null", e.max_word_time_error)
 
 
 def _check_layers(value: Any, key: str, may_be_null: bool) -> None:
