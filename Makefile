@@ -12,6 +12,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 NGPU ?= 1
+TO ?= ct2
 SET ?=
 
 RECIPES := $(patsubst recipes/%/recipe.yaml,%,$(wildcard recipes/*/recipe.yaml))
@@ -20,6 +21,7 @@ LAUNCH = $(if $(filter 1,$(NGPU)),$(PYTHON),$(VENV)/bin/accelerate launch \
 LABELS = $(RECIPES:%=%.label)
 TRAINS = $(RECIPES:%=%.train)
 EVALS = $(RECIPES:%=%.eval)
+EXPORTS = $(RECIPES:%=%.export)
 PUSHES = $(RECIPES:%=%.push)
 PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
@@ -30,7 +32,7 @@ CLEANS = $(RECIPES:%=%.clean)
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -44,6 +46,7 @@ help:
 	@echo "make NAME.sweep       what every threshold of the label filter would keep"
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
+	@echo "make NAME.export      copies for other runtimes, proven there; TO=ct2, onnx or ggml"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
 	@echo "make NAME.push_labels publish the pseudo-labels on the Hub"
 	@echo "make NAME.clean       forget everything about a recipe's run"
@@ -107,6 +110,10 @@ $(TRAINS): %.train: setup
 $(EVALS): %.eval: setup
 	@echo "== $*: evaluation and report"
 	@$(PYTHON) -m eval $* $(SET)
+
+$(EXPORTS): %.export: setup
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export]"
+	@$(PYTHON) -m distill.export $* to=$(TO) $(SET)
 
 $(PUSHES): %.push: setup
 	@$(PYTHON) -m distill.hub $* $(SET)

@@ -2,8 +2,8 @@
 
     python -m eval RECIPE [key=value ...]
 
-Writes runs/NAME/eval/{predictions.jsonl,results.json} and runs/NAME/report/index.html, and prints
-teacher and student side by side. Done already: prints the table again.
+Writes runs/NAME/eval/{predictions.jsonl,results.json,plots/} and runs/NAME/report/index.html, and
+prints teacher and student side by side. Done already: prints the table again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], arguments[1:])
     run = Path(recipe.output_dir)
     results = evaluate(recipe, run)
+    from eval.plots import write_plots
     from eval.report import write_report
     from eval.table import text_table
 
     page = write_report(run)
+    write_plots(run)
     print(text_table(results))
     print(f"\nReport with pictures: {page.resolve()}")
 
@@ -57,8 +59,9 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     import torch
 
     from distill.progress import quiet_libraries
+    from distill.whisper.corpus import test_units
     from distill.whisper.teacher import load_teacher, locate
-    from eval.asr import error_table, measure, summarise, test_units
+    from eval.asr import error_table, measure, summarise
     from eval.metrics import error_rate, paired_bootstrap, total
     from eval.normalize import error_unit, normalizer, normalizer_name
     from eval.translation import translation_scores
@@ -67,7 +70,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    units, drops = test_units(recipe)
+    units, drops = test_units(recipe, whole=True)
     seconds = sum(unit.duration for unit in units)
     print(f"Evaluating on {len(units)} units, {seconds / 60:.1f} minutes of audio; left out: "
           f"{drops or 'nothing'}", flush=True)
@@ -118,7 +121,8 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         "num_bootstrap": evaluation.num_bootstrap,
         "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, "
         + {"keep": "nothing done about loops", "end": "loops end a text",
-           "break": "loops broken"}[evaluation.on_loop],
+           "break": "loops broken"}[evaluation.on_loop]
+        + _about_long(evaluation.long_audio, units),
         "threads": torch.get_num_threads(),
         "teacher": entries["teacher"],
         "student": entries["student"],
@@ -134,6 +138,15 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         },
     }
     return results, [_prediction(unit, texts, i) for i, unit in enumerate(units)]
+
+
+def _about_long(way: str, units: list) -> str:
+    """How clips longer than a window were decoded, if there were any."""
+    if not any(unit.seconds is not None for unit in units):
+        return ""
+    return "; long clips: " + {
+        "speech": "cut where nobody speaks", "quiet": "cut at quiet places",
+        "sequential": "by timestamps, temperature fallback, no previous text"}[way]
 
 
 def _against(units: list, teacher_texts: list[str]) -> list:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from distill.data.audio import AudioError
+from distill.data.windows import Window
 from distill.whisper.assistant import load_assistant
-from distill.whisper.corpus import Unit, evaluation_units, load_clips
+from distill.whisper.corpus import Unit, is_recording, windows_of
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.rows import Hypothesis, is_looping
+from distill.whisper.sequential import recording_of, transcribe_long
 from distill.whisper.transcribe import to_text, transcribe
 from eval.memory import PeakMemory
 from eval.metrics import (
@@ -42,38 +43,6 @@ class Measured:
     seconds: float  # audio decoding, features, encoder and decoder; after a warm-up
     peak_memory_bytes: int
     facts: dict  # model, dtype, parameters, file size
-
-
-def test_units(recipe: WhisperRecipe) -> tuple[list[Unit], dict[str, int]]:
-    """Units of the test split whose audio can be read; the rest is counted.
-
-    Raises:
-        ValueError: the recipe has no test split, or nothing of it can be used.
-    """
-    if not recipe.data.test:
-        raise ValueError("data.test is empty: there is nothing to evaluate on")
-    rows, drops = load_clips(recipe.data.test)
-    readable = []
-    for row in rows:
-        reason = _unreadable(row)
-        if reason:
-            drops[reason] += 1
-        else:
-            readable.append(row)
-    units, more = evaluation_units(readable, "test", recipe.evaluation.pack)
-    if not units:
-        raise ValueError(f"no clip of {', '.join(recipe.data.test)} can be used: {drops + more}")
-    return units, dict(sorted((drops + more).items()))
-
-
-def _unreadable(row) -> str | None:
-    from distill.data.audio import load_audio
-
-    try:
-        load_audio(row.audio_filepath, row.offset, row.duration)
-    except AudioError as error:
-        return error.reason
-    return None
 
 
 def measure(
@@ -105,17 +74,18 @@ def measure(
             student=load_assistant(recipe, model) if with_assistant else None,
             exact=recipe.decoding.exact,
         )
-        windows = [window for unit in units for window in unit.windows]
+        windows = windows_of(units)
         size = recipe.evaluation.batch_size
         # Untimed: the first batch pays for threads, kernels and caches.
-        transcribe(decoder, processor, windows[:1], 1, max_tokens_per_second=1.0)
+        first = [window for window in windows if not is_recording(window)][:1]
+        transcribe(decoder, processor, first, 1, max_tokens_per_second=1.0)
         synchronise(model.device)
         start = time.perf_counter()
-        found = transcribe(decoder, processor, windows, size, description=f"transcribing, {name}")
+        found = _transcribe_all(decoder, processor, windows, size, f"transcribing, {name}")
         synchronise(model.device)
         seconds = time.perf_counter() - start
     texts = [
-        " ".join(to_text(processor.tokenizer, found[w.id].tokens) for w in unit.windows)
+        " ".join(to_text(processor.tokenizer, h.tokens) for w in unit.windows for h in found[w.id])
         for unit in units
     ]
     facts = {
@@ -125,12 +95,35 @@ def measure(
         "parameters": sum(p.numel() for p in model.parameters()),
         "decoder_parameters": sum(p.numel() for p in model.model.decoder.parameters()),
         "file_bytes": weights_bytes(path),
-        "looping_units": sum(any(is_loop(found[w.id]) for w in u.windows) for u in units),
+        "looping_units": sum(any(is_loop(h) for w in u.windows for h in found[w.id])
+                             for u in units),
     }
     if decoder.report.tested:
         facts["speculation"] = str(decoder.report)
     del model, decoder
     return Measured(texts, seconds, memory.peak_bytes, facts)
+
+
+def _transcribe_all(
+    decoder: GreedyDecoder, processor, windows: Sequence[Window], size: int, description: str
+) -> dict[str, list[Hypothesis]]:
+    """By window: its text; of a whole recording (`evaluation.long_audio` sequential), those of all
+    its windows."""
+    short = [window for window in windows if not is_recording(window)]
+    long = [window for window in windows if is_recording(window)]
+    texts = transcribe(decoder, processor, short, size, description=description)
+    found = {name: [hypothesis] for name, hypothesis in texts.items()}
+    if long:
+        found |= {window.id: [] for window in long}
+        with_times = GreedyDecoder(decoder.model, processor.tokenizer, decoder.language,
+                                   decoder.task, timestamps=True, on_loop="keep",
+                                   exact=decoder.exact)
+        with_times.decoder, with_times.student = decoder.decoder, decoder.student
+        transcribe_long(
+            with_times, processor, [recording_of(window) for window in long], size,
+            previous_text=False, description=f"{description}, long",
+            heard=lambda audio, _start, _seconds, text: found[audio.name].append(text))
+    return found
 
 
 def is_loop(hypothesis: Hypothesis) -> bool:

@@ -13,9 +13,10 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 MAX_LINES = 400
-METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at")  # one folder each; the list of distill/methods.py
-ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "eval.__main__", "eval.transcribe",
-                "eval.tag", "pseudo_label.__main__", "distill.data.teacher_store.__main__")
+# one folder each; the list of distill/methods.py
+METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at")
+ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "distill.export", "eval.__main__",
+                "eval.transcribe", "eval.tag", "pseudo_label.__main__", "distill.data.teacher_store.__main__")
 EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_metrics")
 PICTURES = ("eval.charts", "eval.page")  # HTML and SVG, whatever they show
 # What a module may import of ours, by the longest prefix that fits it.
@@ -39,6 +40,7 @@ ALLOWED = {
     "distill.train": (*LEAVES, "distill.methods", "distill.loop"),
     "distill.hub": (*LEAVES, "distill.methods", "distill.publish"),
     "distill.publish": (*LEAVES, "distill.publish"),
+    "distill.export": (*LEAVES, "distill.methods"),
     "distill.plan": (*LEAVES, "distill.methods", "distill.plan_text", *METHODS),
     "eval": ("distill", "eval"),
     "pseudo_label": ("distill", "pseudo_label", *EVAL_LEAVES, *PICTURES),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill.data.audio import WINDOW_SECONDS, AudioError
+from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
 from distill.data.manifest import Row, read_manifest
 from distill.data.windows import (
     Piece,
@@ -18,7 +18,7 @@ from distill.data.windows import (
     pack_recordings,
     split_long,
 )
-from distill.whisper.recipe import PseudoLabelConfig
+from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 from distill.whisper.recordings import find_speech
 
 LONG = "long"  # ids of windows of long recordings begin with it
@@ -102,6 +102,11 @@ def whole_recordings(rows: Sequence[Row]) -> list[Window]:
     ]
 
 
+def is_recording(window: Window) -> bool:
+    """Whether it is one of `whole_recordings`."""
+    return window.duration > WINDOW_SECONDS + 1e-6
+
+
 def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:
     """The window of a pseudo-label row; audio paths come from the manifest.
 
@@ -124,10 +129,13 @@ class Unit:
     id: str
     reference: str
     windows: tuple[Window, ...]
+    seconds: float | None = None  # of the recording, where its windows leave something out
 
     @property
     def duration(self) -> float:
         """Seconds of audio."""
+        if self.seconds is not None:
+            return self.seconds
         return sum(window.duration for window in self.windows)
 
 
@@ -137,40 +145,88 @@ def windows_of(units: Sequence[Unit]) -> list[Window]:
 
 
 def evaluation_units(
-    rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS
+    rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS,
+    long_audio: str = "quiet", folder: Path | None = None,
 ) -> tuple[list[Unit], Counter]:
     """What a model is measured on. Deterministic: the same rows give the same units.
 
     Args:
         packed: join clips of a speaker to windows of up to 30 s, in manifest order; False measures
             clip by clip.
+        long_audio: see `evaluation.long_audio`.
+        folder: where the speech of long clips is kept once it is found.
 
     Returns:
         units, and counts of rows left out (`no_reference`, unreadable long clips).
     """
     drops: Counter = Counter()
-    short: list[Row] = []
+    spoken = [row for row in rows if (row.text or "").strip()]
+    drops["no_reference"] = len(rows) - len(spoken)
+    short = [row for row in spoken if row.duration <= window_seconds]
+    long = [row for row in spoken if row.duration > window_seconds]
+    speech: dict[str, Recording] = {}
+    if long_audio == "speech" and long:
+        speech = {found.row.id: found for found in find_speech(long, folder, window_seconds)[0]}
     units: list[Unit] = []
-    for row in rows:
-        if not (row.text or "").strip():
-            drops["no_reference"] += 1
-        elif row.duration <= window_seconds:
-            short.append(row)
-        else:
-            try:
-                parts = split_long(row, window_seconds)
-            except AudioError as error:
-                drops[error.reason] += 1
-                continue
-            windows = [
-                window
-                for index, part in enumerate(parts)
-                for window in pack([part], f"{prefix}-{row.id}-{index}", "sequential")
-            ]
-            units.append(Unit(row.id, row.text, tuple(windows)))
+    for row in long:
+        try:
+            windows = _windows_of_long(row, f"{prefix}-{row.id}", window_seconds, long_audio,
+                                       speech.get(row.id))
+        except AudioError as error:
+            drops[error.reason] += 1
+            continue
+        units.append(Unit(row.id, row.text, tuple(windows), row.duration))
     if packed:
         windows = pack(short, prefix, "sequential", window_seconds=window_seconds)
     else:
         windows = [replace(pack([row], prefix, "sequential")[0], id=row.id) for row in short]
     units += [Unit(window.id, window.text, (window,)) for window in windows]
-    return units, drops
+    return units, +drops
+
+
+def _windows_of_long(row: Row, prefix: str, window_seconds: float, long_audio: str,
+                     speech: Recording | None) -> list[Window]:
+    if long_audio == "sequential":
+        return [replace(whole_recordings([row])[0], id=prefix)]
+    if speech is not None:
+        return pack_recordings([speech], prefix, "sequential", window_seconds=window_seconds)
+    # also where no speech was found in a clip that has a text: a model may know better
+    return [window for index, part in enumerate(split_long(row, window_seconds))
+            for window in pack([part], f"{prefix}-{index}", "sequential")]
+
+
+def test_units(recipe: WhisperRecipe, whole: bool = False) -> tuple[list[Unit], dict[str, int]]:
+    """Units of the test split whose audio can be read; the rest is counted.
+
+    Args:
+        whole: leave long recordings whole where `evaluation.long_audio` is sequential; otherwise
+            they are then cut as for `speech`.
+
+    Raises:
+        ValueError: the recipe has no test split, or nothing of it can be used.
+    """
+    if not recipe.data.test:
+        raise ValueError("data.test is empty: there is nothing to evaluate on")
+    rows, drops = load_clips(recipe.data.test)
+    readable = []
+    for row in rows:
+        reason = _unreadable(row)
+        if reason:
+            drops[reason] += 1
+        else:
+            readable.append(row)
+    way = recipe.evaluation.long_audio
+    units, more = evaluation_units(
+        readable, "test", recipe.evaluation.pack, folder=Path(recipe.labels_dir),
+        long_audio="speech" if way == "sequential" and not whole else way)
+    if not units:
+        raise ValueError(f"no clip of {', '.join(recipe.data.test)} can be used: {drops + more}")
+    return units, dict(sorted((drops + more).items()))
+
+
+def _unreadable(row: Row) -> str | None:
+    try:
+        load_audio(row.audio_filepath, row.offset, row.duration)
+    except AudioError as error:
+        return error.reason
+    return None

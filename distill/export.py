@@ -1,0 +1,44 @@
+"""Export a student to another runtime, and prove there that it is still the same.
+
+    python -m distill.export RECIPE to=ct2|onnx|ggml [key=value ...]
+
+to=ct2   CTranslate2 in float16 and int8, for faster-whisper
+to=onnx  for sherpa-onnx and onnxruntime, float32 and int8
+to=ggml  for whisper.cpp, float16
+
+Every copy is run by its real runtime on the test split (pip install 'audio-distill[export]') and
+measured against our own decoding. What loses more than the recipe's section `export` allows is
+refused: nothing is published, and the exit code is 1. runs/NAME/export/KIND has verification.json
+and the copies that passed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from distill.config import ConfigError
+from distill.methods import export_model, load_recipe
+
+KINDS = ("ct2", "onnx", "ggml")
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    kinds = [each.removeprefix("to=") for each in arguments if each.startswith("to=")]
+    if len(kinds) != 1 or kinds[0] not in KINDS:
+        given = ", ".join(kinds) or "nothing"
+        raise ConfigError(f"to must be one of: {', '.join(KINDS)}; got {given}")
+    overrides = [each for each in arguments[1:] if not each.startswith("to=")]
+    if not export_model(load_recipe(arguments[0], overrides), kinds[0]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OSError as error:  # a full disk, above all
+        sys.exit(f"error: nothing was exported: {error}")
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,186 @@
+"""Convert a student, run every copy in its real runtime, publish what passes.
+
+runs/NAME/export/KIND/verification.json says what was measured, for what passed and what did not;
+runs/NAME/export/KIND/WEIGHTS/ holds what passed. A copy appears there whole, after it has passed;
+one that does not pass leaves nothing, not even a copy from before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from distill.config import to_dict
+from distill.data.files import hash_of, read_json, sync_folder, write_json
+from distill.progress import quiet_libraries
+from distill.whisper.corpus import load_clips, test_units
+from distill.whisper.export import ct2, ggml, runtimes, sherpa
+from distill.whisper.export.heads import Heads, choose_heads
+from distill.whisper.export.runtimes import Runtime
+from distill.whisper.export.table import text_table
+from distill.whisper.export.verify import Test, own_test, refusals, verify
+from distill.whisper.recipe import WhisperRecipe
+
+PACKAGES = {
+    "ct2": ("ctranslate2", "faster-whisper"),
+    "onnx": ("onnx", "onnxruntime", "sherpa-onnx"),
+    "ggml": ("pywhispercpp",),
+}
+PARTIAL = ".partial-"
+
+
+@dataclass
+class Student:
+    """What is exported."""
+
+    folder: Path
+    model: WhisperForConditionalGeneration
+    processor: WhisperProcessor
+    heads: Heads | None  # ggml has none
+
+
+def export_student(recipe: WhisperRecipe, kind: str) -> bool:
+    """Export runs/NAME/student as one of PACKAGES; prints the table.
+
+    Returns:
+        whether every copy passed and is published.
+
+    Raises:
+        ValueError: there is no student, a runtime is not installed, or it cannot take this student.
+    """
+    quiet_libraries()
+    run = Path(recipe.output_dir)
+    if not (run / "student" / "config.json").is_file():
+        raise ValueError(f"no student in {run / 'student'}: run `make {run.name}.train` first")
+    target = run / "export" / kind
+    settings = hash_of([_stamp(run / "student"), to_dict(recipe.export), to_dict(recipe.evaluation),
+                        recipe.data.test, recipe.language, recipe.task,
+                        runtimes.versions(PACKAGES[kind])])
+    path = target / "verification.json"
+    if path.is_file() and read_json(path)["settings"] == settings:
+        print("Exported and verified already.")
+    else:
+        write_json(path, {**_export(recipe, run, kind, target), "settings": settings})
+    results = read_json(path)
+    print(text_table(results))
+    for entry in results["exports"]:
+        for reason in entry["refused"]:
+            print(f"REFUSED {kind}/{entry['weights']}, {entry['runtime']}: {reason}")
+    published = sorted({e["weights"] for e in results["exports"]} - _refused(results["exports"]))
+    for weights in published:
+        print(f"Published: {target / weights}")
+    return not _refused(results["exports"])
+
+
+def _stamp(folder: Path) -> list:
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())
+            if p.suffix in (".json", ".safetensors")]
+
+
+def _refused(entries: list[dict]) -> set[str]:
+    """Weights that did not pass in one of their runtimes."""
+    return {entry["weights"] for entry in entries if entry["refused"]}
+
+
+def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    units, drops = test_units(recipe)
+    student = _load(recipe, run / "student", with_heads=kind != "ggml")
+    target.mkdir(parents=True, exist_ok=True)
+    for leftover in target.glob(f"{PARTIAL}*"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target) as temporary:
+        partial = Path(temporary)
+        _WRITERS[kind](student, partial)
+        test = own_test(recipe, units, student.model, student.processor)
+        entries = list(_verify(recipe, student, kind, partial, test))
+        _publish(partial, target, {entry["weights"] for entry in entries}, _refused(entries))
+    results = {"kind": kind, "student": run.name, "drops": drops, **test.facts(),
+               "limits": to_dict(recipe.export), "exports": entries}
+    return results | ({"alignment_heads": asdict(student.heads)} if student.heads else {})
+
+
+def _load(recipe: WhisperRecipe, folder: Path, with_heads: bool) -> Student:
+    processor = WhisperProcessor.from_pretrained(folder)
+    model = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager").eval()  # eager: has weights
+    heads = None
+    if with_heads:
+        rows = load_clips(recipe.data.train)[0] if recipe.data.train else []
+        heads = choose_heads(model, processor, rows, recipe.language, recipe.task)
+    model.set_attn_implementation("sdpa")
+    return Student(folder, model, processor, heads)
+
+
+def _verify(
+    recipe: WhisperRecipe, student: Student, kind: str, partial: Path, test: Test
+) -> Iterator[dict]:
+    threads = torch.get_num_threads()
+    for weights, load in _RUNTIMES[kind](student, recipe.task, threads):
+        folder = partial / weights
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        entry = {"weights": weights, **verify(load(folder), test, size, threads)}
+        yield entry | {"refused": refusals(entry, recipe.export)}
+
+
+def _publish(partial: Path, target: Path, every: set[str], refused: set[str]) -> None:
+    for weights in sorted(every):
+        shutil.rmtree(target / weights, ignore_errors=True)
+        if weights not in refused:
+            for path in (partial / weights).iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            (partial / weights).rename(target / weights)
+    sync_folder(target)
+
+
+def _write_ct2(student: Student, out: Path) -> None:
+    for weights in ct2.QUANTIZATIONS:
+        ct2.write_ct2(student.folder, out / weights, weights, student.heads.heads)
+
+
+def _write_onnx(student: Student, out: Path) -> None:
+    for weights in ("float32", "int8"):
+        (out / weights).mkdir()
+    sherpa.write_sherpa(student.model, student.processor.tokenizer, out / "float32",
+                        student.heads.heads)
+    sherpa.quantise(out / "float32", out / "int8")
+
+
+def _write_ggml(student: Student, out: Path) -> None:
+    (out / "float16").mkdir()
+    ggml.write_ggml(student.model, student.processor, out / "float16" / "ggml-model.bin")
+
+
+Loads = Iterator[tuple[str, Callable[[Path], Runtime]]]
+
+
+def _ct2_runtimes(student: Student, task: str, threads: int) -> Loads:
+    # CPUs have no float16 to compute in
+    for weights, compute in (("float16", "float32"), ("int8", "int8")):
+        yield weights, lambda folder, c=compute: runtimes.faster_whisper(folder, c, task, threads)
+
+
+def _onnx_runtimes(student: Student, task: str, threads: int) -> Loads:
+    for weights in ("float32", "int8"):
+        yield weights, lambda folder, w=weights: runtimes.onnxruntime(
+            folder, w, task, threads, student.processor, student.model.generation_config)
+        yield weights, lambda folder, w=weights: runtimes.sherpa_onnx(folder, w, task, threads)
+
+
+def _ggml_runtimes(student: Student, task: str, threads: int) -> Loads:
+    context = student.model.config.max_target_positions
+    yield "float16", lambda folder: runtimes.whisper_cpp(
+        folder / "ggml-model.bin", "float16", task, threads, context)
+
+
+_WRITERS = {"ct2": _write_ct2, "onnx": _write_onnx, "ggml": _write_ggml}
+_RUNTIMES = {"ct2": _ct2_runtimes, "onnx": _onnx_runtimes, "ggml": _ggml_runtimes}

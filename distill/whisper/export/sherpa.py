@@ -1,0 +1,229 @@
+"""A student for sherpa-onnx, or for onnxruntime alone: encoder, decoder step, tokens.
+
+    sherpa_onnx.OfflineRecognizer.from_whisper(
+        encoder="encoder.onnx", decoder="decoder.onnx", tokens="tokens.txt", language="en",
+        tail_paddings=3000)
+
+The layout is sherpa-onnx's own: the encoder gives every decoder layer's keys and values of the
+audio, the decoder reads some tokens at an offset and keeps its own keys and values in caches that
+are passed in and out. sherpa-onnx decodes greedily without any rule, so the tokens that Whisper
+must not say are forbidden by the graph: always, and first (at offset 0).
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.whisper.export.vocabulary import text_tokens
+from distill.whisper.special import SpecialTokens
+
+_ONE_FILE_BYTES = 2**31 - 2**26  # a protobuf holds 2 GiB; what is larger has its data beside it
+ENCODER_OUTPUTS = ("n_layer_cross_k", "n_layer_cross_v")
+DECODER_INPUTS = ("tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache",
+                  *ENCODER_OUTPUTS, "offset")
+DECODER_OUTPUTS = ("logits", "out_n_layer_self_k_cache", "out_n_layer_self_v_cache",
+                   "cross_attention_weights")
+
+
+def _attend(attention, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None):
+    """Output (batch, tokens, width) and weights (batch, heads, tokens, keys) of an attention."""
+    batch, _, width = queries.shape
+
+    def heads(x: Tensor) -> Tensor:
+        return x.reshape(batch, -1, attention.num_heads, attention.head_dim).transpose(1, 2)
+
+    scores = heads(queries * attention.scaling) @ heads(keys).transpose(-1, -2)
+    weights = F.softmax(scores if mask is None else scores + mask, -1)
+    mixed = (weights @ heads(values)).transpose(1, 2).reshape(batch, -1, width)
+    return attention.out_proj(mixed), weights
+
+
+class Encoder(nn.Module):
+    """Log-mel (batch, bands, frames), up to 3000 frames -> keys and values of the audio for every
+    decoder layer, twice (layers, batch, 1500, width).
+
+    What lacks is filled with silence, as in training; so are frames of zeros, which
+    sherpa-onnx puts there. Silence is 8 below the maximum, 2 after scaling.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
+        self.frames = 2 * model.config.max_source_positions
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        at, last = torch.arange(self.frames), mel.shape[2] - 1
+        silence = mel.amax((1, 2), keepdim=True) - 2.0
+        mel = mel[:, :, at.clamp(max=last)]
+        is_silent = (mel == 0).all(1, keepdim=True) | (at > last)
+        x = F.gelu(self.encoder.conv1(torch.where(is_silent, silence, mel)))
+        x = F.gelu(self.encoder.conv2(x)).transpose(1, 2) + self.encoder.embed_positions.weight
+        for layer in self.encoder.layers:
+            own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
+            inputs = own.q_proj(normed), own.k_proj(normed), own.v_proj(normed)
+            x = x + _attend(own, *inputs, None)[0]
+            x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
+        x = self.encoder.layer_norm(x)
+        cross = [layer.encoder_attn for layer in self.layers]
+        return (torch.stack([each.k_proj(x) for each in cross]),
+                torch.stack([each.v_proj(x) for each in cross]))
+
+
+class Decoder(nn.Module):
+    """Some tokens (batch, n) at an offset (1,) -> logits (batch, n, vocabulary), the caches
+    (layers, batch, context, width) with these tokens in them, and the alignment heads' attention to
+    the audio (batch, heads, n, frames)."""
+
+    def __init__(self, model, heads: Sequence[Sequence[int]]):
+        super().__init__()
+        self.decoder = model.model.decoder
+        self.heads = [list(pair) for pair in heads]
+        always = torch.zeros(model.config.vocab_size)
+        always[model.generation_config.suppress_tokens or []] = -torch.inf
+        first = always.clone()
+        first[model.generation_config.begin_suppress_tokens or []] = -torch.inf
+        self.register_buffer("always", always)
+        self.register_buffer("first", first)
+
+    def forward(self, tokens: Tensor, own_k: Tensor, own_v: Tensor, cross_k: Tensor,
+                cross_v: Tensor, offset: Tensor):
+        places = offset + torch.arange(tokens.shape[1])
+        x = self.decoder.embed_tokens(tokens) + self.decoder.embed_positions.weight[places]
+        unseen = torch.arange(own_k.shape[2]) > places[:, None]
+        mask = torch.zeros(unseen.shape).masked_fill(unseen, torch.finfo(torch.float32).min)
+        keys, values, looks = [], [], []
+        for index, layer in enumerate(self.decoder.layers):
+            own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
+            keys.append(own_k[index].index_copy(1, places, own.k_proj(normed)))
+            values.append(own_v[index].index_copy(1, places, own.v_proj(normed)))
+            x = x + _attend(own, own.q_proj(normed), keys[-1], values[-1], mask)[0]
+            cross, normed = layer.encoder_attn, layer.encoder_attn_layer_norm(x)
+            mixed, weights = _attend(cross, cross.q_proj(normed), cross_k[index], cross_v[index],
+                                     None)
+            x = x + mixed
+            looks += [weights[:, head] for at, head in self.heads if at == index]
+            x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
+        logits = self.decoder.layer_norm(x) @ self.decoder.embed_tokens.weight.T
+        logits = logits + torch.where(offset == 0, self.first, self.always)
+        return logits, torch.stack(keys), torch.stack(values), torch.stack(looks, 1)
+
+
+def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) -> None:
+    """Write `encoder.onnx`, `decoder.onnx` and `tokens.txt` of a Whisper to a folder.
+
+    Args:
+        model: WhisperForConditionalGeneration in float32.
+        heads: (layer, head) pairs that word timestamps come from; sorted by layer in the file.
+    """
+    config = model.config
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames", max=3000)
+    count = torch.export.Dim("count", max=config.max_target_positions)
+    mel = torch.zeros(2, config.num_mel_bins, 200)
+    encoder, decoder = Encoder(model).eval(), Decoder(model, heads).eval()
+    _export(encoder, (mel,), out / "encoder.onnx", ("mel",), ENCODER_OUTPUTS,
+            {"mel": {0: batch, 2: frames}}, _metadata(model, tokenizer, len(heads)))
+    with torch.no_grad():
+        cross_k, cross_v = encoder(mel)
+    cache = torch.zeros(config.decoder_layers, 2, config.max_target_positions, config.d_model)
+    inputs = (torch.zeros(2, 3, dtype=torch.int64), cache, cache.clone(), cross_k, cross_v,
+              torch.tensor([1]))
+    shapes = {"tokens": {0: batch, 1: count}, "own_k": {1: batch}, "own_v": {1: batch},
+              "cross_k": {1: batch}, "cross_v": {1: batch}, "offset": None}
+    _export(decoder, inputs, out / "decoder.onnx", DECODER_INPUTS, DECODER_OUTPUTS, shapes, {})
+    lines = (f"{base64.b64encode(text).decode()} {index}\n"
+             for index, text in enumerate(text_tokens(tokenizer)))
+    (out / "tokens.txt").write_text("".join(lines))
+
+
+def quantise(folder: Path, out: Path) -> None:
+    """An int8 copy of what `write_sherpa` wrote: weights of matrix products per tensor, their
+    inputs scaled while it runs."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for name in ("encoder.onnx", "decoder.onnx"):
+        large = (folder / f"{name}.data").exists()
+        quantize_dynamic(folder / name, out / name, op_types_to_quantize=["MatMul"],
+                         weight_type=QuantType.QInt8, use_external_data_format=large)
+    shutil.copyfile(folder / "tokens.txt", out / "tokens.txt")
+
+
+def _export(module: nn.Module, inputs: tuple, path: Path, names: Sequence[str],
+            outputs: Sequence[str], shapes: dict, metadata: dict[str, str]) -> None:
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module, inputs, input_names=list(names), output_names=list(outputs),
+            dynamic_shapes=shapes, dynamo=True, verbose=False)
+    program.model.metadata_props.update(metadata)
+    program.save(path, external_data=size > _ONE_FILE_BYTES)
+
+
+def _metadata(model, tokenizer, num_heads: int) -> dict[str, str]:
+    """What sherpa-onnx reads from the encoder's file."""
+    config, generation = model.config, model.generation_config
+    special = SpecialTokens(tokenizer, generation)
+    find = tokenizer.convert_tokens_to_ids
+    languages = getattr(generation, "lang_to_id", None) or {}
+    sequence = [special.start]
+    if special.multilingual:  # sherpa-onnx puts the language and the task that it was asked for
+        sequence += [min(languages.values()), find("<|transcribe|>")]
+    facts = {
+        "model_type": "whisper", "version": 1, "n_mels": config.num_mel_bins,
+        "n_audio_ctx": config.max_source_positions, "n_audio_state": config.d_model,
+        "n_audio_head": config.encoder_attention_heads, "n_audio_layer": config.encoder_layers,
+        "n_vocab": config.vocab_size, "n_text_ctx": config.max_target_positions,
+        "n_text_state": config.d_model, "n_text_head": config.decoder_attention_heads,
+        "n_text_layer": config.decoder_layers, "n_alignment_heads": num_heads,
+        "is_multilingual": int(special.multilingual), "sot_sequence": _joined(sequence),
+        "all_language_tokens": _joined(languages.values()),
+        "all_language_codes": _joined(name.strip("<|>") for name in languages),
+        "sot": special.start, "eot": special.end, "sot_index": 0, "blank_id": find("\u0120"),
+        "no_speech": special.no_speech, "no_timestamps": special.no_timestamps,
+        "sot_prev": special.previous, "transcribe": find("<|transcribe|>"),
+        "translate": find("<|translate|>"),
+    }
+    return {key: str(value) for key, value in facts.items()}
+
+
+def _joined(values) -> str:
+    return ",".join(map(str, values))
+
+
+class SherpaSession:
+    """The folder in onnxruntime, without sherpa-onnx."""
+
+    def __init__(self, folder: Path, threads: int):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.encoder, self.decoder = (
+            onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
+            for name in ("encoder.onnx", "decoder.onnx"))
+        facts = self.encoder.get_modelmeta().custom_metadata_map
+        self.context = int(facts["n_text_ctx"])
+        self.shape = (int(facts["n_text_layer"]), 1, self.context, int(facts["n_text_state"]))
+
+    def greedy(self, mel: np.ndarray, prefix: Sequence[int], end: int) -> list[int]:
+        """Tokens that a window of log-mel (1, bands, frames) says, without prefix and end."""
+        cross = self.encoder.run(None, {"mel": mel})
+        own = [np.zeros(self.shape, np.float32)] * 2
+        said, new, offset = [], list(prefix), 0
+        while True:
+            values = (np.array([new]), *own, *cross, np.array([offset]))
+            logits, *own, _ = self.decoder.run(
+                None, dict(zip(DECODER_INPUTS, values, strict=True)))
+            offset += len(new)
+            token = int(logits[0, -1].argmax())
+            if token == end or len(said) == self.context // 2:
+                return said
+            said.append(token)
+            new = [token]

@@ -1,0 +1,57 @@
+"""verification.json for a terminal."""
+
+from __future__ import annotations
+
+
+def text_table(results: dict) -> str:
+    """One row per runtime and type of weights."""
+    rows = [("weights", "runtime", "computed in", "WER [95 % CI]", "ours", "difference [95 % CI]",
+             "same tokens", "same texts", "word times", "RTFx", "MB", "")]
+    rows += [_row(entry, results["num_windows"]) for entry in results["exports"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    heads = results.get("alignment_heads")
+    notes = [
+        f"test split: {results['num_units']} units, {results['num_windows']} windows, "
+        f"{60 * results['hours']:.1f} minutes; {results['normalizer']} normaliser; "
+        f"{results['conditions']}. Ours: PyTorch, float32, "
+        f"{results['own_rtfx']:.1f} audio seconds per second in batches."]
+    if heads:
+        pairs = ", ".join(f"{layer}.{head}" for layer, head in heads["heads"])
+        error = heads["median_error_seconds"]
+        measured = "not measured" if error is None else (
+            f"{error:.2f} s median error at {heads['num_beginnings']} beginnings of training clips")
+        notes.append(f"alignment heads (layer.head; {heads['source']}): {pairs}; {measured}")
+    return "\n".join([*lines, "", *notes])
+
+
+def _row(entry: dict, num_windows: int) -> tuple[str, ...]:
+    times = entry.get("word_times") or {}
+    error = times.get("median_error_seconds")
+    return (
+        entry["weights"], f"{entry['runtime']} {entry['version']}", entry["compute_type"],
+        _percent(entry, "wer"), _percent(entry, "own_wer", with_interval=False),
+        _points(entry), f"{100 * entry['token_agreement']:.1f} %",
+        f"{entry['identical_windows']} of {num_windows}",
+        "-" if error is None else f"{error:.2f} s of {times['num_recognised']}",
+        f"{entry['rtfx']:.1f}", f"{entry['bytes'] / 1e6:.0f}",
+        "refused" if entry["refused"] else "passed",
+    )
+
+
+def _percent(entry: dict, key: str, with_interval: bool = True) -> str:
+    if entry[key] is None:
+        return "-"
+    ends = entry[f"{key}_ci"] if with_interval else None
+    interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
+    return f"{100 * entry[key]:.2f} %{interval}"
+
+
+def _points(entry: dict) -> str:
+    if entry["wer_difference"] is None:
+        return "-"
+    ends = entry["wer_difference_ci"]
+    interval = f" [{100 * ends[0]:+.2f}, {100 * ends[1]:+.2f}]" if ends else ""
+    return f"{100 * entry['wer_difference']:+.2f}{interval}"

@@ -1,0 +1,161 @@
+"""A runtime's texts of the test split against our own decoding of the same windows.
+
+A loop is as long as the runtime lets it be. So the texts of both end where our decoder would end a
+looping row, and are counted. Everything else is compared as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.data.audio import SAMPLE_RATE
+from distill.data.windows import Window, load_window
+from distill.progress import progress
+from distill.whisper.corpus import Unit, windows_of
+from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.export.runtimes import Runtime
+from distill.whisper.export.word_times import check_word_times
+from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recipe_sections import ExportConfig
+from distill.whisper.rows import is_looping
+from distill.whisper.transcribe import to_text, transcribe
+from eval.metrics import bootstrap_interval, error_counts, error_rate, paired_bootstrap, total
+from eval.normalize import error_unit, normalizer, normalizer_name
+
+
+@dataclass
+class Test:
+    """The test split, and what our own decoder says of it."""
+
+    recipe: WhisperRecipe
+    units: Sequence[Unit]
+    windows: list[Window]
+    audio: list[np.ndarray]
+    tokenizer: object
+    tokens: list[list[int]]  # of each window, ours
+    seconds: float  # our own decoding
+
+    @property
+    def unit(self) -> str:
+        return error_unit(written_language(self.recipe), " ".join(u.reference for u in self.units))
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(len(audio) for audio in self.audio) / SAMPLE_RATE
+
+    def facts(self) -> dict:
+        """What is the same for all runtimes, for verification.json."""
+        name = normalizer_name(self.recipe.evaluation.normalizer, written_language(self.recipe))
+        return {
+            "split": "test", "normalizer": name, "error_unit": self.unit,
+            "num_units": len(self.units), "num_windows": len(self.windows),
+            "hours": self.audio_seconds / 3600,
+            "conditions": "windows of up to 30 s one by one, greedy, no timestamps, no second try, "
+            "no text before; texts end where they begin to loop",
+            "own_rtfx": self.audio_seconds / self.seconds,
+        }
+
+
+def own_test(recipe: WhisperRecipe, units: Sequence[Unit], model, processor) -> Test:
+    """Decode the test split with the student itself, plain greedy."""
+    windows = windows_of(units)
+    decoder = GreedyDecoder(model, processor.tokenizer, recipe.language, recipe.task,
+                            on_loop="keep")
+    start = time.perf_counter()
+    found = transcribe(decoder, processor, windows, recipe.evaluation.batch_size,
+                       description="transcribing, ours")
+    seconds = time.perf_counter() - start
+    return Test(recipe, units, windows, [load_window(window) for window in windows],
+                processor.tokenizer, [found[window.id].tokens for window in windows], seconds)
+
+
+def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
+    """Transcribe the split with a runtime and compare: an entry of verification.json."""
+    languages = [window.language or test.recipe.language or "en" for window in test.windows]
+    runtime.transcribe(test.audio[0], languages[0])  # untimed: the first pays for kernels
+    theirs = []
+    start = time.perf_counter()
+    inputs = list(zip(test.audio, languages, strict=True))
+    for audio, language in progress(inputs, len(inputs), f"transcribing, {runtime.name}",
+                                    "windows"):
+        theirs.append(runtime.transcribe(audio, language))
+    seconds = time.perf_counter() - start
+    ours = [to_text(test.tokenizer, tokens[: runtime.max_tokens]) for tokens in test.tokens]
+    entry = {"runtime": runtime.name, "version": runtime.version,
+             "compute_type": runtime.compute_type, "differs": runtime.differs, "threads": threads,
+             "bytes": num_bytes, "seconds": seconds, "rtfx": test.audio_seconds / seconds}
+    entry |= _compare(test, ours, theirs)
+    if runtime.words is not None:
+        known = zip(test.windows, test.audio, languages, strict=True)
+        entry["word_times"] = check_word_times(runtime.words, known, test.unit)
+    return entry
+
+
+def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
+    """Error rates of both, their paired difference, and how many tokens are the same."""
+    own, own_loops = _ended(test.tokenizer, ours)
+    said, loops = _ended(test.tokenizer, theirs)
+    recipe, unit = test.recipe, test.unit
+    clean = normalizer(recipe.evaluation.normalizer, written_language(recipe), unit)
+
+    def counts(tokens: list[list[int]]) -> list:
+        texts = iter([to_text(test.tokenizer, each) for each in tokens])
+        joined = [" ".join(next(texts) for _ in u.windows) for u in test.units]
+        return [error_counts(clean(u.reference), clean(text), unit)
+                for u, text in zip(test.units, joined, strict=True)]
+
+    own_counts, their_counts = counts(own), counts(said)
+    draws, seed = recipe.evaluation.num_bootstrap, recipe.seed
+    paired = paired_bootstrap(own_counts, their_counts, draws, seed)
+    same = total(error_counts(" ".join(map(str, a)), " ".join(map(str, b)))
+                 for a, b in zip(own, said, strict=True))
+    return {
+        "wer": error_rate(their_counts),
+        "wer_ci": bootstrap_interval(their_counts, draws, seed),
+        "own_wer": error_rate(own_counts),
+        "own_wer_ci": bootstrap_interval(own_counts, draws, seed),
+        "wer_difference": paired.difference if paired else None,
+        "wer_difference_ci": paired.interval if paired else None,
+        "num_words": total(own_counts).num_reference,
+        "token_agreement": 1 - (same.rate or 0.0),
+        "num_tokens": same.num_reference,
+        "identical_windows": sum(a == b for a, b in zip(own, said, strict=True)),
+        "looping_windows": loops, "own_looping_windows": own_loops,
+    }
+
+
+def _ended(tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+    """Tokens of texts up to where they begin to loop, and how many do."""
+    found, loops = [], 0
+    for text in texts:
+        tokens = tokenizer(text, add_special_tokens=False).input_ids
+        end = next((n for n in range(1, len(tokens)) if is_looping(tokens[:n])), None)
+        loops += end is not None
+        found.append(tokens[:end])
+    return found, loops
+
+
+def refusals(entry: dict, limits: ExportConfig) -> list[str]:
+    """Why an export may not be used, with the numbers; empty if it may."""
+    reasons = []
+    worse = entry["wer_difference"]
+    if worse is not None and worse > limits.max_wer_increase:
+        reasons.append(
+            f"WER {100 * entry['wer']:.2f} % where ours is {100 * entry['own_wer']:.2f} %: "
+            f"{100 * worse:+.2f} points, export.max_wer_increase allows "
+            f"{100 * limits.max_wer_increase:+.2f}")
+    if entry["token_agreement"] < limits.min_token_agreement:
+        reasons.append(
+            f"{100 * entry['token_agreement']:.1f} % of the tokens are ours, "
+            f"export.min_token_agreement asks for {100 * limits.min_token_agreement:.1f} %")
+    error = (entry.get("word_times") or {}).get("median_error_seconds")
+    most = limits.max_word_time_error
+    if most is not None and error is not None and error > most:
+        reasons.append(f"words begin {error:.2f} s off where clips begin (median of "
+                       f"{entry['word_times']['num_recognised']}), "
+                       f"export.max_word_time_error allows {most:g} s")
+    return reasons

@@ -1,0 +1,74 @@
+"""Are word timestamps right? Clips were packed one after the other, so that it is known when the
+first word of each of them begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from distill.data.windows import Window
+from eval.metrics import align
+from eval.normalize import normalizer
+
+Word = tuple[str, float, float]  # text, start and end in seconds
+TimedTranscriber = Callable[[np.ndarray, str], list[Word]]
+
+
+def beginning_errors(words: Sequence[Word], window: Window, unit: str) -> list[float]:
+    """Seconds by which the first words of a window's clips, but for the first clip, are said to
+    begin too late; words that were not recognised are left out.
+
+    Args:
+        unit: `word`, or `char` where words are not spaced.
+    """
+    clean = normalizer("basic", window.language)
+
+    def split(text: str) -> list[str]:
+        return clean(text).split() if unit == "word" else list(clean(text).replace(" ", ""))
+
+    said = [(part, start) for text, start, _ in words for part in split(text)]
+    reference, begins = [], {}
+    for piece in window.pieces:
+        begins[len(reference)] = piece.start
+        reference += split(piece.text or "")
+    errors, at, now = [], 0, 0
+    for edit in align(" ".join(reference), " ".join(part for part, _ in said)):
+        if edit.kind == "equal":
+            errors += [said[now + n][1] - begins[at + n] for n in range(len(edit.reference))
+                       if begins.get(at + n)]
+        at, now = at + len(edit.reference), now + len(edit.hypothesis)
+    return errors
+
+
+def check_word_times(
+    transcribe: TimedTranscriber, windows: Iterable[tuple[Window, np.ndarray, str]], unit: str
+) -> dict | None:
+    """Median and spread of the errors over windows of several clips; None without any.
+
+    Args:
+        windows: window, its audio, its language.
+    """
+    errors: list[float] = []
+    known = missing = 0
+    for window, audio, language in windows:
+        if len(window.pieces) < 2 or window.text is None:
+            continue
+        words = transcribe(audio, language)
+        known += len(window.pieces) - 1
+        missing += not words
+        errors += beginning_errors(words, window, unit)
+    if not known:
+        return None
+    if not errors:
+        return {"num_boundaries": known, "num_recognised": 0, "windows_without_words": missing}
+    size = np.abs(errors)
+    return {
+        "num_boundaries": known,
+        "num_recognised": len(errors),
+        "windows_without_words": missing,
+        "median_error_seconds": float(np.median(size)),
+        "p90_error_seconds": float(np.quantile(size, 0.9)),
+        "mean_lateness_seconds": float(np.mean(errors)),
+        "share_within_200_ms": float((size <= 0.2).mean()),
+    }

@@ -1,0 +1,134 @@
+"""What passes is published, what does not leaves nothing but its numbers."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+
+from distill import export
+from distill.config import ConfigError
+from distill.whisper.export import run as run_module
+from distill.whisper.export.run import export_student
+from distill.whisper.transcribe import to_text
+
+
+@pytest.fixture
+def ours(tiny_teacher, tiny_processor):
+    """`transcribe(audio, language)` as our decoder does it."""
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from distill.whisper.decoding import GreedyDecoder
+    from distill.whisper.transcribe import encode, log_mel
+
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_teacher, dtype=torch.float32)
+    decoder = GreedyDecoder(model.eval(), tiny_processor.tokenizer, "en", on_loop="keep")
+
+    def transcribe(audio: np.ndarray, language: str) -> str:
+        states = encode(model, log_mel(tiny_processor, [audio]))
+        return to_text(tiny_processor.tokenizer, decoder(states, [448])[0].tokens)
+
+    return transcribe
+
+
+def results(run) -> dict:
+    return json.loads((run / "export" / "ggml" / "verification.json").read_text())
+
+
+def test_the_same_words_are_published(recipe, tiny_run, fake_runtime, ours, capsys):
+    fake_runtime(ours)
+    assert export_student(recipe(), "ggml")
+    assert (tiny_run / "export/ggml/float16/weights").read_text() == "weights"
+    (entry,) = results(tiny_run)["exports"]
+    assert entry["wer_difference"] == 0 and entry["token_agreement"] == 1 and not entry["refused"]
+    assert entry["identical_windows"] == results(tiny_run)["num_windows"]
+    assert not list((tiny_run / "export/ggml").glob(".partial*"))
+    assert "100.0 %" in capsys.readouterr().out
+
+
+def test_it_is_done_once(recipe, tiny_run, fake_runtime, ours, capsys, monkeypatch):
+    fake_runtime(ours)
+    assert export_student(recipe(), "ggml")
+    monkeypatch.setattr(run_module, "_export", lambda *_: pytest.fail("done already"))
+    assert export_student(recipe(), "ggml")
+    assert "already" in capsys.readouterr().out
+    with pytest.raises(pytest.fail.Exception):
+        export_student(recipe("export.max_wer_increase=0.3"), "ggml")
+
+
+def test_other_words_are_refused_with_the_numbers(recipe, tiny_run, fake_runtime, ours, capsys):
+    fake_runtime(ours)
+    assert export_student(recipe(), "ggml")
+    fake_runtime(lambda audio, language: "something else entirely " * 20)
+    assert not export_student(recipe("export.max_wer_increase=0.01"), "ggml")
+    assert [p.name for p in (tiny_run / "export/ggml").iterdir()] == ["verification.json"]
+    (entry,) = results(tiny_run)["exports"]
+    assert len(entry["refused"]) == 2 and entry["wer_difference"] > 0.01
+    shown = capsys.readouterr().out
+    assert "REFUSED" in shown and "export.max_wer_increase allows +1.00" in shown
+    assert f"{100 * entry['token_agreement']:.1f} % of the tokens are ours" in shown
+
+
+def test_words_at_the_wrong_time_are_refused(recipe, tiny_run, fake_runtime, ours):
+    spoken = {}
+
+    def words(audio, language):
+        text = spoken.setdefault(len(audio), ours(audio, language))
+        return [(text, 0.0, 1.0)]
+
+    fake_runtime(ours, words)
+    assert export_student(recipe(), "ggml")  # a random model says nothing that was said
+    times = results(tiny_run)["exports"][0]["word_times"]
+    assert times["num_recognised"] == 0 and times["num_boundaries"] > 0
+
+
+@pytest.mark.parametrize("stage", ["_WRITERS", "_RUNTIMES"])
+def test_a_full_disk_leaves_nothing(recipe, tiny_run, fake_runtime, ours, monkeypatch, stage):
+    fake_runtime(ours)
+    write = run_module._WRITERS["ggml"]
+
+    def fail(student, out, *_):
+        if stage == "_WRITERS":
+            write(student, out)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(getattr(run_module, stage), "ggml", fail)
+    with pytest.raises(OSError, match="No space"):
+        export_student(recipe(), "ggml")
+    assert not list((tiny_run / "export/ggml").iterdir())
+
+
+def test_what_a_killed_export_left_goes(recipe, tiny_run, fake_runtime, ours):
+    left = tiny_run / "export/ggml/.partial-dead/float16"
+    left.mkdir(parents=True)
+    fake_runtime(ours)
+    assert export_student(recipe(), "ggml")
+    assert not left.parent.exists()
+
+
+def test_errors(recipe, tiny_run, monkeypatch):
+    with pytest.raises(ConfigError, match="to must be one of: ct2, onnx, ggml; got gguf"):
+        export.main(["demo", "to=gguf"])
+    with pytest.raises(ConfigError, match="got nothing"):
+        export.main(["demo"])
+    monkeypatch.setitem(run_module.PACKAGES, "ggml", ("no-such-package",))
+    with pytest.raises(ValueError, match=r"no-such-package is not installed: pip .*\[export\]"):
+        export_student(recipe(), "ggml")
+    (tiny_run / "student/config.json").unlink()
+    with pytest.raises(ValueError, match="no student in .*make run.train"):
+        export_student(recipe(), "ct2")
+
+
+def test_the_exit_code(tiny_export, tiny_run, fake_runtime):
+    fake_runtime(lambda audio, language: "no")
+    with pytest.raises(SystemExit) as exit_:
+        export.main([str(tiny_export / "recipe"), f"output_dir={tiny_run}", "to=ggml"])
+    assert exit_.value.code == 1
+
+
+@pytest.mark.parametrize("override", ["export.max_wer_increase=-1", "export.max_word_time_error=0",
+                                      "export.min_token_agreement=95"])
+def test_limits_make_sense(recipe, override):
+    with pytest.raises(ConfigError, match=override.split("=")[0]):
+        recipe(override)
