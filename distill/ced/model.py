@@ -228,10 +228,27 @@ class CedModel(CedPreTrainedModel):
         pieces, width, rows, steps = x.shape
         x = x + self.time_pos_embed[..., :steps] + self.freq_pos_embed
         x = x.flatten(2).transpose(1, 2)  # tokens: frequency by frequency
-        seen = None if mask is None else mask.repeat(1, rows)[:, None, None]
+        seen = None if mask is None else mask.repeat(1, rows)
+        kept = self._draw_kept(x, seen)
+        if kept is not None:
+            x = x.gather(1, kept[..., None].expand(-1, -1, width))
+            seen = None if seen is None else seen.gather(1, kept)
         for block in self.blocks:
-            x = block(x, seen)
-        return self.norm(x).view(pieces, rows, steps, width).mean(1)
+            x = block(x, None if seen is None else seen[:, None, None])
+        x = self.norm(x)
+        if kept is not None:
+            return _spread(x, kept, mask, steps)
+        return x.view(pieces, rows, steps, width).mean(1)
+
+    def _draw_kept(self, x: Tensor, seen: Tensor | None) -> Tensor | None:
+        """(pieces, tokens that are kept) in training; None: all are."""
+        if not self.training or not self.config.patch_drop_rate:
+            return None
+        tokens = x.shape[1]
+        rank = torch.rand(x.shape[:2], device=x.device)
+        if seen is not None:
+            rank = rank + (~seen).to(rank)  # padding only where nothing else is left
+        return rank.argsort(1)[:, : max(1, round((1 - self.config.patch_drop_rate) * tokens))]
 
     def _encode_long(self, features: Tensor, mask: Tensor | None, longest: int) -> Tensor:
         """Steps (batch, steps, width) of clips of which at least one has several pieces."""
@@ -322,6 +339,25 @@ class CedForAudioClassification(CedPreTrainedModel):
             raise ValueError(f"labels must be 0 to 1 for each clip and class, "
                              f"{tuple(logits.shape)}, got {tuple(labels.shape)}")
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def _spread(x: Tensor, kept: Tensor, mask: Tensor | None, steps: int) -> Tensor:
+    """Tokens that were kept (pieces, tokens, width) -> steps, whose mean over a clip is that of its
+    tokens.
+
+    Args:
+        kept: (pieces, tokens) the place of each among all.
+        mask: (pieces, steps) bool, True for steps of the clip.
+    """
+    step_of = kept % steps
+    if mask is None:
+        scale = x.new_full((1, 1, 1), steps / x.shape[1])
+    else:
+        seen = mask.gather(1, step_of)
+        x = x * seen[..., None]
+        scale = (mask.sum(1) / seen.sum(1)).to(x.dtype)[:, None, None]
+    sums = x.new_zeros(len(x), steps, x.shape[2])
+    return scale * sums.scatter_add(1, step_of[..., None].expand_as(x), x)
 
 
 def masked_mean(steps: Tensor, mask: Tensor) -> Tensor:

@@ -235,3 +235,27 @@ def test_unknown_keys_and_shapes_are_named(tagger):
         tagger(torch.zeros(1, 100, 64))
     with pytest.raises(ValueError, match="attention_mask"):
         tagger(torch.zeros(1, 64, 100), torch.ones(1, 99))
+
+
+def test_patches_are_dropped_in_training_alone_and_their_mean_is_that_of_the_kept():
+    """Without blocks a token depends on nothing else, so the mean over many draws is the mean."""
+    torch.manual_seed(0)
+    model = new_model("tiny", ["a", "b"], hidden_size=64, num_attention_heads=1,
+                      num_hidden_layers=0, patch_drop_rate=0.5).encoder
+    features = torch.randn(2, 64, 16 * 10)
+    mask = torch.ones(2, 160)
+    mask[1, 16 * 4 :] = 0
+    features[1, :, 16 * 4 :] = 0
+    for given in (None, mask):
+        model.eval()
+        with torch.no_grad():
+            whole = model(features, given)
+            assert torch.equal(model(features, given).pooler_output, whole.pooler_output)
+            model.train()
+            model.init_bn.eval()
+            draws = [model(features, given) for _ in range(400)]
+        mean = torch.stack([each.pooler_output for each in draws]).mean(0)
+        assert not torch.equal(draws[0].pooler_output, draws[1].pooler_output)
+        torch.testing.assert_close(mean, whole.pooler_output, atol=0.06, rtol=0)
+        if given is not None:
+            assert (draws[0].last_hidden_state[1, 4:] == 0).all()
