@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
+from distill.data.audio import AudioError
 from distill.data.windows import Window
 from distill.whisper.backends import Labelled, TransformersBackend
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.sequential import LongAudio
-
-
-def is_recording(window: Window) -> bool:
-    """Whether it is a whole recording, as `distill.whisper.corpus.whole_recordings` makes them."""
-    return window.duration > WINDOW_SECONDS + 1e-6
+from distill.whisper.sequential import LongAudio, recording_of
 
 
 def label_recordings(
@@ -45,11 +40,5 @@ def label_recordings(
             drops.append({"window": audio.name, "clip": by_id[audio.name].pieces[0].id,
                           "reason": error.reason, "detail": error.detail})
 
-    backend.label_recordings([_sound_of(recording) for recording in recordings], heard, finished)
+    backend.label_recordings([recording_of(recording) for recording in recordings], heard, finished)
     return [pair for pairs in found.values() for pair in pairs], drops
-
-
-def _sound_of(recording: Window) -> LongAudio:
-    piece = recording.pieces[0]
-    return LongAudio(recording.id, piece.duration, lambda start, length: load_audio(
-        piece.audio_filepath, piece.offset + start, length), recording.language)

@@ -23,6 +23,7 @@ from distill.data.teacher_store import Record
 from distill.data.windows import Window, load_readable
 from distill.progress import progress
 from distill.whisper.backends import Labelled, load_backend
+from distill.whisper.corpus import is_recording
 from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.scoring import open_states, states_record
 from distill.whisper.teacher import Teacher
@@ -31,7 +32,7 @@ from distill.whisper.view_source import states_key_of
 from eval.metrics import compression_ratio
 from pseudo_label.compare import compare, disagreement
 from pseudo_label.leases import Leases
-from pseudo_label.long_audio import is_recording, label_recordings
+from pseudo_label.long_audio import label_recordings
 from pseudo_label.plan import LabelPlan, count_windows
 
 T = TypeVar("T")

@@ -160,8 +160,7 @@ def test_method(recipe):
     "override",
     [
         "task=summarise", "teacher.mode=cloud", "teacher.mode=memory", "pseudo_label.packing=first",
-        "pseudo_label.long_audio=loud",
-        "pseudo_label.long_audio=sequential pseudo_label.window_seconds=20",
+        "pseudo_label.long_audio=loud", "evaluation.long_audio=loud",
         "scores.method=best", "scores.k=0", "scores.encoder_states=ram",
         "scores.encoder_states_dtype=int4", "scores.shard_views=0", "train.batch_tokens=0",
         "views.augment.probability=1.5", "views.augment.noise_probability=-0.1",
@@ -204,6 +203,8 @@ def test_values_that_need_each_other(recipe):
         recipe(), "pseudo_label.num_packings=2", "pseudo_label.packing=sequential")
     assert "views.timestamp_probability must be 0 unless" in message(
         recipe(), "pseudo_label.timestamps=false")
+    assert "pseudo_label.long_audio must be speech or quiet unless" in message(
+        recipe(), "pseudo_label.long_audio=sequential", "pseudo_label.window_seconds=20")
     assert "loss must be a loss: at least one weight > 0" in message(
         recipe(), "loss.ce_weight=0", "loss.kl_weight=0")
     states = "scores.encoder_states must be none unless the student has the teacher's encoder"

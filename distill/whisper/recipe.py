@@ -143,6 +143,8 @@ def _check(c: WhisperRecipe) -> None:
     for key in ("batch_size", "validation_packings", "num_bootstrap"):
         value = getattr(c.evaluation, key)
         check(value > 0, f"evaluation.{key}", "> 0", value)
+    way, ways = c.evaluation.long_audio, ("speech", "quiet", "sequential")
+    check(way in ways, "evaluation.long_audio", f"one of {ways}", way)
     ways = ("keep", "end", "break")
     ok = c.evaluation.on_loop in ways
     check(ok, "evaluation.on_loop", f"one of {ways}", c.evaluation.on_loop)

@@ -158,6 +158,10 @@ class ViewConfig:
 @dataclass
 class EvaluationConfig:
     pack: bool = True  # evaluate windows of up to 30 s; false: clip by clip
+    long_audio: str = "speech"  # test clips longer than a window. speech: cut where nobody speaks,
+    # without long silence and noise | quiet: everything, cut at quiet places | sequential: as a
+    # user's long files, by the model's own timestamps, without previous text and with temperature
+    # fallback (arXiv:2212.04356 sec. 3.8, 4.5). Validation always cuts at quiet places
     batch_size: int = 16
     validation_packings: int = 1  # validate on this many packings of a small validation split: one
     # window that goes wrong decides less

@@ -6,14 +6,20 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from distill.data.audio import load_audio
 from distill.data.files import read_json, read_jsonl, write_json
-from distill.data.manifest import read_manifest
+from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.testing import write_tiny_recipe
 from distill.whisper.corpus import evaluation_units
+from distill.whisper.corpus import test_units as find_units
+from distill.whisper.fallback import GREEDY
+from distill.whisper.recipe import load_recipe
 from distill.whisper.rows import Hypothesis
 from distill.whisper.student import make_student
 from eval.__main__ import main
@@ -109,6 +115,39 @@ def test_long_clips_are_units_with_their_reference(demo_data):
     assert words == sum(len(row.text.split()) for row in rows)  # nothing is lost or twice
     apart, _ = evaluation_units(rows, "test", packed=False)
     assert len(apart) == len(rows)
+
+
+@pytest.mark.parametrize("way", ["speech", "sequential"])
+def test_long_audio(run, demo_data, tmp_path, way, monkeypatch):
+    """A minute with pauses of noise: one unit, whatever its windows leave out."""
+    monkeypatch.setattr("distill.whisper.sequential.Fallback", lambda: GREEDY)
+    recipe, folder = run
+    prompts = [load_audio(demo_data / "audio" / f"{name}.ogg")
+               for name in ("agent-pass", "demo-abouttotry")]
+    pause = 0.01 * np.random.default_rng(0).standard_normal(20 * 16000)
+    samples = np.concatenate([part for prompt in prompts for part in (pause, prompt)])
+    soundfile.write(tmp_path / "long.wav", samples.astype(np.float32), 16000)
+    short = read_manifest(recipe.parent / "corpus" / "test.jsonl")[0][0]
+    long = Row("long", str(tmp_path / "long.wav"), len(samples) / 16000, text="one two")
+    write_manifest(tmp_path / "test.jsonl", [short, long])
+    options = [f"data.test=[{tmp_path / 'test.jsonl'}]", f"evaluation.long_audio={way}",
+               f"labels_dir={tmp_path}"]
+    copy = tmp_path / "run"
+    shutil.copytree(folder / "student", copy / "student")
+    results = evaluate(recipe, copy, *options)
+    row = next(r for r in read_jsonl(copy / "eval" / "predictions.jsonl") if r["id"] == "long")
+    assert results["num_units"] == 2 and row["reference"] == "one two"
+    assert row["duration"] == pytest.approx(long.duration, abs=1e-3)
+    assert results["hours"] * 3600 == pytest.approx(short.duration + long.duration, abs=1e-3)
+    heard = sum(piece["duration"] for piece in row["pieces"])
+    assert (heard < long.duration - 25) == (way == "speech")
+    said = {"speech": "cut where nobody speaks", "sequential": "by timestamps"}
+    assert said[way] in results["decoding"]
+    recipe = load_recipe(recipe, [*options, f"output_dir={copy}"])
+    sizes = {whole: [w.duration for unit in find_units(recipe, whole)[0] for w in unit.windows]
+             for whole in (False, True)}
+    assert max(sizes[False]) <= 30
+    assert (max(sizes[True]) > 30) == (way == "sequential")
 
 
 def test_peak_memory_sees_what_is_allocated():
