@@ -11,6 +11,7 @@ from distill import config as base
 from distill.ced.recipe_sections import (
     DataConfig,
     EvaluationConfig,
+    ExportConfig,
     LossConfig,
     ScoresConfig,
     StudentConfig,
@@ -39,6 +40,7 @@ class CedRecipe:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 
 

@@ -99,3 +99,10 @@ class LossConfig:
 class EvaluationConfig:
     batch_size: int = 32
     num_bootstrap: int = 1000
+
+
+@dataclass
+class ExportConfig:
+    """What an exported file may lose on the test split (`python -m distill.export`)."""
+
+    max_map_loss: float = 0.01  # absolute: 0.01 is one point of mAP; what loses more is refused
