@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml"))
 TEACHERS = sorted(RECIPES.glob("*/teachers/*.yaml"))
-PUBLISHED = [name for name in NAMES if not name.startswith("demo")]  # demos bring their audio along
+# demos bring their audio along, and own-sounds wants its user's
+PUBLISHED = [name for name in NAMES if not name.startswith(("demo", "own"))]
 LAUNCH_FILES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 
 

@@ -1,8 +1,8 @@
 """Manifests -> clips of a few seconds, each with its classes.
 
-Long audio is cut every `clip_seconds`; what is left over is a clip, too, and so is any audio of
-0.15 s or more. Places are whole samples at 16 kHz, so that the thousandth clip of an hour begins
-where it should.
+Long audio is cut every `clip_seconds`; what is left over is a clip, too, if it has 0.15 s. A file
+that is shorter than that is followed by silence. Places are whole samples at 16 kHz, so that the
+thousandth clip of an hour begins where it should.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
 @dataclass(frozen=True)
 class Clip:
-    """A part of an audio file: `num_samples` from `start` on, both at 16 kHz."""
+    """A part of an audio file: `num_samples` from `start` on, both at 16 kHz. What is heard has
+    `length` samples: 0.15 s at least, silence after what is shorter."""
 
     key: str
     row: str  # id of the manifest row it is cut from
@@ -31,6 +32,10 @@ class Clip:
     start: int
     num_samples: int
     labels: tuple[str, ...] | None
+
+    @property
+    def length(self) -> int:
+        return max(self.num_samples, MIN_SAMPLES)
 
 
 def load_rows(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
@@ -63,22 +68,24 @@ def load_clips(manifests: Sequence[str], clip_seconds: float) -> tuple[list[Clip
 
 
 def cut(row: Row, clip_seconds: float) -> tuple[list[Clip], list[str]]:
-    """Clips of a row, and the reason why a part of it is none: `too_short`, `tail_too_short`."""
+    """Clips of a row, and the reason why a part of it is none: `empty`, `tail_too_short`."""
     first, total = round(row.offset * SAMPLE_RATE), round(row.duration * SAMPLE_RATE)
     size = round(clip_seconds * SAMPLE_RATE)
     labels = None if row.labels is None else tuple(row.labels)
     clips = []
+    if total < 1:
+        return clips, ["empty"]
     for start in range(0, total, size):
         length = min(size, total - start)
-        if length < MIN_SAMPLES:
-            return clips, ["tail_too_short" if start else "too_short"]
+        if start and length < MIN_SAMPLES:
+            return clips, ["tail_too_short"]
         key = row.id if total <= size else f"{row.id}@{start}"
         clips.append(Clip(key, row.id, row.audio_filepath, first + start, length, labels))
     return clips, []
 
 
 def load_sound(clip: Clip) -> np.ndarray:
-    """float32 (num_samples,) at 16 kHz: exactly as many as the manifest promises, since what is
+    """float32 (clip.length,) at 16 kHz: exactly as many as the manifest promises, since what is
     drawn for a clip depends on its length.
 
     Raises:
@@ -88,7 +95,8 @@ def load_sound(clip: Clip) -> np.ndarray:
         sound = load_audio(clip.path, clip.start / SAMPLE_RATE, clip.num_samples / SAMPLE_RATE)
     except AudioError as error:
         raise AudioError(error.reason, f"clip {clip.key}: {error.detail}") from None
-    return np.pad(sound, (0, max(0, clip.num_samples - len(sound))))[: clip.num_samples]
+    sound = sound[: clip.num_samples]
+    return np.pad(sound, (0, clip.length - len(sound)))
 
 
 def find_classes(recipe: CedRecipe) -> list[str] | None:

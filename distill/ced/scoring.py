@@ -121,7 +121,7 @@ class Scorer:
             wave = self.source.try_wave(index, view)
             if isinstance(wave, AudioError):
                 unreadable[number] = wave
-                wave = np.zeros(self.source.clips[index].num_samples, np.float32)
+                wave = np.zeros(self.source.clips[index].length, np.float32)
             waves.append(wave)
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]

@@ -124,7 +124,7 @@ class CedTask:
             wave = self._wave(index, view) if weight[number] else None
             if wave is None:
                 weight[number] = 0.0
-                wave = np.zeros(self.source.clips[index].num_samples, np.float32)
+                wave = np.zeros(self.source.clips[index].length, np.float32)
             waves.append(wave)
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]

@@ -75,7 +75,7 @@ class ViewSource:
     def _draw(self, config, index: int, epoch: int, prefix: str) -> TagView:
         clip = self.clips[index]
         return draw_view(config, config.seed, prefix + clip.key, epoch, index, len(self.clips),
-                         clip.num_samples)
+                         clip.length)
 
     def wave(self, index: int, view: TagView) -> np.ndarray:
         """float32 (samples,) at 16 kHz; not to be changed."""

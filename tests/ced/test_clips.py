@@ -30,19 +30,28 @@ def test_short_clips_and_tails_are_kept():
     assert lengths(10.2) == ([10.0, 0.2], [])
 
 
-def test_what_is_too_short_is_counted():
-    assert lengths(0.1) == ([], ["too_short"])
+def test_what_is_no_clip_is_counted():
     assert lengths(10.1) == ([10.0], ["tail_too_short"])
+    assert lengths(0.00001) == ([], ["empty"])
+
+
+def test_a_file_shorter_than_a_patch_is_followed_by_silence(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(800, 0.5, np.float32), RATE, subtype="FLOAT")
+    write_manifest(tmp_path / "m.jsonl", [Row("a", "a.wav", 0.05)])
+    clip, = load_clips([str(tmp_path / "m.jsonl")], 10.0)[0]
+    sound = load_sound(clip)
+    assert len(sound) == clip.length == 2400 and clip.num_samples == 800
+    assert (sound[:800] == 0.5).all() and not sound[800:].any()
 
 
 def test_the_number_of_clips_is_counted_not_guessed(tmp_path):
     """CED takes every file for 10 s."""
     write_manifest(tmp_path / "m.jsonl", [
-        Row("long", "x.wav", 31.0), Row("short", "x.wav", 0.5), Row("none", "x.wav", 0.01)])
+        Row("long", "x.wav", 31.0), Row("short", "x.wav", 0.5), Row("none", "x.wav", 0.00001)])
     clips, drops = load_clips([str(tmp_path / "m.jsonl")], 10.0)
     assert [clip.key for clip in clips] == ["long@0", "long@160000", "long@320000", "long@480000",
                                             "short"]
-    assert drops == {"too_short": 1}
+    assert drops == {"empty": 1}
 
 
 def test_places_in_long_files_are_exact(tmp_path):

@@ -13,14 +13,14 @@ from distill.ced.view_source import ViewSource
 from pseudo_label import tag_scores
 from tests.ced.replay import alone, digest, heard_by_student, heard_by_teachers
 
-LENGTHS = (0.3, 60.0, 0.15, 1.0, 10.0, 0.5, 2.2, 1.0, 5.5, 0.7)
+LENGTHS = (0.3, 60.0, 0.1, 1.0, 10.0, 0.5, 2.2, 1.0, 5.5, 0.7)
 LONG = "data.clip_seconds=60"
 STEPS = ("train.batch_size=4", "train.micro_batch_size=2", "train.max_steps=10")  # 4 epochs of 10
 
 
 @pytest.fixture(scope="module")
 def long_tags(make_tags, tmp_path_factory):
-    """Clips of 0.15 s to 60 s at several rates; scored."""
+    """Clips of 0.1 s to 60 s at several rates; scored."""
     folder = tmp_path_factory.mktemp("replay")
     tags = make_tags(folder, train=LENGTHS, rates=(16_000, 44_100, 8_000))
     tag_scores.main(tags.arguments(LONG, *STEPS))
