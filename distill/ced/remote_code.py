@@ -14,7 +14,7 @@ from pathlib import Path
 from distill.data.files import read_json, write_json, write_text
 
 _MODULES = {"frontend": "ced_frontend", "model_config": "configuration_ced",
-            "model": "modeling_ced", "extractor": "feature_extraction_ced"}
+            "blocks": "ced_blocks", "model": "modeling_ced", "extractor": "feature_extraction_ced"}
 _CONFIG = {
     "AutoConfig": "configuration_ced.CedConfig",
     "AutoModel": "modeling_ced.CedModel",
