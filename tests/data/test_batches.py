@@ -281,3 +281,17 @@ def test_again_and_pickled(make):
 
 def test_batches_are_made_when_asked_for():
     assert next(iter(RankBatches(token_batches(), 3, 10**9, 0, 1)))
+
+
+def test_balanced_epochs_hold_each_view_as_often_as_its_weight():
+    weights = np.array([4.0, 1.0, 1.0, 1.0, 0.5, 0.5])
+    batches = FixedBatches(0, 6, 3, 3, weights)
+    counts = np.zeros(6)
+    for step in range(2 * 200):
+        views = batches.update(step)
+        assert {epoch for _, epoch in views} == {step // 2}
+        np.add.at(counts, [index for index, _ in views], 1)
+    assert np.allclose(counts / 200, 6 * weights / weights.sum(), atol=0.1)
+    assert counts[0] == 600  # 3 an epoch, never 2 or 4
+    again = FixedBatches(0, 6, 3, 1, weights)
+    assert again.update(17) == batches.update(17)
