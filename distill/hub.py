@@ -29,6 +29,9 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
+    if not hasattr(recipe, "hub"):
+        raise ValueError(f"students of method {recipe.method} cannot be published: its recipes "
+                         "have no section `hub`")
     target = Target(recipe.hub.repo_id or "OWNER/NAME", "hub.repo_id", private=recipe.hub.private)
     if recipe.hub.dry_run:
         files = prepare(recipe)

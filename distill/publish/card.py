@@ -45,9 +45,9 @@ A compact student, distilled with audio-distill.
 
 ## Results
 
-{kind.results(facts, recipe)}
+{kind.results(facts)}
 
-{_pictures(plots)}All figures are those of `results.json`, unrounded there.
+{_pictures(plots)}All figures are in `results.json`, unrounded there.
 
 ## How to use
 

@@ -20,7 +20,7 @@ FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "normalizer.json",
-    "configuration_ced.py", "modeling_ced.py", "feature_extraction_ced.py", "ced_frontend.py",
+    "*_ced.py", "ced_*.py",  # code of an architecture that transformers does not have
 )
 # Keys of a recipe that say where things lie, or how a run was started: nothing of the student.
 _LOCAL_KEYS = ("output_dir", "labels_dir", "num_threads", "hub")

@@ -18,13 +18,6 @@ class Trouble:
     may_pass: bool = False
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """What the client found; it wraps what its upload threads raise in a RuntimeError."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def explain(error: BaseException, repo_id: str, account: dict | None) -> Trouble:
     """Say what an error of the client means.
 
@@ -33,9 +26,14 @@ def explain(error: BaseException, repo_id: str, account: dict | None) -> Trouble
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    error = cause_of(error)
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # the client wraps what its upload threads raise
     if isinstance(error, OfflineModeIsEnabled):
         return Trouble("HF_HUB_OFFLINE is set, so nothing is sent: unset it")
+    if isinstance(error, OSError) and error.filename is not None:
+        return Trouble(f"cannot read {error.filename}: {error.strerror}")
+    if isinstance(error, PermissionError):  # of the client's storage, which has tokens of its own
+        return Trouble(_unknown_token(account))
     if not isinstance(error, HfHubHTTPError):
         detail = str(error).strip() or type(error).__name__
         return Trouble(f"the connection to the Hub broke ({detail}). {KEPT} Where large files "

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from distill.publish.refusals import LOGIN, cause_of, explain
+from distill.publish.refusals import LOGIN, explain
 
 WAITS = (5.0, 30.0)  # seconds before it is tried again; the client itself repeats requests, too
 
@@ -68,8 +68,6 @@ def publish(
             account = account or api.whoami()
             return _commit(api, target, files, message, owned)
         except (HTTPError, OSError, RuntimeError) as error:
-            if isinstance(cause_of(error), RuntimeError):  # none of the client's: ours
-                raise
             trouble = explain(error, target.repo_id, account)
             if wait is None or not trouble.may_pass:
                 raise ValueError(f"{target.key}={target.repo_id}: {trouble.text}") from error

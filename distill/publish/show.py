@@ -16,18 +16,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
                      for line in lines)
 
 
-def compare(models: dict, rows: Iterable[tuple[str, str, Show]], names: dict[str, str]) -> str:
+def compare(models: dict, rows: Iterable[tuple[str, str, Show]]) -> str:
     """Models as columns, their entries of results.json, and last the key that a row shows.
 
     Args:
         rows: (label, key, show); what no model has is left out.
-        names: teacher and student, as the head of the table calls them.
     """
-    roles = [role for role in names if models.get(role)]
+    roles = [role for role in ("teacher", "student") if models.get(role)]
     shown = [(label, key, show) for label, key, show in rows
              if any(models[role].get(key) is not None for role in roles)]
     return table(
-        ["", *(names[role] for role in roles), "in results.json"],
+        ["", *roles, "in results.json"],
         [[label, *(show(models[role]) for role in roles), f"`{key}`"]
          for label, key, show in shown])
 

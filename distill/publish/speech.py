@@ -53,15 +53,14 @@ def _packings(recipe: Any) -> str:
     return f", {count} packings of the same audio" if count > 1 else ""
 
 
-def results(facts: Facts, recipe: Any) -> str:
-    names = {"teacher": f"teacher ({public_name(recipe.teacher.model)})", "student": "student"}
-    text = f"""{compare(facts.models, _ROWS, names)}
+def results(facts: Facts) -> str:
+    text = f"""{compare(facts.models, _ROWS)}
 
 {_conditions(facts.results)}
 
 ### Text that nobody said
 
-{compare(facts.models, _HALLUCINATION, names)}
+{compare(facts.models, _HALLUCINATION)}
 
 A model that is not sure goes on with what is likely: it inserts words, or says the same again and \
 again. Repetitions that are in the audio count too; the teacher's column tells what is normal."""
@@ -138,10 +137,18 @@ def _arguments(recipe: Any) -> str:
     return "".join(f', {key}="{value}"' for key, value in _options(recipe).items())
 
 
+def _has_timestamps(recipe: Any) -> bool:
+    """Whether the student learned to write them."""
+    return recipe.views.timestamp_probability > 0
+
+
 def _transformers(recipe: Any) -> str:
     repo, options = repository(recipe), _options(recipe)
     generate = _arguments(recipe)
     keywords = f", generate_kwargs={json.dumps(options)}" if options else ""
+    # what makes the pipeline take recordings of any length
+    chunks = "" if _has_timestamps(recipe) else ", chunk_length_s=30"
+    keywords += ", return_timestamps=True" if _has_timestamps(recipe) else ""
     return f"""### transformers
 
 With ffmpeg, which reads the file:
@@ -149,7 +156,7 @@ With ffmpeg, which reads the file:
 ```python
 from transformers import pipeline
 
-recogniser = pipeline("{TASK}", model="{repo}")
+recogniser = pipeline("{TASK}", model="{repo}"{chunks})
 print(recogniser("audio.wav"{keywords})["text"])
 ```
 
@@ -206,6 +213,7 @@ def _faster_whisper(recipe: Any) -> str:
     repo = repository(recipe)
     language = f', language="{recipe.language}"' if recipe.language else ""
     task = ', task="translate"' if recipe.task == "translate" else ""
+    timestamps = "" if _has_timestamps(recipe) else " without_timestamps=True,"
     return f"""### faster-whisper
 
 ```
@@ -217,7 +225,7 @@ ct2-transformers-converter --model {repo} --output_dir student-ct2 --quantizatio
 from faster_whisper import WhisperModel
 
 recogniser = WhisperModel("student-ct2", compute_type="int8")
-segments, _ = recogniser.transcribe("audio.wav"{language}{task}, without_timestamps=True,
+segments, _ = recogniser.transcribe("audio.wav"{language}{task},{timestamps}
                                     condition_on_previous_text=False)
 print(" ".join(segment.text for segment in segments))
 ```"""
@@ -287,11 +295,11 @@ def limits(facts: Facts, recipe: Any) -> list[str]:
     if loops := results["student"].get("looping_units"):
         lines.append(f"{loops} of {results['num_units']} test units made it repeat itself; "
                      "decode with a limit on tokens, or break loops.")
-    lines.append("Inputs longer than 30 s have to be cut (the pipeline does it with "
-                 "`chunk_length_s=30`).")
+    lines.append("It hears up to 30 s at once; longer recordings have to be cut, as the pipeline "
+                 "above does.")
     if recipe.language:
         lines.append(f"Trained for `{recipe.language}` only, whatever the tokenizer knows.")
-    if not recipe.views.timestamp_probability:
+    if not _has_timestamps(recipe):
         lines.append("Trained without timestamps: do not ask for `return_timestamps=True`.")
     if not facts.generation.get("alignment_heads"):
         lines.append("No alignment heads: `return_timestamps=\"word\"` does not work.")

@@ -48,10 +48,9 @@ def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
     ]
 
 
-def results(facts: Facts, recipe: Any) -> str:
-    names = {"teacher": f"teacher ({teachers(recipe)})", "student": "student"}
+def results(facts: Facts) -> str:
     student = facts.models["student"]
-    return "\n\n".join([compare(facts.models, _ROWS, names), _conditions(facts.results, student),
+    return "\n\n".join([compare(facts.models, _ROWS), _conditions(facts.results, student),
                         *_paired(facts.results), *_worst(student)])
 
 
