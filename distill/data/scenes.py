@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,7 @@ from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
 from distill.progress import progress
 
-_SHORT_SECONDS = 1.0  # shorter sounds may be heard several times in a scene
-_MOST_HITS = 6
+_SHORT_SECONDS = 1.0  # shorter sounds are heard several times in a scene
 _FADE = int(0.01 * SAMPLE_RATE)  # where a longer sound is cut
 
 
@@ -42,6 +42,7 @@ class SetConfig:
     group: str = MISSING  # of the recordings
     scenes: int = MISSING
     unlabelled: bool = False  # also recordings without labels, and no labels in the manifest
+    sources: list[int] | None = None  # of a scene; null: as below
     changes: ChangeConfig = field(default_factory=ChangeConfig)
 
 
@@ -55,6 +56,7 @@ class ScenesConfig:
     seed: int = 0
     seconds: list[float] = field(default_factory=lambda: [4.0, 10.0])  # of a scene, uniform
     sources: list[int] = field(default_factory=lambda: [1, 3])  # of a scene, uniform
+    hits: list[int] = field(default_factory=lambda: [2, 8])  # how often a short sound is heard
     snr_db: list[float] = field(default_factory=lambda: [-10.0, 10.0])  # of the first source to
     # each of the others, where both sound
     level_db: list[float] = field(default_factory=lambda: [-20.0, -1.0])  # of the scene's peak
@@ -130,10 +132,11 @@ def make_scene(
     config: ScenesConfig, name: str, number: int, recordings: Recordings
 ) -> tuple[np.ndarray, list[str]]:
     """Scene `number` of set `name`: float32 (samples,) within [-1, 1], and its sorted labels."""
-    changes, draws = config.sets[name].changes, Draws(config.seed, f"{name}/{number}")
+    wanted, draws = config.sets[name], Draws(config.seed, f"{name}/{number}")
+    changes = wanted.changes
     scene = np.zeros(round(draws.uniform(*config.seconds) * SAMPLE_RATE), dtype=np.float32)
     labels: set[str] = set()
-    for at in range(draws.integer(*config.sources)):
+    for at in range(draws.integer(*(wanted.sources or config.sources))):
         if draws.chance(changes.made_up):
             sound, known = make_up(draws), ()
         else:
@@ -143,7 +146,7 @@ def make_scene(
                 sound, known = cross(sound, other, draws), (*known, *more)
         sound = change(sound, changes, draws)
         decibels = -draws.uniform(*config.snr_db) if at else 0.0
-        placed = place(sound, len(scene), draws)
+        placed = place(sound, len(scene), config.hits, draws)
         power = np.mean(np.square(placed[placed != 0])) if placed.any() else 1.0
         scene += placed * np.float32(10 ** (decibels / 20) / np.sqrt(power))
         labels.update(known)
@@ -155,7 +158,7 @@ def make_scene(
     return scene.astype(np.float32), sorted(labels)
 
 
-def place(sound: np.ndarray, size: int, draws: Draws) -> np.ndarray:
+def place(sound: np.ndarray, size: int, hits: Sequence[int], draws: Draws) -> np.ndarray:
     """The sound somewhere in `size` samples; a part of a longer one; a short one several times."""
     placed = np.zeros(size, dtype=np.float32)
     if len(sound) >= size:
@@ -166,7 +169,7 @@ def place(sound: np.ndarray, size: int, draws: Draws) -> np.ndarray:
         part[-_FADE:] *= fade[::-1]
         return part
     short = len(sound) < _SHORT_SECONDS * SAMPLE_RATE
-    for _ in range(draws.integer(1, _MOST_HITS) if short else 1):
+    for _ in range(draws.integer(*hits) if short else 1):
         first = draws.integer(0, size - len(sound))
         placed[first : first + len(sound)] += sound
     return placed
@@ -226,13 +229,16 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
 
 def check_scenes(config: ScenesConfig) -> None:
     """Raise a ConfigError for values nothing can be drawn from."""
-    for key in ("seconds", "sources", "snr_db", "level_db", "noise_db"):
+    for key in ("seconds", "sources", "hits", "snr_db", "level_db", "noise_db"):
         ends = getattr(config, key)
         check(len(ends) == 2 and ends[0] <= ends[1], key, "[lowest, highest]", ends)
+    check(config.hits[0] >= 1, "hits", ">= 1", config.hits)
     check(config.seconds[0] >= 0.15, "seconds", ">= 0.15", config.seconds)
-    check(config.sources[0] >= 1, "sources", ">= 1", config.sources)
     for name, wanted in config.sets.items():
         check(wanted.scenes > 0, f"sets.{name}.scenes", "> 0", wanted.scenes)
+        ends = wanted.sources or config.sources
+        ok = len(ends) == 2 and 1 <= ends[0] <= ends[1]
+        check(ok, f"sets.{name}.sources", "[lowest, highest], at least 1", ends)
         changes = wanted.changes
         check(changes.speed >= 1, f"sets.{name}.changes.speed", ">= 1", changes.speed)
         for key in ("reverb", "reverse", "cross", "made_up"):

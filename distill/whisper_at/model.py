@@ -186,21 +186,28 @@ class WhisperTaggerExtractor(WhisperFeatureExtractor):
         return super().__call__(raw_speech, **{**settings, **kwargs})
 
 
-def from_whisper(whisper: Any, classes: Sequence[str], **head: Any) -> WhisperTagger:
-    """A tagger with a new head on the encoder of a WhisperForConditionalGeneration, shared with it.
+def from_whisper(
+    whisper: Any, classes: Sequence[str], layers: int | None = None, **head: Any
+) -> WhisperTagger:
+    """A tagger with a new head on the encoder of a WhisperForConditionalGeneration.
 
     Args:
+        layers: first ones of the encoder; the last ones know words rather than sounds. None: all.
         head: head_size, head_dropout.
     """
     own = whisper.config
+    layers = layers or own.encoder_layers
+    if layers > own.encoder_layers:
+        raise ValueError(f"whisper.layers must be at most {own.encoder_layers}, got {layers}")
     names = dict(enumerate(classes))
     config = WhisperTaggerConfig(
-        num_mel_bins=own.num_mel_bins, d_model=own.d_model, encoder_layers=own.encoder_layers,
+        num_mel_bins=own.num_mel_bins, d_model=own.d_model, encoder_layers=layers,
         encoder_attention_heads=own.encoder_attention_heads, encoder_ffn_dim=own.encoder_ffn_dim,
         max_source_positions=own.max_source_positions, id2label=names,
         label2id={name: index for index, name in names.items()}, **head)
     model = WhisperTagger(config)
-    model.encoder.load_state_dict(whisper.model.encoder.state_dict())
+    wanted, theirs = model.encoder.state_dict(), whisper.model.encoder.state_dict()
+    model.encoder.load_state_dict({name: theirs[name] for name in wanted})
     return model.eval()
 
 

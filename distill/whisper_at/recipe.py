@@ -24,6 +24,7 @@ class WhisperConfig:
     model: str = MISSING  # Hub id, transformers folder, or CTranslate2 folder
     revision: str | None = None  # of the Hub id: pin it
     fallback_wheels: list[str] = field(default_factory=list)  # see recipes/demo
+    layers: int | None = None  # first ones of the encoder that are used; null: all
 
 
 @dataclass
@@ -61,6 +62,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     base.check_train(config.train)
+    ok = config.whisper.layers is None or config.whisper.layers > 0
+    check(ok, "whisper.layers", "> 0 or null", config.whisper.layers)
     head = config.head
     check(0 <= head.head_dropout < 1, "head.head_dropout", "in [0, 1)", head.head_dropout)
     check(0 <= head.mixup_probability <= 1, "head.mixup_probability", "in [0, 1]",

@@ -42,7 +42,8 @@ class WhisperAtTask:
             TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
         self.said, self.revision = teacher.source, teacher.revision
         torch.manual_seed(recipe.seed)
-        self.tagger = from_whisper(teacher.model, self.classes, head_size=recipe.head.head_size,
+        self.tagger = from_whisper(teacher.model, self.classes, source.layers,
+                                   head_size=recipe.head.head_size,
                                    head_dropout=recipe.head.head_dropout)
         own = teacher.processor.feature_extractor
         self.extractor = WhisperTaggerExtractor(feature_size=own.feature_size)
@@ -78,7 +79,7 @@ class WhisperAtTask:
         result = []
         for part in shown:
             name = hash_of([[[row.id, row.audio_filepath, row.duration] for row in part],
-                            self.revision])
+                            self.revision, self.tagger.config.encoder_layers])
             path = folder / f"{name}.npz"
             if not path.is_file():
                 found = self._encode(part)

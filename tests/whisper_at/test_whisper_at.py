@@ -67,6 +67,14 @@ def test_states_are_the_encoders_own(whisper):
     torch.testing.assert_close(states[0, 0], first, atol=1e-5, rtol=1e-4)
 
 
+def test_first_layers_alone(whisper):
+    tagger, whole = from_whisper(whisper, ["a"], layers=1), from_whisper(whisper, ["a"])
+    features = torch.randn(1, 80, 200)
+    assert torch.equal(tagger.states(features), whole.states(features)[:, :1])
+    with pytest.raises(ValueError, match="at most 2, got 3"):
+        from_whisper(whisper, ["a"], layers=3)
+
+
 @pytest.mark.parametrize("samples", [2_400, 16_000, 64_123, 16_000 * 65])
 def test_audio_of_any_length(whisper, samples):
     tagger = from_whisper(whisper, ["a", "b", "c"])
