@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
     parser.add_argument("--batch-size", type=int, default=8, help="files decoded together")
     parser.add_argument("--int8", action="store_true", help="an int8 decoder, on CPUs")
-    parser.add_argument("--no-previous-text", action="store_true",
-                        help="let a window not know what was said before")
+    parser.add_argument("--previous-text", action="store_true", help="what was said is the prompt "
+                        "of the next window: names stay the same, but so do mistakes")
     parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
     return parser
 
@@ -69,22 +69,24 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
     from distill.whisper.sequential import LongAudio, Segment, transcribe_long
     from eval.subtitles import write
 
-    decoder, processor = load_decoder(options)
     recordings, paths, failed = [], {}, 0
     for path in places:
         try:
             recordings.append(open_audio(path, scratch))
         except AudioError as error:
-            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            print(error, file=sys.stderr, flush=True)
             failed += 1
         else:
             paths[id(recordings[-1])] = path
+    if not recordings:
+        return 1
+    decoder, processor = load_decoder(options)
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
         nonlocal failed
         path = paths[id(audio)]
         if error is not None:
-            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            print(error, file=sys.stderr, flush=True)
             failed += 1
             return
         language = segments[0].language if segments else None
@@ -97,9 +99,8 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
 
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
-                    previous_text=not options.no_previous_text,
-                    words=options.format != ["txt"], finished=finished,
-                    description="transcribing")
+                    previous_text=options.previous_text, words=options.format != ["txt"],
+                    finished=finished, description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read")

