@@ -16,7 +16,8 @@ MAX_LINES = 400
 # one folder each; the list of distill/methods.py
 METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at")
 ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "distill.export", "eval.__main__",
-                "eval.transcribe", "eval.tag", "pseudo_label.__main__", "distill.data.teacher_store.__main__")
+                "eval.transcribe", "eval.tag", "eval.linear_probe", "pseudo_label.__main__",
+                "distill.data.teacher_store.__main__")
 EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_metrics")
 PICTURES = ("eval.charts", "eval.page")  # HTML and SVG, whatever they show
 # What a module may import of ours, by the longest prefix that fits it.
