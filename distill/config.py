@@ -81,6 +81,9 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
     path = find_recipe(recipe)
     base = OmegaConf.structured(schema)
     from_file = _read(path)
+    wanted = getattr(schema, "method", None)
+    if (got := from_file.get("method", wanted)) != wanted:
+        raise ConfigError(f"{path}: method is {got}; this command is for {wanted} only")
     _check_keys(OmegaConf.to_container(from_file), schema, str(path), "")
     for override in overrides:
         key, equals, _ = override.partition("=")

@@ -82,7 +82,8 @@ def fork() -> Callable[..., multiprocessing.Process]:
     context = multiprocessing.get_context("forkserver")
     parts = ("modeling", "processing", "tokenization", "feature_extraction")
     context.set_forkserver_preload([
-        "accelerate", "distill.loop", "distill.whisper.task", "pseudo_label.__main__",
+        "accelerate", "distill.loop", "distill.ced.extractor", "distill.ced.task",
+        "distill.whisper.task", "pseudo_label.__main__",
         "pseudo_label.transcripts", *(f"transformers.models.whisper.{p}_whisper" for p in parts),
     ])
 

@@ -267,3 +267,8 @@ def test_config_errors_need_no_torch(recipe):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_of_another_method(recipe):
+    with pytest.raises(ConfigError, match="method is ced; this command is for whisper only"):
+        load_recipe(recipe(text="method: ced\nviews: {shift: 0.1}\n"), [])

@@ -8,6 +8,8 @@ With logits z, teachers' probabilities p, labels y, temperature T, classes C (me
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -57,7 +59,9 @@ class TagModule(nn.Module):
         Returns:
             the sum over clips, and the sums of its parts.
         """
-        with fast_linears():
+        # layers that are computed again while going backward would be so by other products
+        checkpointing = self.student.is_activation_checkpointing
+        with nullcontext() if checkpointing else fast_linears():
             logits = self.student(batch["input_values"], batch["attention_mask"]).logits.float()
         parts, weight = {}, batch["weight"]
         total = logits.new_zeros(())

@@ -57,6 +57,8 @@ class CedTask:
         self.student, is_new = make_student(recipe.student, self.classes, recipe.seed)
         if is_new:
             measure_features(self.student, self._feature_views())
+        if recipe.train.gradient_checkpointing:
+            self.student.activation_checkpointing_enable()
         self.student.to(accelerator.device)
         self.model = TagModule(self.student, recipe.loss, self.label_weight, live)
 

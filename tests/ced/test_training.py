@@ -156,6 +156,16 @@ def test_features_are_normalised_by_what_was_measured(tags, scored):
     assert torch.equal(norm.running_mean, before) and not norm.training
 
 
+def test_gradient_checkpointing_gives_the_same_gradients(tags, scored):
+    gradients = []
+    for choice in ("false", "true"):
+        task = task_of(tags, scored, f"train.gradient_checkpointing={choice}")
+        assert task.student.is_activation_checkpointing == (choice == "true")
+        task.model(task.collate(task.batches.update(0)))[0].backward()
+        gradients.append(task.student.encoder.blocks[0].mlp.fc1.weight.grad)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
+
+
 def test_validation_mode_ends_as_it_began(tags, scored):
     task = task_of(tags, scored)
     task.validate()
