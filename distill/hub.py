@@ -19,7 +19,7 @@ from typing import Any
 from distill.config import ConfigError
 from distill.methods import evaluation_settings, load_recipe, write_code
 from distill.publish.card import parts_of
-from distill.publish.facts import Facts, public_name, read_facts
+from distill.publish.facts import Facts, check_recipe, public_name, read_facts
 from distill.publish.files import FILES, write_student_files
 from distill.publish.remote import Outcome, Target, describe, listing, publish, quiet_bars
 
@@ -51,10 +51,11 @@ def prepare(recipe: Any) -> dict[str, Path]:
     """Write the card and what goes with it; name in the repository -> file. Sends nothing.
 
     Raises:
-        ValueError: the student or its evaluation is missing, or the evaluation is not of this
-            student and recipe.
+        ValueError: the student or its evaluation is missing, or one of them is not of this
+            recipe.
     """
     facts = read_facts(recipe)
+    check_recipe(facts, recipe)
     _check_results(facts, recipe)
     write_code(recipe, facts.run / "student")
     return write_student_files(facts, recipe)

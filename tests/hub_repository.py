@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -60,7 +61,7 @@ class Fault:
     """What happens to the next `times` requests whose "METHOD path" fits.
 
     `status`: refused with it. `cut`: the connection is closed when half of the body is read.
-    `lost`: done, but nobody is told. `slow`: `seconds` a block. `expire`: no token is valid.
+    `lost`: done, but nobody is told. `slow`: `seconds` a block. `call`: that is called first.
     """
 
     what: str
@@ -68,6 +69,7 @@ class Fault:
     times: int = 1
     status: int = 500
     seconds: float = 0.02
+    call: Callable[[], object] | None = None
 
 
 def parents(name: str) -> list[str]:

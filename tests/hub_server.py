@@ -84,8 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self._read(fault)
         if fault is not None and fault.what == "status":
             return self.refuse(fault.status, "injected")
-        if fault is not None and fault.what == "expire":
-            self.server.tokens.clear()
+        if fault is not None and fault.what == "call":
+            fault.call()
         for method, pattern, answer in ROUTES:
             found = re.fullmatch(pattern, self.path_only)
             if found and method in (self.command, "ANY"):

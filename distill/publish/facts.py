@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from distill.config import to_dict
 from distill.data.files import read_json
 
 
@@ -61,6 +62,47 @@ def read_facts(recipe: Any) -> Facts:
         unread=_optional(labels_folder(recipe) / "drops.json"),
         settings=_settings(run / "config.yaml"),
     )
+
+
+def check_recipe(facts: Facts, recipe: Any) -> None:
+    """A card tells of the recipe what must have been so while the student was trained.
+
+    Raises:
+        ValueError: the recipe, or the overrides, have changed since. Names the keys.
+    """
+    changed = [line for name in _TOLD
+               for line in _changes(name, _at(facts.settings, name), _at(to_dict(recipe), name))]
+    if changed:
+        raise ValueError(
+            f"the recipe is not the one that {facts.run / 'student'} was trained with "
+            f"({', '.join(changed)}): give the same overrides, or train again"
+        )
+
+
+# What cards take from a recipe.
+_TOLD = ("method", "language", "task", "teacher", "student", "loss", "views", "scores.method",
+         "data.clip_seconds", "pseudo_label.num_packings", "train.batch_size",
+         "train.batch_tokens")
+_ABSENT = object()
+
+
+def _at(values: dict, name: str) -> Any:
+    for key in name.split("."):
+        values = values.get(key, _ABSENT) if isinstance(values, dict) else _ABSENT
+    return values
+
+
+def _changes(name: str, before: Any, now: Any) -> list[str]:
+    """`loss.kl_weight: 1.0 -> 0.5`; keys that only one of them knows are of another version."""
+    if before is _ABSENT or now is _ABSENT or before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [line for key in now
+                for line in _changes(f"{name}.{key}", before.get(key, _ABSENT), now[key])]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [line for index, pair in enumerate(zip(before, now, strict=True))
+                for line in _changes(f"{name}[{index}]", *pair)]
+    return [f"{name}: {before!r} -> {now!r}"]
 
 
 def labels_folder(recipe: Any) -> Path:

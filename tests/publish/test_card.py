@@ -7,7 +7,8 @@ import re
 import pytest
 import yaml
 
-from distill.data.files import read_json, write_json
+from distill.config import to_yaml
+from distill.data.files import read_json, write_json, write_text
 from distill.hub import prepare
 from distill.publish import card as card_module
 from distill.publish.card import benchmark_results, card_text
@@ -20,7 +21,10 @@ SCALES = (1, 100, 60, 1e-6)
 
 
 def card_of(folder, *overrides: str) -> str:
-    return prepare(load(folder, *overrides))["README.md"].read_text(encoding="utf-8")
+    """Of a student that was trained with these overrides, too."""
+    recipe = load(folder, *overrides)
+    write_text(folder / "runs" / "tiny" / "config.yaml", to_yaml(recipe))
+    return prepare(recipe)["README.md"].read_text(encoding="utf-8")
 
 
 def leaves(value, found: list | None = None) -> list[float]:
@@ -203,3 +207,12 @@ def test_what_is_missing_is_said(trained, tmp_path):
         prepare(load(trained, f"output_dir={run}"))
     with pytest.raises(ValueError, match="another student or other settings"):
         prepare(load(trained, "evaluation.num_bootstrap=51"))
+
+
+def test_a_recipe_that_changed_since_training_is_refused(trained):
+    """Its card would tell of a loss that the student never saw."""
+    changes = ["loss.kl_weight=0.5", "teacher.model=openai/whisper-tiny", "train.batch_size=64"]
+    with pytest.raises(ValueError, match=r"teacher.model: 'openai/whisper-base' -> "
+                       r"'openai/whisper-tiny', loss.kl_weight: 1.0 -> 0.5, train.batch_size: 32"):
+        prepare(load(trained, *changes))
+    prepare(load(trained, "train.log_every=1", "num_threads=1"))  # which shape nothing

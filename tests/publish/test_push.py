@@ -136,7 +136,7 @@ def test_a_broken_push_goes_on_where_it_was(sharded, hub, push):
 
 def test_a_token_that_expires_while_uploading(sharded, hub, push, monkeypatch):
     tokens = dict(hub.tokens)
-    hub.faults.append(Fault("expire", "POST .*/commit/"))
+    hub.faults.append(Fault("call", "POST .*/commit/", call=hub.tokens.clear))
     with pytest.raises(ValueError, match="no longer takes the token of HF_TOKEN.*hf auth login"):
         push(sharded)
     assert len(repository(hub).commits) == 1
@@ -144,6 +144,22 @@ def test_a_token_that_expires_while_uploading(sharded, hub, push, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_new")
     push(sharded)
     assert len(repository(hub).commits) == 2 and hub.received == 0
+
+
+def test_somebody_else_commits_meanwhile(trained, hub, push):
+    """What they did stays, and ours comes after it."""
+    push(trained, "hub.private=true")
+    there = repository(hub)
+    path = trained / "runs/tiny/student/generation_config.json"
+    path.write_text(path.read_text() + " ")
+    theirs = there.files | {"notes.md": Blob(b"theirs", False)}
+    hub.faults.append(Fault("call", "POST .*/commit/",
+                            call=lambda: there.commit("by hand", theirs)))
+    assert "Sent 1 of 13" in push(trained)
+    assert [message for _, message, _ in there.commits][2:] == [
+        "by hand", "Student of openai/whisper-base"]
+    assert there.files["notes.md"].content == b"theirs"
+    assert there.files["generation_config.json"].content == path.read_bytes()
 
 
 def test_a_hub_that_stays_broken(trained, hub, push):
