@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.charts import svg
 
-_LEFT, _WIDTH, _PICTURE, _ROW = 104, 248, 96, 17  # SVG units
+_LEFT, _WIDTH, _PICTURE, _ROW = 122, 232, 96, 17  # SVG units
 _SHADES = np.array([  # dark to light, so that loud is light on any background
     (12, 8, 38), (63, 15, 114), (134, 38, 107), (204, 71, 77), (247, 137, 48), (252, 245, 170),
 ], dtype=np.float64)  # fmt: skip
@@ -46,7 +46,7 @@ def tagged_spectrogram(
     title: str, features: np.ndarray, frames: np.ndarray, classes: Sequence[str],
     true: Sequence[str], seconds_per_frame: float = 0.16,
 ) -> str:
-    """SVG of a spectrogram and a strip per class, darker where it is more likely.
+    """SVG of a spectrogram and a strip per class, stronger where it is more likely.
 
     Args:
         features: (bands, frames of 10 ms), dB.
@@ -64,7 +64,8 @@ def tagged_spectrogram(
         mark, style = ("● ", " strong") if name in true else ("", "")
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 12}" class="end{style}">'
                      f'{mark}{escape(name)}</text>')
-        parts.append(f'<rect class="strip" x="{_LEFT}" y="{y}" width="{_WIDTH}" height="14"/>')
+        parts.append(f'<rect class="axis" fill="none" x="{_LEFT}" y="{y}" width="{_WIDTH}" '
+                     'height="14"/>')
         for number, probability in enumerate(frames[:, row]):
             if probability < 0.02:
                 continue

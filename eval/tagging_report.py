@@ -114,8 +114,7 @@ def _systems(results: dict) -> str:
         bars.append(Bar(label, 100 * system[_MAP], text, _STYLES.get(key, "kept"), scaled))
     count = f"{plural(results['num_recordings'], 'recording')}, {results['hours']:.2f} h"
     caption = (f"Split {results['split']}, {count}; mean over "
-               f"{plural(student['num_classes_with_positives'], 'class').replace('ss', 'sses')} "
-               f"with positives. Whiskers: 95 % bootstrap intervals over recordings; what is "
+               f"the {student['num_classes_with_positives']:,} classes with positives. Whiskers: 95 % bootstrap intervals over recordings; what is "
                "common to many of them, such as a source, is not in them. Higher is better.")
     picture = figure("Mean average precision", bar_chart("mAP", bars, "mAP (%)"), caption)
     return tiles(heads) + f'<div class="grid-2">{picture}{_speed(results)}</div>' + _table(systems)
@@ -203,7 +202,7 @@ def _training(run: Path) -> str:
 
 _EXAMPLES_INTRO = (
     "Clips of the test split, the student's best and worst. Below each spectrogram (0 to 8 kHz, "
-    "mel scale) is what the student says every 160 ms, darker where a class is more likely; "
+    "mel scale) is what the student says every 160 ms, stronger where a class is more likely; "
     "\N{BLACK CIRCLE} marks what is really there."
 )
 

@@ -109,6 +109,6 @@ def test_spectrogram_is_the_right_way_up_and_tags_are_where_they_sound():
     frames[3, 1] = 0.75
     picture = tagged_spectrogram("t", features, frames, ["dog", "bell"], ["bell"])
     (mark,) = re.findall(r'"bar bar-student" x="([\d.]+)".*?opacity="([\d.]+)"', picture)
-    left, width = 104, 248
+    left, width = 122, 232
     assert float(mark[0]) == pytest.approx(left + width * 0.48, abs=0.1) and mark[1] == "0.75"
     assert "● bell" in picture and "● dog" not in picture
