@@ -114,8 +114,9 @@ def _systems(results: dict) -> str:
         bars.append(Bar(label, 100 * system[_MAP], text, _STYLES.get(key, "kept"), scaled))
     count = f"{plural(results['num_recordings'], 'recording')}, {results['hours']:.2f} h"
     caption = (f"Split {results['split']}, {count}; mean over "
-               f"the {student['num_classes_with_positives']:,} classes with positives. Whiskers: 95 % bootstrap intervals over recordings; what is "
-               "common to many of them, such as a source, is not in them. Higher is better.")
+               f"the {student['num_classes_with_positives']:,} classes with positives. "
+               "Whiskers: 95 % bootstrap intervals over recordings; what is common to many of "
+               "them, such as a source, is not in them. Higher is better.")
     picture = figure("Mean average precision", bar_chart("mAP", bars, "mAP (%)"), caption)
     return tiles(heads) + f'<div class="grid-2">{picture}{_speed(results)}</div>' + _table(systems)
 
