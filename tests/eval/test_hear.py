@@ -91,7 +91,7 @@ def test_probe_of_folders_of_classes(folder, tmp_path, capsys):
     assert result["num_recordings"] == {"train": 15, "test": 9} and result["width"] == 128
     assert result["accuracy"] == 1.0 and result["mean_average_precision"] == 1.0
     (test / "low" / "bad.wav").write_bytes(b"nothing")
-    assert main(command) == 1
+    assert main([*command, "--validation", str(test)]) == 1
     assert "bad.wav: unreadable" in capsys.readouterr().err
 
 
