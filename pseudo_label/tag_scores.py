@@ -20,11 +20,13 @@ from pathlib import Path
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
 from distill.config import ConfigError, to_yaml
 from distill.data.files import read_json, write_json, write_text
-from distill.data.teacher_store import TeacherStore, digest_of
+from distill.data.teacher_store import Record, TeacherStore
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
 
 SHARD_MEGABYTES = 256.0  # smaller ones are merged in the end
+NUM_GROUPS, MAX_BLOCKS = 256, 64  # blocks go to disk in about so many groups, of at most so many:
+# what a killed run loses at most is one of them
 
 
 def main(arguments: list[str]) -> None:
@@ -61,8 +63,9 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     num_views = blocks.num_epochs * blocks.num_clips
     if missing:
         describe(recipe, source, blocks, classes, len(missing), len(by_text))
-        missing.sort(key=lambda text: digest_of(text) % world != rank)
-        _fill(recipe, source, classes, store, {text: by_text[text] for text in missing})
+        groups = groups_of(list(by_text), set(missing))
+        mine = dict(sorted(groups.items(), key=lambda group: group[0] % world != rank))
+        _fill(recipe, source, classes, store, by_text, mine)
         store.refresh()
     if left := store.missing(list(by_text)):
         print(f"Rank {rank} is done; other ranks are at the {len(left)} blocks that are left.")
@@ -91,8 +94,19 @@ def describe(recipe: CedRecipe, source, blocks, classes, num_missing: int, num_b
         print(f"{num_blocks - num_missing} of {num_blocks} blocks are there already", flush=True)
 
 
-def _fill(recipe: CedRecipe, source, classes, store: TeacherStore, todo: dict) -> None:
-    """Score blocks, one sealed shard each."""
+def groups_of(texts: list[str], missing: set[str]) -> dict[int, list[str]]:
+    """The missing blocks in groups, which are numbered by their place among all blocks: ranks that
+    start at different times agree about them."""
+    size = min(MAX_BLOCKS, -(-len(texts) // NUM_GROUPS))
+    cut = {at // size: [text for text in texts[at : at + size] if text in missing]
+           for at in range(0, len(texts), size)}
+    return {number: group for number, group in cut.items() if group}
+
+
+def _fill(
+    recipe: CedRecipe, source, classes, store: TeacherStore, blocks: dict, groups: dict
+) -> None:
+    """Score groups of blocks, one sealed shard each."""
     import torch
 
     from distill.ced.scoring import Scorer
@@ -102,10 +116,10 @@ def _fill(recipe: CedRecipe, source, classes, store: TeacherStore, todo: dict) -
         torch.set_num_threads(recipe.num_threads)
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     scorer = Scorer(recipe, source, Ensemble(recipe.teacher, classes, device))
-    total = sum(len(scorer.blocks.clips(block)) for block in todo.values())
+    total = sum(len(scorer.blocks.clips(blocks[text])) for each in groups.values() for text in each)
     path, dropped = store.folder / "unreadable.json", {}
     with Leases(store.folder) as leases:
-        steps = _scored(scorer, store, leases, todo, dropped)
+        steps = _scored(scorer, store, leases, blocks, groups, dropped)
         for _ in progress(steps, total, "scoring", "views"):
             pass
     if dropped:
@@ -115,41 +129,49 @@ def _fill(recipe: CedRecipe, source, classes, store: TeacherStore, todo: dict) -
 
 
 def _scored(
-    scorer, store: TeacherStore, leases: Leases, todo: dict, dropped: dict[str, str]
+    scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict,
+    dropped: dict[str, str],
 ) -> Iterator[None]:
-    """Yields once for each view that is scored; a block is sealed with its last batch.
+    """Yields once for each view that is scored; a group is sealed with its last batch.
 
     Args:
         dropped: gets what cannot be read, and the reason.
     """
     from torch.utils.data import DataLoader
 
-    taken: list[str] = []  # blocks that are ours, the one at hand first
+    taken: list[tuple[str, list[str]]] = []  # lease and blocks of ours, the group at hand first
 
     def places() -> Iterator[list[tuple[int, int]]]:
-        for text, block in todo.items():
-            if not leases.take(_name_of(text)):
+        for number, texts in groups.items():
+            if not leases.take(name := f"group-{number:05d}"):
                 continue
             store.refresh()
-            if not store.missing([text]):  # another rank has been faster
-                leases.release(_name_of(text))
-                continue
-            taken.append(text)
-            yield from scorer.batches(block)
+            if left := store.missing(texts):  # else another rank has been faster
+                taken.append((name, left))
+                for text in left:
+                    yield from scorer.batches(blocks[text])
+            else:
+                leases.release(name)
 
     loader = DataLoader(
         _Identity(), batch_sampler=places(), collate_fn=scorer.prepare,
         num_workers=scorer.recipe.scores.num_workers,
     )
     parts: list[dict] = []
+    records: list[Record] = []
     for prepared in loader:
         dropped.update({error.detail: error.reason for error in prepared.unreadable.values()})
         parts.append(scorer.score(prepared))
-        block = todo[taken[0]]
+        name, texts = taken[0]
+        block = blocks[texts[len(records)]]
         if len(parts) == len(scorer.batches(block)):
-            store.add([scorer.record(block, parts)])
-            leases.release(_name_of(taken.pop(0)))
+            records.append(scorer.record(block, parts))
             parts = []
+        if len(records) == len(texts):
+            store.add(records)
+            leases.release(name)
+            taken.pop(0)
+            records = []
         yield from [None] * len(prepared.views)
 
 
@@ -158,10 +180,6 @@ class _Identity:
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, int]:
         return place
-
-
-def _name_of(text: str) -> str:
-    return f"block-{digest_of(text):016x}"
 
 
 def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:

@@ -54,6 +54,8 @@ class CedTask:
         live = None
         if recipe.teacher.members and not self.recorded:
             live = Ensemble(recipe.teacher, self.classes, str(accelerator.device))
+        if recipe.data.validation:
+            _ = self._validation  # what is wrong with it is said now, not after an hour
         self.student, is_new = make_student(recipe.student, self.classes, recipe.seed)
         if is_new:
             measure_features(self.student, self._feature_views())
@@ -186,7 +188,9 @@ class CedTask:
     def _validation(self) -> EvaluationClips:
         config = self.recipe.data
         clips = EvaluationClips(config.validation, config.clip_seconds)
-        clips.targets(self.classes)  # now, rather than after an hour
+        if not clips.targets(self.classes).any():
+            raise ValueError("data.validation: not one clip has a label; leave it empty, and the "
+                             "last weights are the student")
         return clips
 
     def validate(self) -> dict[str, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,23 @@ class Clip:
     path: Path | None = None
     data: bytes = b""
     name: str | None = None  # the file's name at its source
+    labels: tuple[str, ...] | None = None  # classes of a sound
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns. Before `resolve` None means "find it"; after it, "there is none"."""
+    """Names of columns. Before `resolve` None means "find it"; after it, "there is none". Labels
+    are never looked for.
+
+    Attributes:
+        label_names: what numbers in the column of labels stand for.
+    """
 
     text: str | None = None
     speaker: str | None = None
     id: str | None = None
+    labels: str | None = None
+    label_names: tuple[str, ...] = ()
 
     def resolve(self, names: Sequence[str], source: str) -> Columns:
         """Check the names given and find the others among `names`.
@@ -49,7 +58,10 @@ class Columns:
                 f"are {', '.join(names)}. Say text_column=NAME, or text_column=none"
             )
         speaker = _pick("speaker_column", self.speaker, _SPEAKER_COLUMNS, names, source)
-        return Columns(text, speaker, _pick("id_column", self.id, ("id",), names, source))
+        return Columns(
+            text, speaker, _pick("id_column", self.id, ("id",), names, source),
+            _pick("label_column", self.labels, (), names, source), self.label_names,
+        )
 
     def clip(self, row: dict, id: str, data: bytes = b"", name: str | None = None) -> Clip:  # noqa: A002
         """A row as a Clip; texts are stripped, empty ones are None."""
@@ -59,7 +71,19 @@ class Columns:
             speaker=_text(row.get(self.speaker)) if self.speaker else None,
             data=data,
             name=name,
+            labels=self.labels_of(row.get(self.labels)) if self.labels else None,
         )
+
+    def labels_of(self, value: Any) -> tuple[str, ...] | None:
+        """Classes of a value: a list, or a text that is split at semicolons and at commas without a
+        space behind them; None where there is no value, which is not the same as no class."""
+        if value is None:
+            return None
+        parts = re.split(r";|,(?! )", value) if isinstance(value, str) else value
+        parts = parts if isinstance(parts, list | tuple) else [parts]
+        names = [self.label_names[part] if self.label_names and isinstance(part, int) else
+                 " ".join(str(part).split()) for part in parts]
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _pick(
@@ -130,7 +154,7 @@ def _clip_of_row(folder: Path, row: dict, file_column: str, columns: Columns) ->
     path = next((p for p in (folder / name, folder / "clips" / name) if p.is_file()), folder / name)
     identity = row.get(columns.id) if columns.id else None
     clip = columns.clip(row, str(identity or Path(name).with_suffix("").as_posix()), name=name)
-    return Clip(clip.id, clip.text, clip.speaker, path, name=name)
+    return replace(clip, path=path)
 
 
 def _read_table(path: Path) -> list[dict]:

@@ -18,6 +18,8 @@ Keys:
     text_column=         default: text, sentence, transcript or transcription; none: do without
     speaker_column=      default: speaker_id, speaker or client_id where there is one
     id_column=           default: id; otherwise the row number (Hub) or the file's path
+    label_column=        classes of sounds: a list, a class, or text with ; or , between them; no
+                         transcripts then, unless text_column says where they are
     language=            written in every row
     max_hours=           stop there
     streaming=true       keep no copy of the dataset in datasets' cache
@@ -37,7 +39,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -62,13 +64,15 @@ class Options:
     text_column: str | None = None
     speaker_column: str | None = None
     id_column: str | None = None
+    label_column: str | None = None
     language: str | None = None
     max_hours: float | None = None
     streaming: bool = False
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text_column, self.speaker_column, self.id_column)
+        text = "none" if self.label_column and not self.text_column else self.text_column
+        return Columns(text, self.speaker_column, self.id_column, self.label_column)
 
     @property
     def manifest(self) -> str:
@@ -139,7 +143,7 @@ def _check_clip(clip: Clip, out: Path, options: Options, ids: set[str]) -> Row |
     """The manifest row of a clip, or why there is none: {id, reason, detail}."""
     if clip.id in ids:
         return {"id": clip.id, "reason": "duplicate_id", "detail": str(clip.name or "")}
-    if options.text_column != "none" and not clip.text:
+    if options.columns.text != "none" and not clip.text:
         return {"id": clip.id, "reason": "missing_text", "detail": str(clip.name or "")}
     try:
         path = _store_audio(clip, out / "audio" / options.manifest)
@@ -158,6 +162,7 @@ def _check_clip(clip: Clip, out: Path, options: Options, ids: set[str]) -> Row |
         text=clip.text,
         speaker=clip.speaker,
         language=options.language,
+        labels=None if clip.labels is None else list(clip.labels),
     )
 
 
@@ -316,6 +321,10 @@ def _open_dataset(
     elif isinstance(features.get(audio[0]), Audio):
         dataset = dataset.cast_column(audio[0], Audio(decode=False))
     columns = options.columns.resolve(names, source)
+    if columns.labels:
+        kind = features.get(columns.labels)
+        kind = getattr(kind, "feature", kind)  # of a list
+        columns = replace(columns, label_names=tuple(getattr(kind, "names", ()) or ()))
     total = None if options.streaming else len(dataset)
     rest = dataset.skip(min(skip, total) if total is not None else skip)
     prefix = f"{out.resolve().name}-{options.manifest}"

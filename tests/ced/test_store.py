@@ -192,12 +192,24 @@ def test_two_ranks_fill_what_one_fills(tags, fork, tmp_path, capsys):
     assert all(np.array_equal(a, two(places)[1][name]) for name, a in one(places)[1].items())
 
 
+def test_groups_are_numbered_alike_by_whoever_comes_late():
+    texts = [f"block {n}" for n in range(600)]
+    groups = tag_scores.groups_of(texts, set(texts))
+    assert len(groups) == 200 and all(len(group) == 3 for group in groups.values())
+    late = tag_scores.groups_of(texts, set(texts[100:]))
+    assert {n: g for n, g in late.items() if n > 33} == {n: g for n, g in groups.items() if n > 33}
+    assert late[33] == texts[100:102] and min(late) == 33
+    many = tag_scores.groups_of([str(n) for n in range(100_000)], {"99999"})
+    assert many == {99_999 // 64: ["99999"]}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_and_clips(make_tags, tmp_path, monkeypatch, workers):
     """CED's dump fails without workers, and where clips do not fill its batches."""
     monkeypatch.setattr("distill.ced.scoring.BLOCK_CLIPS", 3)
     monkeypatch.setattr("distill.ced.recorded.BLOCK_CLIPS", 3)
     tags = make_tags(tmp_path, train=[0.5] * 7)
+    monkeypatch.setattr(tag_scores, "NUM_GROUPS", 4)  # of two blocks each
     for size in (1, 2, 7):
         options = (f"scores.num_workers={workers}", f"scores.batch_size={size}")
         fill(tags, tmp_path / f"scores{size}", *options)
