@@ -68,7 +68,7 @@ class Fault:
     pattern: str
     times: int = 1
     status: int = 500
-    seconds: float = 0.02
+    seconds: float = 0.005
     call: Callable[[], object] | None = None
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from distill.config import to_dict
 from distill.data.files import read_json
 
 
@@ -71,7 +70,7 @@ def check_recipe(facts: Facts, recipe: Any) -> None:
         ValueError: the recipe, or the overrides, have changed since. Names the keys.
     """
     changed = [line for name in _TOLD
-               for line in _changes(name, _at(facts.settings, name), _at(to_dict(recipe), name))]
+               for line in _changes(name, _at(facts.settings, name), _at(asdict(recipe), name))]
     if changed:
         raise ValueError(
             f"the recipe is not the one that {facts.run / 'student'} was trained with "

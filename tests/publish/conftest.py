@@ -146,6 +146,27 @@ def hub(monkeypatch, tmp_path):
     assert not server.errors
 
 
+@pytest.fixture(scope="session")
+def prepared(first_run) -> dict[str, Path]:
+    """What is published of it: name in the repository -> file."""
+    from distill.hub import prepare
+
+    return prepare(load(first_run))
+
+
+@pytest.fixture
+def send(hub, prepared):
+    """`send(repo, private)`: as `push` does, without writing the card again."""
+    from distill.publish.files import FILES
+    from distill.publish.remote import Target, describe, publish
+
+    def run(repo: str = REPO, private: bool = True) -> str:
+        target = Target(repo, "hub.repo_id", private=private)
+        return describe(target, prepared, publish(target, prepared, "Student", FILES))
+
+    return run
+
+
 @pytest.fixture
 def push(hub, capsys):
     """`push(folder, key=value, ...)`: the command in this process; returns what it printed."""

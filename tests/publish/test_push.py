@@ -112,9 +112,9 @@ def weights(folder) -> dict[str, int]:
     ],
     ids=lambda fault: f"{fault.what} {fault.pattern.split('/')[-2]}",
 )
-def test_a_fault_that_passes_is_got_over(trained, hub, push, fault):
+def test_a_fault_that_passes_is_got_over(hub, send, fault):
     hub.faults.append(fault)
-    push(trained)
+    send()
     assert fault.times < 1000 and len(repository(hub).commits) == 2
     assert set(repository(hub).files) == SENT | {".gitattributes"}
 
@@ -162,10 +162,10 @@ def test_somebody_else_commits_meanwhile(trained, hub, push):
     assert there.files["generation_config.json"].content == path.read_bytes()
 
 
-def test_a_hub_that_stays_broken(trained, hub, push):
+def test_a_hub_that_stays_broken(hub, send):
     hub.faults.append(Fault("status", "POST .*/commit/", times=10**6, status=502))
     with pytest.raises(ValueError, match=r"has trouble \(502\). What arrived is kept"):
-        push(trained)
+        send()
     assert len(repository(hub).commits) == 1
 
 
@@ -184,32 +184,32 @@ def test_a_hub_that_stays_broken(trained, hub, push):
         ("hf_good", "other/secret", "other is somebody else"),
     ],
 )
-def test_what_the_hub_refuses(trained, hub, push, monkeypatch, token, repo, sentence):
+def test_what_the_hub_refuses(hub, send, monkeypatch, token, repo, sentence):
     from tests.hub_repository import Repository
 
     hub.repos["model", "other/open"] = Repository(private=False)
     hub.repos["model", "other/secret"] = Repository(private=True)
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(ValueError, match=sentence) as refused:
-        push(trained, f"hub.repo_id={repo}", "hub.private=false")
+        send(repo, private=False)
     assert "http" not in str(refused.value) and "\n" not in str(refused.value)
     assert hub.count("PUT") == 0
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(trained, hub, push):
-    push(trained, "hub.private=false")
+def test_a_public_repository_is_not_taken_for_a_private_one(hub, send):
+    send(private=False)
     with pytest.raises(ValueError, match="public repository but hub.private is true.*false"):
-        push(trained)
+        send()
     assert len(repository(hub).commits) == 2
 
 
-def test_no_network(trained, hub, push, monkeypatch):
+def test_no_network(hub, send, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set.*unset it"):
-        push(trained)
+        send()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=f"hub.repo_id={REPO}: the connection to the Hub broke"):
-        push(trained)
+        send()
