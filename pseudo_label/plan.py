@@ -11,7 +11,13 @@ from pathlib import Path
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import hash_of, read_json, write_json
 from distill.data.windows import Recording, Window, is_long
-from distill.whisper.corpus import load_clips, split_clips, training_windows, whole_recordings
+from distill.whisper.corpus import (
+    is_recording,
+    load_clips,
+    split_clips,
+    training_windows,
+    whole_recordings,
+)
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 
 
@@ -57,7 +63,8 @@ def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan
 
 def count_windows(windows: Sequence[Window]) -> int:
     """A recording that will be cut while it is labelled counts for the least it can become."""
-    return sum(max(1, math.ceil(window.duration / WINDOW_SECONDS)) for window in windows)
+    return sum(math.ceil(window.duration / WINDOW_SECONDS) if is_recording(window) else 1
+               for window in windows)
 
 
 def _shards(windows: Sequence[Window], size: int) -> list[list[Window]]:

@@ -71,8 +71,8 @@ def join_texts(texts: Sequence[str], language: str | None) -> str:
     return ("" if language in UNSPACED else " ").join(text.strip() for text in texts).strip()
 
 
-def is_long(row: Row, window_seconds: float = WINDOW_SECONDS) -> bool:
-    """Whether a clip does not fit a window."""
+def is_long(row: Row | Piece, window_seconds: float = WINDOW_SECONDS) -> bool:
+    """Whether a clip, or a part of one, does not fit a window."""
     return row.duration > window_seconds + _EPSILON
 
 

@@ -13,12 +13,18 @@ import pseudo_label.__main__ as command
 from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import read_json, read_jsonl
 from distill.data.manifest import Row, read_manifest, write_manifest
-from distill.data.windows import load_window
+from distill.data.windows import load_window, pack
 from distill.plan import describe, plan
 from distill.testing import write_tiny_recipe
 from distill.whisper import recordings
-from distill.whisper.corpus import load_clips, rebuild_window
+from distill.whisper.corpus import (
+    is_recording,
+    load_clips,
+    rebuild_window,
+    whole_recordings,
+)
 from distill.whisper.recipe import load_recipe
+from pseudo_label.plan import count_windows
 
 PROMPTS = ("agent-incorrect", "conf-usermenu", "demo-abouttotry", "agent-pass")
 SILENCE = 5.0  # seconds before each prompt
@@ -193,3 +199,11 @@ def test_sequential(recipe, tmp_path):
     key = ("id", "pieces", "label", "tokens", "reference")
     assert [[row[k] for k in key] for row in long_rows(together)] == [
         [row[k] for k in key] for row in rows]
+
+
+def test_full_windows_are_no_recordings():
+    """Many clips may add up to a microsecond more than a window; shards stay as they are."""
+    rows = [Row(str(i), "a.wav", 0.6000003, speaker="a") for i in range(50)]
+    (window,) = pack(rows, "a", "sequential", window_seconds=30.00002)
+    assert window.duration > 30.000001 and not is_recording(window)
+    assert count_windows([window, *whole_recordings([Row("b", "b.wav", 61.0)])]) == 1 + 3
