@@ -107,7 +107,7 @@ def text_table(results: dict) -> str:
     for entry in results["exports"]:
         rows.append((
             entry["file"], entry["runtime"], f"{100 * entry['mean_average_precision']:.2f} %",
-            f"{100 * entry['map_loss']:+.2f}", f"{entry['max_difference']:.6f}",
+            f"{100 * entry['map_loss']:+.2f}", f"{entry['max_difference']:.0e}",
             f"{100 * entry['same_best_class']:.1f} %", f"{entry['ms_per_clip']:.1f}",
             f"{entry['bytes'] / 1e6:.1f}", "refused" if entry["refused"] else "passed",
         ))
