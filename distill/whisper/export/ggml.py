@@ -49,15 +49,21 @@ def write_ggml(model, processor, path: Path) -> None:
     """Write a WhisperForConditionalGeneration and its tokenizer.
 
     Raises:
-        ValueError: whisper.cpp has no such vocabulary.
+        ValueError: whisper.cpp, which crashes on what it does not know, has no such vocabulary or
+            feed-forward size.
     """
     end = processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     size = model.config.vocab_size
     if VOCABULARIES.get(size) != end:
         raise ValueError(f"to=ggml: whisper.cpp knows vocabularies of {sorted(VOCABULARIES)} "
                          f"tokens with their usual ids, got {size} and <|endoftext|> = {end}")
+    config = model.config
+    sizes = config.encoder_ffn_dim, config.decoder_ffn_dim
+    if sizes != (4 * config.d_model,) * 2:
+        raise ValueError(f"to=ggml: whisper.cpp takes for granted that feed-forward layers are 4 "
+                         f"times as wide as the model ({config.d_model}), got {sizes}")
     with open(path, "wb") as file:
-        _integers(file, MAGIC, *_sizes(model.config))
+        _integers(file, MAGIC, *_sizes(config))
         filters = processor.feature_extractor.mel_filters.T.astype(np.float32)
         _integers(file, *filters.shape)  # (bands, bins)
         file.write(filters.tobytes())

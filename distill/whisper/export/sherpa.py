@@ -144,14 +144,22 @@ def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) ->
 
 
 def quantise(folder: Path, out: Path) -> None:
-    """An int8 copy of what `write_sherpa` wrote: weights of matrix products per tensor, their
-    inputs scaled while it runs."""
+    """An int8 copy of what `write_sherpa` wrote: weights of matrix products with a scale per
+    channel, their inputs scaled while it runs.
+
+    All but what follows a GELU, whose outliers one scale for all inputs cannot hold.
+    """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     for name in ("encoder.onnx", "decoder.onnx"):
         large = (folder / f"{name}.data").exists()
+        nodes = onnx.load(folder / name, load_external_data=False).graph.node
+        gelus = {output for node in nodes if node.op_type == "Gelu" for output in node.output}
+        after = [node.name for node in nodes if node.op_type == "MatMul" and node.input[0] in gelus]
         quantize_dynamic(folder / name, out / name, op_types_to_quantize=["MatMul"],
-                         weight_type=QuantType.QInt8, use_external_data_format=large)
+                         nodes_to_exclude=after, per_channel=True, weight_type=QuantType.QInt8,
+                         use_external_data_format=large)
     shutil.copyfile(folder / "tokens.txt", out / "tokens.txt")
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
 
-from distill.testing import write_tiny_recipe
+from distill.testing import write_tiny_recipe, write_tiny_teacher
 from distill.whisper.export import run as run_module
 from distill.whisper.export.runtimes import Runtime
 
@@ -17,9 +19,34 @@ from distill.whisper.export.runtimes import Runtime
 def tiny_export(tmp_path_factory) -> Path:
     """A folder with `recipe` and `run/student` (the teacher itself); not to be changed."""
     folder = tmp_path_factory.mktemp("export")
-    write_tiny_recipe(folder, train=12, test=3)
-    shutil.copytree(folder / "teacher", folder / "run" / "student")
+    write_tiny_recipe(folder, train=6, test=3)
+    write_quiet_student(folder / "run" / "student")
     return folder
+
+
+def write_quiet_student(folder: Path) -> None:
+    """A random Whisper that says letters alone: other runtimes forbid symbols by a list of their
+    own, and do not forbid timestamps."""
+    from safetensors.torch import load_file, save_file
+
+    path = write_tiny_teacher(folder, decoder_layers=2, encoder_layers=1) / "model.safetensors"
+    weights = load_file(path)
+    tokens = weights["model.decoder.embed_tokens.weight"]
+    tokens[TIMESTAMPS:] = 0
+    for index in range(256):
+        if not chr(index + ord("!")).isascii() or not chr(index + ord("!")).isalpha():
+            tokens[index] = 0
+    save_file(weights, path, {"format": "pt"})
+
+
+TIMESTAMPS = 267  # the id of <|0.00|> in the tiny tokenizer
+
+
+@pytest.fixture
+def student_model(tiny_export):
+    """Its model, loaded anew for every test, with attention weights."""
+    return WhisperForConditionalGeneration.from_pretrained(
+        tiny_export / "run" / "student", dtype=torch.float32, attn_implementation="eager").eval()
 
 
 @pytest.fixture

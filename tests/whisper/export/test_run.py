@@ -14,16 +14,13 @@ from distill.whisper.transcribe import to_text
 
 
 @pytest.fixture
-def ours(tiny_teacher, tiny_processor):
+def ours(student_model, tiny_processor):
     """`transcribe(audio, language)` as our decoder does it."""
-    import torch
-    from transformers import WhisperForConditionalGeneration
-
     from distill.whisper.decoding import GreedyDecoder
     from distill.whisper.transcribe import encode, log_mel
 
-    model = WhisperForConditionalGeneration.from_pretrained(tiny_teacher, dtype=torch.float32)
-    decoder = GreedyDecoder(model.eval(), tiny_processor.tokenizer, "en", on_loop="keep")
+    model = student_model
+    decoder = GreedyDecoder(model, tiny_processor.tokenizer, "en", on_loop="keep")
 
     def transcribe(audio: np.ndarray, language: str) -> str:
         states = encode(model, log_mel(tiny_processor, [audio]))

@@ -1,0 +1,89 @@
+"""The graphs for sherpa-onnx: the same numbers as the model, the same tokens in the runtimes."""
+
+import base64
+import json
+
+import pytest
+import torch
+
+from distill.whisper.export.sherpa import Decoder, Encoder
+from distill.whisper.export.vocabulary import text_tokens
+
+HEADS = [(0, 1), (1, 0)]
+
+
+def caches(model, batch: int) -> list[torch.Tensor]:
+    shape = (model.config.decoder_layers, batch, 448, model.config.d_model)
+    return [torch.zeros(shape), torch.zeros(shape)]
+
+
+@torch.no_grad()
+def test_the_graphs_compute_what_the_model_does(student_model):
+    eager = student_model
+    torch.manual_seed(0)
+    mel = torch.randn(2, 80, 3000)
+    tokens = torch.randint(0, 256, (2, 7))
+    expected = eager(mel, decoder_input_ids=tokens, output_attentions=True)
+    decoder = Decoder(eager, HEADS)
+    cross = Encoder(eager)(mel)
+    assert cross[0].shape == (2, 2, 1500, 32)
+    *_, own_k, own_v, looks = first = decoder(tokens[:, :4], *caches(eager, 2), *cross,
+                                              torch.tensor([0]))
+    rest = decoder(tokens[:, 4:], own_k, own_v, *cross, torch.tensor([4]))
+    always = eager.generation_config.suppress_tokens
+    begin = eager.generation_config.begin_suppress_tokens
+    said = torch.cat([first[0], rest[0]], 1)
+    assert (said[..., always] == -torch.inf).all()
+    assert (first[0][..., begin] == -torch.inf).all() and (rest[0][..., begin] > -torch.inf).all()
+    free = torch.ones(said.shape[-1], dtype=torch.bool)
+    free[[*always, *begin]] = False
+    torch.testing.assert_close(said[..., free], expected.logits[..., free], atol=1e-4, rtol=1e-4)
+    for n, (layer, head) in enumerate(HEADS):
+        torch.testing.assert_close(looks[:, n], expected.cross_attentions[layer][:, head, :4])
+
+
+@torch.no_grad()
+def test_what_lacks_is_silence(student_model, tiny_processor):
+    """Short log-mel, and zeros in the place of silence, are heard as the padded clip is."""
+    from distill.whisper.transcribe import log_mel
+
+    torch.manual_seed(0)
+    audio = torch.randn(32_000).numpy() * 0.1
+    mel = log_mel(tiny_processor, [audio])
+    encoder = Encoder(student_model)
+    expected = encoder(mel)[0]
+    frames = 203  # and two that still hear the end of the clip
+    zeros = torch.cat([mel[..., :frames], torch.zeros(1, 80, 500)], -1)
+    torch.testing.assert_close(encoder(mel[..., :frames])[0], expected)
+    torch.testing.assert_close(encoder(zeros)[0], expected)
+
+
+def test_bytes_of_tokens(tiny_processor):
+    tokens = text_tokens(tiny_processor.tokenizer)
+    assert sorted(tokens) == [bytes([n]) for n in range(256)]
+    text = "Zürich 二"
+    ids = tiny_processor.tokenizer(text, add_special_tokens=False).input_ids
+    assert b"".join(tokens[n] for n in ids).decode() == text
+
+
+def test_sherpa_onnx_says_the_same(recipe, tiny_run):
+    for name in ("onnxscript", "onnxruntime", "sherpa_onnx"):
+        pytest.importorskip(name)
+    from distill.whisper.export.run import export_student
+
+    loose = ["export.max_wer_increase=9", "export.min_token_agreement=0"]
+    assert export_student(recipe(*loose), "onnx")
+    folder = tiny_run / "export/onnx"
+    results = json.loads((folder / "verification.json").read_text())
+    plain = {e["runtime"]: e for e in results["exports"] if e["weights"] == "float32"}
+    assert plain["onnxruntime"]["token_agreement"] == 1
+    assert plain["sherpa-onnx"]["token_agreement"] > 0.9  # log-mel of its own
+    assert {e["weights"] for e in results["exports"]} == {"float32", "int8"}
+    lines = (folder / "float32/tokens.txt").read_text().splitlines()
+    assert base64.b64decode(lines[65].split()[0]) == text_tokens_at(tiny_run, 65)
+
+
+def text_tokens_at(run, index: int) -> bytes:
+    from transformers import WhisperProcessor
+
+    return text_tokens(WhisperProcessor.from_pretrained(run / "student").tokenizer)[index]
