@@ -203,7 +203,7 @@ def test_sequential(recipe, tmp_path):
 
 def test_full_windows_are_no_recordings():
     """Many clips may add up to a microsecond more than a window; shards stay as they are."""
-    rows = [Row(str(i), "a.wav", 0.6000003, speaker="a") for i in range(50)]
-    (window,) = pack(rows, "a", "sequential", window_seconds=30.00002)
+    rows = [Row(str(i), "a.wav", 0.6000006, speaker="a") for i in range(50)]
+    (window,) = pack(rows, "a", "sequential", window_seconds=30.0001)
     assert window.duration > 30.000001 and not is_recording(window)
     assert count_windows([window, *whole_recordings([Row("b", "b.wav", 61.0)])]) == 1 + 3
