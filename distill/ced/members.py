@@ -279,7 +279,7 @@ class CallableMember:
         self.activation = "none" if config.activation == "auto" else config.activation
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> np.ndarray:
-        outputs = self.function(list(waves))
+        outputs = self.function([np.array(wave) for wave in waves])  # its own, to do as it likes
         if isinstance(outputs, Tensor):
             outputs = outputs.detach().cpu().numpy()
         return _activate(outputs, self.activation)

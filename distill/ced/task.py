@@ -22,7 +22,7 @@ from distill.ced.tag_loss import TagModule
 from distill.ced.teachers import Ensemble
 from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
-from distill.data.audio import AudioError
+from distill.data.audio import AudioError, audio_info
 from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
 from distill.progress import quiet_libraries
@@ -191,6 +191,8 @@ class CedTask:
         if not clips.targets(self.classes).any():
             raise ValueError("data.validation: not one clip has a label; leave it empty, and the "
                              "last weights are the student")
+        for path in dict.fromkeys(clip.path for clip in clips.clips):
+            audio_info(path)
         return clips
 
     def validate(self) -> dict[str, float]:

@@ -37,6 +37,7 @@ def heard(long_tags):
 @pytest.mark.parametrize(("micro", "workers"), [(4, 0), (1, 2), (2, 4)])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_any_batch_size_and_number_of_workers(long_tags, heard, workers, micro):
+    """CED's workers keep the epoch they were forked in when epochs are cut short."""
     recipe = long_tags.recipe(LONG, *STEPS, f"train.num_workers={workers}",
                               f"train.micro_batch_size={micro}")
     assert heard_by_student(recipe, alone()) == heard

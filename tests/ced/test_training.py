@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import socket
 import time
@@ -229,3 +230,16 @@ def test_audio_that_went_bad_after_scoring_is_an_error(make_tags, tmp_path):
     bad = [clip.key for clip in task.source.clips].index("train-3")
     with pytest.raises(ValueError, match="clip train-3.*it could be read when it was scored"):
         task.collate([(bad, 0)])
+
+
+def test_what_is_wrong_with_the_validation_split_is_said_at_once(make_tags, tmp_path):
+    tags = make_tags(tmp_path)
+    path = tmp_path / "data" / "validation.jsonl"
+    rows = path.read_text()
+    path.write_text(re.sub(r'\["\w+"\]', "[]", rows))
+    with pytest.raises(ValueError, match="data.validation: not one clip has a label"):
+        task_of(tags, LABELS)
+    path.write_text(rows)
+    (tmp_path / "data" / "validation" / "1.wav").unlink()
+    with pytest.raises(ValueError, match="missing_file.*validation/1.wav"):
+        task_of(tags, LABELS)
