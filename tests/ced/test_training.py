@@ -73,10 +73,10 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
     common = (scored, *mode, "train.validate_every=4")
     one = train(tags, tmp_path / "1x8", *common)
     four = train(tags, tmp_path / "4x2", *common, "train.micro_batch_size=2")
-    start = train(tags, tmp_path / "start", *common, "train.learning_rate=1e-12")
-    assert distance(one, start) > 1e-3, "the test would pass on a loop that does nothing"
     assert distance(one, four) < 5e-6  # Adam makes rounding larger
     if not mode:
+        start = train(tags, tmp_path / "start", *common, "train.learning_rate=1e-12")
+        assert distance(one, start) > 1e-3, "the test would pass on a loop that does nothing"
         together(fork, [*tags.arguments(*common, "train.micro_batch_size=4"),
                         f"output_dir={tmp_path / '2x4'}"], tmp_path / "log")
         assert distance(one, tmp_path / "2x4") < 5e-6
@@ -85,7 +85,7 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
         assert same[0] == same[1] and same[0][0]["num_classes"] == 3
 
 
-RESUMED = ("train.max_steps=12", "train.validate_every=5", "train.average_decay=0.9")
+RESUMED = ("train.max_steps=8", "train.validate_every=3", "train.average_decay=0.9")
 
 
 def test_sigkill_at_random_moments_changes_nothing(tags, scored, fork, tmp_path):
