@@ -76,7 +76,8 @@ def _work(recipe: CedRecipe, clips: list, num_classes: int) -> list[str]:
     lines.append(f"  {'steps':<12}{train.max_steps:,} of {train.batch_size} clips, "
                  f"{views / max(len(clips), 1):.1f} epochs")
     if size:
-        lines.append(f"  {'time':<12}about {clock(6 * size * tokens * views / flops)} on {cores} "
+        seen = tokens * (1 - recipe.student.config.get("patch_drop_rate", 0))
+        lines.append(f"  {'time':<12}about {clock(6 * size * seen * views / flops)} on {cores} "
                      "cores")
     members = recipe.teacher.members
     if not members:

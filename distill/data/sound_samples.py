@@ -23,26 +23,22 @@ from distill.data.manifest import Row, write_manifest
 CLASSES = {  # the longest prefix that fits a name decides
     "ambience": ("ambi_",),
     "bass": ("bass_",),
-    "bass drum": ("bd_", "drum_bass_", "drum_heavy_kick", "elec_soft_kick", "elec_hollow_kick"),
-    "cymbal": ("drum_cymbal_", "drum_splash_", "elec_cymbal"),
-    "electronic blip": ("elec_",),
-    "glitch": ("glitch_",),
+    "drum": ("bd_", "sn_", "drum_", "elec_soft_kick", "elec_hollow_kick", "elec_fuzz_tom",
+             "elec_snare", "elec_hi_snare", "elec_mid_snare", "elec_lo_snare", "elec_filt_snare",
+             "elec_cymbal"),
+    "electronic": ("elec_", "glitch_", "mehackit_"),
     "loop": ("loop_",),
-    "percussion": ("perc_",),
-    "robot": ("mehackit_robot",),
-    "snare": ("sn_", "drum_snare_", "elec_snare", "elec_hi_snare", "elec_mid_snare",
-              "elec_lo_snare", "elec_filt_snare"),
     "tabla": ("tabla_",),
 }
-NO_CLASS = ("elec_fuzz_tom",)  # a tom: too few of them for a class
 # The same instrument struck twice, or a part of the same recording: never in two splits.
 TAKES = (
     ("ambi_glass_hum", "ambi_glass_rub"), ("bass_voxy_c", "bass_voxy_hit_c"),
     ("drum_bass_hard", "drum_bass_soft"), ("drum_cymbal_hard", "drum_cymbal_soft"),
     ("drum_snare_hard", "drum_snare_soft"), ("drum_splash_hard", "drum_splash_soft"),
-    ("elec_blip", "elec_blip2"), ("loop_amen", "loop_amen_full"), ("perc_bell", "perc_bell2"),
-    ("tabla_ghe1", "tabla_ghe4"), ("tabla_ghe2", "tabla_ghe3"), ("tabla_te2", "tabla_te_m"),
-    ("tabla_tun2", "tabla_tun3"),
+    ("drum_tom_hi_hard", "drum_tom_hi_soft"), ("drum_tom_lo_hard", "drum_tom_lo_soft"),
+    ("drum_tom_mid_hard", "drum_tom_mid_soft"), ("elec_blip", "elec_blip2"),
+    ("loop_amen", "loop_amen_full"), ("tabla_ghe1", "tabla_ghe4"), ("tabla_ghe2", "tabla_ghe3"),
+    ("tabla_te2", "tabla_te_m"), ("tabla_tun2", "tabla_tun3"),
 )  # fmt: skip
 TEST, VALIDATION = 0.25, 0.15  # shares of a class's sources, at least one
 _QUALITY = 0.4  # libsndfile's compression level of Vorbis: 0 is the best, 1 the smallest
@@ -56,7 +52,7 @@ def label_of(name: str) -> str | None:
         for prefix in prefixes
         if name.startswith(prefix)
     ]
-    return None if name in NO_CLASS or not fits else max(fits)[1]
+    return max(fits)[1] if fits else None
 
 
 def assign_splits(names: list[str]) -> dict[str, str]:

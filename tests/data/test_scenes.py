@@ -172,7 +172,7 @@ def test_sound_samples_are_split_by_source():
         split: split for split in splits[:3]}
     for split in splits[:3]:
         assert {label for row in rows[split] for label in row.labels} == set(CLASSES)
-    assert label_of("elec_snare") == "snare" and label_of("guit_em9") is None
+    assert label_of("elec_snare") == "drum" and label_of("guit_em9") is None
     assert all(Path(row.audio_filepath).is_file() for split in splits for row in rows[split])
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     assert size <= 4_000_000
