@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distill.data.audio import load_audio
 from distill.data.manifest import Row
 from distill.data.windows import Window, load_window, pack
+from distill.whisper.export.word_times import speech_begins
 from distill.whisper.special import SpecialTokens
 from distill.whisper.transcribe import log_mel
 
@@ -110,22 +110,8 @@ def _attention(model, processor, window: Window, language: str | None, task: str
     # the row of a token is that of the one before it: what is looked at to say it
     layers = [prepare(each[0, :, len(prefix) - 1 : -1, :frames]) for each in
               output.cross_attentions]
-    true = np.array([_speech_begins(window, n) for n in kept])
+    true = np.array([speech_begins(window, n) for n in kept])
     return layers, np.array([firsts[n] for n in kept], dtype=int), true
-
-
-def _speech_begins(window: Window, index: int) -> float:
-    piece = window.pieces[index]
-    return piece.start + leading_silence(
-        load_audio(piece.audio_filepath, piece.offset, piece.duration))
-
-
-def leading_silence(audio: np.ndarray) -> float:
-    """Seconds before a clip gets louder than a twentieth of its loudest 10 ms."""
-    size = 160
-    blocks = audio[: len(audio) // size * size].reshape(-1, size)
-    level = np.sqrt((blocks**2).mean(1)) if len(blocks) else np.zeros(1)
-    return float(np.argmax(level > level.max() * 0.05)) * size / 16_000
 
 
 def prepare(weights: torch.Tensor) -> np.ndarray:

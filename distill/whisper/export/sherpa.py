@@ -13,8 +13,11 @@ must not say are forbidden by the graph: always, and first (at offset 0).
 from __future__ import annotations
 
 import base64
+import logging
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from distill.whisper.export.vocabulary import text_tokens
 from distill.whisper.special import SpecialTokens
 
 _ONE_FILE_BYTES = 2**31 - 2**26  # a protobuf holds 2 GiB; what is larger has its data beside it
+_INTEGER_PRODUCTS = 4  # onnxruntime's name for them
 ENCODER_OUTPUTS = ("n_layer_cross_k", "n_layer_cross_v")
 DECODER_INPUTS = ("tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache",
                   *ENCODER_OUTPUTS, "offset")
@@ -117,26 +121,27 @@ class Decoder(nn.Module):
 
 
 def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) -> None:
-    """Write `encoder.onnx`, `decoder.onnx` and `tokens.txt` of a Whisper to a folder.
+    """Write `encoder.onnx`, `decoder.onnx` and `tokens.txt` of a Whisper to a folder; they take one
+    window at a time, as sherpa-onnx decodes.
 
     Args:
         model: WhisperForConditionalGeneration in float32.
         heads: (layer, head) pairs that word timestamps come from; sorted by layer in the file.
     """
     config = model.config
-    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames", max=3000)
+    frames = torch.export.Dim("frames", max=2 * config.max_source_positions)
     count = torch.export.Dim("count", max=config.max_target_positions)
-    mel = torch.zeros(2, config.num_mel_bins, 200)
+    mel = torch.zeros(1, config.num_mel_bins, 200)
     encoder, decoder = Encoder(model).eval(), Decoder(model, heads).eval()
     _export(encoder, (mel,), out / "encoder.onnx", ("mel",), ENCODER_OUTPUTS,
-            {"mel": {0: batch, 2: frames}}, _metadata(model, tokenizer, len(heads)))
+            {"mel": {2: frames}}, _metadata(model, tokenizer, len(heads)))
     with torch.no_grad():
         cross_k, cross_v = encoder(mel)
-    cache = torch.zeros(config.decoder_layers, 2, config.max_target_positions, config.d_model)
-    inputs = (torch.zeros(2, 3, dtype=torch.int64), cache, cache.clone(), cross_k, cross_v,
+    cache = torch.zeros(config.decoder_layers, 1, config.max_target_positions, config.d_model)
+    inputs = (torch.zeros(1, 3, dtype=torch.int64), cache, cache.clone(), cross_k, cross_v,
               torch.tensor([1]))
-    shapes = {"tokens": {0: batch, 1: count}, "own_k": {1: batch}, "own_v": {1: batch},
-              "cross_k": {1: batch}, "cross_v": {1: batch}, "offset": None}
+    shapes = {"tokens": {1: count}, **dict.fromkeys(
+        ("own_k", "own_v", "cross_k", "cross_v", "offset"))}
     _export(decoder, inputs, out / "decoder.onnx", DECODER_INPUTS, DECODER_OUTPUTS, shapes, {})
     lines = (f"{base64.b64encode(text).decode()} {index}\n"
              for index, text in enumerate(text_tokens(tokenizer)))
@@ -144,34 +149,48 @@ def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) ->
 
 
 def quantise(folder: Path, out: Path) -> None:
-    """An int8 copy of what `write_sherpa` wrote: weights of matrix products with a scale per
-    channel, their inputs scaled while it runs.
+    """An int8 copy of what `write_sherpa` wrote: a scale for every 32 weights of a matrix product
+    and, while it runs, for every 32 of its inputs.
 
-    All but what follows a GELU, whose outliers one scale for all inputs cannot hold.
+    With a scale per tensor, as `quantize_dynamic` has it, the encoder's states of whisper-base are
+    7.6 % off, at best; here 3.1 %.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     for name in ("encoder.onnx", "decoder.onnx"):
+        with _quiet():
+            quantizer = MatMulNBitsQuantizer(
+                onnx.load(folder / name), bits=8, block_size=32, is_symmetric=True,
+                accuracy_level=_INTEGER_PRODUCTS)
+            quantizer.process()
         large = (folder / f"{name}.data").exists()
-        nodes = onnx.load(folder / name, load_external_data=False).graph.node
-        gelus = {output for node in nodes if node.op_type == "Gelu" for output in node.output}
-        after = [node.name for node in nodes if node.op_type == "MatMul" and node.input[0] in gelus]
-        quantize_dynamic(folder / name, out / name, op_types_to_quantize=["MatMul"],
-                         nodes_to_exclude=after, per_channel=True, weight_type=QuantType.QInt8,
-                         use_external_data_format=large)
+        quantizer.model.save_model_to_file(str(out / name), large)
     shutil.copyfile(folder / "tokens.txt", out / "tokens.txt")
 
 
 def _export(module: nn.Module, inputs: tuple, path: Path, names: Sequence[str],
             outputs: Sequence[str], shapes: dict, metadata: dict[str, str]) -> None:
     size = sum(p.numel() * p.element_size() for p in module.parameters())
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module, inputs, input_names=list(names), output_names=list(outputs),
             dynamic_shapes=shapes, dynamo=True, verbose=False)
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=size > _ONE_FILE_BYTES)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on packages, names of axes and steps that are optional."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _metadata(model, tokenizer, num_heads: int) -> dict[str, str]:

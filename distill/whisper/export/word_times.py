@@ -1,5 +1,5 @@
 """Are word timestamps right? Clips were packed one after the other, so that it is known when the
-first word of each of them begins."""
+first word of each of them begins: where the clip begins, and its silence ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.windows import Window
 from eval.metrics import align
 from eval.normalize import normalizer
@@ -15,12 +16,15 @@ Word = tuple[str, float, float]  # text, start and end in seconds
 TimedTranscriber = Callable[[np.ndarray, str], list[Word]]
 
 
-def beginning_errors(words: Sequence[Word], window: Window, unit: str) -> list[float]:
+def beginning_errors(
+    words: Sequence[Word], window: Window, unit: str, begins_at: Sequence[float]
+) -> list[float]:
     """Seconds by which the first words of a window's clips, but for the first clip, are said to
     begin too late; words that were not recognised are left out.
 
     Args:
         unit: `word`, or `char` where words are not spaced.
+        begins_at: second of the window at which each clip's first word begins.
     """
     clean = normalizer("basic", window.language)
 
@@ -29,16 +33,32 @@ def beginning_errors(words: Sequence[Word], window: Window, unit: str) -> list[f
 
     said = [(part, start) for text, start, _ in words for part in split(text)]
     reference, begins = [], {}
-    for piece in window.pieces:
-        begins[len(reference)] = piece.start
+    for index, piece in enumerate(window.pieces):
+        if index:
+            begins[len(reference)] = begins_at[index]
         reference += split(piece.text or "")
     errors, at, now = [], 0, 0
     for edit in align(" ".join(reference), " ".join(part for part, _ in said)):
         if edit.kind == "equal":
             errors += [said[now + n][1] - begins[at + n] for n in range(len(edit.reference))
-                       if begins.get(at + n)]
+                       if at + n in begins]
         at, now = at + len(edit.reference), now + len(edit.hypothesis)
     return errors
+
+
+def leading_silence(audio: np.ndarray) -> float:
+    """Seconds before a clip gets louder than a twentieth of its loudest 10 ms."""
+    size = SAMPLE_RATE // 100
+    blocks = audio[: len(audio) // size * size].reshape(-1, size)
+    level = np.sqrt((blocks**2).mean(1)) if len(blocks) else np.zeros(1)
+    return float(np.argmax(level > level.max() * 0.05)) * size / SAMPLE_RATE
+
+
+def speech_begins(window: Window, index: int) -> float:
+    """Second of a window at which somebody speaks in its clip of that index."""
+    piece = window.pieces[index]
+    audio = load_audio(piece.audio_filepath, piece.offset, piece.duration)
+    return piece.start + leading_silence(audio)
 
 
 def check_word_times(
@@ -50,6 +70,7 @@ def check_word_times(
         windows: window, its audio, its language.
     """
     errors: list[float] = []
+    joints: list[float] = []
     known = missing = 0
     for window, audio, language in windows:
         if len(window.pieces) < 2 or window.text is None:
@@ -57,7 +78,9 @@ def check_word_times(
         words = transcribe(audio, language)
         known += len(window.pieces) - 1
         missing += not words
-        errors += beginning_errors(words, window, unit)
+        spoken = [speech_begins(window, index) for index in range(len(window.pieces))]
+        errors += beginning_errors(words, window, unit, spoken)
+        joints += beginning_errors(words, window, unit, [piece.start for piece in window.pieces])
     if not known:
         return None
     if not errors:
@@ -71,4 +94,5 @@ def check_word_times(
         "p90_error_seconds": float(np.quantile(size, 0.9)),
         "mean_lateness_seconds": float(np.mean(errors)),
         "share_within_200_ms": float((size <= 0.2).mean()),
+        "median_error_to_joint_seconds": float(np.median(np.abs(joints))),
     }

@@ -58,12 +58,12 @@ def test_other_words_are_refused_with_the_numbers(recipe, tiny_run, fake_runtime
     fake_runtime(ours)
     assert export_student(recipe(), "ggml")
     fake_runtime(lambda audio, language: "something else entirely " * 20)
-    assert not export_student(recipe("export.max_wer_increase=0.01"), "ggml")
+    assert not export_student(recipe("export.max_wer_increase=0.02"), "ggml")
     assert [p.name for p in (tiny_run / "export/ggml").iterdir()] == ["verification.json"]
     (entry,) = results(tiny_run)["exports"]
-    assert len(entry["refused"]) == 2 and entry["wer_difference"] > 0.01
+    assert len(entry["refused"]) == 2 and entry["wer_difference"] > 0.02
     shown = capsys.readouterr().out
-    assert "REFUSED" in shown and "export.max_wer_increase allows +1.00" in shown
+    assert "REFUSED" in shown and "export.max_wer_increase allows +2.00" in shown
     assert f"{100 * entry['token_agreement']:.1f} % of the tokens are ours" in shown
 
 

@@ -7,40 +7,58 @@ import torch
 from distill.data.windows import Piece, Window
 from distill.whisper.corpus import load_clips
 from distill.whisper.export import heads as heads_module
-from distill.whisper.export.heads import begin_frames, choose_heads, leading_silence, prepare
-from distill.whisper.export.word_times import beginning_errors, check_word_times
+from distill.whisper.export import word_times
+from distill.whisper.export.heads import begin_frames, choose_heads, prepare
+from distill.whisper.export.word_times import (
+    beginning_errors,
+    check_word_times,
+    leading_silence,
+)
 
 WINDOW = Window("w", (
     Piece("a", "a.wav", 0, 2.0, 0.0, "Press one."),
     Piece("b", "b.wav", 0, 3.0, 2.0, "To re-enter your number, press two"),
     Piece("c", "c.wav", 0, 1.0, 5.0, "Goodbye"),
 ), language="en")
+BEGINS = [0.0, 2.0, 5.0]
 
 
 def test_first_words_of_clips_but_the_first():
     words = [(" Press", 0.4, 0.5), (" one.", 0.5, 1.0), (" To", 2.1, 2.4), (" re-enter", 2.4, 3.0),
              (" your", 3.0, 3.2), (" number,", 3.2, 3.5), (" press", 3.6, 3.8), (" two", 3.8, 4),
              (" Goodbye!", 4.7, 5.5)]
-    assert beginning_errors(words, WINDOW, "word") == pytest.approx([0.1, -0.3])
+    assert beginning_errors(words, WINDOW, "word", BEGINS) == pytest.approx([0.1, -0.3])
 
 
 def test_words_that_were_not_recognised_are_left_out():
     words = [(" Two", 2.2, 2.4), (" re-enter", 2.4, 3.0), (" Goodbye", 5.2, 5.5)]
-    assert beginning_errors(words, WINDOW, "word") == pytest.approx([0.2])
+    assert beginning_errors(words, WINDOW, "word", BEGINS) == pytest.approx([0.2])
 
 
 def test_languages_without_spaces():
     pieces = Piece("a", "", 0, 2.0, 0.0, "你好。"), Piece("b", "", 0, 2.0, 2.0, "再见")
     window = Window("w", pieces, language="zh")
     words = [("你", 0.1, 0.3), ("好。", 0.3, 0.5), ("再见", 2.5, 3.0)]
-    assert beginning_errors(words, window, "char") == pytest.approx([0.5])
+    assert beginning_errors(words, window, "char", [0.0, 2.0]) == pytest.approx([0.5])
 
 
-def test_windows_of_one_clip_know_no_boundary():
+def test_windows_of_one_clip_know_no_boundary(monkeypatch):
     alone = Window("w", WINDOW.pieces[:1], language="en")
     assert check_word_times(lambda *_: pytest.fail(), [(alone, None, "en")], "word") is None
+    monkeypatch.setattr(word_times, "load_audio", lambda *_: np.ones(16_000, np.float32))
     found = check_word_times(lambda *_: [], [(WINDOW, None, "en")], "word")
     assert found == {"num_boundaries": 2, "num_recognised": 0, "windows_without_words": 1}
+
+
+def test_times_are_measured_from_where_somebody_speaks(monkeypatch):
+    audio = np.zeros(32_000, np.float32)
+    audio[4_800:] = 0.5
+    monkeypatch.setattr(word_times, "load_audio", lambda *_: audio)
+    words = [(" To", 2.4, 2.6), (" Goodbye", 5.4, 5.5)]
+    found = check_word_times(lambda *_: words, [(WINDOW, None, "en")], "word")
+    assert found["median_error_seconds"] == pytest.approx(0.1)
+    assert found["median_error_to_joint_seconds"] == pytest.approx(0.4)
+    assert found["num_recognised"] == found["num_boundaries"] == 2
 
 
 def test_the_cheapest_path_says_when_tokens_begin():
