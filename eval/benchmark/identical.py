@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -68,17 +68,19 @@ def main(arguments: list[str]) -> None:
     for kind, rate in rates.items():
         low, high = rate["interval"]
         print(f"WER of the teacher, {kind}: {100 * rate['wer']:.2f} % [{100 * low:.1f}, "
-              f"{100 * high:.1f}], {rate['words']} words, {len(pair.references)} windows of test "
+              f"{100 * high:.1f}], {rate['words']} words, {len(pair.references)} units of test "
               "and validation, English normaliser")
 
 
 def error_rates(pair: Pair, said: dict[str, list[list[int]]]) -> dict:
-    """WER of plain decoding, with a 95 % bootstrap interval over windows."""
+    """WER of plain decoding, with a 95 % bootstrap interval over units."""
     normalise = normalizer("english", "en")
     found = {}
     for kind, rows in said.items():
-        counts = [error_counts(normalise(reference), normalise(to_text(pair.tokenizer, tokens)))
-                  for reference, tokens in zip(pair.references, rows, strict=True)]
+        texts, counts = iter([to_text(pair.tokenizer, tokens) for tokens in rows]), []
+        for reference, windows in pair.references:
+            text = " ".join(islice(texts, windows))
+            counts.append(error_counts(normalise(reference), normalise(text)))
         found[kind] = {"wer": error_rate(counts), "interval": bootstrap_interval(counts),
                        "words": total(counts).num_reference}
     return found

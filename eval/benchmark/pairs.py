@@ -31,7 +31,7 @@ class Pair:
         most: windows decoded in a round, whatever the batch; at least one batch.
         rounds: by batch; a batch that is not there is not measured.
         largest: batch that transformers is measured at, beside a whole cache of ours.
-        references: transcripts of the windows, where there are any.
+        references: (transcript, its number of windows), in their order, where there are any.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Pair:
     most: int
     rounds: dict[int, int]
     largest: int
-    references: tuple[str, ...] = ()
+    references: tuple[tuple[str, int], ...] = ()
 
     def limit(self, batch: int) -> int:
         return self.long if batch == 1 else self.short
@@ -99,18 +99,18 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     assistant = WhisperForCausalLM(student.config).eval()
     assistant.model.decoder, assistant.proj_out = student.model.decoder, student.proj_out
     assistant.generation_config.eos_token_id = teacher.model.generation_config.eos_token_id
-    windows = []
+    units = []
     for split in ("test", "validation"):
         rows, _ = load_clips(getattr(recipe.data, split))
-        windows += windows_of(evaluation_units(rows, split, True)[0])
-    windows = windows[:most]
+        units += evaluation_units(rows, split, True)[0]
+    windows = windows_of(units)[:most]
     states = torch.cat([encode(teacher.model, log_mel(teacher.processor, [load_window(window)]))
                         for window in windows])
     tokenizer = teacher.processor.tokenizer
     prefix = GreedyDecoder(teacher.model, tokenizer, "en").special.prefix("en", "transcribe", False)
     return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
                 long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16,
-                references=tuple(window.text for window in windows))
+                references=tuple((unit.reference, len(unit.windows)) for unit in units))
 
 
 def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:
