@@ -96,8 +96,7 @@ def test_loops_and_timestamps(make, states, on_loop, timestamps, int8):
         assert any(h.looped for h in wanted) == (on_loop != "keep")
 
 
-@pytest.mark.parametrize("student", [None, "two"])
-@pytest.mark.parametrize("at_once", [1, 3, 4, 20])
+@pytest.mark.parametrize(("student", "at_once"), [(None, 3), ("two", 4), ("two", 20)])
 def test_rows_begin_where_others_end(make, states, student, at_once):
     """A call that is larger than the caches says the same, whoever shares them; also with rows'
     own prompts, languages and older transcripts."""
@@ -159,8 +158,8 @@ def test_rows_up_to_the_end_of_the_context(make, teacher, states, int8):
 # Older transcripts
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("on_loop", ["keep", "end", "break"])
+@pytest.mark.parametrize(("int8", "on_loop"),
+                         [(False, "keep"), (False, "break"), (True, "end"), (True, "break")])
 def test_older_transcripts_change_nothing(make, states, int8, on_loop):
     plain = make(int8=int8, on_loop=on_loop)
     wanted = plain(states, LONG)
