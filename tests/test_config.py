@@ -150,7 +150,8 @@ def test_unknown_recipe(tmp_path, monkeypatch):
 
 def test_method(recipe):
     assert read_method(recipe()) == "whisper"
-    with pytest.raises(ConfigError, match="method must be one of: whisper, ced, whisper_at; got 'cde'"):
+    known = "method must be one of: whisper, ced, whisper_at; got 'cde'"
+    with pytest.raises(ConfigError, match=known):
         load_any(str(recipe(text="method: cde\n")), [])
     with pytest.raises(ConfigError, match="no value for method"):
         load_any(str(recipe(text="language: en\n")), [])
