@@ -21,7 +21,8 @@ from distill.whisper.special import SpecialTokens
 from distill.whisper.transcribe import log_mel
 
 NUM_WINDOWS = 12  # of training clips; a dozen has about a hundred beginnings
-MAX_HEADS = 8
+MAX_HEADS = 4
+_CANDIDATES = 8
 GOOD_ENOUGH_SECONDS = 0.2  # median error up to which the teacher's heads are kept
 _FRAME_SECONDS = 0.02
 _FILTER_WIDTH = 7  # frames, as in OpenAI's and CTranslate2's alignment
@@ -72,14 +73,19 @@ def training_windows(rows: Sequence[Row]) -> list[Window]:
 
 
 def _find(looked: list, config) -> tuple[list[Head], float]:
-    """The best heads by themselves, as many of them as do best together."""
+    """Heads one by one, each the one that helps those before most; the best such set."""
     every = [(layer, head) for layer in range(config.decoder_layers)
              for head in range(config.decoder_attention_heads)]
-    ranked = sorted(every, key=lambda head: _median_error(looked, [head]))
-    sets = [ranked[:count] for count in range(1, min(MAX_HEADS, len(ranked)) + 1)]
-    errors = [_median_error(looked, heads) for heads in sets]
-    best = int(np.argmin(errors))
-    return sorted(sets[best]), errors[best]
+    alone = {head: _median_error(looked, [head]) for head in every}
+    left = sorted(every, key=alone.__getitem__)[:_CANDIDATES]
+    sets = [(alone[left[0]], left[:1])]
+    left = left[1:]
+    while left and len(sets) < MAX_HEADS:
+        error, head = min((_median_error(looked, [*sets[-1][1], head]), head) for head in left)
+        sets.append((error, [*sets[-1][1], head]))
+        left.remove(head)
+    error, heads = min(sets[1:] or sets)  # two bear a text with errors better than one does
+    return sorted(heads), error
 
 
 def _median_error(looked: list, heads: Sequence[Head]) -> float:
@@ -93,8 +99,8 @@ def _median_error(looked: list, heads: Sequence[Head]) -> float:
 
 @torch.no_grad()
 def _attention(model, processor, window: Window, language: str | None, task: str):
-    """(layers x (heads, tokens, frames) of prepared attention; rows of the first tokens of all
-    clips but the first; seconds at which these clips begin)."""
+    """(layers x (heads, text tokens and end, frames) of prepared attention; rows of the first
+    tokens of all clips but the first; seconds at which these clips begin)."""
     special = SpecialTokens(processor.tokenizer, model.generation_config)
     prefix = special.prefix(window.language or language, task, False)
     tokens, firsts = list(prefix), []
@@ -102,20 +108,22 @@ def _attention(model, processor, window: Window, language: str | None, task: str
         firsts.append(len(tokens) - len(prefix))
         text = " " + piece.text.strip()
         tokens += processor.tokenizer(text, add_special_tokens=False).input_ids
-    tokens = tokens[: model.config.max_target_positions]
-    kept = [n for n, first in enumerate(firsts) if n and first < len(tokens) - len(prefix)]
+    tokens = [*tokens[: model.config.max_target_positions - 1], special.end]
+    kept = [n for n, first in enumerate(firsts) if n and first < len(tokens) - len(prefix) - 1]
     output = model(log_mel(processor, [load_window(window)]), output_attentions=True,
                    decoder_input_ids=torch.tensor([tokens]))
     frames = int(window.duration / _FRAME_SECONDS)
     # the row of a token is that of the one before it: what is looked at to say it
-    layers = [prepare(each[0, :, len(prefix) - 1 : -1, :frames]) for each in
+    layers = [prepare(each[0, ..., :frames])[:, len(prefix) - 1 : -1] for each in
               output.cross_attentions]
     true = np.array([speech_begins(window, n) for n in kept])
     return layers, np.array([firsts[n] for n in kept], dtype=int), true
 
 
 def prepare(weights: torch.Tensor) -> np.ndarray:
-    """Attention (heads, tokens, frames), scaled over tokens and smoothed over frames."""
+    """Attention (heads, tokens, frames), scaled over tokens and smoothed over frames, as the
+    runtimes do it."""
+    weights = weights / weights.sum(-1, keepdim=True)  # what was beyond the window is not asked
     spread = weights.std(-2, keepdim=True, unbiased=False).clamp(min=1e-9)
     scaled = (weights - weights.mean(-2, keepdim=True)) / spread
     side = _FILTER_WIDTH // 2

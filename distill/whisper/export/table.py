@@ -6,7 +6,7 @@ from __future__ import annotations
 def text_table(results: dict) -> str:
     """One row per runtime and type of weights."""
     rows = [("weights", "runtime", "computed in", "WER [95 % CI]", "ours", "difference [95 % CI]",
-             "same tokens", "same texts", "word times", "RTFx", "MB", "")]
+             "without loops", "same tokens", "same texts", "word times", "RTFx", "MB", "")]
     rows += [_row(entry, results["num_windows"]) for entry in results["exports"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -33,7 +33,7 @@ def _row(entry: dict, num_windows: int) -> tuple[str, ...]:
     return (
         entry["weights"], f"{entry['runtime']} {entry['version']}", entry["compute_type"],
         _percent(entry, "wer"), _percent(entry, "own_wer", with_interval=False),
-        _points(entry), f"{100 * entry['token_agreement']:.1f} %",
+        _points(entry), _points_without_loops(entry), f"{100 * entry['token_agreement']:.1f} %",
         f"{entry['identical_windows']} of {num_windows}",
         "-" if error is None else f"{error:.2f} s of {times['num_recognised']}",
         f"{entry['rtfx']:.1f}", f"{entry['bytes'] / 1e6:.0f}",
@@ -47,6 +47,12 @@ def _percent(entry: dict, key: str, with_interval: bool = True) -> str:
     ends = entry[f"{key}_ci"] if with_interval else None
     interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
     return f"{100 * entry[key]:.2f} %{interval}"
+
+
+def _points_without_loops(entry: dict) -> str:
+    worse = entry["wer_difference_without_loops"]
+    units = entry["num_units_without_loops"]
+    return "-" if worse is None else f"{100 * worse:+.2f} ({units} units)"
 
 
 def _points(entry: dict) -> str:

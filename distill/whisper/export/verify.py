@@ -1,7 +1,8 @@
 """A runtime's texts of the test split against our own decoding of the same windows.
 
-A loop is as long as the runtime lets it be. So the texts of both end where our decoder would end a
-looping row, and are counted. Everything else is compared as it is.
+What a loop says, and for how long, depends on the last bit. So loops at the end of a text are cut
+on both sides. Windows in which either of them loops are counted; they have a part in the error
+rates, but not in the share of tokens that are the same.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Test:
             "num_units": len(self.units), "num_windows": len(self.windows),
             "hours": self.audio_seconds / 3600,
             "conditions": "windows of up to 30 s one by one, greedy, no timestamps, no second try, "
-            "no text before; texts end where they begin to loop",
+            "no text before; a loop at the end of a text is cut",
             "own_rtfx": self.audio_seconds / self.seconds,
         }
 
@@ -97,8 +98,8 @@ def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
 
 def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
     """Error rates of both, their paired difference, and how many tokens are the same."""
-    own, own_loops = _ended(test.tokenizer, ours)
-    said, loops = _ended(test.tokenizer, theirs)
+    own, own_loops = _without_last_loops(test.tokenizer, ours)
+    said, loops = _without_last_loops(test.tokenizer, theirs)
     recipe, unit = test.recipe, test.unit
     clean = normalizer(recipe.evaluation.normalizer, written_language(recipe), unit)
 
@@ -111,8 +112,14 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
     own_counts, their_counts = counts(own), counts(said)
     draws, seed = recipe.evaluation.num_bootstrap, recipe.seed
     paired = paired_bootstrap(own_counts, their_counts, draws, seed)
+    steady = [not (a or b) for a, b in zip(own_loops, loops, strict=True)]
     same = total(error_counts(" ".join(map(str, a)), " ".join(map(str, b)))
-                 for a, b in zip(own, said, strict=True))
+                 for a, b, counts_too in zip(own, said, steady, strict=True) if counts_too)
+    at = iter(steady)
+    kept = [all([next(at) for _ in u.windows]) for u in test.units]
+    left = paired_bootstrap([c for c, keep in zip(own_counts, kept, strict=True) if keep],
+                            [c for c, keep in zip(their_counts, kept, strict=True) if keep],
+                            draws, seed)
     return {
         "wer": error_rate(their_counts),
         "wer_ci": bootstrap_interval(their_counts, draws, seed),
@@ -121,21 +128,26 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
         "wer_difference": paired.difference if paired else None,
         "wer_difference_ci": paired.interval if paired else None,
         "num_words": total(own_counts).num_reference,
+        "wer_difference_without_loops": left.difference if left else None,
+        "num_units_without_loops": sum(kept),
         "token_agreement": 1 - (same.rate or 0.0),
         "num_tokens": same.num_reference,
         "identical_windows": sum(a == b for a, b in zip(own, said, strict=True)),
-        "looping_windows": loops, "own_looping_windows": own_loops,
+        "looping_windows": sum(loops), "own_looping_windows": sum(own_loops),
     }
 
 
-def _ended(tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-    """Tokens of texts up to where they begin to loop, and how many do."""
-    found, loops = [], 0
+def _without_last_loops(
+    tokenizer, texts: Sequence[str]
+) -> tuple[list[list[int]], list[bool]]:
+    """Tokens of texts without the loops that they end in, and whether they loop anywhere."""
+    found, loops = [], []
     for text in texts:
         tokens = tokenizer(text, add_special_tokens=False).input_ids
-        end = next((n for n in range(1, len(tokens)) if is_looping(tokens[:n])), None)
-        loops += end is not None
-        found.append(tokens[:end])
+        loops.append(any(is_looping(tokens[:end]) for end in range(1, len(tokens) + 1)))
+        while is_looping(tokens):
+            tokens.pop()
+        found.append(tokens)
     return found, loops
 
 
@@ -150,7 +162,7 @@ def refusals(entry: dict, limits: ExportConfig) -> list[str]:
             f"{100 * limits.max_wer_increase:+.2f}")
     if entry["token_agreement"] < limits.min_token_agreement:
         reasons.append(
-            f"{100 * entry['token_agreement']:.1f} % of the tokens are ours, "
+            f"{100 * entry['token_agreement']:.1f} % of {entry['num_tokens']} tokens are ours, "
             f"export.min_token_agreement asks for {100 * limits.min_token_agreement:.1f} %")
     error = (entry.get("word_times") or {}).get("median_error_seconds")
     most = limits.max_word_time_error

@@ -57,14 +57,32 @@ def test_it_is_done_once(recipe, tiny_run, fake_runtime, ours, capsys, monkeypat
 def test_other_words_are_refused_with_the_numbers(recipe, tiny_run, fake_runtime, ours, capsys):
     fake_runtime(ours)
     assert export_student(recipe(), "ggml")
-    fake_runtime(lambda audio, language: "something else entirely " * 20)
+    fake_runtime(lambda audio, language: "something else, and many more words than were said " * 3)
     assert not export_student(recipe("export.max_wer_increase=0.02"), "ggml")
     assert [p.name for p in (tiny_run / "export/ggml").iterdir()] == ["verification.json"]
     (entry,) = results(tiny_run)["exports"]
     assert len(entry["refused"]) == 2 and entry["wer_difference"] > 0.02
     shown = capsys.readouterr().out
     assert "REFUSED" in shown and "export.max_wer_increase allows +2.00" in shown
-    assert f"{100 * entry['token_agreement']:.1f} % of the tokens are ours" in shown
+    assert f"{100 * entry['token_agreement']:.1f} % of {entry['num_tokens']} tokens" in shown
+
+
+def test_loops_say_nothing_of_a_copy(recipe, tiny_run, fake_runtime, ours):
+    """One window loops: its end is cut, and its tokens are not compared."""
+    first = []
+
+    def transcribe(audio, language):
+        text = ours(audio, language)
+        first.append(len(audio))
+        return text + " no" * 80 if len(audio) == first[0] else text
+
+    fake_runtime(transcribe)
+    assert export_student(recipe("export.max_wer_increase=9"), "ggml")
+    (entry,) = results(tiny_run)["exports"]
+    assert (entry["looping_windows"], entry["own_looping_windows"]) == (1, 0)
+    assert entry["token_agreement"] == 1 and entry["wer_difference_without_loops"] == 0
+    assert entry["num_units_without_loops"] == results(tiny_run)["num_units"] - 1
+    assert entry["wer_difference"] < 1
 
 
 def test_words_at_the_wrong_time_are_refused(recipe, tiny_run, fake_runtime, ours):
