@@ -33,6 +33,7 @@ from eval.metrics import compression_ratio
 from pseudo_label.compare import compare, disagreement
 from pseudo_label.leases import Leases
 from pseudo_label.long_audio import label_recordings
+from pseudo_label.memory import GiveBack
 from pseudo_label.plan import LabelPlan, count_windows
 
 T = TypeVar("T")
@@ -156,6 +157,7 @@ def label_shards(
     store = None
     if labeller.keeps_states:
         store = open_states(labeller.recipe, labeller.teacher.revision)
+    give_back = GiveBack()
     with Leases(folder) as leases, ThreadPoolExecutor(1) as reader:
 
         def taken() -> Iterator[tuple[int, Future[Prepared] | None]]:
@@ -175,6 +177,7 @@ def label_shards(
                         store.add(states)
                     write_shard(folder, index, rows, prepared.result().drops)
                     leases.release(part_path(folder, index).stem)
+                    give_back()
                 yield from [None] * count_windows(plan.shards[index])
 
         total = sum(count_windows(plan.shards[index]) for index in order)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ _SIGN_SECONDS = 0.2  # the end of a word's sound is about its sign: +0.1 s at 0.
 _LONGEST = 1.4  # seconds of a word or sign next to a pause
 _SLOWEST = {True: 0.1, False: 0.35}  # seconds a letter, by whether the language writes spaces
 _SLACK = 1.2  # words may be so much slower than usual
+_PAUSE = 0.3  # seconds; shorter ones inside a sentence stay in their word
 
 
 @dataclass(frozen=True)
@@ -194,17 +195,15 @@ def first_frames(costs: np.ndarray) -> np.ndarray:
 def _words(tokenizer, parts: list[list[int]], language: str | None, times: np.ndarray,
            chances: list[float]) -> list[list[Word]]:
     """Words of segments; `times` (tokens + 1,) is when each token begins, and the last one ends."""
-    words, counts, at = [], [], 0
+    segments, at = [], 0
     for part in parts:
-        pieces = split_words(tokenizer, part, language)
-        counts.append(len(pieces))
-        for word, count in pieces:
-            words.append(Word(word, float(times[at]), float(times[at + count]),
-                              sum(chances[at : at + count]) / count))
+        segments.append([])
+        for word, count in split_words(tokenizer, part, language):
+            segments[-1].append(Word(word, float(times[at]), float(times[at + count]),
+                                     sum(chances[at : at + count]) / count))
             at += count
     spaced = language not in UNSPACED
-    rest = iter(without_silence(words, spaced))
-    return [merge_punctuation(list(islice(rest, count)), spaced) for count in counts]
+    return [merge_punctuation(words, spaced) for words in without_silence(segments, spaced)]
 
 
 def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tuple[str, int]]:
@@ -230,25 +229,36 @@ def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tu
     return words
 
 
-def without_silence(words: Sequence[Word], spaced: bool = True) -> list[Word]:
+def without_silence(
+    segments: Sequence[Sequence[Word]], spaced: bool = True
+) -> list[list[Word]]:
     """Pauses are in the word after them, or in the sign before them: such ones are made shorter.
 
-    How long a word may be follows from its letters and from the others of the text.
+    How long a word may be follows from its letters and from the others of the text. Inside a
+    sentence there must be a pause indeed, since people also speak slowly.
     """
-    sizes = [sum(c.isalnum() for c in word.text) for word in words]
-    paces = [(word.end - word.start) / size
-             for word, size in zip(words, sizes, strict=True) if size and word.end > word.start]
+    words = list(chain(*segments))
+    paces = [(word.end - word.start) / _letters(word)
+             for word in words if _letters(word) and word.end > word.start]
     pace = min(float(np.median(paces or [0.0])), _SLOWEST[spaced])
-    found, begins = [], True  # at the beginning or after a sign
-    for word, size in zip(words, sizes, strict=True):
-        longest = min(_SLACK * pace * size, _LONGEST) if size else _LONGEST
-        if word.end - word.start > longest and not size:
-            word = replace(word, end=word.start + longest)
-        elif word.end - word.start > longest and begins:
-            word = replace(word, start=word.end - longest)
-        begins = not size
-        found.append(word)
+    found = []
+    for segment in segments:
+        found.append([])
+        begins = True  # at the beginning or after a sign
+        for word in segment:
+            letters, length = _letters(word), word.end - word.start
+            longest = min(_SLACK * pace * letters, _LONGEST) if letters else _LONGEST
+            if not letters:
+                word = replace(word, end=min(word.end, word.start + longest))
+            elif length > (longest if begins else 1.5 * longest + _PAUSE):
+                word = replace(word, start=word.end - longest)
+            begins = not letters
+            found[-1].append(word)
     return found
+
+
+def _letters(word: Word) -> int:
+    return sum(c.isalnum() for c in word.text)
 
 
 def merge_punctuation(words: Sequence[Word], spaced: bool = True) -> list[Word]:

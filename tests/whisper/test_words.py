@@ -133,14 +133,18 @@ def test_broken_characters_are_kept(demo_teacher):
 def test_pauses_are_no_part_of_words():
     """A word of n letters may take 1.2 times what n letters usually take, after a pause."""
     words = [Word(" Abcde", 0.0, 3.0, 1), Word(" b", 3.0, 3.08, 1), Word(".", 3.08, 9.4, 1),
-             Word(" Cd", 9.4, 12.0, 1), Word(" efg", 12.0, 12.24, 1), Word(" hi", 12.24, 15.0, 1)]
-    found = [(w.start, w.end) for w in without_silence(words)]
+             Word(" Cd", 9.4, 12.0, 1), Word(" efg", 12.0, 12.84, 1), Word(" hi", 12.84, 15.0, 1)]
+    next_segment = [Word(" jk", 15.0, 15.4, 1)]
     pace = 0.1  # a letter; the median is more, and more than anybody takes
-    assert found == [(pytest.approx(3.0 - 1.2 * 5 * pace), 3.0), (3.0, 3.08), (3.08, 3.08 + 1.4),
-                     (pytest.approx(12.0 - 1.2 * 2 * pace), 12.0), (12.0, 12.24), (12.24, 15.0)]
-    slow = without_silence([Word("我", 0.0, 9.0, 1)], spaced=False)
-    assert slow == [Word("我", pytest.approx(9.0 - 1.2 * 0.35), 9.0, 1)]
-    merged = merge_punctuation(without_silence(words))
+    shortened, following = without_silence([words, next_segment])
+    assert [(w.start, w.end) for w in shortened] == [
+        (pytest.approx(3.0 - 1.2 * 5 * pace), 3.0), (3.0, 3.08), (3.08, 3.08 + 1.4),
+        (pytest.approx(12.0 - 1.2 * 2 * pace), 12.0), (12.0, 12.84),  # slow, but no pause in it
+        (pytest.approx(15.0 - 1.2 * 2 * pace), 15.0)]
+    assert following == [Word(" jk", pytest.approx(15.4 - 1.2 * 2 * pace), 15.4, 1)]
+    slow = without_silence([[Word("我", 0.0, 9.0, 1)]], spaced=False)
+    assert slow == [[Word("我", pytest.approx(9.0 - 1.2 * 0.35), 9.0, 1)]]
+    merged = merge_punctuation(shortened)
     assert [w.text for w in merged] == [" Abcde", " b.", " Cd", " efg", " hi"]
     assert merged[1].end == pytest.approx(3.28)  # the sign's beginning sounds like the word's end
     assert without_silence([]) == merge_punctuation([]) == []
