@@ -32,11 +32,12 @@ CLEANS = $(RECIPES:%=%.clean)
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
 	@echo "make test             run the tests"
+	@echo "make test.all         and those that say with real models, or once more, what others say"
 	@echo "make lint             check the code's style"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
@@ -77,6 +78,9 @@ lint: setup
 
 test: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
+
+test.all: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m ""
 
 $(RECIPES): %: setup
 	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)

@@ -1,5 +1,6 @@
 """The decoding benchmark: what it computes from seconds; its models, small."""
 
+import pytest
 import torch
 
 from eval.benchmark import pairs
@@ -18,6 +19,7 @@ def test_ratios_are_medians_over_rounds():
     assert "vs_transformers_assisted" not in found
 
 
+@pytest.mark.slow
 def test_a_small_large_shape_runs_every_way(monkeypatch):
     """Same code, small sizes: acceptance as wanted, all ways say the same."""
     for name, value in {"WIDTH": 64, "HEADS": 4, "INNER": 128}.items():

@@ -76,7 +76,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
             if not name.startswith("scores/") and not name.endswith((".tmp", ".lease"))}
 
 
-@pytest.mark.parametrize("last_world", [1, 3])
+@pytest.mark.parametrize("last_world", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_ranks_killed_at_random_write_what_one_writes(recipe, last_world, fork, tmp_path):
     """Two ranks, one or both killed again and again; the rest by one or three, none twice."""
     whole = labels_of(label(recipe, tmp_path / "one", *ONLY_LABELS))

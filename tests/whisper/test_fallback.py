@@ -86,6 +86,7 @@ def test_loops_end_with_sampling(teacher, tiny_processor, states):
     assert max(most[0]) > 20 and max(most[1]) < 10
 
 
+@pytest.mark.slow
 def test_drafts_and_batches_change_nothing(teacher, tiny_processor, states):
     greedy = sorted(h.avg_logprob for h in run(teacher, tiny_processor, states, Fallback((0.0,))))
     fallback = Fallback((0.0, 0.7, 1.4), None, greedy[3] - 1e-4, None)

@@ -89,8 +89,10 @@ def sampled(decoder, states, sampling_rule, temperature, drafts=None) -> Counter
 
 
 @pytest.mark.parametrize(("rule", "drafts", "temperature"), [
-    ("rejection", "student", 1.0), ("rejection", "text", 1.0), ("rejection", None, 0.7),
-    ("coupled", "student", 0.7), ("coupled", None, 1.0)])
+    ("rejection", "student", 1.0), ("coupled", "student", 0.7),
+    pytest.param("rejection", "text", 1.0, marks=pytest.mark.slow),
+    pytest.param("rejection", None, 0.7, marks=pytest.mark.slow),
+    pytest.param("coupled", None, 1.0, marks=pytest.mark.slow)])
 def test_the_distribution_is_the_teachers(teacher, student, states, tiny_processor, rule, drafts,
                                           temperature):
     tokenizer = tiny_processor.tokenizer

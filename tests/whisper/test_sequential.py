@@ -114,6 +114,7 @@ def noise():
             for s in (35.3, 0.4, 62.0)]
 
 
+@pytest.mark.slow
 def test_recordings_do_not_touch_each_other(tiny, noise):
     recordings = [recording(samples, str(i)) for i, samples in enumerate(noise)]
     sampled = Fallback((0.0, 0.5), 0.1, None, None)  # nothing is good enough

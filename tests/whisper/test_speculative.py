@@ -196,7 +196,9 @@ def alone(decoder, states):
     return [decoder(states[i : i + 1], LONG[:1])[0] for i in range(len(states))]
 
 
-@pytest.mark.parametrize(("on_loop", "timestamps"), [("keep", True), ("break", False)])
+@pytest.mark.parametrize(
+    ("on_loop", "timestamps"),
+    [("keep", True), pytest.param("break", False, marks=pytest.mark.slow)])
 def test_every_near_tie_is_resolved(make, states, monkeypatch, on_loop, timestamps):
     options = dict(on_loop=on_loop, timestamps=timestamps)
     wanted = alone(make(**options), states[:2])
@@ -332,6 +334,7 @@ def test_the_report_of_plain_decoding(make, states):
     assert decoder.report.tokens_per_pass == 1.0
 
 
+@pytest.mark.slow
 def test_a_real_teacher_says_the_same(demo_teacher, demo_data):
     """With drafts of a student of two of its layers, and of a transcript that is nearly right."""
     rows = read_manifest(demo_data / "test.jsonl")[0][6:9]

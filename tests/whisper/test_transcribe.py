@@ -286,6 +286,7 @@ def test_timestamps_equal_transformers(real):
     assert len(set(both[0].split()) ^ set(both[1].split())) <= 4
 
 
+@pytest.mark.slow
 def test_real_prompts_are_per_row(real):
     teacher, _, states = real
     decoder = decoder_of(teacher.model, teacher.processor)
