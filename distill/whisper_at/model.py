@@ -118,15 +118,19 @@ class WhisperTagger(PreTrainedModel):
         """Averages over 0.4 s of what every layer gives.
 
         Args:
-            features: (batch, bands, frames), at most 30 s.
+            features: (batch, bands, frames) of any length; each 30 s are heard by themselves.
 
         Returns:
             (batch, layers, steps, width).
         """
+        window = 2 * self.config.max_source_positions
+        return torch.cat([self._states(part) for part in features.split(window, dim=2)], 2)
+
+    def _states(self, features: Tensor) -> Tensor:
         encoder = self.encoder
         frames = features.shape[2]
-        features = F.pad(features, (0, -frames % FRAMES_PER_STEP), value=float(features.min()))
-        x = F.gelu(encoder.conv1(features))
+        padding = _silence(features).expand(-1, features.shape[1], -frames % FRAMES_PER_STEP)
+        x = F.gelu(encoder.conv1(torch.cat([features, padding], 2)))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
         x = x + encoder.embed_positions.weight[: x.shape[1]]
         layers = []
@@ -147,19 +151,45 @@ class WhisperTagger(PreTrainedModel):
             attention_mask: (batch, frames), 1 for frames of the clip.
             labels: (batch, classes), 0 to 1.
         """
-        window = 2 * self.config.max_source_positions
-        parts = [self.states(part) for part in input_features.split(window, dim=2)]
-        steps = self.head(torch.cat(parts, 2))
         if attention_mask is None:
-            mask = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
+            frames = [input_features.shape[2]] * len(input_features)
+            states = self.states(input_features)
         else:
-            counts = (attention_mask.sum(1) / FRAMES_PER_STEP).round().clamp(min=1)
-            mask = torch.arange(steps.shape[1], device=steps.device) < counts[:, None]
+            frames = [int(each) for each in attention_mask.sum(1)]
+            real = attention_mask[:, None].bool()
+            heard = input_features.masked_fill(~real, -torch.inf)
+            states = self._states_of_lengths(torch.where(real, heard, _silence(heard)), frames)
+        steps = self.head(states)
+        counts = torch.tensor([num_steps(each) for each in frames], device=steps.device)
+        mask = torch.arange(steps.shape[1], device=steps.device) < counts[:, None]
         logits = pool(steps, mask)
         loss = None
         if labels is not None:
             loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return WhisperTaggerOutput(loss, logits, steps, mask)
+
+    def _states_of_lengths(self, features: Tensor, frames: Sequence[int]) -> Tensor:
+        """`states` of clips that are padded: each is heard in its own length, since the encoder
+        would hear the padding too."""
+        sizes = [-(-each // FRAMES_PER_STEP) for each in frames]
+        config = self.config
+        result = features.new_zeros(len(sizes), config.encoder_layers, max(sizes), config.d_model)
+        for size in sorted(set(sizes)):
+            alike = [number for number, each in enumerate(sizes) if each == size]
+            cut = features[alike, :, : size * FRAMES_PER_STEP]
+            result[alike, :, :size] = self.states(cut).to(result.dtype)
+        return result
+
+
+def num_steps(frames: int) -> int:
+    """Steps of 0.4 s that a clip of so many features has: a last half one counts, less does not."""
+    return max(1, (frames + FRAMES_PER_STEP // 2) // FRAMES_PER_STEP)
+
+
+def _silence(features: Tensor) -> Tensor:
+    """(batch, 1, 1) what Whisper's extractor makes of silence in each clip: 80 dB below its
+    loudest, or the least there is. Nothing of the other clips."""
+    return (features.amax((1, 2), keepdim=True) - 2.0).clamp(min=-1.5)
 
 
 def pool(steps: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -6,6 +6,8 @@ The encoder is frozen, so it hears every clip once; what its layers give is kept
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distill.data.audio import load_audio
+from distill.data.audio import AudioError, load_audio
 from distill.data.batches import FixedBatches
-from distill.data.files import hash_of, write_atomic
+from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.manifest import Row, read_manifest
 from distill.data.views import generator
 from distill.progress import progress, quiet_libraries
 from distill.task import Batch
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import load_teacher
-from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, pool
+from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, num_steps, pool
 from distill.whisper_at.recipe import WhisperAtRecipe
 from eval.tagging_metrics import mean_average_precision
 
@@ -34,9 +36,10 @@ class WhisperAtTask:
     def __init__(self, recipe: WhisperAtRecipe, accelerator: Accelerator):
         quiet_libraries()
         self.recipe, self.accelerator = recipe, accelerator
-        self.rows = read_rows(recipe.data.train)
-        self.validation = read_rows(recipe.data.validation)
-        self.classes = sorted({label for row in self.rows for label in row.labels})
+        rows, self.drops = read_rows(recipe.data.train)
+        validation, self.validation_drops = read_rows(recipe.data.validation)
+        self.classes = sorted({label for row in rows for label in row.labels})
+        self._check_labels(validation)
         source = recipe.whisper
         teacher = load_teacher(
             TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
@@ -49,7 +52,9 @@ class WhisperAtTask:
         self.extractor = WhisperTaggerExtractor(feature_size=own.feature_size)
         del teacher
         self.tagger.to(accelerator.device)
-        self.states = self._states("train", self.rows)
+        self.rows, self.states = self._heard("train", rows, self.drops)
+        self.validation, self._validation_states = self._heard(
+            "validation", validation, self.validation_drops)
         self._measure()
         self.targets = targets_of(self.rows, self.classes)
         self.batches = FixedBatches(recipe.seed, len(self.rows), recipe.train.batch_size,
@@ -58,46 +63,86 @@ class WhisperAtTask:
 
     @property
     def labels_hash(self) -> str:
-        return hash_of([[[row.id, row.labels] for row in self.rows], self.revision])
+        states = hashlib.sha256()
+        for each in self.states:
+            states.update(each.tobytes())
+        return hash_of([[[row.id, row.labels] for row in self.rows], self.revision,
+                        states.hexdigest()])
+
+    def _check_labels(self, validation: list[Row]) -> None:
+        """So that nothing is heard in vain."""
+        if not self.classes:
+            raise ValueError("data.train: not one row has a label")
+        if validation and not targets_of(validation, self.classes).any():
+            raise ValueError("data.validation: not one row has a label of the training split's "
+                             f"({', '.join(self.classes[:5])}, ...); leave it empty, and the last "
+                             "weights are the student")
 
     def describe(self) -> str:
         """What will be trained, for the user."""
         head = sum(p.numel() for p in self.tagger.head.parameters())
         encoder = sum(p.numel() for p in self.tagger.encoder.parameters())
         return (f"Encoder: {self.said}\nHead: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} "
-                f"M frozen ones, {len(self.classes)} classes, {len(self.rows)} clips")
+                f"M frozen ones, {len(self.classes)} classes, {len(self.rows)} clips (dropped: "
+                f"{_told(self.drops)}), validated on {len(self.validation)} (dropped: "
+                f"{_told(self.validation_drops)})")
 
     # What the encoder hears
 
-    def _states(self, split: str, rows: list[Row]) -> list[np.ndarray]:
-        """float16 (layers, steps, width) of each clip, from disk where they are there."""
+    def _heard(
+        self, split: str, rows: list[Row], drops: Counter
+    ) -> tuple[list[Row], list[np.ndarray]]:
+        """Rows that can be read, and float16 (layers, steps, width) of each, from disk where they
+        are there. The others are said and counted.
+
+        Raises:
+            ValueError: there are rows, and none can be read.
+        """
         size = self.recipe.encoder_batch_size
         parts = [rows[at : at + size] for at in range(0, len(rows), size)]
-        folder = Path(self.recipe.output_dir) / "states"
         shown = progress(parts, len(parts), f"encoder, {split}", "batches",
                          self.accelerator.is_main_process)
-        result = []
+        kept, states = [], []
         for part in shown:
-            name = hash_of([[[row.id, row.audio_filepath, row.duration] for row in part],
-                            self.revision, self.tagger.config.encoder_layers])
-            path = folder / f"{name}.npz"
-            if not path.is_file():
-                found = self._encode(part)
-                write_atomic(path, lambda temporary, found=found: _save(temporary, found))
-            with np.load(path) as file:
-                result += [file[str(number)] for number in range(len(part))]
-        return result
+            for row, found in zip(part, self._read(part), strict=True):
+                if found.ndim == 0:  # the reason why there are none
+                    drops[str(found).partition(":")[0]] += 1
+                    self.accelerator.print(f"  {split}, row {row.id} is left out: {found}")
+                else:
+                    kept.append(row)
+                    states.append(found)
+        if rows and not kept:
+            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read ({_told(drops)})")
+        return kept, states
+
+    def _read(self, rows: list[Row]) -> list[np.ndarray]:
+        name = hash_of([[[row.id, row.audio_filepath, row.offset, row.duration,
+                          fingerprint(row.audio_filepath)] for row in rows],
+                        self.revision, self.tagger.config.encoder_layers])
+        path = Path(self.recipe.output_dir) / "states" / f"{name}.npz"
+        if not path.is_file():
+            encoded = self._encode(rows)
+            write_atomic(path, lambda temporary: _save(temporary, encoded))
+        with np.load(path) as file:
+            return [file[str(number)] for number in range(len(rows))]
 
     def _encode(self, rows: list[Row]) -> list[np.ndarray]:
-        waves = [load_audio(row.audio_filepath, row.offset, row.duration) for row in rows]
-        inputs = [self.extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
-                  for wave in waves]
+        """States of each row, or the reason why there are none as an array of no dimensions."""
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
-        for length in sorted({each.shape[2] for each in inputs}):  # nothing is padded
-            alike = [n for n, each in enumerate(inputs) if each.shape[2] == length]
-            batch = torch.cat([inputs[n] for n in alike]).to(self.accelerator.device)
+        inputs = {}
+        for number, row in enumerate(rows):
+            try:
+                wave = load_audio(row.audio_filepath, row.offset, row.duration)
+            except AudioError as error:
+                found[number] = np.array(str(error))
+            else:
+                inputs[number] = self.extractor(
+                    wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
+        for length in sorted({each.shape[2] for each in inputs.values()}):  # nothing is padded
+            alike = [number for number, each in inputs.items() if each.shape[2] == length]
+            batch = torch.cat([inputs[number] for number in alike]).to(self.accelerator.device)
             for number, each in zip(alike, self.tagger.states(batch), strict=True):
-                found[number] = each.cpu().numpy().astype(np.float16)
+                found[number] = each[:, : num_steps(length)].cpu().numpy().astype(np.float16)
         return found
 
     def _measure(self) -> None:
@@ -116,8 +161,7 @@ class WhisperAtTask:
             weight = float(draws.beta(5, 5)) if mixed else 1.0
             partner = int(other * len(self.rows))
             own, theirs = (torch.from_numpy(self.states[n]).float() for n in (index, partner))
-            steps = min(own.shape[1], theirs.shape[1]) if mixed else own.shape[1]
-            state = weight * own[:, :steps] + (1 - weight) * theirs[:, :steps] if mixed else own
+            state = self._mixed(own, theirs, weight) if mixed else own
             states.append(self._masked(state, draws))
             targets.append(torch.from_numpy(
                 weight * self.targets[index] + (1 - weight) * self.targets[partner]))
@@ -125,6 +169,14 @@ class WhisperAtTask:
         padded = [F.pad(state, (0, 0, 0, max(steps) - state.shape[1])) for state in states]
         mask = torch.arange(max(steps)) < torch.tensor(steps)[:, None]
         return {"states": torch.stack(padded), "mask": mask, "targets": torch.stack(targets)}
+
+    def _mixed(self, own: Tensor, theirs: Tensor, weight: float) -> Tensor:
+        """Both, as long as the longer one; nothing is heard in what the other one lacks."""
+        steps = max(own.shape[1], theirs.shape[1])
+        mean = self.tagger.head.mean.cpu()
+        own, theirs = (torch.cat([each, mean.expand(-1, steps - each.shape[1], -1)], 1)
+                       for each in (own, theirs))
+        return weight * own + (1 - weight) * theirs
 
     def _masked(self, state: Tensor, draws: np.random.Generator) -> Tensor:
         """Up to `mask_steps` steps are the mean, as if nothing were to be heard."""
@@ -143,8 +195,6 @@ class WhisperAtTask:
         """mAP over the classes with a positive."""
         if not self.validation:
             return {}
-        if not hasattr(self, "_validation_states"):
-            self._validation_states = self._states("validation", self.validation)
         head, device = self.tagger.head.eval(), self.accelerator.device
         said = [pool(head(torch.from_numpy(each)[None].float().to(device)))[0].sigmoid().cpu()
                 for each in self._validation_states]
@@ -172,17 +222,24 @@ class _HeadModule(nn.Module):
         return loss.mean(1).sum(), {}
 
 
-def read_rows(manifests: list[str]) -> list[Row]:
-    """Rows of manifests.
+def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
+    """Rows of manifests, and what is dropped by reason.
 
     Raises:
         ValueError: a row without labels.
     """
-    rows = [row for path in manifests for row in read_manifest(path)[0]]
+    rows, drops = [], Counter()
+    for path in manifests:
+        own, dropped = read_manifest(path)
+        rows, drops = rows + own, drops + dropped
     for row in rows:
         if row.labels is None:
             raise ValueError(f"row {row.id} has no `labels` in its manifest")
-    return rows
+    return rows, drops
+
+
+def _told(drops: Counter) -> str:
+    return ", ".join(f"{count} {why}" for why, count in sorted(drops.items())) or "nothing"
 
 
 def targets_of(rows: list[Row], classes: list[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ from distill.whisper_at.model import (
     WhisperTagger,
     WhisperTaggerExtractor,
     from_whisper,
+    num_steps,
     pool,
 )
 
@@ -142,3 +143,80 @@ def test_rows_without_labels_are_refused(recipe, tmp_path):
     write_manifest(recipe.parent / "none.jsonl", [Row("x", "0.wav", 1.0)])
     with pytest.raises(ValueError, match="row x has no `labels`"):
         build_task(load_recipe(str(recipe), ["data.train=[none.jsonl]"]), Accelerator())
+
+
+def test_a_clip_is_heard_as_if_it_were_alone(whisper):
+    """Whatever else is in the batch: something louder, something longer."""
+    tagger = from_whisper(whisper, ["a", "b"])
+    torch.nn.init.normal_(tagger.head.out.weight)
+    noise = np.random.default_rng(0).standard_normal(49_000).astype(np.float32)
+    alone = WhisperTaggerExtractor()(noise, sampling_rate=16_000, return_tensors="pt")
+    features = alone["input_features"]
+    loud = features * 5 - 10
+    assert features.shape[2] % FRAMES_PER_STEP and loud.min() < features.min()
+    torch.testing.assert_close(tagger.states(torch.cat([features, loud]))[:1],
+                               tagger.states(features))
+    padded = torch.nn.functional.pad(features, (0, 400))
+    mask = torch.ones(2, padded.shape[2])
+    mask[0, features.shape[2] :] = 0
+    with torch.no_grad():
+        both = tagger(torch.cat([padded, torch.randn_like(padded)]), mask)
+        torch.testing.assert_close(both.logits[:1], tagger(features).logits)
+
+
+def test_a_last_half_step_counts_and_less_does_not():
+    assert [num_steps(frames) for frames in (1, 59, 60, 499, 500, 520)] == [1, 1, 2, 12, 13, 13]
+
+
+def test_lengths_are_those_of_use_and_what_cannot_be_read_is_named(recipe, tmp_path, capsys):
+    folder = recipe.parent
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 31)
+    soundfile.write(folder / "long.wav", noise, 16_000)
+    (folder / "bad.wav").write_bytes(b"RIFF, but nothing more")
+    rows = [Row("long", "long.wav", 31.0, labels=["low"]),
+            Row("bad", "bad.wav", 1.0, labels=["low"]), Row("odd", "long.wav", 4.9, labels=["a"]),
+            Row("odd", "long.wav", 4.9, labels=["a"]), Row("gone", "gone.wav", 1.0, labels=["a"]),
+            Row("half", "long.wav", 5.0, offset=2.0, labels=["a"])]
+    write_manifest(folder / "mixed.jsonl", rows)
+    arguments = load_recipe(str(recipe), [
+        f"output_dir={tmp_path}", "data.train=[mixed.jsonl]", "data.validation=[mixed.jsonl]",
+        "head.mixup_probability=1", "head.mask_steps=0"])
+    for _ in range(2):  # found, and read again
+        task = build_task(arguments, Accelerator())
+        assert [row.id for row in task.rows] == ["long", "odd", "half"]
+        assert [each.shape[1] for each in task.states] == [78, 12, 13]
+        assert task.drops == {"duplicate_id": 1, "unreadable": 1, "missing_file": 1}
+        said = capsys.readouterr().out
+        assert "train, row bad is left out: unreadable" in said and "validation, row gone" in said
+        assert "3 clips (dropped: 1 duplicate_id, 1 missing_file, 1 unreadable)" in task.describe()
+    with torch.no_grad():
+        inputs = task.extractor(noise[: 16_000 * 5], sampling_rate=16_000, return_tensors="pt")
+        assert task.tagger(**inputs).frame_mask.sum() == 13
+    mixed = task._mixed(*(torch.from_numpy(task.states[n]).float() for n in (1, 0)), 0.75)
+    assert mixed.shape[1] == 78  # a label of half a minute is not learned from five seconds of it
+    rest = torch.from_numpy(task.states[0][:, 12:]).float()
+    torch.testing.assert_close(mixed[:, 12:], 0.75 * task.tagger.head.mean.cpu() + 0.25 * rest)
+
+
+def test_other_sound_in_a_file_of_the_same_name_is_noticed(recipe, tmp_path):
+    folder = recipe.parent
+    time = np.arange(16_000) / 16_000
+
+    def labels_hash(pitch: int, offset: float) -> str:
+        soundfile.write(folder / "same.wav", 0.5 * np.sin(2 * np.pi * pitch * time), 16_000)
+        write_manifest(folder / "same.jsonl",
+                       [Row("x", "same.wav", 0.5, offset=offset, labels=["a"])])
+        return build_task(load_recipe(str(recipe), [
+            f"output_dir={tmp_path}", "data.train=[same.jsonl]", "data.validation=[]"]),
+            Accelerator()).labels_hash
+
+    hashes = [labels_hash(*each) for each in ((300, 0.0), (300, 0.0), (301, 0.0), (301, 0.3))]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
+def test_a_validation_split_without_a_positive_is_refused_first(recipe, tmp_path, monkeypatch):
+    write_manifest(recipe.parent / "none.jsonl", [Row("x", "0.wav", 1.0, labels=["zebra"])])
+    monkeypatch.setattr(WhisperTagger, "states", None)
+    with pytest.raises(ValueError, match="data.validation: not one row has a label of the train"):
+        build_task(load_recipe(str(recipe), [
+            f"output_dir={tmp_path}", "data.validation=[none.jsonl]"]), Accelerator())
