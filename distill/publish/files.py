@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from distill.data.files import read_json, write_json, write_text
 from distill.publish.card import benchmark_results, card_text
 from distill.publish.facts import Facts, public
+from distill.publish.remote import fits
 
 # Patterns of names; training states, data and notes fit none of them.
 FILES = (
@@ -49,11 +49,7 @@ def published(student: Path) -> dict[str, Path]:
     names = {path.relative_to(student).as_posix(): path
              for path in sorted(student.rglob("*")) if path.is_file()}
     return {name: path for name, path in names.items()
-            if any(_fits(name, pattern) for pattern in FILES)}
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return fnmatch(name, pattern) and name.count("/") == pattern.count("/")
+            if any(fits(name, pattern) for pattern in FILES)}
 
 
 def _copy_plots(source: Path, target: Path) -> list[Path]:

@@ -86,7 +86,7 @@ def _commit(api, target: Target, files: Mapping[str, Path], message: str, owned)
         **place, revision=info.sha, recursive=True) if hasattr(item, "blob_id")}
     sent = [name for name, path in files.items() if not is_same(path, there.get(name))]
     removed = [name for name in there
-               if name not in files and any(fnmatch(name, pattern) for pattern in owned)]
+               if name not in files and any(fits(name, pattern) for pattern in owned)]
     if not sent and not removed:
         prefix = "" if target.kind == "model" else f"{target.kind}s/"
         address = f"{api.endpoint}/{prefix}{target.repo_id}/commit/{info.sha}"
@@ -115,6 +115,12 @@ def _open(api, target: Target):
             "it private on the Hub, or set hub.private=false"
         )
     return info
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a file is one of those a pattern means; unlike fnmatch's own, its `*` stays in a
+    folder."""
+    return fnmatch(name, pattern) and name.count("/") == pattern.count("/")
 
 
 def is_same(path: Path, there) -> bool:

@@ -65,10 +65,12 @@ def test_weights_of_an_older_student_go_and_what_others_added_stays(trained, hub
     push(trained)
     there = repository(hub)
     old = "model-00001-of-00002.safetensors"
-    more = {old: Blob(b"old", True), "demo.ipynb": Blob(b"{}", False)}
+    added = ("demo.ipynb", "examples/train_ced.py", "plots/mine/x.svg", "other/config.json")
+    more = {old: Blob(b"old", True), "plots/9-old.svg": Blob(b"old", False)}
+    more |= {name: Blob(b"{}", False) for name in added}
     there.commit("by hand", there.files | more)
-    assert f"removed {old}" in push(trained)
-    assert set(there.files) == SENT | {".gitattributes", "demo.ipynb"}
+    assert f"removed {old}, plots/9-old.svg" in push(trained)
+    assert set(there.files) == SENT | {".gitattributes", *added}
 
 
 def test_dry_run_asks_nobody(trained, hub, push, monkeypatch):
