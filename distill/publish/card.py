@@ -155,7 +155,7 @@ def benchmark_results(facts: Facts, recipe: Any) -> list[dict] | None:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     kind, student = parts_of(recipe), facts.models["student"]
-    key, scale, label = next(m for m in kind.METRICS if student.get(m[0]) is not None)
+    key, scale, label = kind.main_metric(facts, recipe)
     said = [_metric(label, scale)]
     said += [facts.results[name] for name in ("normalizer", "decoding") if name in facts.results]
     entry = EvalResultEntry(

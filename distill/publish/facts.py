@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ class Facts:
         results: eval/results.json.
         trained: student.json.
         config, generation: of the student; generation is {} where it has none.
-        labels: filter.json, {} where labels are not filtered.
+        labels: filter.json; {} of taggers, which have none.
         unread: drops.json: what was never labelled, by reason.
         settings: config.yaml, the recipe as it was trained.
     """
@@ -57,17 +59,30 @@ def read_facts(recipe: Any) -> Facts:
         run=run, name=run.resolve().name, results=read_json(results),
         trained=read_json(run / "student.json"), config=read_json(student / "config.json"),
         generation=_optional(student / "generation_config.json"),
-        labels=_optional(labels_folder(recipe) / "filter.json"),
+        labels=_labels(recipe),
         unread=_optional(labels_folder(recipe) / "drops.json"),
         settings=_settings(run / "config.yaml"),
     )
+
+
+def _labels(recipe: Any) -> dict:
+    if recipe.method != "whisper":
+        return {}
+    path = labels_folder(recipe) / "filter.json"
+    labels = _optional(path)
+    if "filter" not in labels:
+        raise ValueError(f"{path} is not there, or is of an older version, and the card says which "
+                         "labels the student learned from: run `python -m pseudo_label.filter` "
+                         "with the recipe and the overrides it was trained with")
+    return labels
 
 
 def check_recipe(facts: Facts, recipe: Any) -> None:
     """A card tells of the recipe what must have been so while the student was trained.
 
     Raises:
-        ValueError: the recipe, or the overrides, have changed since. Names the keys.
+        ValueError: the recipe, the overrides or the labels' filter have changed since. Names the
+            keys.
     """
     changed = [line for name in _TOLD
                for line in _changes(name, _at(facts.settings, name), _at(asdict(recipe), name))]
@@ -76,12 +91,21 @@ def check_recipe(facts: Facts, recipe: Any) -> None:
             f"the recipe is not the one that {facts.run / 'student'} was trained with "
             f"({', '.join(changed)}): give the same overrides, or train again"
         )
+    # other students may share the labels, and pushing labels filters them as well
+    changed = [line for name in ("filter", "translation")
+               for line in _changes(name, _at(facts.settings, name), _at(facts.labels, name))]
+    if changed:
+        raise ValueError(
+            f"the labels in {labels_folder(recipe)} were filtered again after the student was "
+            f"trained ({', '.join(changed)}): run `python -m pseudo_label.filter` with the "
+            "overrides it was trained with, so that the card counts what it learned from"
+        )
 
 
 # What cards take from a recipe.
 _TOLD = ("method", "language", "task", "teacher", "student", "loss", "views", "scores.method",
-         "data.clip_seconds", "pseudo_label.num_packings", "train.batch_size",
-         "train.batch_tokens")
+         "data.clip_seconds", "pseudo_label.num_packings", "filter", "translation",
+         "train.batch_size", "train.batch_tokens")
 _ABSENT = object()
 
 
@@ -117,8 +141,12 @@ def _settings(path: Path) -> dict:
 
 
 def public_name(model: str) -> str:
-    """A Hub id as it is; of anything local the last part only, for a card is public."""
-    return Path(model).name if is_local(model) else model
+    """A Hub id as it is; of anything local one part only, for a card is public: the last, or the
+    run's name where that is `student`, as it is in all of them."""
+    if not is_local(model):
+        return model
+    path = Path(model)
+    return path.parent.name if path.name == "student" and path.parent.name else path.name
 
 
 def is_local(model: str) -> bool:
@@ -137,8 +165,14 @@ def public(value: Any) -> Any:
     return value
 
 
+_SUFFIX = re.compile(r"[^\s/]\.[A-Za-z][A-Za-z0-9]{0,7}$")
+
+
 def _is_path(text: str) -> bool:
     if text.startswith(("/", "~/", "./", "../")):
         return True
-    is_word = "/" in text and not any(char.isspace() for char in text)
-    return is_word and (Path(text).exists() or bool(Path(text).suffix))
+    if "/" not in text:
+        return False
+    if any(char.isspace() for char in text):  # a name may have spaces, a sentence a slash
+        return os.path.exists(text) or bool(_SUFFIX.search(text))
+    return os.path.exists(text) or bool(Path(text).suffix)

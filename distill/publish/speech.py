@@ -23,16 +23,25 @@ DRAFTS = "Leviathan, Kalman, Matias, Fast Inference from Transformers via Specul
     "(arXiv:2211.17192): a student that drafts for its teacher"
 
 
+def main_metric(facts: Facts, recipe: Any) -> tuple[str, int, str]:
+    """The one of METRICS that says whether it is good: BLEU of translations, CER of languages
+    whose words are not spaced."""
+    key = "cer" if facts.results.get("error_unit") == "char" else "wer"
+    key = "bleu" if recipe.task == "translate" else key
+    return next(metric for metric in METRICS if metric[0] == key)
+
+
 def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
     """The first table: what it is, and whether it is good."""
     student, config = facts.models["student"], facts.config
-    key = "cer" if facts.results.get("error_unit") == "char" else "wer"
+    key, scale, label = main_metric(facts, recipe)
     size = ratio(facts.models, "parameters")
     speed = ratio(facts.models, "rtfx")
     revision = getattr(recipe.teacher, "revision", None)
     teacher = public_name(recipe.teacher.model)
     teacher += f", revision `{revision[:7]}`" if revision else ""
-    show = rate(key)
+    show = rate(key) if scale == 100 else number(key, digits=2)
+    drafts = " with drafts" if facts.models["teacher"].get("speculation") else ""
     return [
         ("teacher", teacher),
         ("layers", f"{config['encoder_layers']} encoder, {config['decoder_layers']} decoder"),
@@ -40,11 +49,10 @@ def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
          + (f", {percent(size, 0)} of the teacher's" if size else "")),
         ("language", recipe.language or "see the teacher's"),
         ("task", recipe.task),
-        *([("learned from", f"{facts.labels['kept_hours']:.2f} h of windows{_packings(recipe)}")]
-          if facts.labels else []),
-        (f"{key.upper()} on the {facts.results['split']} split",
+        ("learned from", f"{facts.labels['kept_hours']:.2f} h of windows{_packings(recipe)}"),
+        (f"{label} on the {facts.results['split']} split",
          f"{show(student)}; teacher {show(facts.models['teacher'])}"),
-        *([("speed", f"{speed:.2f} times the teacher's")] if speed else []),
+        *([("speed", f"{speed:.2f} times the teacher's{drafts}")] if speed else []),
     ]
 
 
@@ -120,7 +128,7 @@ def _apart(results: dict) -> str:
 def usage(facts: Facts, recipe: Any) -> str:
     parts = [_transformers(recipe)]
     if not is_local(recipe.teacher.model) and recipe.task == "transcribe":
-        parts.append(_speculative(recipe))
+        parts.append(_speculative(facts, recipe))
     parts.append(_faster_whisper(recipe))
     return "\n\n".join(parts)
 
@@ -177,7 +185,7 @@ print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
 On a GPU, `dtype=torch.float16` halves memory."""
 
 
-def _speculative(recipe: Any) -> str:
+def _speculative(facts: Facts, recipe: Any) -> str:
     teacher, generate = recipe.teacher.model, _arguments(recipe)
     text = f"""### Speculative decoding
 
@@ -193,7 +201,8 @@ print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
 ```"""
     if not (recipe.student.freeze_encoder and recipe.student.encoder_layers is None):
         return text
-    language = json.dumps(recipe.language) if recipe.language else None
+    spoken = recipe.language or ("auto" if facts.generation.get("is_multilingual", True) else None)
+    language = json.dumps(spoken) if spoken else None
     return text + f"""
 
 or with audio-distill, in batches, the encoder run once for both:

@@ -35,6 +35,11 @@ def teachers(recipe: Any) -> str:
     return ", ".join(names) or "none: labels alone"
 
 
+def main_metric(facts: Facts, recipe: Any) -> tuple[str, int, str]:
+    """The one of METRICS that says whether it is good."""
+    return METRICS[0]
+
+
 def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
     student, teacher = facts.models["student"], facts.models.get("teacher")
     show, size = rate("mean_average_precision"), ratio(facts.models, "parameters")

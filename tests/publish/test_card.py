@@ -12,7 +12,7 @@ from distill.data.files import read_json, write_json, write_text
 from distill.hub import prepare
 from distill.publish import card as card_module
 from distill.publish.card import benchmark_results, card_text
-from distill.publish.facts import read_facts
+from distill.publish.facts import public, public_name, read_facts
 from tests.publish.conftest import LABELS, load
 
 # Numbers of the text itself: what an interval covers, Whisper's window and rate, names of things.
@@ -135,8 +135,23 @@ def test_every_filter_is_told(trained):
     path = trained / "runs" / "tiny" / "pseudo_labels" / "filter.json"
     more = {"max_wer": None, "check_script": True, "max_repeated_ngrams": 0.0}
     write_json(path, LABELS | {"filter": LABELS["filter"] | more})
+    set_ = [f"filter.{key}={'null' if value is None else value}" for key, value in more.items()]
     assert "with any WER against the transcript, where there is one, were kept if " \
-        "they pass `check_script`, `max_repeated_ngrams=0` too:" in card_of(trained)
+        "they pass `check_script`, `max_repeated_ngrams=0` too:" in card_of(trained, *set_)
+
+
+def test_labels_filtered_for_somebody_else_are_not_told(trained):
+    """By another recipe that shares them, or by `make NAME.push_labels`."""
+    path = trained / "runs" / "tiny" / "pseudo_labels" / "filter.json"
+    write_json(path, LABELS | {"filter": LABELS["filter"] | {"max_wer": 0.3}})
+    with pytest.raises(ValueError, match=r"filtered again .*\(filter.max_wer: 0.1 -> 0.3\)"):
+        prepare(load(trained))
+    with pytest.raises(ValueError, match=r"not the one .*filter.max_wer: 0.1 -> 0.3"):
+        prepare(load(trained, "filter.max_wer=0.3"))
+    for content in ({"max_wer": 0.2, "kept": 3}, None):  # of an older version; none
+        write_json(path, content) if content else path.unlink()
+        with pytest.raises(ValueError, match="filter.json is not there, or .*pseudo_label.filter"):
+            prepare(load(trained))
 
 
 def test_metadata_is_what_the_hub_reads(trained):
@@ -165,6 +180,50 @@ def test_results_of_a_benchmark_of_the_hub(trained):
     (result,) = ModelCard(files["README.md"].read_text()).data.eval_results
     assert (result.dataset_type, result.dataset_config) == ("hf-audio/open-asr", "ami")
     assert not [name for name in prepare(load(trained)) if "eval_results" in name]  # no more
+
+
+@pytest.mark.parametrize(("overrides", "changes", "entries", "shown"), [
+    ((), {"error_unit": "char"}, {"cer": 0.0421}, ("CER in %", 4.21, "CER on the test split | 4.")),
+    (("task=translate",), {}, {"bleu": 31.415}, ("BLEU", 31.41, "BLEU on the test split | 31.41")),
+])
+def test_the_metric_that_tells(trained, overrides, changes, entries, shown):
+    recipe = load(trained, *overrides, "hub.benchmark=hf-audio/open-asr", "hub.benchmark_task=x")
+    facts = read_facts(recipe)
+    facts.results |= changes
+    for role in ("teacher", "student"):
+        facts.results[role] |= entries
+    (entry,) = benchmark_results(facts, recipe)
+    assert entry["notes"].split(";")[0] == shown[0] and entry["value"] == shown[1]
+    assert shown[2] in card_text(facts, recipe, [])
+
+
+def test_batches_of_a_student_of_many_languages(trained):
+    many = card_text(read_facts(load(trained)), load(trained, "language=null"), [])
+    assert 'GreedyDecoder(teacher, processor.tokenizer, "auto", student=student)' in many
+    path = trained / "runs/tiny/student/generation_config.json"
+    write_json(path, read_json(path) | {"is_multilingual": False})
+    one = card_text(read_facts(load(trained)), load(trained, "language=null"), [])
+    assert "processor.tokenizer, None, student=" in one
+
+
+def test_a_teacher_with_drafts_is_told(trained):
+    facts = read_facts(load(trained))
+    assert "with drafts" not in card_text(facts, load(trained), [])
+    facts.results["teacher"]["speculation"] = "12 tokens, one by one, none drafted"
+    assert "2.36 times the teacher's with drafts" in card_text(facts, load(trained), [])
+
+
+def test_names_that_are_public(tmp_path):
+    assert public_name("runs/own-sounds/teachers/mini/student") == "mini"
+    assert public_name("/data/my-teacher") == "my-teacher"
+    assert public_name("a/student") == "a/student"  # on the Hub
+    paths = {"a": "../my data/of me/test set.jsonl", "b": "my data/of me/test set.jsonl"}
+    assert set(public(paths).values()) == {"of me/test set.jsonl"}
+    folder = tmp_path / "my data" / "one two"
+    folder.mkdir(parents=True)
+    assert public([str(folder)]) == ["one two"]
+    text = "greedy; one and/or the other/both at 3.5 tokens/s"
+    assert public(text) == text
 
 
 def test_licences(trained):
