@@ -14,6 +14,7 @@ from pathlib import Path
 from distill.config import ConfigError, read_method
 from distill.data.files import read_json, write_json, write_jsonl
 from distill.methods import evaluation_settings
+from distill.publish.facts import public_name
 from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
 from eval import tagging
 
@@ -122,7 +123,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, "
         + {"keep": "nothing done about loops", "end": "loops end a text",
            "break": "loops broken"}[evaluation.on_loop]
-        + _about_long(evaluation.long_audio, units),
+        + _about_long(evaluation.long_audio, units) + _about_drafts(recipe),
         "threads": torch.get_num_threads(),
         "teacher": entries["teacher"],
         "student": entries["student"],
@@ -147,6 +148,12 @@ def _about_long(way: str, units: list) -> str:
     return "; long clips: " + {
         "speech": "cut where nobody speaks", "quiet": "cut at quiet places",
         "sequential": "by timestamps, temperature fallback, no previous text"}[way]
+
+
+def _about_drafts(recipe: WhisperRecipe) -> str:
+    """The teacher's speed and memory are not those of a teacher alone where a student drafts."""
+    drafts = recipe.decoding.assistant
+    return f"; {public_name(drafts)} drafts for the teacher" if drafts else ""
 
 
 def _against(units: list, teacher_texts: list[str]) -> list:

@@ -98,7 +98,7 @@ def measure(
         "looping_units": sum(any(is_loop(h) for w in u.windows for h in found[w.id])
                              for u in units),
     }
-    if decoder.report.tested:
+    if decoder.student is not None:
         facts["speculation"] = str(decoder.report)
     del model, decoder
     return Measured(texts, seconds, memory.peak_bytes, facts)
@@ -119,6 +119,7 @@ def _transcribe_all(
                                    decoder.task, timestamps=True, on_loop="keep",
                                    exact=decoder.exact)
         with_times.decoder, with_times.student = decoder.decoder, decoder.student
+        with_times.report = decoder.report
         transcribe_long(
             with_times, processor, [recording_of(window) for window in long], size,
             previous_text=False, description=f"{description}, long",

@@ -62,7 +62,7 @@ def _footer(results: dict) -> list[str]:
             f"[{low:+.1f}, {high:+.1f}], paired bootstrap, p = {paired['p_value']:.3f}"
         )
     if "speculation" in results["teacher"]:
-        lines.append(f"the teacher had drafts of a student: {results['teacher']['speculation']}")
+        lines.append(f"a student may draft for the teacher: {results['teacher']['speculation']}")
     if "bleu_signature" in results["teacher"]:
         lines.append(f"BLEU: {results['teacher']['bleu_signature']}; "
                      f"chrF: {results['teacher']['chrf_signature']}")

@@ -104,7 +104,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read")
-    if decoder.report.tested:
+    if decoder.student is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
 

@@ -170,6 +170,7 @@ class TransformersBackend:
             heard=found, finished=finished)
 
     def describe(self) -> str:
-        """How drafts fared; empty where there were none."""
-        drafted = [decoder.report for decoder in self.decoders if decoder.report.tested]
-        return "; ".join(f"Decoding: {report}" for report in drafted)
+        """How drafts fared, also where none was worth reading; empty where none were asked for."""
+        if self.old is None and self.decoders[0].student is None:
+            return ""
+        return "; ".join(f"Decoding: {decoder.report}" for decoder in self.decoders)

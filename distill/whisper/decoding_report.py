@@ -54,7 +54,7 @@ class Report:
 
     def __str__(self) -> str:
         if not self.tested:
-            return f"{self.tokens} tokens, one by one"
+            return f"{self.tokens} tokens, one by one, none drafted"
         near = sum(not tie.resolved for tie in self.near_ties)
         return (f"{self.tokens} tokens, {100 * self.acceptance:.1f} % of {self.tested} drafted "
                 f"tokens accepted, {self.tokens_per_pass:.2f} tokens a pass, "

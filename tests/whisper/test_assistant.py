@@ -83,6 +83,15 @@ def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
     assert drafted["teacher"]["wer"] == plain["teacher"]["wer"]
     assert "drafted tokens accepted" in drafted["teacher"]["speculation"]
     assert "speculation" not in drafted["student"] and "speculation" not in plain["teacher"]
+    name = student.parent.name if student.name == "student" else student.name
+    assert drafted["decoding"].endswith(f"; {name} drafts for the teacher")
+    assert "drafts" not in plain["decoding"]
+
+
+def test_drafts_that_never_pay_are_told(recipe, student, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(DraftLength, "choose", lambda *_: 0)
+    label(recipe, tmp_path, f"decoding.assistant={student}")
+    assert "one by one, none drafted" in capsys.readouterr().out
 
 
 def test_bad_drafts_are_refused(recipe, tmp_path):

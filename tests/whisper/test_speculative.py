@@ -329,7 +329,7 @@ def test_the_report_of_plain_decoding(make, states):
     assert decoder.report.acceptance is None and decoder.report.tokens_per_pass is None
     assert decoder(states[:0], []) == []
     decoder(states[:2], [5, 7])
-    assert str(decoder.report) == "12 tokens, one by one"
+    assert str(decoder.report) == "12 tokens, one by one, none drafted"
     assert decoder.report.plain == decoder.report.passes == 6
     assert decoder.report.tokens_per_pass == 1.0
 
