@@ -127,6 +127,12 @@ class DraftLength:
         gain = self.speedup(rows, found, rate)
         return (found, gain) if gain > _GAIN else (0, 1.0)
 
+    def limit(self, rows: int, acceptance: float) -> float:
+        """The speed-up that passes alone allow at the best K: choices and lists cost nothing."""
+        return max(1.0, *(
+            tokens_per_row(acceptance, k) * self._passes(rows, 0) / self._passes(rows, k)
+            for k in range(1, LONGEST + 1)))
+
     def choose(self, rows: int, is_ready: bool = True) -> int:
         """K for the next round.
 

@@ -71,13 +71,18 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
             times = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in ways)
             print(f"  {pair.name} {compute} batch {batch}: {times}", file=sys.stderr, flush=True)
     tokens = sum(map(len, said["plain"]))
+    begin = time.perf_counter()
+    for at in range(0, len(states), batch):
+        ways["plain"](states[at : at + batch], 1)
+    first = time.perf_counter() - begin
     return {
         "windows": len(states), "tokens": tokens, "seconds": seconds, "rounds": pair.rounds[batch],
         "tokens_per_second": {n: tokens / statistics.median(s) for n, s in seconds.items()},
         "identical": said["speculative"] == said["plain"],
         "identical_to_transformers":
             said["plain"] == said["transformers"] if "transformers" in said else None,
-        **_speculation(ways["speculative"].decoder, batch),
+        **_speculation(
+            ways["speculative"].decoder, batch, first / statistics.median(seconds["plain"])),
     }
 
 
@@ -106,19 +111,26 @@ def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
     return ways | {"plain": plain, "speculative": speculative}
 
 
-def _speculation(own: GreedyDecoder, batch: int) -> dict:
-    """How drafts fared, the measured costs of passes, and the speed-up that these allow."""
+def _speculation(own: GreedyDecoder, batch: int, first: float) -> dict:
+    """How drafts fared, the measured costs of passes, and the speed-up that these allow.
+
+    Args:
+        first: share of plain decoding up to the first token, which drafts cannot shorten: the
+            teacher's view of the audio.
+    """
     report, length = own.report, own.length
     drafts, predicted = length.best(batch)
     rate = report.acceptance
-    limit = length.speedup(batch, drafts, rate) if drafts and rate is not None else 1.0
+    of_passes = 1.0 if rate is None else length.limit(batch, rate)
     costs = {"verify": length.verify, "draft": length.draft}
     return {
         "acceptance": rate, "tokens_per_pass": report.tokens_per_pass,
         "plain_passes": report.plain / max(report.passes, 1),
         "predicted_by_acceptance": {
             str(wanted): length.best(batch, wanted)[1] for wanted in (0.7, 0.8, 0.9)},
-        "draft_length": drafts, "predicted_speedup": predicted, "limit": limit,
+        "draft_length": drafts, "predicted_speedup": predicted,
+        "limit": 1 / (first + (1 - first) / of_passes), "limit_of_passes": of_passes,
+        "share_to_first_token": first,
         "expected_tokens": tokens_per_row(rate or 0.0, drafts),
         "milliseconds": {kind: {f"{rows}x{tokens}": 1000 * statistics.median(times)
                                 for (rows, tokens), times in sorted(table.seconds.items())}

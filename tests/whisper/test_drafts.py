@@ -289,3 +289,15 @@ def test_what_comes_on_top_of_passes_counts():
     assert length.seconds(4, 3) == pytest.approx(20.0, rel=0.01)
     assert length.best(4, 0.8) == (0, 1.0)
     assert length.seconds(4, 0) == pytest.approx(1.0)
+
+
+def test_the_limit_knows_passes_alone():
+    length = table(lambda t: 1.0, lambda t: 0.1)
+    before = length.limit(4, 0.8)
+    drafts, gain = length.best(4, 0.8)
+    assert before == pytest.approx(gain)
+    for _ in range(50):
+        length.note_round(4, drafts, 3 * length._passes(4, drafts))  # twice as long besides
+    assert length.limit(4, 0.8) == pytest.approx(before)
+    assert length.best(4, 0.8)[1] < gain
+    assert table(lambda t: float(t), lambda t: 0.5).limit(4, 0.1) == 1.0
