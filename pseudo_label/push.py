@@ -22,6 +22,7 @@ from distill.data.files import hash_of, read_json, write_atomic, write_text
 from distill.progress import progress
 from distill.publish.facts import public_name
 from distill.publish.remote import Target, describe, listing, publish, quiet_bars
+from distill.whisper.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.dataset_card import card_text
 from pseudo_label.filter import filter_rows, label_parts, read_labels, run_filter
@@ -117,7 +118,7 @@ def write_parquet(path: Path, rows: Sequence[dict], audio: _Audio | None) -> Non
     fields = [(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()]
     fields.append(("pieces", pa.list_(piece)))
     if audio is not None:
-        columns = [row | {"audio": audio(row["id"])} for row in columns]
+        columns = [row | {"audio": audio(row)} for row in columns]
         fields.append(("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
     schema = pa.schema(fields)
     schema = schema.with_metadata({_KEY: key, **(_audio_metadata(schema) if audio else {})})
@@ -136,23 +137,23 @@ def _audio_metadata(schema) -> dict[bytes, bytes]:
 
 
 class _Audio:
-    """FLAC of windows, by id; read when asked for."""
+    """FLAC of a label row's window; read when asked for."""
 
     def __init__(self, recipe: WhisperRecipe):
-        from pseudo_label.plan import make_plan
+        self.clips = {row.id: row for row in load_clips(recipe.data.train)[0]}
 
-        self.windows = {w.id: w for shard in make_plan(recipe).shards for w in shard}
-
-    def __call__(self, name: str) -> dict:
+    def __call__(self, row: dict) -> dict:
         import soundfile
 
         from distill.data.audio import SAMPLE_RATE
         from distill.data.windows import load_readable
 
-        _, samples, _ = load_readable(self.windows[name])
-        if samples is None:
-            raise ValueError(f"the audio of window {name} can no longer be read; set "
-                             "hub.labels_audio=false, or restore it")
+        # of the row, not of the plan: windows of recordings are found while they are labelled
+        _, samples, errors = load_readable(rebuild_window(row, self.clips))
+        name = row["id"]
+        if errors:
+            raise ValueError(f"the audio of window {name} can no longer be read "
+                             f"({errors[0][1].detail}); set hub.labels_audio=false, or restore it")
         data = io.BytesIO()
         soundfile.write(data, samples, SAMPLE_RATE, format="FLAC")
         return {"bytes": data.getvalue(), "path": f"{name.replace('/', '_')}.flac"}

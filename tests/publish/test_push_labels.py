@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from distill.data.files import write_json, write_jsonl
+from distill.data.audio import load_audio
+from distill.data.files import read_jsonl, write_json, write_jsonl
 from distill.data.windows import load_window
 from distill.testing import write_tiny_corpus
+from distill.whisper.corpus import load_clips
 from pseudo_label.plan import label_settings, make_plan
 from pseudo_label.push import main
 from tests.publish.conftest import load
@@ -125,6 +127,21 @@ def test_read_back_with_audio(labelled, hub, monkeypatch, tmp_path):
         samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
         assert rate == 16_000
         np.testing.assert_allclose(samples, load_window(window), atol=2**-15)  # 16 bits
+
+
+def test_audio_of_a_window_that_no_plan_knew(labelled, hub):
+    """`long_audio: sequential` finds out where windows of a recording begin while it labels."""
+    path = sorted((labelled / "runs/tiny/pseudo_labels").glob("part-*.jsonl"))[0]
+    rows = read_jsonl(path)
+    piece = rows[0]["pieces"][0] | {"offset": 0.25, "duration": 0.125, "start": 0.0}
+    rows[0] |= {"id": "long-0-000000.00003", "pieces": [piece], "duration": 0.125}
+    write_jsonl(path, rows)
+    main([str(labelled), "hub.labels_audio=true"])
+    content = files(hub)["data/train-00000-of-00001.parquet"].content
+    row = pq.read_table(io.BytesIO(content)).to_pylist()[0]
+    samples, _ = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+    (clip,) = [r for r in load_clips(load(labelled).data.train)[0] if r.id == piece["id"]]
+    np.testing.assert_allclose(samples, load_audio(clip.audio_filepath, 0.25, 0.125), atol=2**-15)
 
 
 def test_what_is_missing_is_said(labelled, hub):
