@@ -129,6 +129,9 @@ def _check(c: WhisperRecipe) -> None:
     what = ("speech or quiet unless backend is transformers, timestamps true, second_decoding "
             "false and window_seconds 30")
     check(ok, "pseudo_label.long_audio", what, p.long_audio)
+    ok = c.decoding.old_labels is None or p.long_audio != "sequential"
+    what = "null where pseudo_label.long_audio is sequential: its windows are found anew"
+    check(ok, "decoding.old_labels", what, c.decoding.old_labels)
     for key in ("batch_size", "shard_size", "max_tokens_per_second"):
         check(getattr(p, key) > 0, f"pseudo_label.{key}", "> 0", getattr(p, key))
     check(c.loss.temperature > 0, "loss.temperature", "> 0", c.loss.temperature)

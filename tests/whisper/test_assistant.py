@@ -97,6 +97,9 @@ def test_drafts_that_never_pay_are_told(recipe, student, tmp_path, monkeypatch, 
 def test_bad_drafts_are_refused(recipe, tmp_path):
     with pytest.raises(ConfigError, match="decoding must be without drafts unless"):
         load_recipe(str(recipe), ["decoding.assistant=x", "pseudo_label.backend=ctranslate2"])
+    with pytest.raises(ConfigError, match="old_labels must be null where .*long_audio is sequ"):
+        load_recipe(str(recipe), ["decoding.old_labels=x", "pseudo_label.long_audio=sequential",
+                                  "pseudo_label.timestamps=true"])
     with pytest.raises(ValueError, match="decoding.assistant: no model in"):
         label(recipe, tmp_path / "a", f"decoding.assistant={tmp_path}")
     with pytest.raises(ValueError, match="decoding.old_labels: no labels"):
