@@ -82,30 +82,34 @@ class Tagger:
         import torch
 
         from distill.ced.frontend import log_mel
-        from distill.products import fast_linears
 
         if not windows:
             return []
         waves = [wave for _, wave in windows]
         features = [log_mel(torch.from_numpy(w)) if self.member.sees else None for w in waves]
-        with fast_linears(), torch.no_grad():
-            if self.frames:
-                return self._steps([window for window, _ in windows], features)
-            scores = self.member(waves, features)
+        if self.frames:
+            return self._steps([window for window, _ in windows], features)
+        scores = self.member(waves, features)
         return [[Row(window.start, window.end, window.end - window.new, each)]
                 for (window, _), each in zip(windows, scores, strict=True)]
 
     def _steps(self, windows: Sequence[Window], features: Sequence) -> list[list[Row]]:
+        import torch
+
+        from distill.ced.members import activate
         from distill.ced.view_source import pad_features
+        from distill.products import fast_linears
 
         model = self.member.model
         batch = {name: each.to(model.device) for name, each in pad_features(features).items()}
-        output = model(**batch)
-        scores, counts = output.frame_logits.sigmoid().cpu(), output.frame_mask.sum(1).tolist()
+        with fast_linears(), torch.no_grad():
+            output = model(**batch)
+        scores = activate(output.frame_logits.float().cpu().numpy(), self.member.activation)
+        counts = output.frame_mask.sum(1).tolist()
         found = []
         for window, probabilities, count in zip(windows, scores, counts, strict=True):
             rows = []
-            for step, each in enumerate(probabilities[:count].double().numpy()):
+            for step, each in enumerate(probabilities[:count]):
                 is_last = step == count - 1  # it has what is left over, too
                 end = window.end if is_last else window.start + (step + 1) * STEP_SECONDS
                 if is_last or end > window.new + STEP_SECONDS / 2:

@@ -20,7 +20,8 @@ import numpy as np
 from distill.ced.recipe import CedRecipe, load_recipe
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.audio import SAMPLE_RATE
-from distill.data.files import read_json, write_json, write_jsonl
+from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
+from distill.data.manifest import read_manifest
 from distill.methods import evaluation_settings
 from distill.progress import progress, quiet_libraries
 from eval.plots import write_plots
@@ -68,15 +69,23 @@ def evaluate(recipe: CedRecipe, run: Path) -> dict:
     trained = run / "student.json"
     settings = evaluation_settings(recipe, read_json(trained) if trained.is_file() else None)
     path = run / "eval" / "results.json"
-    if path.is_file() and read_json(path).get("settings") == settings:
+    found = read_json(path) if path.is_file() else {}
+    audio = _audio_hash(recipe)
+    if found.get("settings") == settings and found.get("audio") == audio:
         print("Evaluation is done already.")
-        return read_json(path)
+        return found
     results, predictions = measure(recipe, run)
     for name, system in results["systems"].items():
         write_class_csv(run / "eval" / f"classes-{name}.csv", system)
     write_jsonl(run / "eval" / "predictions.jsonl", predictions)
-    write_json(path, {**results, "settings": settings})
+    write_json(path, {**results, "settings": settings, "audio": audio})
     return results
+
+
+def _audio_hash(recipe: CedRecipe) -> str:
+    """Of the test split's files: other sounds may have been put into their place."""
+    paths = [row.audio_filepath for path in recipe.data.test for row in read_manifest(path)[0]]
+    return hash_of(sorted(map(str, fingerprints(paths).values())))
 
 
 def table(results: dict) -> str:
@@ -110,6 +119,9 @@ def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
     classes = resolve_classes(recipe)
     clips = EvaluationClips(recipe.data.test, recipe.data.clip_seconds)
     targets = clips.targets(classes)
+    if not targets.any():
+        raise ValueError(f"data.test: not one of {len(clips.rows)} recordings has a label, so that "
+                         "there is no mAP; name a manifest with `labels`")
     print(f"Evaluating on {len(clips.rows)} recordings ({len(clips)} clips, "
           f"{sum(clip.num_samples for clip in clips.clips) / SAMPLE_RATE / 60:.1f} minutes); left "
           f"out: {dict(clips.drops) or 'nothing'}", flush=True)

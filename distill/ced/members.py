@@ -29,6 +29,7 @@ from torch import Tensor
 from distill.ced.recipe_sections import MemberConfig
 from distill.ced.view_source import pad_features
 from distill.data.audio import SAMPLE_RATE
+from distill.products import fast_linears
 
 LABELS_FILE = "class_labels_indices.csv"  # AudioSet's form: index, mid, display_name
 
@@ -116,7 +117,9 @@ def _find_callable(name: str) -> Any:
                          "package.module:function") from None
 
 
-def _activate(outputs: np.ndarray, activation: str) -> np.ndarray:
+def activate(outputs: np.ndarray, activation: str) -> np.ndarray:
+    """float64 (..., classes) of a model's outputs: `sigmoid` or `softmax` of them, or as they
+    are."""
     values = np.asarray(outputs, np.float64)
     if activation == "sigmoid":
         small = np.exp(-np.abs(values))
@@ -165,15 +168,18 @@ class TransformersMember:
             self.extractor = AutoFeatureExtractor.from_pretrained(
                 config.model, revision=config.revision)
 
-    @torch.no_grad()
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> np.ndarray:
         if self.sees:
             batch = pad_features(features)
-            batch = {name: each.to(self.model.device) for name, each in batch.items()}
-            return self._activated(self.model(**batch).logits)
+            return self._run({name: each.to(self.model.device) for name, each in batch.items()})
         # as transformers' pipeline does: what pads, and how, is the extractor's affair
-        return by_shape([self._extract(wave) for wave in waves],
-                        lambda batch: self._activated(self.model(**batch).logits))
+        return by_shape([self._extract(wave) for wave in waves], self._run)
+
+    @torch.no_grad()
+    def _run(self, batch: dict[str, Tensor]) -> np.ndarray:
+        with fast_linears():
+            logits = self.model(**batch).logits
+        return activate(logits.float().cpu().numpy(), self.activation)
 
     def _extract(self, wave: np.ndarray) -> dict[str, Tensor]:
         rate = self.extractor.sampling_rate
@@ -183,9 +189,6 @@ class TransformersMember:
             wave = soxr.resample(wave, SAMPLE_RATE, rate)
         inputs = self.extractor(wave, sampling_rate=rate, return_tensors="pt")
         return {name: each.to(self.model.device) for name, each in inputs.items()}
-
-    def _activated(self, logits: Tensor) -> np.ndarray:
-        return _activate(logits.float().cpu().numpy(), self.activation)
 
 
 def _activation_of(told: Any, config: MemberConfig) -> str:
@@ -245,7 +248,7 @@ class OnnxMember:
 
     def _run(self, batch: dict[str, Tensor]) -> np.ndarray:
         outputs = self.session.run(None, {name: x.numpy() for name, x in batch.items()})[0]
-        return _activate(outputs, self.activation)
+        return activate(outputs, self.activation)
 
 
 def read_labels(path: Path) -> list[str]:
@@ -282,4 +285,4 @@ class CallableMember:
         outputs = self.function([np.array(wave) for wave in waves])  # its own, to do as it likes
         if isinstance(outputs, Tensor):
             outputs = outputs.detach().cpu().numpy()
-        return _activate(outputs, self.activation)
+        return activate(outputs, self.activation)

@@ -21,6 +21,7 @@ from distill.data.batches import FixedBatches
 from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.manifest import Row, read_manifest
 from distill.data.views import generator
+from distill.products import fast_linears
 from distill.progress import progress, quiet_libraries
 from distill.task import Batch
 from distill.whisper.recipe_sections import TeacherConfig
@@ -141,7 +142,9 @@ class WhisperAtTask:
         for length in sorted({each.shape[2] for each in inputs.values()}):  # nothing is padded
             alike = [number for number, each in inputs.items() if each.shape[2] == length]
             batch = torch.cat([inputs[number] for number in alike]).to(self.accelerator.device)
-            for number, each in zip(alike, self.tagger.states(batch), strict=True):
+            with fast_linears():
+                states = self.tagger.states(batch)
+            for number, each in zip(alike, states, strict=True):
                 found[number] = each[:, : num_steps(length)].cpu().numpy().astype(np.float16)
         return found
 

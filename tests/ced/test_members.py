@@ -161,3 +161,18 @@ def test_a_models_content_is_that_of_its_files(tagger_folder, tmp_path):
     assert content_of(MemberConfig(str(copy))) == before
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     assert content_of(MemberConfig(str(copy))) != before
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_teachers_use_the_products_that_students_do(tagger_folder, monkeypatch):
+    """Else times of both would not be of the same arithmetic."""
+    from distill import products
+    from distill.ced.evaluation import student_probabilities
+    from distill.ced.view_source import pad_features
+
+    calls, linear = [], products._linear
+    monkeypatch.setattr(products, "_linear", lambda *args: calls.append(1) or linear(*args))
+    load_member(MemberConfig(str(tagger_folder)))(WAVES, FEATURES)
+    of_teacher, calls[:] = len(calls), []
+    student_probabilities(make_tagger(), pad_features(FEATURES))
+    assert of_teacher == len(calls) == 2 * 4 + 2

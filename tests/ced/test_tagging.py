@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distill.train
-from distill.data.files import read_json, read_jsonl
+from distill.data.files import read_json, read_jsonl, write_jsonl
 from distill.plan import main as plan_command
 from eval import tagging
 from eval.__main__ import main as eval_command
@@ -100,6 +100,10 @@ def test_what_is_missing_is_said(tags, run, tmp_path):
         eval_command(tags.arguments(f"output_dir={tmp_path}"))
     with pytest.raises(ValueError, match="data.test is empty"):
         eval_command(tags.arguments("data.test=[]"))
+    rows = [{**row, "labels": []} for row in read_jsonl(tags.folder / "data" / "test.jsonl")]
+    write_jsonl(tags.folder / "data" / "unlabelled.jsonl", rows)
+    with pytest.raises(ValueError, match="not one of 6 recordings has a label"):
+        eval_command(tags.arguments(f"data.test=[{tags.folder / 'data' / 'unlabelled.jsonl'}]"))
 
 
 def test_plan(tags, run, capsys):

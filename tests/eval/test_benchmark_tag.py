@@ -4,6 +4,7 @@ import pytest
 
 from distill.config import ConfigError
 from eval.benchmark import consistency, tag
+from tests.ced.conftest import tagger_folder  # noqa: F401
 from tests.ced.tiny_tags import make_tags, tags, toys  # noqa: F401
 
 
@@ -21,6 +22,18 @@ def test_ratios_are_medians_of_pairs():
     assert found["steps_per_second"]["store"] == pytest.approx(1.0)
 
 
+def test_pytorch_does_what_the_onnx_graphs_do(tagger_folder):  # noqa: F811
+    import torch
+
+    from distill.ced.model import CedForAudioClassification
+
+    model = CedForAudioClassification.from_pretrained(tagger_folder).eval()
+    features = 20 * torch.randn(2, 64, 1001) - 30
+    with torch.no_grad():
+        expected = model(features).logits.sigmoid().numpy()
+    assert tag.probabilities(model, features) == pytest.approx(expected, abs=1e-6)
+
+
 def test_both_benchmarks_on_a_small_tagger(tags, tmp_path, monkeypatch, capsys):  # noqa: F811
     """Two stores, two students, all the figures there."""
     import distill.train
@@ -33,8 +46,9 @@ def test_both_benchmarks_on_a_small_tagger(tags, tmp_path, monkeypatch, capsys):
     arguments = tags.arguments("train.max_steps=2")
     tag_scores.main(arguments)
     distill.train.main(arguments)
-    tag.main(arguments)
+    tag.main(tags.arguments("train.max_steps=1"))  # would go through the half of the store
     result = read_json(tmp_path / "tag.json")
+    assert result["store_views"] == 2 * 13 and result["k"] == result["num_classes"] == 3
     for key in ("speedup_vs_live", "speedup_vs_ideal", "replay_overhead",
                 "store_bytes_per_clip_epoch"):
         assert result[key] > 0

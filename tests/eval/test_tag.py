@@ -190,3 +190,12 @@ def test_our_models_and_any_other_of_transformers(folder, tmp_path):
     with pytest.raises(ValueError, match="activation"):
         main(command)
     assert main([*command, "--activation", "softmax", "--top-k", "1"]) == 0
+
+
+def test_frames_are_probabilities_as_whole_clips_are(folder, tmp_path):
+    """One class a clip: softmax in both."""
+    window = windows_of(write(tmp_path / "a.wav", 1.0), 10.0, 10.0)[0]
+    for activation in ("softmax", "sigmoid"):
+        tagger = load_tagger(folder, activation, frames=True)
+        sums = [row.scores.sum() for row in tagger([(window, window.samples())])[0]]
+        assert (np.abs(np.array(sums) - 1) < 1e-6).all() == (activation == "softmax")
