@@ -9,7 +9,7 @@ verification.json says what was measured of all of them on the test split.
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,15 +17,15 @@ import torch
 
 from distill.ced.checkpoint import load_checkpoint
 from distill.ced.evaluation import EvaluationClips
-from distill.ced.onnx_graph import FILES, LABELS_FILE, export_tagger
-from distill.ced.onnx_verify import HALF_HOP, own_scores, verify
 from distill.ced.recipe import CedRecipe
 from distill.config import to_dict
 from distill.data.files import hash_of, read_json, sync_folder, write_json
+from distill.data.model_files import model_stamp
 from distill.progress import quiet_libraries
 from eval.tagging_metrics import mean_average_precision
 
 PACKAGES = ("onnx", "onnxruntime", "sherpa-onnx")
+_PARTIAL = ".partial-"
 
 
 def export_student(recipe: CedRecipe, kind: str) -> bool:
@@ -35,7 +35,8 @@ def export_student(recipe: CedRecipe, kind: str) -> bool:
         whether every file passed and is published.
 
     Raises:
-        ValueError: there is no student, another kind than onnx, or no test split.
+        ValueError: there is no student, another kind than onnx, no test split, or a package is
+            not installed.
     """
     run = Path(recipe.output_dir)
     if kind != "onnx":
@@ -46,12 +47,11 @@ def export_student(recipe: CedRecipe, kind: str) -> bool:
         raise ValueError("export is verified on the test split: data.test is empty")
     quiet_libraries()
     target = run / "export" / kind
-    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns]
-             for p in sorted((run / "student").iterdir())]
-    settings = hash_of([stamp, to_dict(recipe.export), recipe.data.test, recipe.data.clip_seconds,
-                        [version(package) for package in PACKAGES]])
+    settings = hash_of([model_stamp(run / "student"), to_dict(recipe.export), recipe.data.test,
+                        recipe.data.clip_seconds, _versions()])
     path = target / "verification.json"
-    if path.is_file() and read_json(path)["settings"] == settings:
+    before = read_json(path) if path.is_file() else {"settings": None}
+    if before["settings"] == settings and _are_there(before["exports"], target):
         print("Exported and verified already.")
     else:
         write_json(path, {**_export(recipe, run, target), "settings": settings})
@@ -60,7 +60,31 @@ def export_student(recipe: CedRecipe, kind: str) -> bool:
     return not any(entry["refused"] for entry in results["exports"])
 
 
+def _versions() -> list[str]:
+    """Of PACKAGES, before anything that imports them."""
+    try:
+        return [version(package) for package in PACKAGES]
+    except PackageNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed: pip install 'audio-distill[export]'") from None
+
+
+def _refused_files(entries: list[dict]) -> set[str]:
+    return {entry["file"] for entry in entries if entry["refused"]}
+
+
+def _are_there(entries: list[dict], target: Path) -> bool:
+    """Whether nobody has removed what was published."""
+    from distill.ced.onnx_graph import FILES, LABELS_FILE
+
+    published = {*FILES, LABELS_FILE} - _refused_files(entries)
+    return all((target / name).is_file() for name in published)
+
+
 def _export(recipe: CedRecipe, run: Path, target: Path) -> dict:
+    from distill.ced.onnx_graph import FILES, LABELS_FILE, export_tagger
+    from distill.ced.onnx_verify import own_scores, verify
+
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     model = load_checkpoint(run / "student")
@@ -69,13 +93,15 @@ def _export(recipe: CedRecipe, run: Path, target: Path) -> dict:
     waves = [clips.wave(index) for index in range(len(clips))]
     targets = clips.targets(classes)
     target.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".partial-", dir=target) as temporary:
+    for leftover in target.glob(f"{_PARTIAL}*"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    with TemporaryDirectory(prefix=_PARTIAL, dir=target) as temporary:
         partial = Path(temporary)
         export_tagger(run / "student", partial)
         entries = verify(model, partial, waves, targets, clips.pool, torch.get_num_threads())
         for entry in entries:
             entry["refused"] = _refused(entry, recipe.export.max_map_loss)
-        refused = {entry["file"] for entry in entries if entry["refused"]}
+        refused = _refused_files(entries)
         for name in (*FILES, LABELS_FILE):
             (target / name).unlink(missing_ok=True)
             if name not in refused:
@@ -102,6 +128,8 @@ def _refused(entry: dict, limit: float) -> list[str]:
 
 def text_table(results: dict) -> str:
     """verification.json for a terminal."""
+    from distill.ced.onnx_verify import HALF_HOP
+
     rows = [("file", "runtime", "mAP", "lost", "largest difference", "same best class",
              "ms a clip", "MB", "")]
     for entry in results["exports"]:

@@ -1,17 +1,21 @@
 """Exported taggers in their real runtimes."""
 
+import importlib
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+import distill.ced.export
 from distill.ced.checkpoint import load_checkpoint
 from distill.ced.export import export_student, text_table
 from distill.ced.onnx_graph import FILES, LABELS_FILE, export_tagger, write_labels
 from distill.ced.onnx_verify import HALF_HOP, onnxruntime_run, own_scores, sherpa_run, verify
 from distill.ced.recipe import load_recipe
-from distill.data.files import read_json
+from distill.ced.remote_code import write_code
+from distill.data.files import read_json, write_json
 from tests.ced.conftest import LABELS, spectrogram, wave
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -148,15 +152,23 @@ def test_a_recipe_exports_what_passes(tagger_folder, exported, tmp_path, monkeyp
     (tmp_path / "recipe.yaml").write_text(
         f"method: ced\noutput_dir: {run}\ndata: {{train: [test.jsonl], test: [test.jsonl]}}\n")
     recipe = load_recipe(tmp_path, [])
-    monkeypatch.setattr("distill.ced.export.export_tagger", lambda folder, out: [
+    monkeypatch.setattr("distill.ced.onnx_graph.export_tagger", lambda folder, out: [
         shutil.copyfile(path, out / path.name) for path in exported.iterdir()])
     recipe.export.max_map_loss = 1.0
     assert export_student(recipe, "onnx")
     assert {p.name for p in (run / "export/onnx").iterdir()} == {
         *FILES, LABELS_FILE, "verification.json"}
     assert "Exported and verified already" not in capsys.readouterr().out
+    write_code(run / "student")  # as pushing does
+    write_json(run / "student/results.json", {})
     assert export_student(recipe, "onnx")
     assert "Exported and verified already" in capsys.readouterr().out
+    (run / "export/onnx/wave.onnx").unlink()
+    (run / "export/onnx/.partial-dead").mkdir()  # of a run that was killed
+    assert export_student(recipe, "onnx")
+    assert "Exported and verified already" not in capsys.readouterr().out
+    assert (run / "export/onnx/wave.onnx").is_file()
+    assert not (run / "export/onnx/.partial-dead").exists()
     recipe.export.max_map_loss = -1.0  # nothing can pass
     assert not export_student(recipe, "onnx")
     assert not list((run / "export/onnx").glob("*.onnx"))
@@ -164,3 +176,32 @@ def test_a_recipe_exports_what_passes(tagger_folder, exported, tmp_path, monkeyp
     assert re.search(r"REFUSED wave.onnx, onnxruntime: it loses .*max_map_loss", table)
     with pytest.raises(ValueError, match="to=onnx, got to=ct2"):
         export_student(recipe, "ct2")
+    monkeypatch.setattr("distill.ced.export.PACKAGES", ("no-such-package",))
+    with pytest.raises(ValueError, match=r"no-such-package is not installed: pip .*\[export\]"):
+        export_student(recipe, "onnx")
+
+
+def test_the_first_run_of_a_file_is_not_timed(tagger, monkeypatch, tmp_path):
+    heard = []
+
+    def run(wave):
+        heard.append(len(wave))
+        return np.zeros(5, np.float32)
+
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setattr("distill.ced.onnx_verify.runs_of", lambda *_: [("x", "model.onnx", run)])
+    monkeypatch.setattr("distill.ced.onnx_verify.time.perf_counter", lambda: len(heard))
+    (entry,) = verify(tagger, tmp_path, [wave(0.5), wave(0.6)])
+    assert heard == [8000, 8000, 9600] and entry["ms_per_clip"] == 1000.0
+
+
+def test_without_the_extra_the_command_can_still_say_so(monkeypatch):
+    """The packages are not imported before it is known that they are there."""
+    monkeypatch.setattr(distill.ced, "export", distill.ced.export)  # and back
+    for name in ("export", "onnx_graph", "onnx_verify"):
+        monkeypatch.delitem(sys.modules, f"distill.ced.{name}")
+    for name in ("onnx", "onnxruntime", "sherpa_onnx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    importlib.import_module("distill.ced.export")
+    with pytest.raises(ImportError):
+        importlib.import_module("distill.ced.onnx_graph")

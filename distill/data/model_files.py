@@ -1,0 +1,34 @@
+"""Whether a folder still holds the same model.
+
+    stamp = model_stamp("runs/mine/student")    # compare with the one of before
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from distill.data.files import hash_of, read_json
+
+
+def model_stamp(folder: str | Path) -> list[list[Any]]:
+    """What tells a model from another one that was in its folder: weights by size and date,
+    settings and tokenizer by content.
+
+    What publishing adds to the folder (results, code and its names in the settings, a copy of the
+    features' settings) is not the model's.
+    """
+    folder = Path(folder)
+    added = ["results.json"]
+    if (folder / "processor_config.json").is_file():
+        added.append("preprocessor_config.json")  # which says the same
+    stamp: list[list[Any]] = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            stamp.append([path.name, path.stat().st_size, path.stat().st_mtime_ns])
+        elif path.suffix == ".json" and path.name not in added:
+            content = read_json(path)
+            if isinstance(content, dict):
+                content.pop("auto_map", None)
+            stamp.append([path.name, hash_of(content)])
+    return stamp
