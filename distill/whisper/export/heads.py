@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from distill.data.manifest import Row
-from distill.data.windows import Window, load_window, pack
+from distill.data.windows import Window, load_readable, pack
 from distill.whisper.export.word_times import speech_begins
 from distill.whisper.special import SpecialTokens
 from distill.whisper.transcribe import log_mel
@@ -47,13 +47,14 @@ def choose_heads(model, processor, rows: Sequence[Row], language: str | None, ta
         rows: training clips with transcripts.
     """
     kept = [tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or []]
-    windows = training_windows(rows)
+    windows = [pair for window in training_windows(rows) if (pair := _readable(window))]
     if not windows:
         half = model.config.decoder_layers // 2
         rest = [(layer, head) for layer in range(half, model.config.decoder_layers)
                 for head in range(model.config.decoder_attention_heads)]
         return Heads(kept or rest, "teacher" if kept else "unknown", None, 0)
-    looked = [_attention(model, processor, window, language, task) for window in windows]
+    looked = [_attention(model, processor, window, audio, language, task)
+              for window, audio in windows]
     count = sum(len(true) for _, _, true in looked)
     if kept:
         error = _median_error(looked, kept)
@@ -70,6 +71,12 @@ def training_windows(rows: Sequence[Row]) -> list[Window]:
     usable = [row for row in rows if (row.text or "").strip() and row.duration < 15.0]
     windows = [window for window in pack(usable, "heads", "sequential") if len(window.pieces) > 1]
     return windows[:: max(1, len(windows) // NUM_WINDOWS)][:NUM_WINDOWS]
+
+
+def _readable(window: Window) -> tuple[Window, np.ndarray] | None:
+    """A window without what cannot be read, and its audio; None where too little is left."""
+    found, audio, _ = load_readable(window)
+    return (found, audio) if found is not None and len(found.pieces) > 1 else None
 
 
 def _find(looked: list, config) -> tuple[list[Head], float]:
@@ -98,7 +105,8 @@ def _median_error(looked: list, heads: Sequence[Head]) -> float:
 
 
 @torch.no_grad()
-def _attention(model, processor, window: Window, language: str | None, task: str):
+def _attention(model, processor, window: Window, audio: np.ndarray, language: str | None,
+               task: str):
     """(layers x (heads, text tokens and end, frames) of prepared attention; rows of the first
     tokens of all clips but the first; seconds at which these clips begin)."""
     special = SpecialTokens(processor.tokenizer, model.generation_config)
@@ -110,7 +118,7 @@ def _attention(model, processor, window: Window, language: str | None, task: str
         tokens += processor.tokenizer(text, add_special_tokens=False).input_ids
     tokens = [*tokens[: model.config.max_target_positions - 1], special.end]
     kept = [n for n, first in enumerate(firsts) if n and first < len(tokens) - len(prefix) - 1]
-    output = model(log_mel(processor, [load_window(window)]), output_attentions=True,
+    output = model(log_mel(processor, [audio]), output_attentions=True,
                    decoder_input_ids=torch.tensor([tokens]))
     frames = int(window.duration / _FRAME_SECONDS)
     # the row of a token is that of the one before it: what is looked at to say it

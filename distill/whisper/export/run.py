@@ -19,6 +19,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.config import to_dict
 from distill.data.files import hash_of, read_json, sync_folder, write_json
+from distill.data.model_files import model_stamp
 from distill.progress import quiet_libraries
 from distill.whisper.corpus import load_clips, test_units
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
@@ -60,11 +61,13 @@ def export_student(recipe: WhisperRecipe, kind: str) -> bool:
     if not (run / "student" / "config.json").is_file():
         raise ValueError(f"no student in {run / 'student'}: run `make {run.name}.train` first")
     target = run / "export" / kind
-    settings = hash_of([_stamp(run / "student"), to_dict(recipe.export), to_dict(recipe.evaluation),
-                        recipe.data.test, recipe.language, recipe.task,
+    settings = hash_of([model_stamp(run / "student"), to_dict(recipe.export),
+                        to_dict(recipe.evaluation), recipe.data.test, recipe.language, recipe.task,
                         runtimes.versions(PACKAGES[kind])])
     path = target / "verification.json"
-    if path.is_file() and read_json(path)["settings"] == settings:
+    before = read_json(path) if path.is_file() else {"settings": None}
+    if before["settings"] == settings and all(
+            any((target / weights).glob("*")) for weights in _published(before["exports"])):
         print("Exported and verified already.")
     else:
         write_json(path, {**_export(recipe, run, kind, target), "settings": settings})
@@ -73,20 +76,18 @@ def export_student(recipe: WhisperRecipe, kind: str) -> bool:
     for entry in results["exports"]:
         for reason in entry["refused"]:
             print(f"REFUSED {kind}/{entry['weights']}, {entry['runtime']}: {reason}")
-    published = sorted({e["weights"] for e in results["exports"]} - _refused(results["exports"]))
-    for weights in published:
+    for weights in _published(results["exports"]):
         print(f"Published: {target / weights}")
     return not _refused(results["exports"])
-
-
-def _stamp(folder: Path) -> list:
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())
-            if p.suffix in (".json", ".safetensors")]
 
 
 def _refused(entries: list[dict]) -> set[str]:
     """Weights that did not pass in one of their runtimes."""
     return {entry["weights"] for entry in entries if entry["refused"]}
+
+
+def _published(entries: list[dict]) -> list[str]:
+    return sorted({entry["weights"] for entry in entries} - _refused(entries))
 
 
 def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
@@ -128,7 +129,7 @@ def _verify(
         folder = partial / weights
         size = sum(path.stat().st_size for path in folder.iterdir())
         entry = {"weights": weights, **verify(load(folder), test, size, threads)}
-        yield entry | {"refused": refusals(entry, recipe.export)}
+        yield entry | {"refused": refusals(entry, recipe.export, test.unit)}
 
 
 def _publish(partial: Path, target: Path, every: set[str], refused: set[str]) -> None:

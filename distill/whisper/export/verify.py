@@ -24,7 +24,14 @@ from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recipe_sections import ExportConfig
 from distill.whisper.rows import is_looping
 from distill.whisper.transcribe import to_text, transcribe
-from eval.metrics import bootstrap_interval, error_counts, error_rate, paired_bootstrap, total
+from eval.metrics import (
+    ErrorCounts,
+    bootstrap_interval,
+    error_counts,
+    error_rate,
+    paired_bootstrap,
+    total,
+)
 from eval.normalize import error_unit, normalizer, normalizer_name
 
 
@@ -91,7 +98,7 @@ def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
              "bytes": num_bytes, "seconds": seconds, "rtfx": test.audio_seconds / seconds}
     entry |= _compare(test, ours, theirs)
     if runtime.words is not None:
-        known = zip(test.windows, test.audio, languages, strict=True)
+        known = zip(test.windows, test.audio, languages, theirs, strict=True)
         entry["word_times"] = check_word_times(runtime.words, known, test.unit)
     return entry
 
@@ -130,11 +137,18 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
         "num_words": total(own_counts).num_reference,
         "wer_difference_without_loops": left.difference if left else None,
         "num_units_without_loops": sum(kept),
-        "token_agreement": 1 - (same.rate or 0.0),
+        "token_agreement": _agreement(same, own == said and all(steady)),
         "num_tokens": same.num_reference,
         "identical_windows": sum(a == b for a, b in zip(own, said, strict=True)),
         "looping_windows": sum(loops), "own_looping_windows": sum(own_loops),
     }
+
+
+def _agreement(same: ErrorCounts, is_silence: bool) -> float | None:
+    """None where nothing could be compared."""
+    if same.rate is None:
+        return 1.0 if is_silence else None
+    return 1 - same.rate
 
 
 def _without_last_loops(
@@ -151,23 +165,35 @@ def _without_last_loops(
     return found, loops
 
 
-def refusals(entry: dict, limits: ExportConfig) -> list[str]:
-    """Why an export may not be used, with the numbers; empty if it may."""
-    reasons = []
+def refusals(entry: dict, limits: ExportConfig, unit: str) -> list[str]:
+    """Why an export may not be used, with the numbers; empty if it may.
+
+    Args:
+        unit: of the error rate, `word` or `char`.
+    """
+    reasons, rate = [], "CER" if unit == "char" else "WER"
     worse = entry["wer_difference"]
     if worse is not None and worse > limits.max_wer_increase:
         reasons.append(
-            f"WER {100 * entry['wer']:.2f} % where ours is {100 * entry['own_wer']:.2f} %: "
+            f"{rate} {100 * entry['wer']:.2f} % where ours is {100 * entry['own_wer']:.2f} %: "
             f"{100 * worse:+.2f} points, export.max_wer_increase allows "
             f"{100 * limits.max_wer_increase:+.2f}")
-    if entry["token_agreement"] < limits.min_token_agreement:
+    if entry["token_agreement"] is None:
+        if limits.min_token_agreement:
+            reasons.append("all windows loop, here or there, so that no tokens can be compared; "
+                           "export.min_token_agreement=0 does without")
+    elif entry["token_agreement"] < limits.min_token_agreement:
         reasons.append(
             f"{100 * entry['token_agreement']:.1f} % of {entry['num_tokens']} tokens are ours, "
             f"export.min_token_agreement asks for {100 * limits.min_token_agreement:.1f} %")
-    error = (entry.get("word_times") or {}).get("median_error_seconds")
-    most = limits.max_word_time_error
+    times, most = entry.get("word_times") or {}, limits.max_word_time_error
+    error = times.get("median_error_seconds")
+    if most is not None and times and error is None and times["num_in_texts"]:
+        reasons.append(f"no word times: {times['num_in_texts']} clips begin with a word that is in "
+                       "the texts, and none of them is among the words that have times; "
+                       "export.max_word_time_error=null does without")
     if most is not None and error is not None and error > most:
         reasons.append(f"words begin {error:.2f} s off where clips begin (median of "
-                       f"{entry['word_times']['num_recognised']}), "
+                       f"{times['num_recognised']}), "
                        f"export.max_word_time_error allows {most:g} s")
     return reasons

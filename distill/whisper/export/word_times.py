@@ -62,17 +62,18 @@ def speech_begins(window: Window, index: int) -> float:
 
 
 def check_word_times(
-    transcribe: TimedTranscriber, windows: Iterable[tuple[Window, np.ndarray, str]], unit: str
+    transcribe: TimedTranscriber, windows: Iterable[tuple[Window, np.ndarray, str, str]], unit: str
 ) -> dict | None:
     """Median and spread of the errors over windows of several clips; None without any.
 
     Args:
-        windows: window, its audio, its language.
+        windows: window, its audio, its language, and its text without times: where first words are
+            in it (`num_in_texts`), some should have been recognised with times, too.
     """
     errors: list[float] = []
     joints: list[float] = []
-    known = missing = 0
-    for window, audio, language in windows:
+    known = missing = in_texts = 0
+    for window, audio, language, text in windows:
         if len(window.pieces) < 2 or window.text is None:
             continue
         words = transcribe(audio, language)
@@ -80,15 +81,19 @@ def check_word_times(
         missing += not words
         spoken = [speech_begins(window, index) for index in range(len(window.pieces))]
         errors += beginning_errors(words, window, unit, spoken)
-        joints += beginning_errors(words, window, unit, [piece.start for piece in window.pieces])
+        starts = [piece.start for piece in window.pieces]
+        joints += beginning_errors(words, window, unit, starts)
+        in_texts += len(beginning_errors([(text, 0.0, 0.0)], window, unit, starts))
     if not known:
         return None
     if not errors:
-        return {"num_boundaries": known, "num_recognised": 0, "windows_without_words": missing}
+        return {"num_boundaries": known, "num_recognised": 0, "num_in_texts": in_texts,
+                "windows_without_words": missing}
     size = np.abs(errors)
     return {
         "num_boundaries": known,
         "num_recognised": len(errors),
+        "num_in_texts": in_texts,
         "windows_without_words": missing,
         "median_error_seconds": float(np.median(size)),
         "p90_error_seconds": float(np.quantile(size, 0.9)),

@@ -2,14 +2,18 @@
 
 import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from distill import export
 from distill.config import ConfigError
+from distill.data.model_files import model_stamp
 from distill.whisper.export import run as run_module
 from distill.whisper.export.run import export_student
+from distill.whisper.export.table import text_table
+from distill.whisper.export.verify import refusals
 from distill.whisper.transcribe import to_text
 
 
@@ -50,8 +54,24 @@ def test_it_is_done_once(recipe, tiny_run, fake_runtime, ours, capsys, monkeypat
     monkeypatch.setattr(run_module, "_export", lambda *_: pytest.fail("done already"))
     assert export_student(recipe(), "ggml")
     assert "already" in capsys.readouterr().out
-    with pytest.raises(pytest.fail.Exception):
-        export_student(recipe("export.max_wer_increase=0.3"), "ggml")
+    for name in ("results.json", "preprocessor_config.json"):  # as pushing does
+        (tiny_run / "student" / name).write_text("{}")
+    assert export_student(recipe(), "ggml")
+    for change in ((), ("export.max_wer_increase=0.3",)):
+        if not change:
+            shutil.rmtree(tiny_run / "export/ggml/float16")
+        with pytest.raises(pytest.fail.Exception):
+            export_student(recipe(*change), "ggml")
+
+
+def test_another_student_is_another_stamp(tiny_run):
+    student = tiny_run / "student"
+    before = model_stamp(student)
+    (student / "results.json").write_text("{}")
+    assert model_stamp(student) == before
+    path = student / "generation_config.json"
+    path.write_text(path.read_text().replace("true", "false", 1))
+    assert model_stamp(student) != before
 
 
 def test_other_words_are_refused_with_the_numbers(recipe, tiny_run, fake_runtime, ours, capsys):
@@ -96,6 +116,25 @@ def test_words_at_the_wrong_time_are_refused(recipe, tiny_run, fake_runtime, our
     assert export_student(recipe(), "ggml")  # a random model says nothing that was said
     times = results(tiny_run)["exports"][0]["word_times"]
     assert times["num_recognised"] == 0 and times["num_boundaries"] > 0
+
+
+def test_what_cannot_be_known_is_refused(recipe, tiny_run, fake_runtime, ours):
+    fake_runtime(ours, lambda *_: [])
+    assert export_student(recipe(), "ggml")  # no first word of a clip is in the texts either
+    found, limits = results(tiny_run), recipe().export
+    (entry,) = found["exports"]
+    entry["word_times"]["num_in_texts"] = 3
+    assert "no word times: 3 clips" in refusals(entry, limits, "word")[0]
+    entry |= {"word_times": None, "wer_difference": 9.0}
+    assert refusals(entry, limits, "char")[0].startswith("CER ")
+    table = text_table(found | {"error_unit": "char"})
+    assert "CER [95 % CI]" in table and "WER" not in table
+    fake_runtime(lambda *_: "no " * 80)
+    assert not export_student(recipe("export.max_wer_increase=99"), "ggml")
+    (entry,) = results(tiny_run)["exports"]
+    assert entry["num_tokens"] == 0 and entry["token_agreement"] is None
+    assert ["all windows loop" in reason for reason in entry["refused"]] == [True]
+    assert "100.0 %" not in text_table(results(tiny_run))
 
 
 @pytest.mark.parametrize("stage", ["_WRITERS", "_RUNTIMES"])

@@ -1,5 +1,7 @@
 """Word times against what is known, and heads that look where words begin."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,10 +46,12 @@ def test_languages_without_spaces():
 
 def test_windows_of_one_clip_know_no_boundary(monkeypatch):
     alone = Window("w", WINDOW.pieces[:1], language="en")
-    assert check_word_times(lambda *_: pytest.fail(), [(alone, None, "en")], "word") is None
+    assert check_word_times(lambda *_: pytest.fail(), [(alone, None, "en", "")], "word") is None
     monkeypatch.setattr(word_times, "load_audio", lambda *_: np.ones(16_000, np.float32))
-    found = check_word_times(lambda *_: [], [(WINDOW, None, "en")], "word")
-    assert found == {"num_boundaries": 2, "num_recognised": 0, "windows_without_words": 1}
+    text = "press one to re-enter your number"
+    found = check_word_times(lambda *_: [], [(WINDOW, None, "en", text)], "word")
+    assert found == {"num_boundaries": 2, "num_recognised": 0, "num_in_texts": 1,
+                     "windows_without_words": 1}
 
 
 def test_times_are_measured_from_where_somebody_speaks(monkeypatch):
@@ -55,7 +59,7 @@ def test_times_are_measured_from_where_somebody_speaks(monkeypatch):
     audio[4_800:] = 0.5
     monkeypatch.setattr(word_times, "load_audio", lambda *_: audio)
     words = [(" To", 2.4, 2.6), (" Goodbye", 5.4, 5.5)]
-    found = check_word_times(lambda *_: words, [(WINDOW, None, "en")], "word")
+    found = check_word_times(lambda *_: words, [(WINDOW, None, "en", "To")], "word")
     assert found["median_error_seconds"] == pytest.approx(0.1)
     assert found["median_error_to_joint_seconds"] == pytest.approx(0.4)
     assert found["num_recognised"] == found["num_boundaries"] == 2
@@ -146,6 +150,18 @@ def test_real_attention(student_model, tiny_processor, rows):
     found = choose_heads(student_model, tiny_processor, rows[:8], "en", "transcribe")
     assert found.source == "found" and found.num_beginnings > 1
     assert all(0 <= layer < 2 and 0 <= head < 2 for layer, head in found.heads)
+
+
+def test_training_clips_that_cannot_be_read_are_left_out(
+    student_model, tiny_processor, rows, tmp_path
+):
+    (tmp_path / "x.wav").write_text("this is not audio")
+    del student_model.generation_config.alignment_heads
+    broken = [replace(row, audio_filepath=str(tmp_path / "x.wav")) for row in rows[:2]]
+    found = choose_heads(student_model, tiny_processor, [*broken, *rows[2:6]], "en", "transcribe")
+    assert found.num_beginnings > 1
+    none = choose_heads(student_model, tiny_processor, broken, "en", "transcribe")
+    assert none.source == "unknown" and none.num_beginnings == 0
 
 
 def test_without_training_clips(student_model, tiny_processor):
