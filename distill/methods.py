@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import ConfigError, read_method
-from distill.data.files import hash_of
+from distill.data.files import fingerprint, hash_of
 
 _KNOWN = "whisper, ced, whisper_at"
 
@@ -95,11 +95,18 @@ def evaluation_settings(recipe: Any, trained: dict | None) -> str:
             from distill.ced.teachers import ensemble_settings
 
             data = recipe.data
-            return hash_of([asdict(recipe.evaluation), data.test, data.classes, data.clip_seconds,
-                            ensemble_settings(recipe.teacher), trained])
+            names = data.classes and fingerprint(data.classes)
+            return hash_of([asdict(recipe.evaluation), manifests_hash(data.test), names,
+                            data.clip_seconds, ensemble_settings(recipe.teacher), trained])
         case _:
-            return hash_of([recipe.evaluation, recipe.decoding, recipe.data.test, recipe.language,
-                            recipe.task, trained])
+            return hash_of([recipe.evaluation, recipe.decoding, manifests_hash(recipe.data.test),
+                            recipe.language, recipe.task, trained])
+
+
+def manifests_hash(paths: list[str]) -> str:
+    """Hash of what manifests say, wherever they are: they may be made anew under their names."""
+    return hash_of([Path(path).read_bytes().hex() if Path(path).is_file() else None
+                    for path in paths])
 
 
 def write_code(recipe: Any, folder: Path) -> None:

@@ -75,8 +75,8 @@ class Blocks:
 
     @cached_property
     def _hashes(self) -> list[str]:
-        clips = self.source.clips
-        return [hash_of([[c.key, c.start, c.num_samples] for c in clips[at : at + BLOCK_CLIPS]])
+        contents = self.source.contents
+        return [hash_of(contents[at : at + BLOCK_CLIPS])
                 for at in range(0, self.num_clips, BLOCK_CLIPS)]
 
 

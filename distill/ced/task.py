@@ -19,7 +19,7 @@ from distill.ced.scores import UNHEARD, confidence, decode_scores
 from distill.ced.scoring import resolve_classes, store_settings
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
-from distill.ced.teachers import Ensemble
+from distill.ced.teachers import Ensemble, ensemble_settings
 from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
 from distill.data.audio import AudioError, audio_info
@@ -94,7 +94,7 @@ class CedTask:
         data = self.recipe.data
         labels = None if self.labels is None else [clip.labels for clip in self.source.clips]
         return hash_of([self.source.clips_hash, self.classes, labels, data.balance,
-                        data.clip_seconds])
+                        data.clip_seconds, ensemble_settings(self.recipe.teacher)])
 
     def describe(self) -> str:
         """What will be trained, for the user."""

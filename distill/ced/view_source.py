@@ -19,7 +19,7 @@ from distill.ced.frontend import log_mel
 from distill.ced.recipe import CedRecipe
 from distill.ced.views import TagView, augment, draw_view, mask, view_type
 from distill.data.audio import AudioError
-from distill.data.files import hash_of
+from distill.data.files import fingerprints, hash_of
 
 
 class SoundCache:
@@ -61,8 +61,14 @@ class ViewSource:
         self.view_type = view_type(self.scored)
 
     @cached_property
+    def contents(self) -> list[list]:
+        """What tells each clip from another one of its name: its place, and its file's content."""
+        files = fingerprints(clip.path for clip in self.clips)
+        return [[c.key, c.start, c.num_samples, files[c.path]] for c in self.clips]
+
+    @cached_property
     def clips_hash(self) -> str:
-        return hash_of([[c.key, c.start, c.num_samples] for c in self.clips])
+        return hash_of(self.contents)
 
     def scored_view(self, index: int, epoch: int) -> TagView:
         """What the teachers hear of a clip in an epoch."""

@@ -96,3 +96,8 @@ def fingerprint(path: str | Path) -> str | None:
     except OSError:
         return None
     return f"{size}-{digest.hexdigest()[:16]}"
+
+
+def fingerprints(paths: Iterable[str]) -> dict[str, str | None]:
+    """`fingerprint` of each path; files that are named several times are read once."""
+    return {path: fingerprint(path) for path in dict.fromkeys(paths)}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from distill.ced.recorded import RecordedScores
 from distill.ced.scores import decode_scores
@@ -127,6 +128,19 @@ def test_partners_are_numbers_among_the_same_clips(make_tags, tmp_path):
     manifest.write_text("\n".join(manifest.read_text().splitlines()[1:]) + "\n")
     with pytest.raises(StoreError, match="clips: the store has"):
         fill(tags, tmp_path / "scores")
+
+
+@pytest.mark.parametrize("mixed", ["", "views.mixup_probability=0"])
+def test_other_sound_in_a_file_of_the_same_name_and_size_is_noticed(make_tags, tmp_path, mixed):
+    tags, options = make_tags(tmp_path), [mixed] if mixed else []
+    fill(tags, tmp_path / "scores", *options)
+    path = tmp_path / "data" / "train" / "2.wav"
+    path.touch()
+    read(tags, tmp_path / "scores", *options)  # a new date alone is nothing
+    sound, rate = soundfile.read(path)
+    soundfile.write(path, sound[::-1], rate)
+    with pytest.raises(StoreError, match="are missing" if mixed else "clips: the store has"):
+        read(tags, tmp_path / "scores", *options)
 
 
 def test_a_missing_epoch_is_said(tags, tmp_path):

@@ -70,6 +70,20 @@ def test_nothing_is_measured_twice(run, monkeypatch, capsys):
     assert "done already" in capsys.readouterr().out
 
 
+def test_other_labels_or_sounds_under_the_same_names_are_measured_again(run, monkeypatch):
+    arguments, folder = run
+    data = folder.parent / "data"
+    monkeypatch.setattr(tagging, "measure", None)
+    for path, old, new in ((data / "test.jsonl", b"cat", b"dog"),
+                           (data / "test" / "0.wav", b"data", b"dat\0")):
+        before = path.read_bytes()
+        path.write_bytes(before.replace(old, new, 1))
+        with pytest.raises(TypeError, match="not callable"):
+            eval_command(arguments)
+        path.write_bytes(before)
+    eval_command(arguments)  # done
+
+
 def test_the_student_is_scored_as_it_would_be_by_its_users(run):
     """Logits and features by the folder alone, clip by clip."""
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification

@@ -112,6 +112,22 @@ def test_sigkill_at_random_moments_changes_nothing(tags, scored, fork, tmp_path)
         assert (run / "student" / path.name).read_bytes() == path.read_bytes(), f"seed {seed}"
 
 
+def test_a_teacher_that_was_trained_again_is_another_one(tags, tmp_path, tagger_folder):
+    """Under the name that it had."""
+    import shutil
+
+    names = tmp_path / "classes.txt"
+    names.write_text("bell\ncat\ndog\nrain\nsiren\n")
+    member = tmp_path / "teacher"
+    shutil.copytree(tagger_folder, member)
+    options = (f"teacher.members=[{{model: {member}, classes: {names}}}]", "teacher.mode=live")
+    before = task_of(tags, *options).labels_hash
+    assert task_of(tags, *options).labels_hash == before
+    path = member / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x3c")
+    assert task_of(tags, *options).labels_hash != before
+
+
 def test_a_store_and_the_live_teachers_teach_the_same(tags, tmp_path):
     """Up to the rounding of what is stored; as long as no view comes again."""
     exact = ("scores.values=float16", "train.max_steps=3", f"scores.dir={tmp_path / 'scores'}",
