@@ -19,11 +19,13 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from distill.ced.recipe import CedRecipe, load_recipe
 from distill.config import ConfigError
-from distill.data.files import read_json, write_json
+from distill.data.files import hash_of, read_json, write_json
+from distill.methods import manifests_hash
 
 OUT = Path("runs/bench")
 FOLDER = OUT / "consistency"
@@ -75,13 +77,26 @@ def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed:
     print(f"== {mode}, seed {seed}", flush=True)
     _call("pseudo_label.tag_scores", name, *keys)
     _call("distill.train", name, *keys, f"seed={seed}", f"output_dir={folder}")
-    write_json(done, {"map": measure(own), "budget": budget, "mode": mode, "seed": seed})
+    write_json(done, {**measure(own), "budget": budget, "mode": mode, "seed": seed})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _budget(recipe: CedRecipe) -> dict:
+    """What runs that are compared have in common: all of the recipe but its seed, its folders and
+    whether views are shared, and what its teachers and manifests hold."""
+    from distill.ced.teachers import ensemble_settings
+
+    values = asdict(recipe)
+    for key in ("seed", "output_dir", "num_threads", "hub", "export"):
+        del values[key]
+    values["scores"] = {k: v for k, v in values["scores"].items()
+                        if k not in ("dir", "num_workers")}
+    values["teacher"] = ensemble_settings(recipe.teacher)
+    values["data"] |= {split: manifests_hash(getattr(recipe.data, split))
+                       for split in ("train", "validation", "test")}
     return {"steps": recipe.train.max_steps, "batch": recipe.train.batch_size,
-            "epochs": recipe.scores.epochs, "student": recipe.student.model}
+            "epochs": recipe.scores.epochs, "student": recipe.student.model,
+            "settings": hash_of(values)}
 
 
 def _call(module: str, *arguments: str) -> None:
@@ -91,8 +106,12 @@ def _call(module: str, *arguments: str) -> None:
         raise ValueError(f"python -m {module} {' '.join(arguments)} ended with {ended}")
 
 
-def measure(recipe: CedRecipe) -> float:
-    """mAP of a run's student on the test split."""
+def measure(recipe: CedRecipe) -> dict:
+    """mAP of a run's student on the test split, over how many classes and recordings.
+
+    Raises:
+        ValueError: no recording has a label.
+    """
     import numpy as np
     import torch
 
@@ -108,7 +127,10 @@ def measure(recipe: CedRecipe) -> float:
     said = [student_probabilities(model, clips.features(range(at, min(at + size, len(clips)))))
             for at in range(0, len(clips), size)]
     targets = clips.targets(resolve_classes(recipe))
-    return mean_average_precision(clips.pool(np.concatenate(said)), targets)[0]
+    if not targets.any():
+        raise ValueError("data.test: not one recording has a label")
+    value, num_classes = mean_average_precision(clips.pool(np.concatenate(said)), targets)
+    return {"map": value, "num_classes": num_classes, "num_recordings": len(targets)}
 
 
 def summarise(recipe: CedRecipe) -> dict:
@@ -121,6 +143,8 @@ def summarise(recipe: CedRecipe) -> dict:
     differences = [maps["consistent", s] - maps["inconsistent", s] for s in seeds]
     result = {
         "budget": budget, "split": "test", "seeds": seeds,
+        "num_recordings": runs[0].get("num_recordings") if runs else None,
+        "num_classes": runs[0].get("num_classes") if runs else None,
         "map": {mode: [maps[mode, seed] for seed in seeds] for mode in MODES},
         "difference": statistics.mean(differences) if seeds else None, "difference_ci": None,
     }
@@ -131,7 +155,9 @@ def summarise(recipe: CedRecipe) -> dict:
 
 
 def text(result: dict) -> str:
-    lines = [f"seed {seed}: consistent {100 * a:.2f} %, inconsistent {100 * b:.2f} % mAP"
+    lines = [f"split {result['split']}: {result['num_recordings']} recordings, mAP over "
+             f"{result['num_classes']} classes with positives"] if result["seeds"] else []
+    lines += [f"seed {seed}: consistent {100 * a:.2f} %, inconsistent {100 * b:.2f} % mAP"
              for seed, a, b in zip(result["seeds"], result["map"]["consistent"],
                                    result["map"]["inconsistent"], strict=True)]
     if result["difference"] is not None:

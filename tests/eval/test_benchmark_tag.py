@@ -75,21 +75,18 @@ def test_both_benchmarks_on_a_small_tagger(tags, tmp_path, monkeypatch, capsys):
         consistency.main([*arguments, "seeds=[a]"])
 
 
-def test_interval_is_of_the_differences_between_pairs(tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
+def test_interval_is_of_the_differences_between_pairs(tags, tmp_path, monkeypatch):  # noqa: F811
     from distill.data.files import write_json
 
     monkeypatch.setattr(consistency, "FOLDER", tmp_path)
-    recipe = SimpleNamespace(train=SimpleNamespace(max_steps=1, batch_size=2),
-                             scores=SimpleNamespace(epochs=3),
-                             student=SimpleNamespace(model="tiny"))
+    recipe = tags.recipe()
     budget = consistency._budget(recipe)
     for seed, (good, bad) in enumerate([(0.5, 0.4), (0.9, 0.78), (0.3, None)]):
         for mode, value in (("consistent", good), ("inconsistent", bad)):
             if value is not None:
                 write_json(tmp_path / f"{mode}-{seed}" / "result.json",
-                           {"map": value, "budget": budget, "mode": mode, "seed": seed})
+                           {"map": value, "budget": budget, "mode": mode, "seed": seed,
+                            "num_classes": 3, "num_recordings": 6})
     write_json(tmp_path / "consistent-9" / "result.json",
                {"map": 0, "budget": {}, "mode": "consistent", "seed": 9})
     found = consistency.summarise(recipe)
@@ -97,4 +94,17 @@ def test_interval_is_of_the_differences_between_pairs(tmp_path, monkeypatch):
     assert found["difference"] == pytest.approx(0.11)
     half = 12.706 * (0.02 / 2**0.5) / 2**0.5
     assert found["difference_ci"] == pytest.approx([0.11 - half, 0.11 + half])
-    assert "+11.00 points" in consistency.text(found)
+    told = consistency.text(found)
+    assert "+11.00 points" in told
+    assert "split test: 6 recordings, mAP over 3 classes with positives" in told
+
+
+def test_runs_of_other_settings_do_not_count(tags):  # noqa: F811
+    """What only says where, or which of the runs, does not matter; all else does."""
+    budget = consistency._budget(tags.recipe())
+    for same in ("seed=3", "output_dir=x", "scores.dir=x", "teacher.consistent=false"):
+        assert consistency._budget(tags.recipe(same, "views.seed=0")) == budget, same
+    for other in ("train.learning_rate=2e-3", "loss.fill=zero", "scores.k=2", "views.shift=0.1",
+                  "student.config.hidden_size=64", "views.seed=1",
+                  "teacher.members=[{model: 'toy_teachers:loud'}]"):
+        assert consistency._budget(tags.recipe(other)) != budget, other
