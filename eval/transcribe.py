@@ -130,14 +130,15 @@ def load_decoder(options: argparse.Namespace) -> tuple:
             draft for it.
     """
     from distill.whisper.decoding import AUTO, GreedyDecoder
+    from distill.whisper.special import SpecialTokens
 
     model, processor = load(options.model)
     language = options.language
-    known = getattr(model.generation_config, "lang_to_id", None) or ["<|en|>"]
-    codes = sorted(name.strip("<|>") for name in known)
+    known = SpecialTokens(processor.tokenizer, model.generation_config).languages
+    codes = sorted(name.strip("<|>") for name in known) or ["en"]
     if language not in (AUTO, *codes):
         raise ValueError(f"--language {language}: {options.model} knows {', '.join(codes)}")
-    if len(codes) == 1:
+    if not known:
         language = None
     student = load(options.assistant)[0] if options.assistant else None
     decoder = GreedyDecoder(model, processor.tokenizer, language, options.task, timestamps=True,

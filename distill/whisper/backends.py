@@ -21,6 +21,7 @@ from distill.whisper.fallback import GREEDY, Fallback, decode_with_fallback, see
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
 from distill.whisper.rows import Hypothesis
 from distill.whisper.sequential import LongAudio, transcribe_long
+from distill.whisper.special import SpecialTokens
 from distill.whisper.teacher import Teacher
 from distill.whisper.transcribe import encode, token_limit
 
@@ -79,8 +80,8 @@ def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
         ValueError: it is not installed, knows no such compute type here, or the teacher cannot
             tell languages apart and was asked to.
     """
-    known = getattr(teacher.model.generation_config, "lang_to_id", None)
-    if recipe.pseudo_label.detect_language and not known:
+    special = SpecialTokens(teacher.processor.tokenizer, teacher.model.generation_config)
+    if recipe.pseudo_label.detect_language and not special.languages:
         raise ValueError("pseudo_label.detect_language needs a multilingual teacher")
     if recipe.pseudo_label.backend == "ctranslate2":
         from distill.whisper.ct2_backend import Ct2Backend

@@ -86,7 +86,7 @@ class GreedyDecoder:
         self.decoder = Decoder(model, int8)
         self.rules = Rules(model.generation_config, self.special, timestamps,
                            model.config.vocab_size, model.device)
-        self.languages: dict[str, int] = getattr(model.generation_config, "lang_to_id", None) or {}
+        self.languages = self.special.languages
         self.detect_language = detect_language
         if (detect_language or language == AUTO) and not self.languages:
             raise ValueError("the model knows one language only: there is none to detect")

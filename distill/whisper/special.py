@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
+_ENGLISH_END = 50_256  # <|endoftext|> of English-only models, which have GPT-2's tokens
+
 
 class SpecialTokens:
     """Ids that steer Whisper, looked up by name (their order differs between vocabularies)."""
@@ -21,7 +25,22 @@ class SpecialTokens:
         self.no_timestamps = find("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
         self._find = find
-        self.multilingual = bool(getattr(generation_config, "is_multilingual", True))
+        self._tokenizer, self._generation_config = tokenizer, generation_config
+        told = getattr(generation_config, "is_multilingual", None)
+        self.multilingual = self.end != _ENGLISH_END if told is None else bool(told)
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """{`<|en|>`: its id, ...}; none of a model that knows only English. Some models come
+        without the table; their tokenizers know the same."""
+        if not self.multilingual:
+            return {}
+        if told := getattr(self._generation_config, "lang_to_id", None):
+            return dict(told)
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        known = self._tokenizer.get_vocab()
+        return {name: known[name] for code in LANGUAGES if (name := f"<|{code}|>") in known}
 
     def prefix(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         """`<|startoftranscript|><|en|><|transcribe|>[<|notimestamps|>]`.

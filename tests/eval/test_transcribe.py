@@ -1,6 +1,7 @@
 """Files of many kinds through the command, with a tiny model; how subtitles look."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,23 @@ def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys
     monkeypatch.setattr("eval.audio_files.can_convert", lambda: False)
     assert main([str(path), "--model", str(tiny_teacher), "--overwrite"]) == 1
     assert "audio-distill[media]" in capsys.readouterr().err
+
+
+def test_a_model_without_a_table_of_languages(folder, tiny_teacher, tmp_path):
+    shutil.copytree(tiny_teacher, tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    config = json.loads(path.read_text())
+    del config["lang_to_id"], config["is_multilingual"]
+    path.write_text(json.dumps(config))
+    command = [str(folder / "phone.wav"), "--model", str(tmp_path / "model"), "--output-dir",
+               str(tmp_path), "--format", "json", "--language"]
+    assert main([*command, "de"]) == 0
+    assert json.loads((tmp_path / "phone.wav.json").read_text())["language"] == "de"
+    with pytest.raises(ValueError, match="--language xx: .* knows de, en, zh"):
+        main([*command, "xx", "--overwrite"])
+    path.write_text(json.dumps(config | {"is_multilingual": False}))
+    with pytest.raises(ValueError, match="--language de: .* knows en$"):
+        main([*command, "de", "--overwrite"])
 
 
 def test_what_is_refused(folder, tiny_teacher, tmp_path):

@@ -155,6 +155,6 @@ def test_without_the_extra(tiny_run, monkeypatch):
 @pytest.mark.parametrize("options", [(), CT2], ids=["transformers", "ctranslate2"])
 def test_a_teacher_of_one_language_cannot_tell_languages_apart(tiny_run, options):
     teacher = load_teacher(tiny_run.recipe().teacher)
-    teacher.model.generation_config.lang_to_id = None
+    teacher.model.generation_config.is_multilingual = False
     with pytest.raises(ValueError, match="detect_language needs a multilingual teacher"):
         load_backend(tiny_run.recipe(*options, DOUBTS[0]), teacher)

@@ -114,7 +114,10 @@ def test_the_language_is_heard(tiny_model, tiny_processor, states):
     asked = decoder_of(tiny_model, tiny_processor, detect_language=True)(states, LONG)
     assert [h.language for h in asked] == wanted
     same(asked, decoder_of(tiny_model, tiny_processor)(states, LONG))
-    del tiny_model.generation_config.lang_to_id
+    del tiny_model.generation_config.lang_to_id  # the tokenizer knows the same
+    assert [h.language for h in decoder_of(tiny_model, tiny_processor, AUTO)(
+        states[:2], LONG[:2])] == wanted[:2]
+    tiny_model.generation_config.is_multilingual = False
     with pytest.raises(ValueError, match="knows one language only"):
         decoder_of(tiny_model, tiny_processor, AUTO)
 

@@ -198,7 +198,7 @@ def _metadata(model, tokenizer, num_heads: int) -> dict[str, str]:
     config, generation = model.config, model.generation_config
     special = SpecialTokens(tokenizer, generation)
     find = tokenizer.convert_tokens_to_ids
-    languages = getattr(generation, "lang_to_id", None) or {}
+    languages = special.languages
     sequence = [special.start]
     if special.multilingual:  # sherpa-onnx puts the language and the task that it was asked for
         sequence += [min(languages.values()), find("<|transcribe|>")]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from distill.whisper.export.sherpa import Decoder, Encoder
+from distill.whisper.export.sherpa import Decoder, Encoder, _metadata
 from distill.whisper.export.vocabulary import text_tokens
 
 HEADS = [(0, 1), (1, 0)]
@@ -64,6 +64,16 @@ def test_bytes_of_tokens(tiny_processor):
     text = "Zürich 二"
     ids = tiny_processor.tokenizer(text, add_special_tokens=False).input_ids
     assert b"".join(tokens[n] for n in ids).decode() == text
+
+
+def test_languages_of_a_model_without_the_table(student_model, tiny_processor):
+    told = _metadata(student_model, tiny_processor.tokenizer, 2)
+    del student_model.generation_config.lang_to_id
+    found = _metadata(student_model, tiny_processor.tokenizer, 2)
+    for facts in (told, found):  # their order is nobody's business
+        codes, ids = (facts.pop(f"all_language_{kind}").split(",") for kind in ("codes", "tokens"))
+        assert dict(zip(codes, ids, strict=True)) == {"en": "258", "de": "259", "zh": "260"}
+    assert told == found
 
 
 def test_sherpa_onnx_says_the_same(recipe, tiny_run):
