@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from distill.data.audio import AudioError, audio_info
 from distill.data.audio_folder import AUDIO_SUFFIXES
-from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
+from distill.data.media import MEDIA_SUFFIXES, can_convert, media_seconds, to_flac
+
+T = TypeVar("T")
 
 
 def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
@@ -47,9 +50,23 @@ def readable(path: Path, scratch: Path) -> Path:
     Raises:
         AudioError: it is no audio, or nothing is in it.
     """
+    return _by_either(path, lambda: audio_info(path) and path, lambda: to_flac(path, scratch))
+
+
+def seconds_of(path: Path) -> tuple[float | None, bool]:
+    """Length of a file by its header, None where that does not say, and whether it has to be
+    converted (`readable`).
+
+    Raises:
+        AudioError: it is no audio, or nothing is in it.
+    """
+    return _by_either(path, lambda: (audio_info(path)[0], False),
+                      lambda: (media_seconds(path), True))
+
+
+def _by_either(path: Path, libsndfile: Callable[[], T], ffmpeg: Callable[[], T]) -> T:
     try:
-        audio_info(path)
-        return path
+        return libsndfile()
     except AudioError as error:
         if error.reason != "unreadable":
             raise
@@ -57,6 +74,6 @@ def readable(path: Path, scratch: Path) -> Path:
             hint = "; other formats need `pip install 'audio-distill[media]'`"
             raise AudioError(error.reason, error.detail + hint) from None
         try:
-            return to_flac(path, scratch)
+            return ffmpeg()
         except AudioError:  # libsndfile's word on it is the plainer one
             raise error from None

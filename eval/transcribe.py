@@ -12,15 +12,18 @@ written when it is done, and one that is there already is left alone.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from distill.data.audio import AudioError
 from distill.data.files import write_text
 from distill.progress import clock
-from eval.audio_files import output_places, readable
+from eval.audio_files import output_places, readable, seconds_of
 
 FORMATS = ("txt", "srt", "vtt", "json")
 
@@ -70,21 +73,22 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
     from eval.subtitles import write
 
     recordings, paths, failed = [], {}, 0
-    for path in places:
+    for number, path in enumerate(places):
         try:
-            recordings.append(open_audio(path, scratch))
+            recordings.append(open_audio(path, scratch / str(number)))
         except AudioError as error:
             print(error, file=sys.stderr, flush=True)
             failed += 1
         else:
-            paths[id(recordings[-1])] = path
+            paths[id(recordings[-1])] = path, scratch / str(number)
     if not recordings:
         return 1
     decoder, processor = load_decoder(options)
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
         nonlocal failed
-        path = paths[id(audio)]
+        path, copy = paths[id(audio)]
+        shutil.rmtree(copy, ignore_errors=True)
         if error is not None:
             print(error, file=sys.stderr, flush=True)
             failed += 1
@@ -110,16 +114,32 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
 
 
 def open_audio(path: Path, scratch: Path):
-    """`LongAudio` of a file of any kind; what libsndfile cannot read is converted into `scratch`.
+    """`LongAudio` of a file of any kind; what libsndfile cannot read is converted into the folder
+    `scratch`, when its turn comes: an archive of videos may be larger than the disk.
 
     Raises:
         AudioError: it is no audio, or nothing is in it.
     """
-    from dataclasses import replace
+    from distill.whisper.sequential import LongAudio, audio_file
 
-    from distill.whisper.sequential import audio_file
+    @cache
+    def copy() -> LongAudio:
+        scratch.mkdir(exist_ok=True)
+        found = audio_file(readable(path, scratch))
+        audio.seconds = found.seconds  # headers are not always exact
+        return found
 
-    return replace(audio_file(readable(path, scratch)), name=path.name)
+    def window(start: float, length: float):
+        found = copy()
+        return found.window(start, min(length, found.seconds - start))
+
+    seconds, is_converted = seconds_of(path)
+    if not is_converted:
+        return replace(audio_file(path), name=path.name)
+    audio = LongAudio(path.name, seconds or 0.0, window)
+    if seconds is None:
+        copy()
+    return audio
 
 
 def load_decoder(options: argparse.Namespace) -> tuple:

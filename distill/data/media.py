@@ -22,6 +22,23 @@ def can_convert() -> bool:
     return find_spec("av") is not None
 
 
+def media_seconds(path: str | Path) -> float | None:
+    """Length of a file by its header; None where that does not say.
+
+    Raises:
+        AudioError: `unreadable`.
+    """
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise AudioError("unreadable", f"{path}: there is no sound in it")
+            return container.duration / av.time_base if container.duration else None
+    except av.FFmpegError as error:
+        raise AudioError("unreadable", f"{path}: {error}") from error
+
+
 def to_flac(path: str | Path, folder: Path) -> Path:
     """Decode the first sound of a file into a new FLAC file, in blocks.
 

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import soxr
 
+from distill.data import media
 from distill.data.audio import load_audio
 from distill.whisper.fallback import GREEDY
 from distill.whisper.sequential import Segment
@@ -132,8 +133,26 @@ def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys
         packets = av.AudioResampler("fltp", "mono", 16000, stream.frame_size).resample(frame)
         for part in [*packets, None]:
             file.mux(stream.encode(part))
-    assert main([str(tmp_path), "--model", str(tiny_teacher), "--language", "en"]) == 0
-    assert path.with_name("talk.m4a.txt").read_text()
+    for name in ("a.m4a", "b.m4a"):
+        shutil.copyfile(path, tmp_path / name)
+    seen = []
+
+    def to_flac(file, folder):
+        """What is there when a file is converted: texts of those before, and no copies."""
+        seen.append(([p.name for p in sorted(tmp_path.glob("*.txt"))],
+                     [p.name for p in folder.parent.rglob("*.flac")]))
+        return media.to_flac(file, folder)
+
+    monkeypatch.setattr("eval.audio_files.to_flac", to_flac)
+    command = [str(tmp_path), "--model", str(tiny_teacher), "--language", "en", "--batch-size", "1"]
+    assert main(command) == 0
+    assert seen == [([], []), (["a.m4a.txt"], []), (["a.m4a.txt", "b.m4a.txt"], [])]
+    texts = {file.read_text() for file in tmp_path.glob("*.m4a.txt")}
+    assert len(texts) == 1 and texts.pop()
+    monkeypatch.setattr("eval.audio_files.media_seconds", lambda _: None)  # a header without it
+    assert main([*command, "--overwrite"]) == 0
+    assert len(seen) == 6 and {file.read_text() for file in tmp_path.glob("*.txt")} == {
+        path.with_name("talk.m4a.txt").read_text()}
     monkeypatch.setattr("eval.audio_files.can_convert", lambda: False)
     assert main([str(path), "--model", str(tiny_teacher), "--overwrite"]) == 1
     assert "audio-distill[media]" in capsys.readouterr().err
