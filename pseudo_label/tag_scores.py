@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
+
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
 from distill.config import ConfigError, to_yaml
-from distill.data.files import read_json, write_json, write_text
+from distill.data.files import write_json, write_text
 from distill.data.teacher_store import Record, TeacherStore
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
@@ -79,6 +81,7 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
 
         store = repack(store.folder, SHARD_MEGABYTES)
     store.seal()
+    _tell_unreadable(store, source, blocks)
     print(f"{store.folder}: {num_views:,} views, {store.num_bytes / 1e6:,.1f} MB, "
           f"{store.num_bytes / store.num_rows:.1f} bytes a view"
           + ("" if missing else "; all were there already"), flush=True)
@@ -117,26 +120,44 @@ def _fill(
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     scorer = Scorer(recipe, source, Ensemble(recipe.teacher, classes, device))
     total = sum(len(scorer.blocks.clips(blocks[text])) for each in groups.values() for text in each)
-    path, dropped = store.folder / "unreadable.json", {}
     with Leases(store.folder) as leases:
-        steps = _scored(scorer, store, leases, blocks, groups, dropped)
+        steps = _scored(scorer, store, leases, blocks, groups)
         for _ in progress(steps, total, "scoring", "views"):
             pass
-    if dropped:
-        write_json(path, (read_json(path) if path.is_file() else {}) | dropped)
-        reasons = ", ".join(f"{n} {why}" for why, n in sorted(Counter(dropped.values()).items()))
-        print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
+
+
+def _tell_unreadable(store: TeacherStore, source, blocks) -> None:
+    """Write down which clips nobody learns from, as the finished store has them: whichever rank
+    met them, and however often it was stopped."""
+    from distill.ced.scores import UNHEARD
+    from distill.data.audio import AudioError
+
+    views = []
+    each_block = list(blocks)
+    rows = store.rows([blocks.text(block) for block in each_block])
+    for block, row in zip(each_block, rows.tolist(), strict=True):
+        unheard = np.flatnonzero(store.read(row)["disagreement"] == UNHEARD)
+        views += [(block.first + int(number), block.epoch) for number in unheard]
+    found: dict[str, str] = {}
+    for index, epoch in progress(views, len(views), "unreadable", "views") if views else ():
+        error = source.try_wave(index, source.scored_view(index, epoch))
+        if isinstance(error, AudioError):
+            found[error.detail] = error.reason
+        else:
+            found[f"clip {source.clips[index].key}"] = "readable_by_now"
+    path = store.folder / "unreadable.json"
+    if not found:
+        path.unlink(missing_ok=True)
+        return
+    write_json(path, dict(sorted(found.items())))
+    reasons = ", ".join(f"{n} {why}" for why, n in sorted(Counter(found.values()).items()))
+    print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
 
 
 def _scored(
-    scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict,
-    dropped: dict[str, str],
+    scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict
 ) -> Iterator[None]:
-    """Yields once for each view that is scored; a group is sealed with its last batch.
-
-    Args:
-        dropped: gets what cannot be read, and the reason.
-    """
+    """Yields once for each view that is scored; a group is sealed with its last batch."""
     from torch.utils.data import DataLoader
 
     taken: list[tuple[str, list[str]]] = []  # lease and blocks of ours, the group at hand first
@@ -160,7 +181,6 @@ def _scored(
     parts: list[dict] = []
     records: list[Record] = []
     for prepared in loader:
-        dropped.update({error.detail: error.reason for error in prepared.unreadable.values()})
         parts.append(scorer.score(prepared))
         name, texts = taken[0]
         block = blocks[texts[len(records)]]

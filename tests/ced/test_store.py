@@ -15,6 +15,7 @@ from distill.ced.scores import decode_scores
 from distill.ced.scoring import Blocks, Scorer, store_settings
 from distill.ced.teachers import Ensemble
 from distill.ced.view_source import ViewSource
+from distill.data.files import read_json
 from distill.data.teacher_store import StoreError, TeacherStore
 from distill.data.teacher_store.__main__ import main as store_command
 from pseudo_label import tag_scores
@@ -275,3 +276,10 @@ def test_unreadable_clips_are_counted_and_nobody_learns_from_them(make_tags, tmp
     bad = keys.index("train-3")
     columns = recorded([(index, 0) for index in range(len(keys))])[1]
     assert np.flatnonzero(columns["disagreement"] == 255).tolist() == [bad]
+    # told by the store itself: also by a run that finds everything there
+    path = tmp_path / "scores" / "unreadable.json"
+    told = path.read_bytes()
+    assert list(read_json(path).values()) == ["unreadable"] and b"clip train-3" in told
+    path.unlink()
+    fill(tags, tmp_path / "scores", "views.mixup_probability=0")
+    assert path.read_bytes() == told
