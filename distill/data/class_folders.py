@@ -30,6 +30,8 @@ from distill.data.files import write_json, write_text
 from distill.data.manifest import Row, write_manifest
 
 SPLITS = ("train", "validation", "test")
+UNSUPPORTED = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".caf"}  # audio
+# that libsndfile does not read
 
 
 @dataclass
@@ -109,6 +111,11 @@ def build(source: Path, out: Path, options: Options) -> dict[str, Counter]:
     write_json(out / "drops.json", {"counts": Counter(why for _, why in drops),
                                     "files": [[str(path), why] for path, why in drops]})
     _report(classes, counts, len(sounds), drops)
+    if empty := empty_folders(source, sounds):
+        print(f"No usable file in {', '.join(empty)}: no class of that name.")
+    if any(why == "unsupported_format" for _, why in drops):
+        print(f"unsupported_format: convert {', '.join(sorted(UNSUPPORTED))} first, for example "
+              "with `ffmpeg -i sound.m4a sound.flac`.")
     return counts
 
 
@@ -119,11 +126,14 @@ def find_sounds(source: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
     given = [source / split for split in SPLITS if (source / split).is_dir()]
     roots = [(folder, folder.name) for folder in given] or [(source, None)]
     files = [(path, root, split) for root, split in roots for path in sorted(root.rglob("*"))
-             if path.suffix.lower() in AUDIO_SUFFIXES and path.parent != root]
+             if path.suffix.lower() in AUDIO_SUFFIXES | UNSUPPORTED and path.parent != root]
     found: dict[bytes, Sound] = {}
     drops = []
     for path, root, split in tqdm(files, "reading", unit="file", disable=None, leave=False):
         label = path.relative_to(root).parts[0]
+        if path.suffix.lower() in UNSUPPORTED:
+            drops.append((path, "unsupported_format"))
+            continue
         try:
             duration, _ = audio_info(path)
         except AudioError as error:
@@ -137,6 +147,13 @@ def find_sounds(source: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
         else:
             sound.labels.add(label)
     return list(found.values()), drops
+
+
+def empty_folders(source: Path, sounds: list[Sound]) -> list[str]:
+    """Names of folders of classes that no sound is from."""
+    given = [source / split for split in SPLITS if (source / split).is_dir()]
+    names = {path.name for root in given or [source] for path in root.iterdir() if path.is_dir()}
+    return sorted(names - {label for sound in sounds for label in sound.labels})
 
 
 def assign_splits(sounds: list[Sound], options: Options) -> None:

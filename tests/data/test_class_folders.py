@@ -87,8 +87,14 @@ def test_background_belongs_to_no_class(sounds, tmp_path):
 def test_what_cannot_be_read_is_counted(sounds, tmp_path, capsys):
     (sounds / "cat" / "broken.wav").write_bytes(b"RIFFnothing")
     (sounds / "cat" / "notes.txt").write_text("not audio")
+    (sounds / "cow").mkdir()
+    (sounds / "cow" / "phone.m4a").write_bytes(b"what a telephone records")
+    (sounds / "empty").mkdir()
     main([str(sounds), str(tmp_path / "out")])
-    assert "dropped: 1 unreadable" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "dropped: 1 unreadable, 1 unsupported_format" in said
+    assert "No usable file in cow, empty" in said and "ffmpeg -i" in said
+    assert "cow" not in (tmp_path / "out" / "classes.txt").read_text()
 
 
 def test_refusals(tmp_path, sounds):
