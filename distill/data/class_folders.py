@@ -28,10 +28,9 @@ from distill.data.audio import AudioError, audio_info
 from distill.data.audio_folder import AUDIO_SUFFIXES
 from distill.data.files import write_json, write_text
 from distill.data.manifest import Row, write_manifest
+from distill.data.media import MEDIA_SUFFIXES
 
 SPLITS = ("train", "validation", "test")
-UNSUPPORTED = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".caf"}  # audio
-# that libsndfile does not read
 
 
 @dataclass
@@ -114,7 +113,7 @@ def build(source: Path, out: Path, options: Options) -> dict[str, Counter]:
     if empty := empty_folders(source, sounds):
         print(f"No usable file in {', '.join(empty)}: no class of that name.")
     if any(why == "unsupported_format" for _, why in drops):
-        print(f"unsupported_format: convert {', '.join(sorted(UNSUPPORTED))} first, for example "
+        print(f"unsupported_format: convert {', '.join(sorted(MEDIA_SUFFIXES))} first, for example "
               "with `ffmpeg -i sound.m4a sound.flac`.")
     return counts
 
@@ -126,12 +125,12 @@ def find_sounds(source: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
     given = [source / split for split in SPLITS if (source / split).is_dir()]
     roots = [(folder, folder.name) for folder in given] or [(source, None)]
     files = [(path, root, split) for root, split in roots for path in sorted(root.rglob("*"))
-             if path.suffix.lower() in AUDIO_SUFFIXES | UNSUPPORTED and path.parent != root]
+             if path.suffix.lower() in AUDIO_SUFFIXES | MEDIA_SUFFIXES and path.parent != root]
     found: dict[bytes, Sound] = {}
     drops = []
     for path, root, split in tqdm(files, "reading", unit="file", disable=None, leave=False):
         label = path.relative_to(root).parts[0]
-        if path.suffix.lower() in UNSUPPORTED:
+        if path.suffix.lower() in MEDIA_SUFFIXES:
             drops.append((path, "unsupported_format"))
             continue
         try:
