@@ -42,6 +42,9 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
+    if recipe.method not in ("whisper", "ced"):
+        raise ConfigError(f"{arguments[0]}: there is no plan of method {recipe.method!r}, which "
+                          "trains a teacher: `make NAME.teachers` does it")
     print(tagger_plan.describe(recipe) if recipe.method == "ced" else describe(plan(recipe)))
 
 

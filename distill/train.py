@@ -23,7 +23,7 @@ from distill.methods import build_task, load_recipe
 # Keys that shape neither the labels nor the weights.
 _FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
                     "micro_batch_size", "micro_batch_tokens")
-_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "hub")
+_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "export", "hub")
 
 
 def main(arguments: list[str]) -> None:

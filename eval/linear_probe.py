@@ -172,7 +172,10 @@ def choose_decay(
 
 def evaluate_probe(options: argparse.Namespace) -> dict:
     """Embed, fit, measure; ready for JSON."""
-    hear = importlib.import_module(options.module)
+    try:
+        hear = importlib.import_module(options.module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--module {options.module}: {error}") from None
     model = hear.load_model(options.model)
     splits = {"train": options.train, "test": options.test}
     splits |= {"validation": options.validation} if options.validation else {}

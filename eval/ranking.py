@@ -37,7 +37,6 @@ class Ranking:
     class_of_group: np.ndarray  # (groups,)
     begin: np.ndarray  # (groups,)
     end: np.ndarray  # (groups,) one past the last clip
-    threshold: np.ndarray  # (groups,) the score of the group
 
     @classmethod
     def of(cls, scores: np.ndarray, targets: np.ndarray) -> Ranking:
@@ -58,7 +57,6 @@ class Ranking:
         return cls(
             num_clips, num_classes, order.ravel(), order.ravel()[places], group_of_label,
             begins[groups] // num_clips, begins[groups], ends[groups],
-            ranked.ravel()[begins[groups]],
         )
 
     def counts(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, ...]:

@@ -22,7 +22,6 @@ import numpy as np
 from eval.ranking import PerClass, Ranking, checked, divide
 
 NUM_BINS = 15  # of the expected calibration error, arXiv:1706.04599 table 1
-TEMPERATURES = (0.01, 100.0)  # what `fit_temperature` stays within
 _NORMAL = NormalDist()
 
 
@@ -252,50 +251,6 @@ def brier_score(scores: np.ndarray, targets: np.ndarray) -> float:
     """Mean squared error of the probabilities, over all (clip, class)."""
     scores, targets = probabilities(scores, targets)
     return float(np.square(scores - targets).mean())
-
-
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The one temperature with the smallest binary cross-entropy of sigmoid(logits / temperature);
-    fit it on a validation split (arXiv:1706.04599 sec. 4.2).
-
-    Convex in the inverse temperature, so the sign of the slope halves the bracket. (Newton's method
-    creeps where the logits separate the classes.) Stays within `TEMPERATURES`: at the low end there
-    is no error to be seen, at the high end the logits are no better than chance.
-    """
-    logits, targets = checked(logits, targets)
-    if not np.isfinite(logits).all():
-        raise ValueError("logits must be finite to be scaled")
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    for _ in range(40):  # a bracket of 1 to 10,000 shrinks to eleven digits
-        scale = (low * high) ** 0.5
-        slope = float((logits * (sigmoid(scale * logits) - targets)).sum())
-        if slope == 0:
-            break
-        low, high = (low, scale) if slope > 0 else (scale, high)
-    return 1 / scale
-
-
-def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(classes,) thresholds with the highest F1 of `score >= threshold`, and that F1; NaN for a
-    class without positives. Fit on a validation split; the highest of equal thresholds."""
-    ranking = Ranking.of(scores, targets)
-    inside, _, down_to, true = ranking.counts()
-    of_class = ranking.class_of_group
-    f1 = 2 * true / (down_to + np.bincount(of_class, inside, ranking.num_classes)[of_class])
-    best = np.lexsort((-f1, of_class))  # stable: of equal F1, the higher score stays first
-    classes, first = np.unique(of_class[best], return_index=True)
-    result = np.full((2, ranking.num_classes), np.nan)
-    result[:, classes] = ranking.threshold[best[first]], f1[best[first]]
-    return result[0], result[1]
-
-
-def f1_per_class(scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(classes,) F1 of `score >= threshold`; NaN for a class without positives. A threshold of NaN
-    is never reached."""
-    scores, targets = checked(scores, targets)
-    said = scores >= thresholds
-    f1 = divide(2 * (said & targets).sum(0), said.sum(0) + targets.sum(0))
-    return np.where(targets.any(0), f1, np.nan)
 
 
 def evaluate_tags(

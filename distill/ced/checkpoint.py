@@ -44,8 +44,12 @@ def load_checkpoint(
         ValueError: not a CED model, tensors that do not fit, another number of labels.
     """
     path = Path(path)
+    weights = path / _WEIGHTS if path.is_dir() else path
+    if not weights.is_file():
+        raise ValueError(f"no file {weights}; expected a file of weights, or a folder with "
+                         f"{_WEIGHTS}")
     config = read_json(path / "config.json") if path.is_dir() else {}
-    state = rename(read_state(path / _WEIGHTS if path.is_dir() else path), str(path))
+    state = rename(read_state(weights), str(path))
     if labels is None and "id2label" in config:
         labels = [name for _, name in sorted(config["id2label"].items(), key=lambda i: int(i[0]))]
     shape = shape_of(state, str(path))

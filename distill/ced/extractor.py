@@ -52,7 +52,10 @@ class CedFeatureExtractor(SequenceFeatureExtractor):
             ValueError: several channels, whole numbers instead of floats, or no samples.
         """
         waves = raw_speech
-        if isinstance(waves, np.ndarray | torch.Tensor) or np.isscalar(waves[0]):
+        is_array = isinstance(waves, np.ndarray | torch.Tensor)
+        if not is_array and len(waves) == 0:
+            raise ValueError("expected a clip or a list of clips, got none")
+        if is_array or np.isscalar(waves[0]):
             waves = [waves]
         features = [log_mel(_wave(wave, sampling_rate or SAMPLE_RATE)) for wave in waves]
         lengths = [each.shape[1] for each in features]

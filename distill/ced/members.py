@@ -85,7 +85,8 @@ def content_of(config: MemberConfig) -> str:
         return _hash_of_files([p for p in sorted(path.iterdir())
                                if p.is_file() and p.name != "README.md"])
     if config.model.endswith(".onnx"):
-        return _hash_of_files([_existing(path)])
+        labels = path.with_name(LABELS_FILE)
+        return _hash_of_files([_existing(path), *([labels] if labels.is_file() else [])])
     if _is_callable(config):
         found = _find_callable(config.model)
         return str(getattr(found, "content", None)

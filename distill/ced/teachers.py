@@ -96,6 +96,10 @@ class ClassMap:
         if probabilities.ndim != 2 or self.size not in (None, probabilities.shape[1]):
             raise ValueError(f"teacher.members: {self.name} gave outputs of shape "
                              f"{probabilities.shape}, expected (clips, {self.size})")
+        if self.size is None and self._last() >= probabilities.shape[1]:
+            raise ValueError(f"teacher.members[].classes: a class of ours is number {self._last()} "
+                             f"of {self.name}, which has the outputs 0 to "
+                             f"{probabilities.shape[1] - 1}")
         if self.matrix is not None:
             result = np.minimum(probabilities @ self.matrix, 1.0)
         else:
@@ -103,6 +107,10 @@ class ClassMap:
                                np.full(len(probabilities), np.nan) for group in self.groups], 1)
         result[:, ~self.known] = np.nan
         return result
+
+    def _last(self) -> int:
+        """The highest number of an output that is asked for."""
+        return max((number for group in self.groups for number in group), default=-1)
 
 
 def _group_indices(
@@ -117,6 +125,13 @@ def _group_indices(
     if theirs is None and not all(type(n) is int for group in groups.values() for n in group):
         raise ValueError(f"teacher.members: {config.model} does not name its classes: say `classes:"
                          "` FILE.txt with a name a line, in the order of its outputs")
+    size = None if theirs is None else len(theirs)
+    for name, group in groups.items():
+        for number in (each for each in group if type(each) is int):
+            if number < 0 or (size is not None and number >= size):
+                raise ValueError(f"{config.classes}: {name!r} is {number}, expected numbers of "
+                                 f"{config.model}'s outputs, from 0"
+                                 + ("" if size is None else f" to {size - 1}"))
     result = []
     for name in ours:
         group = groups.get(name, [])

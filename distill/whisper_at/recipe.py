@@ -62,6 +62,11 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     base.check_train(config.train)
+    train = config.train
+    check(train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
+          train.batch_tokens)
+    check(not train.gradient_checkpointing, "train.gradient_checkpointing",
+          "false: nothing of the encoder is trained", train.gradient_checkpointing)
     ok = config.whisper.layers is None or config.whisper.layers > 0
     check(ok, "whisper.layers", "> 0 or null", config.whisper.layers)
     head = config.head

@@ -114,3 +114,9 @@ def test_whole_numbers_and_foreign_front_ends_are_refused():
 def test_lists_of_numbers_are_a_clip_too():
     numbers = wave(0.2).tolist()
     assert CedFeatureExtractor()(numbers)["input_values"].shape == (1, 64, 21)
+
+
+def test_no_clips_are_refused():
+    for nothing in ([], (), np.zeros(0, np.float32)):
+        with pytest.raises(ValueError, match="none|sample"):
+            CedFeatureExtractor()(nothing)

@@ -176,3 +176,14 @@ def test_teachers_use_the_products_that_students_do(tagger_folder, monkeypatch):
     of_teacher, calls[:] = len(calls), []
     student_probabilities(make_tagger(), pad_features(FEATURES))
     assert of_teacher == len(calls) == 2 * 4 + 2
+
+
+def test_the_names_beside_an_onnx_file_are_part_of_it(tmp_path):
+    """Names in another order make another teacher of the same file."""
+    (tmp_path / "a.onnx").write_bytes(b"weights")
+    found = []
+    for names in (None, "cat,dog", "dog,cat"):
+        if names:
+            (tmp_path / "class_labels_indices.csv").write_text(names)
+        found.append(content_of(MemberConfig(str(tmp_path / "a.onnx"))))
+    assert len(set(found)) == 3

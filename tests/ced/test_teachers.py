@@ -153,3 +153,21 @@ def test_what_is_no_member():
         ask(member("nobody"))
     with pytest.raises(ValueError, match="no file nowhere.onnx"):
         ask(MemberConfig("nowhere.onnx"))
+
+
+@pytest.mark.parametrize("numbers, message", [
+    ([3], "'bell' is 3, expected numbers of toy_teachers:loud's outputs, from 0 to 2"),
+    ([0, -1], "'bell' is -1, expected"),
+])
+def test_numbers_of_outputs_that_are_not_there_are_refused(tmp_path, numbers, message):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"bell": numbers, "cat": [0], "dog": [1]}))
+    with pytest.raises(ValueError, match=message):
+        ask(member("loud", classes=str(path)))
+
+
+def test_numbers_of_a_member_without_names_are_checked_when_it_speaks(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"bell": [1], "cat": [0], "dog": [4]}))
+    with pytest.raises(ValueError, match="number 4 of toy_teachers:nameless, which has the outp"):
+        ask(member("nameless", classes=str(path)))

@@ -128,6 +128,12 @@ def test_a_teacher_that_was_trained_again_is_another_one(tags, tmp_path, tagger_
     assert task_of(tags, *options).labels_hash != before
 
 
+def test_what_an_export_may_lose_shapes_no_weights(tags):
+    one, other = (distill.train._shaping(tags.recipe(*keys)) for keys in
+                  ((), ("export.max_map_loss=0.5", "train.log_every=7")))
+    assert one == other != distill.train._shaping(tags.recipe("loss.fill=zero"))
+
+
 def test_a_store_and_the_live_teachers_teach_the_same(tags, tmp_path):
     """Up to the rounding of what is stored; as long as no view comes again."""
     exact = ("scores.values=float16", "train.max_steps=3", f"scores.dir={tmp_path / 'scores'}",

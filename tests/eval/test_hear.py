@@ -134,3 +134,11 @@ def test_decay_is_chosen_on_what_was_not_fitted():
     assert chosen >= 0.01
     loose = (Probe(x, y, 1e-4, True)(x).argmax(1) == y.argmax(1)).mean()
     assert loose == 1.0  # it can learn noise by heart
+
+
+def test_models_and_modules_that_are_not_there_are_said(tmp_path):
+    arguments = ["--train", str(tmp_path), "--test", str(tmp_path)]
+    with pytest.raises(ValueError, match="no file .*nowhere; expected a file of weights"):
+        main(["--model", str(tmp_path / "nowhere"), *arguments])
+    with pytest.raises(ValueError, match="--module no_such: No module"):
+        main(["--model", "x", "--module", "no_such", *arguments])

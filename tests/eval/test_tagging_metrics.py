@@ -4,11 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from eval import tagging_metrics
 from eval.ranking import PerClass, Ranking
 from eval.tagging_metrics import (
     average_precision,
-    best_thresholds,
     bootstrap_interval_of,
     bootstrap_tags,
     brier_score,
@@ -17,8 +15,6 @@ from eval.tagging_metrics import (
     d_prime_of_mean_auc,
     evaluate_tags,
     expected_calibration_error,
-    f1_per_class,
-    fit_temperature,
     interval_of,
     lwlrap,
     macro,
@@ -75,13 +71,6 @@ def _slow_lwlrap(scores, targets) -> float:
             at_least = said >= said[label]
             found.append((true & at_least).sum() / at_least.sum())
     return float(np.mean(found))
-
-
-def _slow_f1(scores, targets, threshold) -> float:
-    hits = sum(1 for s, t in zip(scores, targets, strict=True) if s >= threshold and t)
-    misses = sum(1 for s, t in zip(scores, targets, strict=True) if s < threshold and t)
-    alarms = sum(1 for s, t in zip(scores, targets, strict=True) if s >= threshold and not t)
-    return 2 * hits / (2 * hits + misses + alarms)
 
 
 @pytest.mark.parametrize("levels", [0, 12, 3])
@@ -303,53 +292,9 @@ def test_calibration_by_hand():
         brier_score(*_column([-3, 2], [0, 1]))
 
 
-def test_temperature_is_found_and_mends_the_calibration():
-    generator = np.random.default_rng(4)
-    logits = generator.normal(-1, 2, size=(3000, 3))
-    targets = generator.random(logits.shape) < sigmoid(logits)
-    overconfident = 2.5 * logits
-
-    def entropy(temperature):
-        odds = sigmoid(overconfident / temperature)
-        return -np.log(np.where(targets, odds, 1 - odds)).mean()
-
-    temperature = fit_temperature(overconfident, targets)
-    assert temperature == pytest.approx(2.5, rel=0.05)
-    assert entropy(temperature) < min(entropy(temperature * 1.001), entropy(temperature / 1.001))
-    before, after = (expected_calibration_error(sigmoid(overconfident / t), targets)
-                     for t in (1, temperature))
-    assert after < before / 3
-    assert fit_temperature(7 * overconfident, targets) == pytest.approx(7 * temperature)
-
-
-def test_temperature_stays_within_its_bounds():
-    separate, targets = _column([-1, -2, 3], [0, 0, 1])
-    low, high = tagging_metrics.TEMPERATURES
-    assert fit_temperature(separate, targets) == pytest.approx(low)
-    assert fit_temperature(-separate, targets) == pytest.approx(high)
-    assert fit_temperature(0 * separate, targets) == 1
-    with pytest.raises(ValueError, match="must be finite"):
-        fit_temperature(*_column([-np.inf, 1], [0, 1]))
-
-
 def test_sigmoid_keeps_apart_what_float32_makes_equal():
     assert sigmoid(np.array([-1e4, 0, 1e4])).tolist() == [0, 0.5, 1]
     assert sigmoid(np.float32(20)) < sigmoid(np.float32(21)) < 1
-
-
-@pytest.mark.parametrize("levels", [0, 5])
-def test_thresholds_are_the_best_of_all(levels):
-    scores, targets = _tags(9, levels=levels)
-    thresholds, f1 = best_thresholds(scores, targets)
-    for at in range(5):
-        column, true = scores[:, at].tolist(), targets[:, at].tolist()
-        every = {t: _slow_f1(column, true, t) for t in set(column)}
-        best = max(every.values())
-        assert f1[at] == pytest.approx(best) and every[thresholds[at]] == pytest.approx(best)
-        assert thresholds[at] == max(t for t, value in every.items() if value > best - 1e-12)
-    assert np.isnan(thresholds[5]) and np.isnan(f1[5])
-    np.testing.assert_allclose(f1_per_class(scores, targets, thresholds), f1)
-    assert f1_per_class(scores, targets, np.full(6, np.nan))[:5].tolist() == [0] * 5
 
 
 def test_evaluation_is_json_with_all_its_counts():

@@ -132,7 +132,8 @@ def test_states_are_read_again_and_not_computed(recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize("override, key", [
     ("head.head_dropout=1", "head.head_dropout"), ("head.mixup_probability=2", "mixup_probability"),
     ("head.head_size=0", "head.head_size"), ("encoder_batch_size=0", "encoder_batch_size"),
-    ("head.mask_step=1", "mask_steps"),
+    ("head.mask_step=1", "mask_steps"), ("train.batch_tokens=9", "train.batch_tokens"),
+    ("train.gradient_checkpointing=true", "train.gradient_checkpointing"),
 ])
 def test_errors_name_the_key(recipe, override, key):
     with pytest.raises(ConfigError, match=key):
@@ -220,3 +221,10 @@ def test_a_validation_split_without_a_positive_is_refused_first(recipe, tmp_path
     with pytest.raises(ValueError, match="data.validation: not one row has a label of the train"):
         build_task(load_recipe(str(recipe), [
             f"output_dir={tmp_path}", "data.validation=[none.jsonl]"]), Accelerator())
+
+
+def test_a_plan_is_refused_in_a_sentence(recipe):
+    from distill.plan import main as plan
+
+    with pytest.raises(ConfigError, match="no plan of method 'whisper_at'"):
+        plan([str(recipe)])
