@@ -227,8 +227,11 @@ def main(arguments: list[str]) -> int:
             ends = "" if interval is None else " [{:.1f}, {:.1f}]".format(
                 *(100 * end for end in interval))
             print(f"{name.replace('_', ' ')} {100 * result[name]:.1f} %{ends}")
-    print(f"{result['num_recordings']['test']} test recordings, {result['num_classes']} classes, "
-          f"embeddings of {result['width']}, weight decay {result['weight_decay']:g}")
+    counts = ", ".join(f"{name} {count:,}" for name, count in result["num_recordings"].items())
+    print(f"Split test, 95 % intervals over its recordings ({result['num_bootstrap']:,} resamples)."
+          f"\nRecordings: {counts}; {result['num_classes']} classes, "
+          f"{result['num_classes_with_positives']} of them in the test split; embeddings of "
+          f"{result['width']}, weight decay {result['weight_decay']:g}.")
     if options.output:
         write_json(options.output, result)
     return int(bool(result["unreadable"]))

@@ -91,7 +91,12 @@ def _audio_hash(recipe: CedRecipe) -> str:
 def table(results: dict) -> str:
     """Systems side by side, for a terminal."""
     systems = results["systems"]
-    text = markdown_table(systems)
+    text = markdown_table(systems) + (
+        f"\n{results['split'].capitalize()} split: {results['num_recordings']:,} recordings, "
+        f"{results['hours']:.2f} h, in {results['num_clips']:,} clips of up to "
+        f"{results['clip_seconds']:g} s. Times: {results['device']}, {results['threads']} "
+        f"thread(s), float32, batches of {results['batch_size']}, from decoded audio to "
+        "probabilities.\n")
     paired = results.get("paired")
     if not paired:
         return text

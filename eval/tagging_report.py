@@ -146,12 +146,13 @@ def _table(systems: list[tuple[str, str, dict]]) -> str:
         return "\N{EN DASH}" if value is None else f"{value / size:,.{digits}f}"
 
     rows = [
-        (label, both(s, _MAP), both(s, "auc"), plain(s, "mean_d_prime"), both(s, "lwlrap"),
-         percent(s.get("ece"), 2), plain(s, "parameters", 1e6), plain(s, "ms_per_10_s", 1, 0))
+        (label, both(s, _MAP), both(s, "auc"), plain(s, "d_prime_of_mean_auc"),
+         plain(s, "mean_d_prime"), both(s, "lwlrap"), percent(s.get("ece"), 2),
+         plain(s, "parameters", 1e6), plain(s, "bytes", 1e6, 1), plain(s, "ms_per_10_s", 1, 0))
         for _, label, s in systems
     ]
-    head = ("", "mAP", "AUC", "mean d\u2032", "lwlrap", "calibration error", "parameters, M",
-            "ms for 10 s alone")
+    head = ("", "mAP", "AUC", "d\u2032 of the mean AUC", "mean d\u2032", "lwlrap",
+            "calibration error", "parameters, M", "size, MB", "ms for 10 s alone")
     return f'<div class="card">{table(head, rows)}</div>'
 
 

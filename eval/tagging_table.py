@@ -34,8 +34,9 @@ def markdown_table(systems: Mapping[str, Mapping]) -> str:
     """A Markdown table, padded to be read as plain text too: models are columns.
 
     Args:
-        systems: what each model is called, and its results. `parameters` (numbers) and
-            `clips_per_second` are shown if any of them has it; what one lacks is "-".
+        systems: what each model is called, and its results. `parameters`, `bytes`,
+            `clips_per_second` and `ms_per_10_s` (numbers) are shown if any of them has it; what
+            one lacks is "-".
     """
     if not systems:
         raise ValueError("no results to show: expected at least one model")
@@ -75,8 +76,10 @@ def _rows(confidence: str) -> list[tuple[str, str, Callable[[Mapping], str]]]:
         ("calibration error (ECE), %", "ece", 100, 3),
         ("Brier score", "brier", 1, 5),
         ("parameters, M", "parameters", 1e-6, 2),
+        ("size of the weights, MB", "bytes", 1e-6, 1),
         ("clips per second", "clips_per_second", 1, 1),
-        ("clips measured on", "num_clips", 1, 0),
+        ("ms for 10 s alone", "ms_per_10_s", 1, 1),
+        ("recordings measured on", "num_clips", 1, 0),
     ]
     return [
         *((label, key, _number(key, scale, digits)) for label, key, scale, digits in numbers),

@@ -26,6 +26,9 @@ def test_student_and_teachers_each_and_together(run, capsys):
     eval_command(arguments)
     printed = capsys.readouterr().out
     assert "member2" in printed and "Student minus teacher, mAP" in printed
+    assert "ms for 10 s alone" in printed and "size of the weights, MB" in printed
+    assert "6 recordings, 0.00 h, in 8 clips of up to 1 s. Times: " in printed
+    assert "float32, batches of 4, from decoded audio" in printed
     results = read_json(folder / "eval" / "results.json")
     assert list(results["systems"]) == ["student", "teacher", "member1", "member2"]
     assert results["num_recordings"] == 6 and results["num_clips"] == 8

@@ -64,7 +64,8 @@ def run(tmp_path_factory) -> Path:
 def test_page_is_whole_and_needs_nothing_else(run):
     path = write_any_report(run)  # the page of a tagger for a tagger
     page = Page(path)
-    for words in ("Teachers together", "3.5 ×", "90.0 %", "Highest 50 % at step 2", "seed 7"):
+    for words in ("Teachers together", "3.5 ×", "90.0 %", "Highest 50 % at step 2", "seed 7",
+                  "d′ of the mean AUC", "size, MB"):
         assert words in page.text, words
     assert "<b>evil" not in page.source
     links = [value for _, attributes in page.tags for key, value in attributes.items()

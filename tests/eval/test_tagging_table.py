@@ -66,7 +66,7 @@ def test_table_has_models_as_columns_and_says_what_is_missing(results):
     assert cells["AUC, % [95 % CI]"][1] == "-" != cells["AUC, % [95 % CI]"][0]
     assert cells["parameters, M"] == ["85.70", "-"]
     assert cells["clips per second"] == ["-", "123.4"]
-    assert cells["clips measured on"] == ["60", "60"]
+    assert cells["recordings measured on"] == ["60", "60"]
     assert cells["classes with positives"] == ["3 of 4", "3 of 4"]
     assert {"d' of the mean AUC [95 % CI]", "mean d' of classes [95 % CI]",
             "lwlrap, % [95 % CI]"} < set(cells)
