@@ -44,6 +44,10 @@ class CedConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        pooling = kwargs.get("pooling", "mean")
+        if pooling not in ("mean", "logit"):  # the same but for the sigmoid, which users apply
+            raise ValueError(f"config.json: pooling must be mean or logit, got {pooling!r}: the "
+                             "outputs would not be what its weights were trained for")
         outputs, name = kwargs.pop("outputdim", None), str(kwargs.pop("name", None))
         kwargs = {key: value for key, value in kwargs.items() if key not in _PORT_ONLY}
         if outputs is not None and self.id2label is None:

@@ -3,23 +3,30 @@ show already; each test is named after what goes wrong there."""
 
 import ast
 import random
+import socket
+import tomllib
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.overrides import TorchFunctionMode
 
 from distill.average import Average
+from distill.ced.model_config import CedConfig
 from distill.ced.scores import decode_scores
 from distill.ced.tag_loss import clip_bce
 from distill.ced.task import CedTask
 from distill.ced.view_source import ViewSource
 from distill.data.files import read_json
 from distill.data.teacher_store import TeacherStore
+from eval import tagging
 from pseudo_label import tag_scores
 
 LABELS = "teacher.members=[]"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +59,7 @@ def test_a_store_has_no_pickles(tags, filled):
 
 def test_no_table_library_stands_between_scores_and_students():
     """There: pandas 3 breaks both the writer and the reader."""
-    root = Path(__file__).resolve().parents[2]
-    files = [*(root / "distill" / "ced").glob("*.py"), *(root / "distill/data").rglob("*.py")]
+    files = [*(ROOT / "distill" / "ced").glob("*.py"), *(ROOT / "distill/data").rglob("*.py")]
     names = {alias.name for path in files for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Import) for alias in node.names}
     assert "numpy" in names and not names & {"pandas", "pyarrow", "torch_audiomentations"}
@@ -163,3 +169,73 @@ def test_the_best_weights_are_chosen_on_the_validation_split(tags, filled):
     task = task_of(tags, filled)
     assert {clip.row.split("-")[0] for clip in task._validation.clips} == {"validation"}
     assert task.validate()["num_clips"] == 3
+
+
+class _NoQuestions(TorchFunctionMode):
+    """Nothing may wait for the value of a tensor."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        asked = (torch.Tensor.__bool__, torch.Tensor.item, torch.Tensor.tolist)
+        assert function not in asked, "a device would have to be waited for"
+        return function(*args, **(kwargs or {}))
+
+
+def test_masks_and_steps_ask_no_device_for_anything(tags):
+    """There: Python's any() over a tensor of the device, for each clip, mask and step."""
+    source = ViewSource(tags.recipe("views.time_masks=2", "views.frequency_masks=2"))
+    views = [source.scored_view(index, 0) for index in range(4)]
+    assert any(view.time_masks and view.frequency_masks for view in views)
+    waves = [source.wave(index, view) for index, view in enumerate(views)]
+    with _NoQuestions():
+        for wave, view in zip(waves, views, strict=True):
+            source.features(wave, view)
+    # tensors without values: whoever asked for one would get an error
+    sizes = {"input_values": (2, 64, 100), "attention_mask": (2, 100), "weight": (2,),
+             "labels": (2, 3)}
+    total, _ = task_of(tags, LABELS).model.to("meta")(
+        {name: torch.empty(size, device="meta") for name, size in sizes.items()})
+    total.backward()
+
+
+def test_evaluation_needs_what_the_recipe_names_and_no_other_file(tags, tmp_path, monkeypatch):
+    """There: two tables of AudioSet that are not in the repository."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "socket", None)
+    recipe = tags.recipe(LABELS, f"output_dir={tmp_path / 'run'}")
+    task_of(tags, LABELS).save(tmp_path / "run" / "student")
+    found = tagging.evaluate(recipe, tmp_path / "run")
+    assert [each["name"] for each in found["systems"]["student"]["classes"]] == [
+        "bell", "cat", "dog"]
+
+
+def test_versions_are_not_pinned_to_old_ones_nor_old_interfaces_used(tags):
+    """There: versions of years ago, and torch.cuda.amp, which is to be removed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project.get("optional-dependencies", {})
+    needed = [*project["dependencies"], *(name for extra in extras.values() for name in extra)]
+    assert needed and not [each for each in needed if "==" in each or "<" in each]
+    task = task_of(tags, LABELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("error", DeprecationWarning)
+        with torch.autocast("cpu", torch.bfloat16):
+            total, _ = task.model(task.collate([(0, 0), (1, 0)]))
+        total.backward()
+    assert all("cuda.amp" not in path.read_text() for path in (ROOT / "distill").rglob("*.py"))
+
+
+@pytest.mark.parametrize("pooling", ["token", "dm"])
+def test_poolings_that_are_not_ours_are_refused(pooling):
+    """There, in the port: two more are taken, and give something else or nothing."""
+    with pytest.raises(ValueError, match=f"pooling must be mean or logit, got '{pooling}'"):
+        CedConfig(pooling=pooling, outputdim=527)
+    assert not hasattr(CedConfig(pooling="logit"), "pooling")
+
+
+def test_a_configuration_is_made_without_a_network(monkeypatch):
+    """There, in the port: names of classes are fetched from somebody else's repository, and cut at
+    their first comma, so that some are the same."""
+    monkeypatch.setattr(socket, "socket", None)
+    names = {0: "Inside, small room", 1: "Inside, large room or hall"}
+    assert CedConfig(id2label=names).id2label == names
+    assert CedConfig(outputdim=527).num_labels == 527
