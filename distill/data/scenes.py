@@ -66,11 +66,15 @@ class ScenesConfig:
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording. `labels` is empty where nobody has said what it is."""
+    """A recording. `labels` is empty where nobody has said what it is.
+
+    `kind` is drawn before the recording: its labels, or where there are none its manifest.
+    """
 
     id: str
     path: str
     labels: tuple[str, ...]
+    kind: tuple[str, ...]
 
 
 # Recordings
@@ -93,27 +97,30 @@ def read_groups(config: ScenesConfig, folder: Path) -> dict[str, list[Sound]]:
                         f"groups: {row.audio_filepath} is in {group_of[row.audio_filepath]!r} and "
                         f"in {group!r}; scenes of one group must not be known from another")
                 labels = row.labels if source.labels is None else source.labels
-                sounds.append(Sound(row.id, row.audio_filepath, tuple(labels or ())))
+                labels = tuple(labels or ())
+                sounds.append(
+                    Sound(row.id, row.audio_filepath, labels, labels or (source.manifest,)))
         check(len(sounds) > 0, f"groups.{group}", "manifests with recordings", "none")
     return groups
 
 
 class Recordings:
     """The recordings that a set draws from; each label is as likely as any other, so that one with
-    hundreds of recordings does not fill all scenes. No label counts as one."""
+    hundreds of recordings does not fill all scenes. Of recordings without labels each manifest
+    counts as one."""
 
     def __init__(self, sounds: list[Sound], unlabelled: bool):
-        self._by_label: dict[tuple[str, ...], list[Sound]] = {}
+        self._by_kind: dict[tuple[str, ...], list[Sound]] = {}
         for sound in sounds:
             if sound.labels or unlabelled:
-                self._by_label.setdefault(sound.labels, []).append(sound)
-        self._labels = sorted(self._by_label)
+                self._by_kind.setdefault(sound.kind, []).append(sound)
+        self._kinds = sorted(self._by_kind)
         self._audio: dict[str, np.ndarray] = {}
 
     def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[str, ...]]:
         """(samples,) float32 without silence at its ends, and its labels."""
-        of_label = self._by_label[self._labels[draws.integer(0, len(self._labels) - 1)]]
-        sound = of_label[draws.integer(0, len(of_label) - 1)]
+        of_kind = self._by_kind[self._kinds[draws.integer(0, len(self._kinds) - 1)]]
+        sound = of_kind[draws.integer(0, len(of_kind) - 1)]
         if sound.path not in self._audio:
             self._audio[sound.path] = trim(load_audio(sound.path))
         return self._audio[sound.path], sound.labels
@@ -210,7 +217,7 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         check(wanted.group in groups, f"sets.{name}.group", f"one of {sorted(groups)}",
               wanted.group)
         sounds = groups[wanted.group]
-        identity = hash_of([common, to_dict(wanted), [[s.id, s.labels] for s in sounds]])
+        identity = hash_of([common, to_dict(wanted), [[s.id, s.labels, s.kind] for s in sounds]])
         record = out / name / "scenes.json"
         known = read_json(record) if record.is_file() else {}
         manifest = out / f"{name}.jsonl"

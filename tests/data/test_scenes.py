@@ -81,6 +81,19 @@ def test_sounds_without_labels_are_only_heard_without_labels(scenes):
     assert all(row.labels is None for row in read_manifest(out / "wild.jsonl")[0])
 
 
+def test_a_manifest_without_labels_counts_as_much_as_a_label():
+    from distill.data.scenes import Recordings, Sound
+
+    sounds = [Sound(f"many{i}", f"many{i}", (), ("many.jsonl",)) for i in range(90)]
+    sounds += [Sound("low", "low", ("low",), ("low",)), Sound("few", "few", (), ("few.jsonl",))]
+    recordings, draws = Recordings(sounds, unlabelled=True), Draws(0, "x")
+    recordings._audio = {sound.path: np.full(1, float(at)) for at, sound in enumerate(sounds)}
+    drawn = [recordings.draw(draws)[0][0] for _ in range(300)]
+    assert 70 < sum(at < 90 for at in drawn) < 130
+    assert 70 < drawn.count(91) < 130
+    assert {recordings.draw(draws)[1] for _ in range(50)} == {(), ("low",)}
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_same_scenes(scenes, capsys):
     out = write(scenes)
     paths = sorted((out / "wild").glob("*.flac"))
