@@ -66,6 +66,20 @@ class Leases:
         path.unlink(missing_ok=True)
 
     def _create(self, path: Path) -> bool:
+        """A link, so that a lease has its owner's name in it from the first moment."""
+        mine = self._own(path)
+        mine.write_text(json.dumps(self._owner))
+        try:
+            os.link(mine, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return self._create_empty(path)
+        finally:
+            mine.unlink(missing_ok=True)
+        return True
+
+    def _create_empty(self, path: Path) -> bool:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
@@ -73,6 +87,9 @@ class Leases:
         with os.fdopen(handle, "w") as file:
             json.dump(self._owner, file)
         return True
+
+    def _own(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.{self._owner['host']}-{os.getpid()}")
 
     def _is_void(self, path: Path) -> bool:
         try:
@@ -88,7 +105,7 @@ class Leases:
 
     def _take_over(self, path: Path) -> bool:
         """Renaming is what only one of several ranks succeeds at."""
-        mine = path.with_name(f"{path.name}.{self._owner['host']}-{os.getpid()}")
+        mine = self._own(path)
         try:
             path.rename(mine)
         except FileNotFoundError:

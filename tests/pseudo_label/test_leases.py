@@ -80,6 +80,26 @@ def test_another_machine(leases, tmp_path, age, free):
     assert leases.take(NAME) == free
 
 
+def test_a_lease_is_never_without_its_owner(leases, tmp_path, monkeypatch):
+    """Whoever was killed between making and writing one would be waited for."""
+    link = os.link
+
+    def seen(source, target):
+        assert json.loads(source.read_text())["pid"] == os.getpid()
+        link(source, target)
+
+    monkeypatch.setattr(module.os, "link", seen)
+    assert leases.take(NAME) and not leases.take(NAME)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{NAME}.lease"]
+    leases.release(NAME)
+
+    def unsupported(source, target):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(module.os, "link", unsupported)
+    assert leases.take(NAME) and not leases.take(NAME)
+
+
 def test_killed_before_it_could_write_its_name(leases, tmp_path):
     path = tmp_path / f"{NAME}.lease"
     path.touch()
