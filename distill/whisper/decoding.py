@@ -12,7 +12,8 @@ its own length, rows that end leave the batch, and no row waits for another.
 What is exact: a token is the argmax of the teacher's scores, after the rules. In int8 these do not
 depend on how many tokens a pass has (`distill.whisper.linear`), so drafts change nothing, bit for
 bit. In float a pass over several tokens rounds differently from one over a single token, in the
-fourth decimal; where the two best scores are nearer than `NEAR`, the place is counted and listed,
+fourth decimal, in half types by a step or two of those their numbers have; where the two best
+scores are nearer than that may matter (`distill.whisper.rounds`), the place is counted and listed,
 and with `exact` decided by the plain computation, one token at a time. Sampled texts are the
 teacher's as well (`distill.whisper.sampling`).
 """

@@ -17,6 +17,9 @@ from distill.whisper.rows import Rows, loop_size
 from distill.whisper.sampling import Sampling
 
 NEAR = 2e-3  # logits; passes of one and of several tokens differ by up to 2e-4 (whisper-base)
+# Half types: rounded scores lie further apart than that (float16: 0.03 from 32 on), and the gap of
+# the two best moved by up to two steps, eps times their size, in whisper-base.
+NEAR_STEPS = 4
 
 
 class Batch:
@@ -109,6 +112,7 @@ class Batch:
         wanted = hidden.flatten(0, 1) if width == 1 else torch.cat(
             [hidden[slot, : len(text)] for slot, text in enumerate(texts)])
         scores = self.model.scores(wanted)
+        self._wait()
         read = time.perf_counter() - begin
         self._say(scores, drafts, range(len(self.slots)))
         own = self.own
@@ -121,6 +125,11 @@ class Batch:
             if not self.unusual:
                 own.length.note_round(len(texts), width - 1, time.perf_counter() - started)
         self.unusual = self.is_fresh = self.is_paced = False
+
+    def _wait(self) -> None:
+        """A GPU's pass has only been ordered when the call returns."""
+        if self.states.device.type == "cuda":
+            torch.cuda.synchronize(self.states.device)
 
     # Drafting
 
@@ -252,15 +261,24 @@ class Batch:
         if self.sampling is not None and not self.sampling.is_coupled:
             return self._by_rejection(scores)
         tokens, gaps, log_probs = self._best(scores, places if self.sampling else ())
+        near = self._near(scores, tokens)
 
         def choose(slot: int, place: int, step: int, wanted: int | None) -> tuple[int, float]:
             token = tokens[place][0]
-            if gaps[place] < NEAR and self.has_drafted and not self.model.int8:
+            if gaps[place] < near[place] and self.has_drafted and not self.model.int8:
                 token = self._near_tie(slot, tokens[place], gaps[place])
             second = token == tokens[place][1]
             return token, log_probs[place][second]
 
         return choose
+
+    def _near(self, scores: Tensor, tokens: list[list[int]]) -> list[float]:
+        """Of each place, the gap below which rounding could have decided."""
+        step = torch.finfo(self.model.embeddings.dtype).eps
+        if self.model.int8 or step <= torch.finfo(torch.float32).eps:
+            return [NEAR] * len(tokens)
+        best = scores.gather(1, torch.tensor(tokens, device=scores.device)[:, :1])[:, 0]
+        return (NEAR_STEPS * step * best.abs()).clamp(min=NEAR).tolist()
 
     def _by_rejection(self, scores: Tensor) -> Callable:
         chances, log_probs = self.sampling.chances(scores), scores.log_softmax(-1)
@@ -295,9 +313,8 @@ class Batch:
         scores = self.own.rules(self.model.scores(hidden[:, -1]), [said])
         if self.own.on_loop == "break" and (size := loop_size(said)):
             scores[0, said[-size]] = -torch.inf
-        if self.sampling is not None:
-            scores = scores + self.sampling.noise([(row, len(said))], scores)
-        return int(scores.argmax(-1))
+        # not argmax, which may take the other one of two that are equal, as half types have them
+        return self._best(scores, [(row, len(said))] if self.sampling is not None else ())[0][0][0]
 
     # Bookkeeping
 

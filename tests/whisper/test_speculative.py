@@ -1,5 +1,7 @@
 """Drafts change how fast a teacher decodes, never what it says."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -222,25 +224,33 @@ def test_every_near_tie_is_resolved(make, states, monkeypatch, on_loop, timestam
     assert str(other.report).endswith(f" {len(listed)} near ties unresolved")
 
 
-def test_the_plain_computation_decides(make, states, monkeypatch):
-    """What passes of several tokens say is spoiled: only `exact` still says the right thing."""
-    wanted = alone(make(), states[:2])
-    monkeypatch.setattr(rounds, "NEAR", 0.5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_plain_computation_decides(make, teacher, states, monkeypatch, dtype):
+    """What passes of several tokens say is spoiled, in half types by as much as they round: only
+    `exact` still says the right thing."""
+    teacher.to(dtype)
+    wanted = make()(states[:1], [24])
+    step = torch.finfo(dtype).eps
+    if dtype == torch.float32:
+        monkeypatch.setattr(rounds, "NEAR", 0.5)
+        step = 0.01
     results = {}
     for exact in (False, True):
-        decoder = make("itself", exact=exact)
+        decoder = make(exact=exact)
         scores, spoiled = decoder.decoder.scores, []
 
         def spoil(hidden, scores=scores, spoiled=spoiled):
             found = scores(hidden)
             if len(hidden) > 2:
                 top = found.topk(2).indices
-                found.scatter_(1, top[:, 1:], found.gather(1, top[:, :1]) + 0.1)
+                best = found.gather(1, top[:, :1])
+                found.scatter_(1, top[:, 1:], best + 2 * step * best.abs())
                 spoiled.append(top)
             return found
 
         decoder.decoder.scores = spoil
-        results[exact] = decoder(states[:1], LONG[:1]), decoder.report.near_ties, spoiled
+        found = decoder(states[:1], [24], drafts=[wanted[0].tokens])
+        results[exact] = found, decoder.report.near_ties, spoiled
     assert [h.tokens for h in results[True][0]] == [wanted[0].tokens]
     assert any(tie.chosen != tie.tokens[0] for tie in results[True][1])
     assert [h.tokens for h in results[False][0]] != [wanted[0].tokens]
@@ -257,6 +267,38 @@ def test_only_near_places_count(make, states, monkeypatch):
     some(states, LONG)
     assert 0 < len(some.report.near_ties) < len(gaps) / 2
     assert all(tie.gap < near for tie in some.report.near_ties)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_say_the_same(make, teacher, states, dtype):
+    teacher.to(dtype)
+    wanted = alone(make(), states[:4])
+    decoder = make(exact=True)
+    found = decoder(states[:4], LONG[:4], drafts=[h.tokens for h in wanted])
+    assert [h.tokens for h in found] == [h.tokens for h in wanted]
+    assert decoder.report.accepted > 20
+
+
+@pytest.mark.parametrize(("dtype", "int8", "near"), [
+    (torch.float32, False, 2e-3), (torch.float16, False, 4 * 2**-10 * 40),
+    (torch.bfloat16, False, 4 * 2**-7 * 40), (torch.float16, True, 2e-3)])
+def test_what_is_near_depends_on_the_steps_of_the_type(dtype, int8, near):
+    model = SimpleNamespace(int8=int8, embeddings=torch.zeros(1, dtype=dtype))
+    scores = torch.tensor([[1.0, 40.0], [-1e-4, -2.0]])
+    found = rounds.Batch._near(SimpleNamespace(model=model), scores, [[1, 0], [0, 1]])
+    assert found == pytest.approx([near, 2e-3])
+
+
+def test_a_gpu_is_waited_for_before_the_clock_is_read(make, states, monkeypatch):
+    waited = []
+    on_gpu = SimpleNamespace(states=SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    rounds.Batch._wait(on_gpu)
+    assert waited == [torch.device("cuda")]
+    monkeypatch.setattr(rounds.Batch, "_wait", lambda batch: waited.append(batch))
+    decoder = make("two")
+    decoder(states[:2], LONG[:2])
+    assert len(waited) - 1 == decoder.report.passes
 
 
 @pytest.mark.parametrize("options", [{"int8": True, "student": "two"}, {}])
