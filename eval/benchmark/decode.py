@@ -38,13 +38,15 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
+    if arguments not in ([], ["quick"]):
+        raise ConfigError(f"there is one option, quick; got {' '.join(arguments)}")
     base = whisper_base()
     result: dict = {
         "threads": torch.get_num_threads(), "settings": {},
         "memory": {kind: in_a_process_of_its_own(kind, 8) for kind in ("fp32", "int8")},
         "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch) for batch in (1, 8)},
     }
-    for pair in chain([base], () if arguments[:1] == ["quick"] else large_pairs()):
+    for pair in chain([base], () if arguments else large_pairs()):
         for compute, batch in product(("fp32", "int8"), pair.rounds):
             found = measure(pair, compute, batch)
             result["settings"][f"{pair.name}.{compute}.{batch}"] = found

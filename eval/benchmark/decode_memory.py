@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 
+from distill.config import ConfigError
 from eval.memory import PeakMemory
 
 
@@ -24,13 +25,22 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     compute, batch = (*arguments, *("fp32", "8")[len(arguments) :])
+    if compute not in ("fp32", "int8"):
+        raise ValueError(f"fp32 or int8, got {compute}")
     print(json.dumps(measure(compute == "int8", int(batch))))
 
 
 def in_a_process_of_its_own(compute: str, batch: int) -> dict:
-    """`measure`, where nothing else was loaded before."""
+    """`measure`, where nothing else was loaded before.
+
+    Raises:
+        ValueError: the process failed; its last words.
+    """
     found = subprocess.run([sys.executable, "-m", "eval.benchmark.decode_memory", compute,
-                            str(batch)], check=True, capture_output=True, text=True)
+                            str(batch)], capture_output=True, text=True)
+    if found.returncode:
+        last = (found.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"measuring memory ({compute}, batch {batch}) failed: {last}")
     return json.loads(found.stdout.splitlines()[-1])
 
 
@@ -79,4 +89,7 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"error: {error}")

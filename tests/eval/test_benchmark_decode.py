@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from eval.benchmark import pairs
-from eval.benchmark.decode import measure, ratios
+from distill.config import ConfigError
+from eval.benchmark import decode_memory, pairs
+from eval.benchmark.decode import main, measure, ratios
 from eval.benchmark.decode_text import table
 from eval.benchmark.pairs import LargeShape, Pair
 
@@ -17,6 +18,16 @@ def test_ratios_are_medians_over_rounds():
     assert found["vs_transformers_greedy"]["base"]["fp32"]["4"] == 4.5
     assert found["plain_vs_transformers_greedy"]["base"]["fp32"]["4"] == 2.25
     assert "vs_transformers_assisted" not in found
+
+
+def test_errors_are_sentences(monkeypatch):
+    with pytest.raises(ConfigError, match="one option, quick; got quik"):
+        main(["quik"])
+    monkeypatch.setattr(decode_memory.sys, "executable", "false")
+    with pytest.raises(ValueError, match=r"memory \(int8, batch 2\) failed: it said nothing"):
+        decode_memory.in_a_process_of_its_own("int8", 2)
+    with pytest.raises(ValueError, match="fp32 or int8, got int9"):
+        decode_memory.main(["int9"])
 
 
 @pytest.mark.slow
