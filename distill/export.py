@@ -7,9 +7,9 @@ to=onnx  for sherpa-onnx and onnxruntime, float32 and int8
 to=ggml  for whisper.cpp, float16
 
 Every copy is run by its real runtime on the test split (pip install 'audio-distill[export]') and
-measured against our own decoding. What loses more than the recipe's section `export` allows is
-refused: nothing is published, and the exit code is 1. runs/NAME/export/KIND has verification.json
-and the copies that passed.
+measured against our own decoding. A copy that loses more than the recipe's section `export` allows
+is refused, and the exit code is then 1. runs/NAME/export/KIND has the copies that passed, and
+verification.json about all of them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A student for sherpa-onnx, or for onnxruntime alone: encoder, decoder step, tokens.
 
     sherpa_onnx.OfflineRecognizer.from_whisper(
-        encoder="encoder.onnx", decoder="decoder.onnx", tokens="tokens.txt", language="en",
-        tail_paddings=3000)
+        encoder="encoder.onnx", decoder="decoder.onnx", tokens="tokens.txt", language="en")
 
 The layout is sherpa-onnx's own: the encoder gives every decoder layer's keys and values of the
 audio, the decoder reads some tokens at an offset and keeps its own keys and values in caches that
 are passed in and out. sherpa-onnx decodes greedily without any rule, so the tokens that Whisper
-must not say are forbidden by the graph: always, and first (at offset 0).
+must not say are forbidden by the graph: always, and first (at offset 0). What lacks of the 30 s is
+silence by the graph, too, so that no `tail_paddings` are needed.
 """
 
 from __future__ import annotations
