@@ -56,6 +56,7 @@ class WhisperAtTask:
         self.rows, self.states = self._heard("train", rows, self.drops)
         self.validation, self._validation_states = self._heard(
             "validation", validation, self.validation_drops)
+        self._check_labels(self.validation)  # of those that can be read
         self._measure()
         self.targets = targets_of(self.rows, self.classes)
         self.batches = FixedBatches(recipe.seed, len(self.rows), recipe.train.batch_size,

@@ -228,3 +228,11 @@ def test_a_plan_is_refused_in_a_sentence(recipe):
 
     with pytest.raises(ConfigError, match="no plan of method 'whisper_at'"):
         plan([str(recipe)])
+
+
+def test_a_validation_split_whose_positives_cannot_be_read_is_refused(recipe, tmp_path):
+    write_manifest(recipe.parent / "lost.jsonl", [Row("x", "lost.wav", 1.0, labels=["low"]),
+                                                  Row("y", "0.wav", 1.0, labels=[])])
+    with pytest.raises(ValueError, match="data.validation: not one row has a label"):
+        build_task(load_recipe(str(recipe), [
+            f"output_dir={tmp_path}", "data.validation=[lost.jsonl]"]), Accelerator())
