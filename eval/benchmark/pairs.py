@@ -137,6 +137,9 @@ class _Ids:
              "<|transcribe|>": _TRANSCRIBE, "<|startofprev|>": _PREVIOUS,
              "<|nospeech|>": _NO_SPEECH, "<|notimestamps|>": _NO_TIMES}
 
+    def get_vocab(self) -> dict[str, int]:
+        return self.names
+
     def convert_tokens_to_ids(self, name: str) -> int | None:
         return self.names.get(name)
 
