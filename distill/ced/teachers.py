@@ -171,7 +171,10 @@ class Ensemble:
 
     @property
     def names(self) -> list[str]:
-        return [Path(each.model).name or each.model for each in self.config.members]
+        """Last parts of their paths, or where that is `student` the run's."""
+        paths = [Path(each.model) for each in self.config.members]
+        return [(path.parent.name if path.name == "student" else path.name) or str(path)
+                for path in paths]
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> Opinion:
         """What it says about views: waves float32 (samples,), features (64, frames).

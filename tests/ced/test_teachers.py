@@ -171,3 +171,9 @@ def test_numbers_of_a_member_without_names_are_checked_when_it_speaks(tmp_path):
     path.write_text(json.dumps({"bell": [1], "cat": [0], "dog": [4]}))
     with pytest.raises(ValueError, match="number 4 of toy_teachers:nameless, which has the outp"):
         ask(member("nameless", classes=str(path)))
+
+
+def test_teachers_trained_here_are_called_by_their_run():
+    ensemble = Ensemble(TeacherConfig([member("loud")]), CLASSES)
+    ensemble.config.members += [MemberConfig("runs/x/teachers/mini/student"), MemberConfig("me/ced")]
+    assert ensemble.names[1:] == ["mini", "ced"]
