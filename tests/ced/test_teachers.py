@@ -175,5 +175,5 @@ def test_numbers_of_a_member_without_names_are_checked_when_it_speaks(tmp_path):
 
 def test_teachers_trained_here_are_called_by_their_run():
     ensemble = Ensemble(TeacherConfig([member("loud")]), CLASSES)
-    ensemble.config.members += [MemberConfig("runs/x/teachers/mini/student"), MemberConfig("me/ced")]
+    ensemble.config.members += [MemberConfig("runs/teachers/mini/student"), MemberConfig("me/ced")]
     assert ensemble.names[1:] == ["mini", "ced"]
