@@ -25,6 +25,7 @@ from torch import Tensor
 from distill.ced.members import Member, class_names, content_of, load_member
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.files import hash_of, read_json
+from distill.data.model_files import model_name
 
 _SMALLEST = 1e-7  # probability whose logit is still taken
 
@@ -171,10 +172,7 @@ class Ensemble:
 
     @property
     def names(self) -> list[str]:
-        """Last parts of their paths, or where that is `student` the run's."""
-        paths = [Path(each.model) for each in self.config.members]
-        return [(path.parent.name if path.name == "student" else path.name) or str(path)
-                for path in paths]
+        return [model_name(each.model) for each in self.config.members]
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> Opinion:
         """What it says about views: waves float32 (samples,), features (64, frames).

@@ -1,4 +1,4 @@
-"""Whether a folder still holds the same model.
+"""What a folder with a model is called, and whether it still holds the same one.
 
     stamp = model_stamp("runs/mine/student")    # compare with the one of before
 """
@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.files import hash_of, read_json
+
+
+def model_name(path: str | Path) -> str:
+    """The last part of a path, or where that is `student`, as it is in all runs, the run's name."""
+    path = Path(path)
+    return (path.parent.name if path.name == "student" else "") or path.name or str(path)
 
 
 def model_stamp(folder: str | Path) -> list[list[Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from distill.data.files import read_json
+from distill.data.model_files import model_name
 
 
 @dataclass
@@ -143,10 +144,7 @@ def _settings(path: Path) -> dict:
 def public_name(model: str) -> str:
     """A Hub id as it is; of anything local one part only, for a card is public: the last, or the
     run's name where that is `student`, as it is in all of them."""
-    if not is_local(model):
-        return model
-    path = Path(model)
-    return path.parent.name if path.name == "student" and path.parent.name else path.name
+    return model_name(model) if is_local(model) else model
 
 
 def is_local(model: str) -> bool:

@@ -79,11 +79,9 @@ def one_by_one(decoder, texts, starts, cache):
     return torch.cat(found, 1)
 
 
-def close_or_equal(found, wanted, int8: bool) -> None:
-    if int8:
-        assert torch.equal(found, wanted)
-    else:
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+def is_same(found, wanted, int8: bool) -> bool:
+    """Bit for bit in int8."""
+    return torch.equal(found, wanted) if int8 else torch.allclose(found, wanted, 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -96,10 +94,10 @@ def test_a_pass_of_many_is_many_passes_of_one(model, draw, int8, rows):
         new = cut(texts, starts, count)
         wanted = one_by_one(decoder, new, starts, cache)
         found = decoder(new, starts, cache)
-        close_or_equal(found, wanted, int8)
+        assert is_same(found, wanted, int8)
         scores = decoder.scores(found.flatten(0, 1)).view(rows, count, -1)
         for place in range(count):
-            close_or_equal(scores[:, place], decoder.scores(wanted[:, place]), int8)
+            assert is_same(scores[:, place], decoder.scores(wanted[:, place]), int8)
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -115,14 +113,14 @@ def test_rows_are_independent_after_others_left(model, draw, int8):
         slots.pop()
         starts = [STARTS[row] for row in slots]
         assert cache.num_rows == len(slots)
-        close_or_equal(decoder(cut(texts[slots], starts, 4), starts, cache), whole[slots], int8)
+        assert is_same(decoder(cut(texts[slots], starts, 4), starts, cache), whole[slots], int8)
         wanted = one_by_one(decoder, cut(texts[slots], starts, 4), starts, cache)
-        close_or_equal(wanted, whole[slots], int8)
+        assert is_same(wanted, whole[slots], int8)
     for row, start in enumerate(STARTS):
         other = Decoder(model, int8)
         alone = prefilled(other, texts[row : row + 1], [start], states[row : row + 1])
         found = other(cut(texts[row : row + 1], [start], 4), [start], alone)
-        close_or_equal(found, whole[row : row + 1], int8)
+        assert is_same(found, whole[row : row + 1], int8)
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -188,7 +188,9 @@ def test_older_transcripts_change_nothing(make, states, int8, on_loop):
 def test_older_transcripts_with_limits(make, states):
     own = [h.tokens for h in make()(states, LONG)]
     options = dict(max_new_tokens=LIMITS, previous=PREVIOUS)
-    same(make()(states, **options, drafts=own), make()(states, **options))
+    plain, drafted = make(), make()
+    same(drafted(states, **options, drafts=own), plain(states, **options))
+    assert drafted.report.tested > 0 == plain.report.tested, "the transcripts were looked at"
 
 
 # Near ties
