@@ -26,7 +26,7 @@ PUSHES = $(RECIPES:%=%.push)
 PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
-BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag
+BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag bench.consistency
 CLEANS = $(RECIPES:%=%.clean)
 # what some recipes need first: scenes mixed of recordings, teachers trained here
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
@@ -58,6 +58,7 @@ help:
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
 	@echo "make bench.tag        a tagger's steps from the store beside teachers that run live"
+	@echo "make bench.consistency  a tagger whose teachers heard the same, beside other views"
 	@echo
 	@echo "NAME is one of: $(RECIPES)"
 	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
@@ -150,6 +151,11 @@ bench.store: setup
 
 bench.tag: setup
 	@$(PYTHON) -m eval.benchmark.tag demo-tagger $(SET)
+
+bench.consistency: setup
+	@$(MAKE) --no-print-directory demo-tagger.scenes
+	@$(MAKE) --no-print-directory demo-tagger.teachers
+	@$(PYTHON) -m eval.benchmark.consistency demo-tagger $(SET)
 
 $(CLEANS): %.clean:
 	@rm -rf runs/$*

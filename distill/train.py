@@ -63,7 +63,7 @@ def train(recipe) -> None:
         accelerator.end_training()
         sys.exit(130)
     if accelerator.is_main_process:
-        _finish(run, state, settings)
+        _finish(run, state, settings, task.heard)
     accelerator.end_training()
 
 
@@ -104,7 +104,7 @@ def _is_done(student: Path, settings: str) -> bool:
     return student.is_dir() and path.is_file() and read_json(path)["settings"] == settings
 
 
-def _finish(run: Path, state, settings: str) -> None:
+def _finish(run: Path, state, settings: str, heard: dict) -> None:
     """Publish the best student as runs/NAME/student."""
     target, temporary = run / "student", run / ".student.tmp"
     for folder in (temporary, target):
@@ -114,7 +114,7 @@ def _finish(run: Path, state, settings: str) -> None:
     write_json(
         run / "student.json",
         {"settings": settings, "steps": state.step, "best_step": state.best_step,
-         "best_score": state.best_score},
+         "best_score": state.best_score, "data": heard},
     )
     print(f"Student: {target} (weights of step {state.best_step})", flush=True)
 

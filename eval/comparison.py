@@ -134,6 +134,8 @@ def _error_counts(model: dict) -> str | None:
     return None if None in counts else " + ".join(f"{count:,}" for count in counts)
 
 
+_OF_TRANSLATIONS = ("bleu", "chrf")
+
 # name, what it is in, how to show it, key of the ratio if one makes sense
 _ROWS = (
     ("Arithmetic", "type of the numbers", _text("dtype"), None),
@@ -176,9 +178,12 @@ _ROWS = (
 
 
 def _table(results: dict) -> str:
+    models = [results.get(model) or {} for model, _ in _MODELS]
     lines = []
     for name, detail, show, key in _ROWS:
-        shown = [show(results.get(model) or {}) or _DASH for model, _ in _MODELS]
+        if key in _OF_TRANSLATIONS and not any(key in model for model in models):
+            continue
+        shown = [show(model) or _DASH for model in models]
         ratio = _ratio(results, key) if key else None
         last = "" if ratio is None else f"{ratio:.2f}\u00d7"
         lines.append((f"{name}\n{detail}" if detail else name, *shown, last))

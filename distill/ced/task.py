@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from distill.ced.tag_loss import TagModule
 from distill.ced.teachers import Ensemble, ensemble_settings
 from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
-from distill.data.audio import AudioError, audio_info
+from distill.data.audio import SAMPLE_RATE, AudioError, audio_info
 from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
 from distill.progress import quiet_libraries
@@ -96,15 +97,20 @@ class CedTask:
         return hash_of([self.source.clips_hash, self.classes, labels, data.balance,
                         data.clip_seconds, ensemble_settings(self.recipe.teacher)])
 
+    @property
+    def heard(self) -> dict[str, Any]:
+        seconds = sum(clip.num_samples for clip in self.source.clips) / SAMPLE_RATE
+        return {"count": len(self.source.clips), "hours": seconds / 3600,
+                "drops": dict(self.source.drops)}
+
     def describe(self) -> str:
         """What will be trained, for the user."""
         count = sum(p.numel() for p in self.student.parameters())
-        clips = self.source.clips
-        seconds = sum(clip.num_samples for clip in clips) / 16_000
-        dropped = ", ".join(f"{n} {why}" for why, n in sorted(self.source.drops.items()))
+        heard = self.heard
+        dropped = ", ".join(f"{n} {why}" for why, n in sorted(heard["drops"].items()))
         return (
             f"Student: {count / 1e6:.2f} M parameters, {len(self.classes)} classes\n"
-            f"Training on {len(clips):,} clips ({seconds / 60:.1f} minutes; dropped: "
+            f"Training on {heard['count']:,} clips ({60 * heard['hours']:.1f} minutes; dropped: "
             f"{dropped or 'nothing'}), {self._teacher_text()}"
         )
 

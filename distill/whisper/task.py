@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -102,17 +103,22 @@ class WhisperTask:
             return self.student.proj_out.weight
         return teacher.proj_out.weight.detach()
 
+    @property
+    def heard(self) -> dict[str, Any]:
+        rows = self.source.rows  # what the filter left out is in filter.json
+        return {"count": len(rows), "hours": sum(row["duration"] for row in rows) / 3600,
+                "drops": {}}
+
     def describe(self) -> str:
         """What will be trained, for the user."""
         trained = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
-        config, rows = self.student.config, self.source.rows
+        config, heard = self.student.config, self.heard
         return (
             f"Teacher: {self.said}\n"
             f"Student: {config.encoder_layers} encoder and {config.decoder_layers} decoder layers, "
             f"{count_parameters(self.student) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of "
             f"them trained; {self.alignment}\n"
-            f"Training on {len(rows)} windows "
-            f"({sum(row['duration'] for row in rows) / 60:.1f} minutes of audio), "
+            f"Training on {heard['count']} windows ({60 * heard['hours']:.1f} minutes of audio), "
             + self._teacher_text()
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,11 @@ class WhisperAtTask:
             raise ValueError("data.validation: not one row has a label of the training split's "
                              f"({', '.join(self.classes[:5])}, ...); leave it empty, and the last "
                              "weights are the student")
+
+    @property
+    def heard(self) -> dict[str, Any]:
+        return {"count": len(self.rows), "hours": sum(row.duration for row in self.rows) / 3600,
+                "drops": dict(self.drops)}
 
     def describe(self) -> str:
         """What will be trained, for the user."""

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import distill.train
 from distill.ced.task import CedTask
-from distill.data.files import read_jsonl
+from distill.data.files import read_json, read_jsonl
 from pseudo_label import tag_scores
 
 CLASSES = ["bell", "cat", "dog"]
@@ -74,6 +74,9 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
     one = train(tags, tmp_path / "1x8", *common)
     four = train(tags, tmp_path / "4x2", *common, "train.micro_batch_size=2")
     assert distance(one, four) < 5e-6  # Adam makes rounding larger
+    heard, source = read_json(one / "student.json")["data"], task_of(tags, *common).source
+    assert heard["count"] == len(source.clips) and heard["drops"] == dict(source.drops)
+    assert heard["hours"] == sum(clip.num_samples for clip in source.clips) / 16_000 / 3600 > 0
     if not mode:
         start = train(tags, tmp_path / "start", *common, "train.learning_rate=1e-12")
         assert distance(one, start) > 1e-3, "the test would pass on a loop that does nothing"

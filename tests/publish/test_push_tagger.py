@@ -48,7 +48,9 @@ def tagger(tmp_path, monkeypatch):
     # nothing is downloaded to see what a member is
     monkeypatch.setattr(teachers, "content_of", lambda member: member.model)
     recipe, trained = load(tmp_path), {"settings": "x", "steps": 70, "best_step": 60,
-                                       "best_score": -0.71}
+                                       "best_score": -0.71,
+                                       "data": {"count": 1234, "hours": 3.4217,
+                                                "drops": {"duplicate_id": 2, "empty": 1}}}
     write_json(run / "student.json", trained)
     models = {"student": system(1, parameters=5_480_000, clips_per_second=231.7, bytes=21_900_000,
                                 ms_per_10_s=9.13),
@@ -118,6 +120,8 @@ def test_the_card_of_a_tagger(tagger, push):
     assert "-3.12 points of mAP [-7.0, +1.0], paired bootstrap, p = 0.120" in card
     assert "40 recordings, 2.1 minutes" in card and "3 of 4 classes have positives" in card
     assert "Not in the test split, so that nothing is known of them: 1 of 4 classes." in card
+    assert "| learned from | 1,234 clips, 3.42 h |" in card
+    assert "1,234 clips of training audio (3.42 h); left out: 2 duplicate_id, 1 empty." in card
     assert "70 steps" in card and "weights of step 60" in card and "kitchen sounds" in card
     data = ModelCard(card).data
     assert data.pipeline_tag == "audio-classification" and data.base_model == "mispeech/ced-base"
