@@ -68,7 +68,7 @@ def test_the_steps_of_the_readme_make_a_tagger_of_seven_classes(tmp_path, tiny_t
         done = subprocess.run(step, shell=True, cwd=tmp_path, capture_output=True, text=True)
         said += done.stdout + done.stderr
         assert done.returncode == 0, said
-    assert "35 files of 7 classes; dropped: 1 unreadable, 1 unsupported_format" in said
+    assert "35 files of 7 classes; dropped: 2 unreadable" in said
     rows = [row for split in ("train", "validation", "test")
             for row in read_jsonl(tmp_path / "data" / "sounds" / f"{split}.jsonl")]
     assert len(rows) == 35 and max(row["duration"] for row in rows) == 31

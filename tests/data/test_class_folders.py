@@ -1,13 +1,16 @@
 """A folder for each class becomes manifests, split by file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from distill.data.audio import load_audio
 from distill.data.class_folders import build, main, parse_options
 from distill.data.manifest import read_manifest
+from tests.media_files import write_m4a
 
 CLASSES = ("bell", "cat", "dog", "rain, heavy")
 
@@ -92,9 +95,28 @@ def test_what_cannot_be_read_is_counted(sounds, tmp_path, capsys):
     (sounds / "empty").mkdir()
     main([str(sounds), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "dropped: 1 unreadable, 1 unsupported_format" in said
-    assert "No usable file in cow, empty" in said and "ffmpeg -i" in said
+    assert "dropped: 2 unreadable" in said and "No usable file in cow, empty" in said
     assert "cow" not in (tmp_path / "out" / "classes.txt").read_text()
+
+
+def test_what_telephones_record_is_converted(sounds, tmp_path):
+    write_m4a(sounds / "cow" / "moo.m4a",
+              0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000))
+    build(sounds, tmp_path / "out", parse_options([]))
+    (row,) = [row for row in all_rows(tmp_path / "out") if row.labels == ["cow"]]
+    assert row.id == "cow/moo.m4a" and Path(row.audio_filepath).parent.name == "converted"
+    audio = load_audio(row.audio_filepath)
+    assert row.duration == pytest.approx(1.0, abs=0.1) == len(audio) / 16_000
+    assert np.abs(np.fft.rfft(audio[:16_000])).argmax() == pytest.approx(440, abs=1)
+
+
+def test_without_the_converter_its_formats_are_counted(sounds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("distill.data.class_folders.can_convert", lambda: False)
+    (sounds / "cow").mkdir()
+    (sounds / "cow" / "phone.m4a").write_bytes(b"what a telephone records")
+    main([str(sounds), str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "dropped: 1 unsupported_format" in said and "audio-distill[media]" in said
 
 
 def test_refusals(tmp_path, sounds):

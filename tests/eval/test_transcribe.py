@@ -18,6 +18,7 @@ from distill.whisper.words import Word
 from eval.audio_files import output_places
 from eval.subtitles import write
 from eval.transcribe import load, main
+from tests.media_files import write_m4a
 
 SEGMENTS = [
     Segment(0.0, 2.504, "One & <two>.", [1, 2], "en", -0.25, 0.5, 0.0,
@@ -123,16 +124,8 @@ def test_a_folder(folder, tiny_teacher, tiny_model, tiny_processor, tmp_path, ca
 
 def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys):
     """By PyAV; where it is not there, the error says what to install."""
-    av = pytest.importorskip("av")
-    samples = load_audio(demo_data / "audio" / "agent-pass.ogg")
     path = tmp_path / "talk.m4a"
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        packets = av.AudioResampler("fltp", "mono", 16000, stream.frame_size).resample(frame)
-        for part in [*packets, None]:
-            file.mux(stream.encode(part))
+    write_m4a(path, load_audio(demo_data / "audio" / "agent-pass.ogg"))
     for name in ("a.m4a", "b.m4a"):
         shutil.copyfile(path, tmp_path / name)
     seen = []
