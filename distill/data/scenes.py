@@ -22,7 +22,7 @@ from omegaconf import MISSING
 
 from distill.config import ConfigError, check, load, to_dict
 from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.files import hash_of, read_json, write_atomic, write_json
+from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
 from distill.progress import progress
@@ -211,13 +211,15 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         folder: that manifests of recordings are relative to.
     """
     groups, out = read_groups(config, folder), Path(config.output_dir)
+    files = fingerprints(sound.path for sounds in groups.values() for sound in sounds)
     common = {key: value for key, value in to_dict(config).items()
               if key not in ("groups", "sets", "output_dir")}
     for name, wanted in config.sets.items():
         check(wanted.group in groups, f"sets.{name}.group", f"one of {sorted(groups)}",
               wanted.group)
         sounds = groups[wanted.group]
-        identity = hash_of([common, to_dict(wanted), [[s.id, s.labels, s.kind] for s in sounds]])
+        identity = hash_of([common, to_dict(wanted),
+                            [[s.id, s.labels, s.kind, files[s.path]] for s in sounds]])
         record = out / name / "scenes.json"
         known = read_json(record) if record.is_file() else {}
         manifest = out / f"{name}.jsonl"

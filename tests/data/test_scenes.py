@@ -116,6 +116,18 @@ def test_other_settings_make_that_set_anew(scenes):
     assert (out / "test" / "000000.flac").stat().st_mtime_ns == kept
 
 
+def test_a_recording_that_was_replaced_makes_its_scenes_anew(scenes):
+    out = write(scenes)
+    before = (out / "test" / "000000.flac").stat().st_mtime_ns
+    wild = (out / "wild" / "000000.flac").stat().st_mtime_ns
+    path = next(iter(read_manifest(scenes.parent / "test.jsonl")[0])).audio_filepath
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, -samples, rate)
+    write(scenes)
+    assert (out / "test" / "000000.flac").stat().st_mtime_ns > before
+    assert (out / "wild" / "000000.flac").stat().st_mtime_ns == wild
+
+
 def test_a_recording_in_two_groups_is_refused(scenes):
     rows = [json.loads(line) for line in (scenes.parent / "train.jsonl").open()]
     with (scenes.parent / "test.jsonl").open("a") as file:
