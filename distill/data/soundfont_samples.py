@@ -37,7 +37,7 @@ FAMILIES = {  # the first that fits a name decides
 EVERY_NOTE = 3  # of the notes one in three: instruments have many
 MAX_SECONDS, MIN_SECONDS = 2.0, 0.1
 _FADE = int(0.1 * SAMPLE_RATE)
-_QUALITY = 0.6  # libsndfile's compression level of Vorbis: 0 is the best, 1 the smallest
+_QUALITY = 0.94  # libsndfile's compression level of Opus: 0 is the best, 1 the smallest
 _HEADER = struct.Struct("<20s5IBbHH")  # name, start, end, loop, rate, pitch, correction, link, type
 
 
@@ -105,7 +105,7 @@ def main(unpacked: str, out: str) -> None:
         for name, audio in sounds:
             target = Path(out) / family / f"{name}.ogg"
             write_atomic(target, lambda temporary, audio=audio: soundfile.write(
-                temporary, audio, SAMPLE_RATE, format="OGG", subtype="VORBIS",
+                temporary, audio, SAMPLE_RATE, format="OGG", subtype="OPUS",
                 compression_level=_QUALITY))
             rows.append(Row(id=f"{family}-{name}", audio_filepath=f"{family}/{target.name}",
                             duration=round(len(audio) / SAMPLE_RATE, 4)))
