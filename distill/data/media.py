@@ -43,14 +43,26 @@ def to_flac(path: str | Path, folder: Path) -> Path:
     """Decode the first sound of a file into a new FLAC file, in blocks.
 
     Raises:
-        AudioError: `unreadable` or `empty`.
+        AudioError: `unreadable` or `empty`; nothing is left behind.
     """
+    path = Path(path)
+    name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+    target = folder / f"{name}.flac"
+    try:
+        if _decode(path, target) == 0:
+            raise AudioError("empty", f"{path}: zero-length audio")
+    except AudioError:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _decode(path: Path, target: Path) -> int:
+    """Samples written."""
     import av
     import soundfile
 
-    path = Path(path)
-    name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
-    target, frames = folder / f"{name}.flac", 0
+    frames = 0
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     try:
         with (av.open(str(path), metadata_errors="ignore") as container,
@@ -63,6 +75,4 @@ def to_flac(path: str | Path, folder: Path) -> Path:
                     frames += block.samples
     except (av.FFmpegError, soundfile.LibsndfileError) as error:
         raise AudioError("unreadable", f"{path}: {error}") from error
-    if frames == 0:
-        raise AudioError("empty", f"{path}: zero-length audio")
-    return target
+    return frames

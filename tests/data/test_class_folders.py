@@ -96,6 +96,7 @@ def test_what_cannot_be_read_is_counted(sounds, tmp_path, capsys):
     main([str(sounds), str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "dropped: 2 unreadable" in said and "No usable file in cow, empty" in said
+    assert not list((tmp_path / "out").rglob("*.flac"))
     assert "cow" not in (tmp_path / "out" / "classes.txt").read_text()
 
 
