@@ -40,17 +40,25 @@ class Member(Protocol):
     Attributes:
         classes: names of its outputs; None: nobody says.
         sees: it reads our features rather than waves.
+        step_seconds: of its frames; None: it does not say when it hears something.
         num_parameters, num_bytes: of its weights; None: unknown.
     """
 
     classes: list[str] | None
     sees: bool
+    step_seconds: float | None
     num_parameters: int | None
     num_bytes: int | None
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> np.ndarray:
         """Probabilities (clips, its classes) of float32 waves (samples,) at 16 kHz, which are
         features (64, frames) to our own models."""
+
+    def with_frames(
+        self, waves: Sequence[np.ndarray], features: Sequence[Tensor]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """As when called, and of each clip (its frames, its classes), a frame of `step_seconds`;
+        only where there is one."""
 
 
 def load_member(config: MemberConfig, device: str = "cpu") -> Member:
@@ -165,6 +173,7 @@ class TransformersMember:
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.num_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
         self.activation = _activation_of(told, config)
+        self.step_seconds = getattr(self.model, "step_seconds", None)
         if not self.sees:
             self.extractor = AutoFeatureExtractor.from_pretrained(
                 config.model, revision=config.revision)
@@ -176,10 +185,32 @@ class TransformersMember:
         # as transformers' pipeline does: what pads, and how, is the extractor's affair
         return by_shape([self._extract(wave) for wave in waves], self._run)
 
+    def with_frames(
+        self, waves: Sequence[np.ndarray], features: Sequence[Tensor]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        if self.sees:
+            batch = pad_features(features)
+            told = self._run_frames({name: x.to(self.model.device) for name, x in batch.items()})
+        else:
+            told = each_by_shape([self._extract(wave) for wave in waves], self._run_frames)
+        return np.stack([clip for clip, _ in told]), [frames for _, frames in told]
+
     @torch.no_grad()
     def _run(self, batch: dict[str, Tensor]) -> np.ndarray:
         with fast_linears():
             logits = self.model(**batch).logits
+        return self._activate(logits)
+
+    @torch.no_grad()
+    def _run_frames(self, batch: dict[str, Tensor]) -> list[tuple[np.ndarray, np.ndarray]]:
+        with fast_linears():
+            output = self.model(**batch)
+        counts = output.frame_mask.sum(1).tolist()
+        return [(clip, frames[:count]) for clip, frames, count in zip(
+            self._activate(output.logits), self._activate(output.frame_logits), counts,
+            strict=True)]
+
+    def _activate(self, logits: Tensor) -> np.ndarray:
         return activate(logits.float().cpu().numpy(), self.activation)
 
     def _extract(self, wave: np.ndarray) -> dict[str, Tensor]:
@@ -209,15 +240,22 @@ def by_shape(
     inputs: Sequence[dict[str, Tensor]], run: Callable[[dict[str, Tensor]], np.ndarray]
 ) -> np.ndarray:
     """Run inputs (1, ...) of equal shape together, so that nothing has to be padded."""
+    return np.stack(each_by_shape(inputs, run))
+
+
+def each_by_shape(
+    inputs: Sequence[dict[str, Tensor]], run: Callable[[dict[str, Tensor]], Sequence]
+) -> list:
+    """What `run` says of each input, in their order."""
     groups: dict[tuple, list[int]] = {}
     for number, each in enumerate(inputs):
         shapes = tuple((name, tuple(value.shape)) for name, value in each.items())
         groups.setdefault(shapes, []).append(number)
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Any] = {}
     for numbers in groups.values():
         batch = {name: torch.cat([inputs[n][name] for n in numbers]) for name in inputs[numbers[0]]}
         found |= dict(zip(numbers, run(batch), strict=True))
-    return np.stack([found[number] for number in range(len(inputs))])
+    return [found[number] for number in range(len(inputs))]
 
 
 # ONNX
@@ -225,6 +263,8 @@ def by_shape(
 
 class OnnxMember:
     """A file that onnxruntime runs."""
+
+    step_seconds = None
 
     def __init__(self, config: MemberConfig):
         import onnxruntime
@@ -272,6 +312,8 @@ def read_labels(path: Path) -> list[str]:
 
 class CallableMember:
     """A function, or an instance of a class."""
+
+    step_seconds = None
 
     def __init__(self, config: MemberConfig):
         found = _find_callable(config.model)

@@ -56,13 +56,15 @@ class CedEncoderOutput(ModelOutput):
 @dataclass
 class CedOutput(ModelOutput):
     """loss; logits (batch, classes); frame_logits (batch, steps, classes), a step is 160 ms, and
-    frame_mask (batch, steps), which of them are the clip's; pooler_output (batch, width)."""
+    frame_mask (batch, steps), which of them are the clip's; pooler_output (batch, width) and
+    last_hidden_state (batch, steps, width), see CedEncoderOutput."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     frame_logits: Tensor | None = None
     frame_mask: Tensor | None = None
     pooler_output: Tensor | None = None
+    last_hidden_state: Tensor | None = None
 
 
 class CedPreTrainedModel(PreTrainedModel):
@@ -222,6 +224,8 @@ class CedModel(CedPreTrainedModel):
 class CedForAudioClassification(CedPreTrainedModel):
     """Logits of a clip's classes, and of every 160 ms of it."""
 
+    step_seconds = 0.16  # of frame_logits
+
     def __init__(self, config: CedConfig):
         super().__init__(config)
         self.encoder = CedModel(config)
@@ -253,7 +257,8 @@ class CedForAudioClassification(CedPreTrainedModel):
         else:
             logits = self._logits_of_pieces(steps, mask)
         loss = None if labels is None else self._loss(logits, labels)
-        return CedOutput(loss, logits, self.outputlayer(steps), mask, encoded.pooler_output)
+        frames = self.outputlayer(steps)
+        return CedOutput(loss, logits, frames, mask, encoded.pooler_output, steps)
 
     def _logits_of_pieces(self, steps: Tensor, mask: Tensor) -> Tensor:
         """Log-odds of the mean probability, in a form that keeps small and large ones."""

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from distill.ced.clips import find_classes, load_clips
+from distill.ced.frames import num_steps
 from distill.ced.recipe import CedRecipe, uses_store
 from distill.ced.views import view_type
 from distill.data.audio import SAMPLE_RATE
@@ -36,6 +37,8 @@ def view_bytes(recipe: CedRecipe, num_classes: int) -> float:
     """Bytes of the store a view, with its share of the bookkeeping but for that of files."""
     k = min(recipe.scores.k, num_classes)
     each = (1 if num_classes <= 256 else 2) + (1 if recipe.scores.values == "uint8" else 2)
+    if recipe.scores.frames:
+        each += num_steps(round(recipe.data.clip_seconds * SAMPLE_RATE))
     return k * each + 3 + view_type(recipe.views).itemsize + _BLOCK_BYTES
 
 

@@ -105,6 +105,12 @@ def _check(c: CedRecipe) -> None:
           loss.mixed_labels)
     check(0 <= loss.label_weight <= 1, "loss.label_weight", "in [0, 1]", loss.label_weight)
     check(loss.temperature > 0, "loss.temperature", "> 0", loss.temperature)
+    check(loss.frame_weight >= 0, "loss.frame_weight", ">= 0", loss.frame_weight)
+    ok = not loss.frame_weight or (s.frames and t.consistent)
+    check(ok, "loss.frame_weight", "0 without scores.frames and teacher.consistent",
+          loss.frame_weight)
+    check(not s.frames or uses_store(c), "scores.frames", "false where no scores are stored",
+          s.frames)
     check(loss.confidence_power >= 0, "loss.confidence_power", ">= 0", loss.confidence_power)
     for key in ("batch_size", "num_bootstrap"):
         check(getattr(c.evaluation, key) > 0, f"evaluation.{key}", "> 0",

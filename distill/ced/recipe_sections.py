@@ -73,6 +73,7 @@ class ScoresConfig:
     epochs: int = 10  # views of each clip; students go through them again and again
     k: int = 20  # classes kept per view
     values: str = "uint8"  # uint8: steps of 0.07 of the logit | float16: probabilities
+    frames: bool = False  # also what those teachers that can tell say of every 0.4 s: k bytes each
     batch_size: int = 32  # views scored together
     num_workers: int = 0  # processes that prepare views ahead
 
@@ -92,6 +93,7 @@ class LossConfig:
     label_weight: float = 0.0  # w * BCE(labels) + (1 - w) * BCE(scores); EfficientAT has 0.1
     temperature: float = 1.0  # sigmoid(logit / T) on both sides, the loss times T^2
     confidence_power: float = 0.0  # clips weigh (1 - 2 * disagreement of the members) to the power
+    frame_weight: float = 0.0  # of the cross-entropy with scores.frames, beside that of the clips
     mixed_labels: str = "weighted"  # of a mixed view. weighted: as the sound is | union
 
 

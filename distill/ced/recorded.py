@@ -46,7 +46,8 @@ class RecordedScores:
     ) -> tuple[list[TagView], dict[str, np.ndarray]]:
         """Views and columns (views, ...) of (clip, epoch of the training)."""
         found = [self._row(index, epoch) for index, epoch in places]
-        columns = {name: np.stack([row[name] for row in found]) for name in COLUMNS}
+        columns = {name: np.stack([row[name] for row in found])
+                   for name in (*COLUMNS, "frames") if name in found[0]}
         if "drawn" not in found[0]:
             return [TagView()] * len(found), columns
         drawn = np.stack([row["drawn"] for row in found])

@@ -31,7 +31,8 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
 
 
 def encode_scores(
-    probabilities: np.ndarray, disagreement: np.ndarray, k: int, values: str
+    probabilities: np.ndarray, disagreement: np.ndarray, k: int, values: str,
+    frames: np.ndarray | None = None,
 ) -> Columns:
     """Columns of a store, a row per view.
 
@@ -39,6 +40,7 @@ def encode_scores(
         probabilities: (views, classes).
         disagreement: (views, classes), standard deviation of the members' probabilities.
         k: classes kept; with fewer classes, all of them.
+        frames: (views, steps, classes) probabilities; kept for the same classes.
 
     Raises:
         ValueError: what is no probability: logits, or numbers that are not finite.
@@ -56,7 +58,9 @@ def encode_scores(
     kept = np.take_along_axis(p, top, axis=1)
     tail = np.take_along_axis(p, rest, axis=1)
     spread = mean_of_top(disagreement, p, k)
-    return {
+    columns = {} if frames is None else {
+        "frames": quantise(np.take_along_axis(frames, top[:, None], axis=2))}
+    return columns | {
         "indices": top.astype(np.uint8 if num_classes <= 256 else np.uint16),
         "values": quantise(kept) if values == "uint8" else kept.astype(np.float16),
         "tail_mean": (tail.sum(axis=1) / max(tail.shape[1], 1)).astype(np.float16),
@@ -82,6 +86,14 @@ def decode_scores(columns: Columns, num_classes: int, fill: str) -> np.ndarray:
     if fill == "tail_mean":
         result += columns["tail_mean"].astype(np.float32)[:, None]
     np.put_along_axis(result, columns["indices"].astype(np.int64), kept, axis=1)
+    return result
+
+
+def decode_frames(columns: Columns, num_classes: int) -> np.ndarray:
+    """float32 (views, steps, classes); classes outside the top k are not heard."""
+    kept = _DECODED[columns["frames"]]
+    result = np.zeros((*kept.shape[:2], num_classes), np.float32)
+    np.put_along_axis(result, columns["indices"].astype(np.int64)[:, None], kept, axis=2)
     return result
 
 

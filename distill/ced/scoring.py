@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from distill.ced.clips import find_classes
+from distill.ced.frames import STEP_SECONDS, num_steps, pad_steps
 from distill.ced.recipe import CedRecipe
 from distill.ced.scores import UNHEARD, encode_scores
 from distill.ced.teachers import Ensemble, ensemble_settings, first_classes
@@ -94,6 +95,8 @@ def store_settings(recipe: CedRecipe, source: ViewSource, classes: Sequence[str]
         "views": asdict(source.scored),
         "view_bytes": source.view_type.itemsize,
     }
+    if recipe.scores.frames:
+        settings["frame_seconds"] = STEP_SECONDS
     if source.scored.mixup_probability:  # partners are told by their number among these
         settings["clips"] = source.clips_hash
     return settings
@@ -105,6 +108,7 @@ class Scorer:
     def __init__(self, recipe: CedRecipe, source: ViewSource, ensemble: Ensemble):
         self.recipe, self.source, self.ensemble = recipe, source, ensemble
         self.blocks = Blocks(source)
+        self.num_steps = num_steps(max(clip.length for clip in source.clips))
 
     def batches(self, block: Block) -> list[list[tuple[int, int]]]:
         """(index, epoch) of a block's views, in the batches they are scored in: who shares one
@@ -129,9 +133,11 @@ class Scorer:
 
     def score(self, prepared: Views) -> dict[str, np.ndarray]:
         """Columns of some views, a row each."""
-        opinion = self.ensemble(prepared.waves, prepared.features)
-        columns = encode_scores(opinion.probabilities, opinion.disagreement,
-                                self.recipe.scores.k, self.recipe.scores.values)
+        config = self.recipe.scores
+        opinion = self.ensemble(prepared.waves, prepared.features, config.frames)
+        frames = pad_steps(opinion.frames, self.num_steps) if config.frames else None
+        columns = encode_scores(opinion.probabilities, opinion.disagreement, config.k,
+                                config.values, frames)
         columns["disagreement"][list(prepared.unreadable)] = UNHEARD
         if self.source.view_type.itemsize:
             columns["drawn"] = pack(prepared.views, self.source.view_type)

@@ -4,6 +4,9 @@ With logits z, teachers' probabilities p, labels y, temperature T, classes C (me
 
     soft = T^2 * BCE(z / T, sigmoid(logit(p) / T))      CED (arXiv:2308.11957) has T = 1
     loss = w * BCE(z, y) + (1 - w) * soft               EfficientAT (arXiv:2211.04772) has w = 0.1
+
+and, with a frame_weight f, + (1 - w) * f * the mean over steps of 0.4 s of BCE(h, q), where h are
+the logits of a head of its own (`distill.ced.frames`) and q the teachers' probabilities of a step.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.ced.frames import overlaps
+from distill.ced.model import CedOutput
 from distill.ced.recipe_sections import LossConfig
 from distill.ced.scores import MAX_DISAGREEMENT, mean_of_top
 from distill.ced.teachers import Ensemble
@@ -36,6 +41,10 @@ class TagModule(nn.Module):
         super().__init__()
         self.student, self.loss, self.label_weight = student, loss, label_weight
         self.teachers = teachers
+        if loss.frame_weight:
+            config = student.config
+            self.frame_head = nn.Sequential(
+                nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, config.num_labels))
         self.train()
 
     def train(self, mode: bool = True) -> TagModule:
@@ -54,7 +63,8 @@ class TagModule(nn.Module):
             batch: `input_values` (clips, 64, frames), `attention_mask` (clips, frames);
                 `weight` (clips,), 0 for audio that cannot be read;
                 `targets` (clips, classes) and `confidence` (clips,) of teachers; `labels`
-                (clips, classes); `waves` and `k`, if teachers are to be asked.
+                (clips, classes); `waves` and `k`, if teachers are to be asked; `frame_targets`
+                (clips, steps, classes) and `frame_counts` (clips,), with a frame_weight.
 
         Returns:
             the sum over clips, and the sums of its parts.
@@ -62,7 +72,8 @@ class TagModule(nn.Module):
         # layers that are computed again while going backward would be so by other products
         checkpointing = self.student.is_activation_checkpointing
         with nullcontext() if checkpointing else fast_linears():
-            logits = self.student(batch["input_values"], batch["attention_mask"]).logits.float()
+            output = self.student(batch["input_values"], batch["attention_mask"])
+        logits = output.logits.float()
         parts, weight = {}, batch["weight"]
         total = logits.new_zeros(())
         if self.label_weight:
@@ -76,7 +87,22 @@ class TagModule(nn.Module):
                 soft = soft * confidence**self.loss.confidence_power
             parts["soft_bce"] = temperature**2 * (weight * soft).sum()
             total = total + (1 - self.label_weight) * parts["soft_bce"]
+            if self.loss.frame_weight:
+                parts["frame_bce"] = (weight * self._frame_bce(output, batch)).sum()
+                scale = (1 - self.label_weight) * self.loss.frame_weight
+                total = total + scale * parts["frame_bce"]
         return total, {name: value.detach() for name, value in parts.items()}
+
+    def _frame_bce(self, output: CedOutput, batch: Batch) -> Tensor:
+        """(clips,) mean over those steps of a clip of which the student has seen a token."""
+        targets = batch["frame_targets"]
+        means = step_means(output.last_hidden_state, output.frame_mask,
+                           self.student.step_seconds, targets.shape[1])
+        steps = torch.arange(targets.shape[1], device=targets.device)
+        seen = (steps < batch["frame_counts"][:, None]) & (means != 0).any(-1)
+        each = F.binary_cross_entropy_with_logits(
+            self.frame_head(means).float(), targets, reduction="none").mean(-1)
+        return (each * seen).sum(1) / seen.sum(1).clamp(min=1)
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -99,6 +125,17 @@ def clip_bce(logits: Tensor, targets: Tensor) -> Tensor:
         logits, targets: (clips, classes); targets are probabilities.
     """
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=-1)
+
+
+def step_means(hidden: Tensor, mask: Tensor, seconds: float, steps: int) -> Tensor:
+    """Hidden states (clips, frames, width) of `seconds` each -> (clips, steps, width).
+
+    Args:
+        mask: (clips, frames), True for frames of the clip. A step without any is zero.
+    """
+    weights = torch.from_numpy(overlaps(hidden.shape[1], seconds, steps)).to(hidden)
+    weights = weights * mask[:, None].to(hidden)  # (clips, steps, frames)
+    return weights @ hidden / weights.sum(2, keepdim=True).clamp(min=1e-6)
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from distill.ced.clips import targets_of
 from distill.ced.evaluation import EvaluationClips, student_probabilities
+from distill.ced.frames import num_steps
 from distill.ced.recipe import CedRecipe, uses_store
 from distill.ced.recorded import RecordedScores
-from distill.ced.scores import UNHEARD, confidence, decode_scores
+from distill.ced.scores import UNHEARD, confidence, decode_frames, decode_scores
 from distill.ced.scoring import resolve_classes, store_settings
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
@@ -167,9 +168,15 @@ class CedTask:
             theirs = self._decode(self.recorded(partners)[1])
             targets = _mixed(targets, theirs, views)
         heard = columns["disagreement"] != UNHEARD
-        return views, {"targets": torch.from_numpy(targets),
-                       "confidence": torch.from_numpy(confidence(columns)),
-                       "weight": torch.from_numpy(heard.astype(np.float32))}
+        batch = {"targets": torch.from_numpy(targets),
+                 "confidence": torch.from_numpy(confidence(columns)),
+                 "weight": torch.from_numpy(heard.astype(np.float32))}
+        if self.recipe.loss.frame_weight:
+            frames = torch.from_numpy(decode_frames(columns, len(self.classes)))
+            counts = [num_steps(self.source.clips[index].length) for index, _ in places]
+            batch["frame_targets"] = frames[:, : max(counts)]
+            batch["frame_counts"] = torch.tensor(counts)
+        return views, batch
 
     def _decode(self, columns: dict[str, np.ndarray]) -> np.ndarray:
         return decode_scores(columns, len(self.classes), self.recipe.loss.fill)

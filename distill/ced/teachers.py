@@ -16,12 +16,13 @@ A class that some members do not know is the others' to tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from distill.ced.frames import num_steps, to_steps
 from distill.ced.members import Member, class_names, content_of, load_member
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.files import hash_of, read_json
@@ -38,11 +39,13 @@ class Opinion:
         probabilities: float64 (clips, classes).
         disagreement: float64 (clips, classes), standard deviation of the members' probabilities.
         members: float64 (members, clips, classes); NaN where a member does not know a class.
+        frames: float64 (steps, classes) of each clip, for every 0.4 s; None: nobody was asked.
     """
 
     probabilities: np.ndarray
     disagreement: np.ndarray
     members: np.ndarray
+    frames: list[np.ndarray] | None = None
 
 
 def first_classes(config: TeacherConfig) -> list[str]:
@@ -174,18 +177,55 @@ class Ensemble:
     def names(self) -> list[str]:
         return [model_name(each.model) for each in self.config.members]
 
-    def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> Opinion:
+    def __call__(
+        self, waves: Sequence[np.ndarray], features: Sequence[Tensor], frames: bool = False
+    ) -> Opinion:
         """What it says about views: waves float32 (samples,), features (64, frames).
 
+        Args:
+            frames: also of every 0.4 s, by those members that can tell.
+
         Raises:
-            ValueError: a member gives what is no probability.
+            ValueError: a member gives what is no probability, or none can tell.
         """
-        said = [self.ask(number, waves, features) for number in range(len(self.members))]
-        return self.combine(np.stack(said))
+        if not frames:
+            said = [self.ask(number, waves, features) for number in range(len(self.members))]
+            return self.combine(np.stack(said))
+        said, told = [], {}
+        for number, member in enumerate(self.members):
+            if member.step_seconds is None:
+                said.append(self.ask(number, waves, features))
+                continue
+            found, steps = member.with_frames(waves, features)
+            said.append(self._ours(number, found))
+            told[number] = [
+                self._ours(number, to_steps(each, member.step_seconds, num_steps(len(wave))))
+                for each, wave in zip(steps, waves, strict=True)]
+        if not told:
+            raise ValueError("scores.frames: none of the teachers says when it hears something")
+        opinion = self.combine(np.stack(said))
+        return replace(opinion, frames=self._combine_frames(told, opinion.probabilities))
+
+    def _combine_frames(
+        self, told: dict[int, list[np.ndarray]], probabilities: np.ndarray
+    ) -> list[np.ndarray]:
+        """Weighted means over the members that tell; a class that none of them knows is heard all
+        the time, or not at all."""
+        weights = self.weights[list(told)]
+        total = weights.sum(axis=0)
+        result = []
+        for clip, of_members in zip(probabilities, zip(*told.values(), strict=True), strict=True):
+            filled = np.nan_to_num(np.stack(of_members))
+            mean = (weights[:, None] * filled).sum(axis=0) / np.where(total > 0, total, 1.0)
+            result.append(np.where(total > 0, mean, clip))
+        return result
 
     def ask(self, number: int, waves: Sequence, features: Sequence) -> np.ndarray:
         """What one member says, (clips, our classes); NaN where it does not know a class."""
-        found = self.members[number](waves, features)
+        return self._ours(number, self.members[number](waves, features))
+
+    def _ours(self, number: int, found: np.ndarray) -> np.ndarray:
+        """A member's probabilities (..., its classes) for our classes."""
         if not ((found >= 0) & (found <= 1 + 1e-6)).all():
             raise ValueError(
                 f"teacher.members: {self.config.members[number].model} gave numbers from "

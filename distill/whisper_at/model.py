@@ -97,6 +97,7 @@ class WhisperTagger(PreTrainedModel):
     config_class = WhisperTaggerConfig
     main_input_name = "input_features"
     input_modalities = ("audio",)
+    step_seconds = 0.4  # of frame_logits
     _supports_sdpa = True
 
     def __init__(self, config: WhisperTaggerConfig):
