@@ -36,9 +36,13 @@ def overlaps(count: int, seconds: float, steps: int) -> np.ndarray:
 
 
 def to_steps(frames: np.ndarray, seconds: float, steps: int) -> np.ndarray:
-    """Frames (frames, classes) of `seconds` each -> their means over each step (steps, classes)."""
+    """Frames (frames, classes) of `seconds` each -> their means over each step (steps, classes).
+
+    A step behind the last frame, of a model that leaves out more of a clip's end, is as that one.
+    """
     weights = overlaps(len(frames), seconds, steps)
-    return weights @ frames / weights.sum(axis=1, keepdims=True)
+    total = weights.sum(axis=1, keepdims=True)
+    return np.where(total > 0, weights @ frames / np.where(total > 0, total, 1.0), frames[-1])
 
 
 def pad_steps(told: Sequence[np.ndarray], size: int) -> np.ndarray:

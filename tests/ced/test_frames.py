@@ -60,6 +60,7 @@ def test_frames_become_steps_that_keep_their_time():
     assert np.allclose(to_steps(frames, 0.16, 10)[:, 0], [0, 0, 0.4, *[0] * 7], atol=1e-6)
     frames[2], frames[5] = 1.0, 0.0  # 0.32 to 0.48 s: half in each
     assert np.allclose(to_steps(frames, 0.16, 10)[:2, 0], [0.2, 0.2])
+    assert to_steps(np.array([[0.1], [0.7]]), 0.4, 3).ravel().tolist() == [0.1, 0.7, 0.7]
     hidden = torch.randn(2, 25, 4)
     mask = torch.arange(25) < torch.tensor([[6], [25]])
     means = step_means(hidden, mask, 0.16, 10)
