@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.ced.frames import overlaps
+from distill.ced.frames import overlaps, pad_steps
 from distill.ced.model import CedOutput
 from distill.ced.recipe_sections import LossConfig
 from distill.ced.scores import MAX_DISAGREEMENT, mean_of_top
@@ -80,7 +80,8 @@ class TagModule(nn.Module):
             parts["label_bce"] = (weight * clip_bce(logits, batch["labels"])).sum()
             total = total + self.label_weight * parts["label_bce"]
         if self.label_weight < 1:
-            targets, confidence = self._targets(batch)
+            batch = batch | self._ask(batch)
+            targets, confidence = batch["targets"], batch["confidence"]
             temperature = self.loss.temperature
             soft = clip_bce(logits / temperature, tempered(targets, temperature))
             if self.loss.confidence_power:
@@ -105,17 +106,24 @@ class TagModule(nn.Module):
         return (each * seen).sum(1) / seen.sum(1).clamp(min=1)
 
     @torch.no_grad()
-    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _ask(self, batch: Batch) -> Batch:
+        """What live teachers say of a batch, in the form in which it would have been stored."""
         if self.teachers is None:
-            return batch["targets"], batch["confidence"]
+            return {}
         lengths = batch["attention_mask"].sum(1).tolist()
         values = batch["input_values"]
         features = [each[:, :n].cpu() for each, n in zip(values, lengths, strict=True)]
-        opinion = self.teachers([wave.cpu().numpy() for wave in batch["waves"]], features)
+        opinion = self.teachers([wave.cpu().numpy() for wave in batch["waves"]], features,
+                                frames=bool(self.loss.frame_weight))
         p = opinion.probabilities
         spread = mean_of_top(opinion.disagreement, p, batch["k"]) / MAX_DISAGREEMENT
-        return tuple(torch.from_numpy(each.astype(np.float32)).to(values.device)
-                     for each in (p, 1 - spread))
+        said = {"targets": p, "confidence": 1 - spread}
+        if opinion.frames is not None:
+            counts = [len(each) for each in opinion.frames]
+            said["frame_targets"] = pad_steps(opinion.frames, max(counts))
+            said["frame_counts"] = np.array(counts)
+        return {name: torch.from_numpy(each.astype(np.float32)).to(values.device)
+                for name, each in said.items()}
 
 
 def clip_bce(logits: Tensor, targets: Tensor) -> Tensor:

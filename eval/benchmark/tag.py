@@ -133,7 +133,8 @@ def _parts(tasks: dict, optimizer, places: Places) -> dict[str, float]:
     views = [source.scored_view(*place) for place in places]
     waves = [source.wave(index, view) for (index, _), view in zip(places, views, strict=True)]
     features = [source.features(wave, view) for wave, view in zip(waves, views, strict=True)]
-    members, _ = _timed(lambda: task.model.teachers(waves, features))
+    told = bool(task.recipe.loss.frame_weight)
+    members, _ = _timed(lambda: task.model.teachers(waves, features, frames=told))
     batch = tasks["store"].collate(places)
     update, _ = _timed(lambda: _update(tasks["store"], optimizer, batch))
     replay, _ = _timed(lambda: tasks["store"]._targets(places))

@@ -177,9 +177,12 @@ def test_training_learns_from_them_and_leaves_the_head_behind(tags, scored, tmp_
     one = train(tags, tmp_path / "1x8", *scored)
     four = train(tags, tmp_path / "4x2", *scored, "train.micro_batch_size=2")
     none = train(tags, tmp_path / "none", *scored, "loss.frame_weight=0")
+    live = train(tags, tmp_path / "live", *scored, "teacher.mode=live", "scores.frames=false",
+                 "scores.epochs=2")
     assert one.keys() == none.keys() and not any("frame_head" in name for name in one)
     assert max((one[n] - four[n]).abs().max() for n in one) < 5e-6
     assert max((one[n] - none[n]).abs().max() for n in one) > 1e-4
+    assert max((one[n] - live[n]).abs().max() for n in one) < 1e-4  # but for rounded scores
     train(tags, tmp_path / "dropped", *scored, dropped)
     rows = [row for row in read_jsonl(tmp_path / "dropped" / "metrics.jsonl")
             if row["split"] == "train"]

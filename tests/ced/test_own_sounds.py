@@ -47,7 +47,8 @@ def project(folder: Path, whisper: Path) -> None:
         if "whisper" in recipe:
             recipe["whisper"] = {"model": str(whisper)}
         if "scores" in recipe:
-            recipe |= {"scores": {"epochs": 2}, "evaluation": {"num_bootstrap": 20}}
+            recipe["scores"]["epochs"] = 2
+            recipe["evaluation"] = {"num_bootstrap": 20}
         path.write_text(yaml.safe_dump(recipe))
     python = folder / ".venv" / "bin" / "python"  # installed already, says .installed
     python.parent.mkdir(parents=True)
