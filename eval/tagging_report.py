@@ -184,12 +184,12 @@ def _training(run: Path) -> str:
     rows = read_jsonl(path, may_be_torn=True) if path.is_file() else []
     if not rows:
         return missing("There is no metrics.jsonl yet.", TRAIN)
-    losses = [(r["step"], r["loss"]) for r in rows if r.get("split") == "train" and "loss" in r]
+    losses = _losses([row for row in rows if row.get("split") == "train"])
     maps = [(r["step"], 100 * r["map"]) for r in rows if r.get("split") == "validation"
             and r.get("map") is not None]
     pictures = ""
     if losses:
-        line = line_chart("Loss", [Series("loss", losses, "a")], "step", "BCE per class, nats")
+        line = line_chart("Loss", losses, "step", "BCE per class, nats")
         pictures += figure("Training loss", line, "Train split; one step is one optimiser update.")
     if maps:
         line = line_chart("Validation mAP", [Series("mAP", maps, "a", markers=True)], "step",
@@ -198,6 +198,18 @@ def _training(run: Path) -> str:
         pictures += figure("Validation mAP", line,
                            f"Highest {number(best[1])} % at step {best[0]:,}.")
     return f'<div class="grid-2">{pictures}</div>'
+
+
+def _losses(rows: list[dict]) -> list[Series]:
+    """The parts of the loss, or where there is only one the loss itself."""
+    parts = {"scores of clips": "soft_bce", "of every 0.4 s": "frame_bce", "labels": "label_bce"}
+    lines = [Series(name, [(row["step"], row[key]) for row in rows if key in row], style)
+             for (name, key), style in zip(parts.items(), "abc", strict=True)]
+    lines = [line for line in lines if line.points]
+    if len(lines) < 2:
+        points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        lines = [Series("loss", points, "a")] if points else []
+    return lines
 
 
 # Clips
