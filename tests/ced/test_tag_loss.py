@@ -97,7 +97,8 @@ def test_live_teachers_are_asked_about_what_the_student_hears(batch):
 
     asked = {}
 
-    def teachers(waves, features):
+    def teachers(waves, features, frames):
+        assert not frames
         asked.update(waves=waves, features=features)
         p = np.linspace(0.1, 0.9, CLIPS * CLASSES).reshape(CLIPS, CLASSES)
         return Opinion(p, np.full_like(p, 0.25), p[None])
