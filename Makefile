@@ -127,6 +127,7 @@ $(PUSHED_LABELS): %.push_labels: setup
 	@$(PYTHON) -m pseudo_label.push $* $(SET)
 
 $(PLANS): %.plan: setup
+	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
 	@$(PYTHON) -m distill.plan $* $(SET)
 
 $(SWEEPS): %.sweep: setup

@@ -54,6 +54,12 @@ def test_what_is_found_in_the_readme():
     assert {"distill.data.hub_dataset", "distill.train"} <= modules(READMES[0])
 
 
+def test_what_is_planned_is_there_before():
+    """A fresh clone has no scenes to count."""
+    assert "distill.data.scenes recipes/demo-tagger" in make("-n", "demo-tagger.plan").stdout
+    assert "distill.data.scenes" not in make("-n", "demo.plan").stdout
+
+
 def test_help_and_readme_agree():
     printed = set(re.findall(r"^make (\S+)", make("help").stdout, re.MULTILINE))
     documented = {generic(target) for path in READMES for target in targets(path)}
