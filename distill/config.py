@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 T = TypeVar("T")
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
+OPTIMIZERS = ("adamw", "muon")
 
 
 class ConfigError(ValueError):
@@ -36,6 +37,7 @@ class TrainConfig:
     batch_tokens: int | None = None  # instead of batch_size: views of like length with about this
     # many decoder tokens per update, padding counted
     micro_batch_tokens: int | None = None  # per forward pass and rank; null: batch_tokens
+    optimizer: str = "adamw"  # adamw | muon: for the matrices of stacked layers, AdamW for the rest
     learning_rate: float = 1e-4
     warmup_steps: int = 50
     schedule: str = "linear"  # linear | constant_with_warmup | cosine
@@ -171,6 +173,8 @@ def check_train(train: TrainConfig) -> None:
         check(ok, "train.micro_batch_tokens", what, train.micro_batch_tokens)
     ok = train.batch_tokens is None or train.batch_tokens > 0
     check(ok, "train.batch_tokens", "> 0 or null", train.batch_tokens)
+    check(train.optimizer in OPTIMIZERS, "train.optimizer", f"one of {OPTIMIZERS}",
+          train.optimizer)
     check(train.schedule in SCHEDULES, "train.schedule", f"one of {SCHEDULES}", train.schedule)
     precisions = ("no", "bf16", "fp16")
     ok = train.mixed_precision in precisions

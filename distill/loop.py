@@ -24,6 +24,7 @@ from distill.checkpoint import Checkpoints, State
 from distill.config import TrainConfig
 from distill.data.batches import RankBatches
 from distill.data.files import read_jsonl, write_jsonl
+from distill.optimizer import make_optimizer
 from distill.progress import progress
 from distill.task import Batch, Task
 
@@ -44,20 +45,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         "constant_with_warmup": 1.0,
     }[config.schedule]
     return config.learning_rate * factor
-
-
-def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trained; biases and norms (rank 1) are not decayed."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("student: nothing is trained; everything is frozen by the recipe")
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    # one pass over memory instead of ten; elsewhere PyTorch chooses
-    fused = True if trained[0].device.type in ("cpu", "cuda") else None
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 class _StopRequest:

@@ -100,7 +100,7 @@ def _memory_text(plan: dict) -> str:
     memory = plan["memory"]
     whose = "both models" if plan["teacher"]["mode"] == "live" else "the student"
     text = (f"Memory\n  train       {_bytes(memory['models'])} for {whose}, gradients and "
-            "AdamW in float32; activations come on top")
+            "the optimiser in float32; activations come on top")
     if memory["encoder_states"]:
         text += f"\n  {'':<12}{_bytes(memory['encoder_states'])} for encoder states"
     return text

@@ -22,13 +22,15 @@ EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_m
 PICTURES = ("eval.charts", "eval.page")  # HTML and SVG, whatever they show
 # What a module may import of ours, by the longest prefix that fits it.
 LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress",
-          "distill.average", "distill.targets", "distill.products", "distill.data")
+          "distill.average", "distill.optimizer", "distill.targets", "distill.products",
+          "distill.data")
 ALLOWED = {
     **dict.fromkeys((*LEAVES, *EVAL_LEAVES, *PICTURES), ()),
     "eval.tagging_metrics": ("eval.ranking",),
     "distill.data": ("distill.data",),
     "distill.data.scenes": ("distill.data", "distill.config", "distill.progress"),
     "distill.data.teacher_store.__main__": ("distill.data", "distill.methods", "distill.progress"),
+    "distill.optimizer": ("distill.config",),
     "distill.losses": ("distill.products",),
     "distill.targets": ("distill.losses", "distill.products"),
     "distill.task": ("distill.data",),

@@ -256,15 +256,3 @@ def test_learning_rate(schedule):
     assert rates[10] == pytest.approx(1.0)
     assert (rates[99] == 1.0) == (schedule == "constant_with_warmup")
     assert rates[99] > 0, "the last step must still learn"
-
-
-def test_decay_spares_norms_and_biases():
-    from distill.loop import make_optimizer
-
-    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    groups = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
-    assert [p.ndim for p in groups[0]["params"]] == [2]
-    assert groups[1]["weight_decay"] == 0 and len(groups[1]["params"]) == 3
-    model.requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing is trained"):
-        make_optimizer(model, TrainConfig())

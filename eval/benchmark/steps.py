@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.teacher_store import TeacherStore
-from distill.loop import make_optimizer
 from distill.losses import IGNORE
+from distill.optimizer import make_optimizer
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.scoring import Scorer, open_states, scores_folder

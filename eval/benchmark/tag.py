@@ -86,7 +86,7 @@ def run(recipe: CedRecipe) -> dict:
 
 def time_rounds(tasks: dict, num_rounds: int = NUM_ROUNDS) -> list[dict[str, float]]:
     """Seconds of everything on the same clips, in turn; a round of warm-up is left out."""
-    from distill.loop import make_optimizer
+    from distill.optimizer import make_optimizer
 
     optimizers = {mode: make_optimizer(task.model, task.recipe.train)
                   for mode, task in tasks.items()}

@@ -67,8 +67,12 @@ def together(fork, arguments: list[str], log: Path) -> None:
         assert process.exitcode == 0, log.read_text()
 
 
-@pytest.mark.parametrize("mode", [(), ("teacher.mode=live",), (LABELS, "data.balance=true")],
-                         ids=["store", "live", "labels"])
+MUON = "train.optimizer=muon"
+
+
+@pytest.mark.parametrize(
+    "mode", [(), (MUON,), ("teacher.mode=live",), (LABELS, "data.balance=true")],
+    ids=["store", "muon", "live", "labels"])
 def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp_path, mode):
     common = (scored, *mode, "train.validate_every=4")
     one = train(tags, tmp_path / "1x8", *common)
@@ -77,7 +81,7 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
     heard, source = read_json(one / "student.json")["data"], task_of(tags, *common).source
     assert heard["count"] == len(source.clips) and heard["drops"] == dict(source.drops)
     assert heard["hours"] == sum(clip.num_samples for clip in source.clips) / 16_000 / 3600 > 0
-    if not mode:
+    if mode in ((), (MUON,)):
         start = train(tags, tmp_path / "start", *common, "train.learning_rate=1e-12")
         assert distance(one, start) > 1e-3, "the test would pass on a loop that does nothing"
         together(fork, [*tags.arguments(*common, "train.micro_batch_size=4"),
@@ -88,7 +92,7 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
         assert same[0] == same[1] and same[0][0]["num_classes"] == 3
 
 
-RESUMED = ("train.max_steps=8", "train.validate_every=3", "train.average_decay=0.9")
+RESUMED = ("train.max_steps=8", "train.validate_every=3", "train.average_decay=0.9", MUON)
 
 
 def test_sigkill_at_random_moments_changes_nothing(tags, scored, fork, tmp_path):

@@ -1,0 +1,112 @@
+"""What turns gradients into updates: AdamW, or Muon for the matrices of hidden layers.
+
+Muon (K. Jordan et al., 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix
+orthogonal, so that an update turns all directions alike. PyTorch has one, in bfloat16 and matrix by
+matrix: seconds a step on CPUs without bfloat16, and a sum of gradients in another order (ranks,
+accumulation) ends elsewhere. Here it is in float32, and matrices of equal shape go together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from distill.config import TrainConfig
+
+_ITERATIONS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # Jordan's, as in PyTorch
+_MOMENTUM = 0.95
+_RMS = 0.2  # of an update of rate 1, as AdamW's: arXiv:2502.16982, section 2.2
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of what is trained; biases and norms (rank 1) are not decayed.
+
+    Raises:
+        ValueError: nothing is trained, or nothing that Muon is for.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("student: nothing is trained; everything is frozen by the recipe")
+    matrices = hidden_matrices(model) if config.optimizer == "muon" else []
+    if config.optimizer == "muon" and not matrices:
+        raise ValueError("train.optimizer: muon is for the matrices of stacked layers, and this "
+                         "student trains none; use adamw")
+    known = set(map(id, matrices))
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1 and id(p) not in known],
+         "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    # one pass over memory instead of ten; elsewhere PyTorch chooses
+    fused = True if trained[0].device.type in ("cpu", "cuda") else None
+    if not matrices:
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+    groups.append({"params": matrices, "weight_decay": config.weight_decay, "muon": True})
+    return Muon(groups, lr=config.learning_rate, fused=fused)
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Trained matrices of layers that are stacked (in a ModuleList): neither embeddings nor heads,
+    for which AdamW is better (Jordan)."""
+    found = {}
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            found |= {id(p): p for p in module.parameters() if p.requires_grad and p.ndim == 2}
+    return list(found.values())
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for groups with `muon: True`, AdamW for the others, at one learning rate."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        groups = self.param_groups
+        for group in groups:
+            if group.get("muon"):
+                self._step_matrices(group)
+        try:
+            self.param_groups = [group for group in groups if not group.get("muon")]
+            super().step(closure)
+        finally:
+            self.param_groups = groups
+
+    def _step_matrices(self, group: dict) -> None:
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for weight in group["params"]:
+            if weight.grad is not None:
+                flat = _lying(weight)
+                by_shape.setdefault(tuple(flat.shape), []).append(
+                    (flat, _lying(self._momentum(weight))))
+        rate = group["lr"]
+        for (_, longer), items in by_shape.items():
+            updates = orthogonal(torch.stack([momentum for _, momentum in items]))
+            for (weight, _), update in zip(items, updates, strict=True):
+                weight.mul_(1 - rate * group["weight_decay"])
+                weight.add_(update, alpha=-rate * _RMS * longer**0.5)
+
+    def _momentum(self, weight: Tensor) -> Tensor:
+        """Nesterov's, of all gradients so far."""
+        state = self.state[weight]
+        if not state:  # AdamW's names: it reads them when a checkpoint is loaded
+            state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+            state["exp_avg"] = torch.zeros_like(weight)
+        state["step"] += 1
+        state["exp_avg"].lerp_(weight.grad, 1 - _MOMENTUM)
+        return weight.grad.lerp(state["exp_avg"], _MOMENTUM)
+
+
+def _lying(matrix: Tensor) -> Tensor:
+    """With no more rows than columns; a view."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices (n, rows, columns >= rows) whose singular values are all about 1 (0.7 to
+    1.2), by Newton and Schulz's iteration."""
+    a, b, c = _COEFFICIENTS
+    matrices = matrices / matrices.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(_ITERATIONS):
+        gram = matrices @ matrices.mT
+        matrices = torch.baddbmm(
+            matrices, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), matrices, beta=a)
+    return matrices
