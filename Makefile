@@ -156,7 +156,7 @@ bench.tag: setup
 bench.consistency: setup
 	@$(MAKE) --no-print-directory demo-tagger.scenes
 	@$(MAKE) --no-print-directory demo-tagger.teachers
-	@$(PYTHON) -m eval.benchmark.consistency demo-tagger $(SET)
+	@$(PYTHON) -m eval.benchmark.consistency recipes/demo-tagger/consistency.yaml $(SET)
 
 $(CLEANS): %.clean:
 	@rm -rf runs/$*

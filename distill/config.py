@@ -39,6 +39,8 @@ class TrainConfig:
     micro_batch_tokens: int | None = None  # per forward pass and rank; null: batch_tokens
     optimizer: str = "adamw"  # adamw | muon: for the matrices of stacked layers, AdamW for the rest
     learning_rate: float = 1e-4
+    muon_learning_rate: float | None = None  # of these matrices, as AdamW would have it; null: as
+    # the rest. Muon bears a higher one
     warmup_steps: int = 50
     schedule: str = "linear"  # linear | constant_with_warmup | cosine
     weight_decay: float = 0.0  # not applied to biases and norms
@@ -175,6 +177,9 @@ def check_train(train: TrainConfig) -> None:
     check(ok, "train.batch_tokens", "> 0 or null", train.batch_tokens)
     check(train.optimizer in OPTIMIZERS, "train.optimizer", f"one of {OPTIMIZERS}",
           train.optimizer)
+    rate = train.muon_learning_rate
+    ok = rate is None or (rate > 0 and train.optimizer == "muon")
+    check(ok, "train.muon_learning_rate", "> 0, with train.optimizer=muon only", rate)
     check(train.schedule in SCHEDULES, "train.schedule", f"one of {SCHEDULES}", train.schedule)
     precisions = ("no", "bf16", "fp16")
     ok = train.mixed_precision in precisions

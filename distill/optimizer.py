@@ -27,11 +27,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("student: nothing is trained; everything is frozen by the recipe")
-    matrices = hidden_matrices(model) if config.optimizer == "muon" else []
+    matrices = hidden_matrices(model) if config.optimizer == "muon" else {}
     if config.optimizer == "muon" and not matrices:
         raise ValueError("train.optimizer: muon is for the matrices of stacked layers, and this "
                          "student trains none; use adamw")
-    known = set(map(id, matrices))
+    known = {id(p) for same in matrices.values() for p in same}
     groups = [
         {"params": [p for p in trained if p.ndim > 1 and id(p) not in known],
          "weight_decay": config.weight_decay},
@@ -41,22 +41,32 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     fused = True if trained[0].device.type in ("cpu", "cuda") else None
     if not matrices:
         return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
-    groups.append({"params": matrices, "weight_decay": config.weight_decay, "muon": True})
+    ratio = (config.muon_learning_rate or config.learning_rate) / config.learning_rate
+    groups += [{"params": same, "weight_decay": config.weight_decay, "muon": ratio, "parts": parts}
+               for parts, same in matrices.items()]
     return Muon(groups, lr=config.learning_rate, fused=fused)
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> dict[int, list[nn.Parameter]]:
     """Trained matrices of layers that are stacked (in a ModuleList): neither embeddings nor heads,
-    for which AdamW is better (Jordan)."""
-    found = {}
+    for which AdamW is better. By how many are on top of each other: queries, keys and values of
+    one layer are three (Jordan)."""
+    found: dict[int, dict[int, nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, nn.ModuleList):
-            found |= {id(p): p for p in module.parameters() if p.requires_grad and p.ndim == 2}
-    return list(found.values())
+            for name, weight in module.named_parameters():
+                if weight.requires_grad and weight.ndim == 2:
+                    parts = 3 if name.endswith("qkv.weight") else 1
+                    found.setdefault(parts, {})[id(weight)] = weight
+    return {parts: list(same.values()) for parts, same in found.items()}
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for groups with `muon: True`, AdamW for the others, at one learning rate."""
+    """Muon for groups with `muon`, AdamW for the others.
+
+    `muon` is how many times the learning rate of all it is to be there, `parts` how many matrices
+    are on top of each other in each weight of the group.
+    """
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -73,11 +83,13 @@ class Muon(torch.optim.AdamW):
     def _step_matrices(self, group: dict) -> None:
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for weight in group["params"]:
-            if weight.grad is not None:
-                flat = _lying(weight)
-                by_shape.setdefault(tuple(flat.shape), []).append(
-                    (flat, _lying(self._momentum(weight))))
-        rate = group["lr"]
+            if weight.grad is None:
+                continue
+            momentum = self._momentum(weight).chunk(group["parts"])
+            for part, its in zip(weight.chunk(group["parts"]), momentum, strict=True):
+                by_shape.setdefault(tuple(_lying(part).shape), []).append(
+                    (_lying(part), _lying(its)))
+        rate = group["lr"] * group["muon"]
         for (_, longer), items in by_shape.items():
             updates = orthogonal(torch.stack([momentum for _, momentum in items]))
             for (weight, _), update in zip(items, updates, strict=True):
@@ -102,11 +114,16 @@ def _lying(matrix: Tensor) -> Tensor:
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices (n, rows, columns >= rows) whose singular values are all about 1 (0.7 to
-    1.2), by Newton and Schulz's iteration."""
+    1.2), by Newton and Schulz's iteration X <- (a + b XX' + c (XX')^2) X.
+
+    XX' and the product of the factors are all it needs: half the work where columns are many.
+    """
     a, b, c = _COEFFICIENTS
     matrices = matrices / matrices.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    gram, product = matrices @ matrices.mT, None
     for _ in range(_ITERATIONS):
-        gram = matrices @ matrices.mT
-        matrices = torch.baddbmm(
-            matrices, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), matrices, beta=a)
-    return matrices
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        gram = factor @ gram @ factor
+    return product @ matrices

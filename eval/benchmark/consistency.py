@@ -66,10 +66,11 @@ def _seeds(given: list[str]) -> list[int]:
 
 def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed: int) -> None:
     """Scores, student and mAP of one run, unless they are there."""
-    folder = FOLDER / f"{mode}-{seed}"
+    home = FOLDER / _budget(recipe)["settings"]  # other settings have other stores
+    folder = home / f"{mode}-{seed}"
     keys = [
         *overrides, "teacher.mode=store", f"teacher.consistent={MODES[mode]}",
-        f"views.seed={recipe.views.seed}", f"scores.dir={FOLDER}/scores-{mode}",
+        f"views.seed={recipe.views.seed}", f"scores.dir={home}/scores-{mode}",
     ]
     done = folder / "result.json"
     own = load_recipe(name, [*keys, f"seed={seed}", f"output_dir={folder}"])
@@ -139,7 +140,7 @@ def measure(recipe: CedRecipe) -> dict:
 def summarise(recipe: CedRecipe) -> dict:
     """Everything that is there of this budget."""
     budget = _budget(recipe)
-    runs = [read_json(path) for path in sorted(FOLDER.glob("*/result.json"))]
+    runs = [read_json(path) for path in sorted(FOLDER.glob("*/*/result.json"))]
     runs = [run for run in runs if run["budget"] == budget]
     maps = {(run["mode"], run["seed"]): run["map"] for run in runs}
     seeds = sorted({seed for _, seed in maps if all((mode, seed) in maps for mode in MODES)})

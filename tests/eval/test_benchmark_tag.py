@@ -84,10 +84,10 @@ def test_interval_is_of_the_differences_between_pairs(tags, tmp_path, monkeypatc
     for seed, (good, bad) in enumerate([(0.5, 0.4), (0.9, 0.78), (0.3, None)]):
         for mode, value in (("consistent", good), ("inconsistent", bad)):
             if value is not None:
-                write_json(tmp_path / f"{mode}-{seed}" / "result.json",
+                write_json(tmp_path / "here" / f"{mode}-{seed}" / "result.json",
                            {"map": value, "budget": budget, "mode": mode, "seed": seed,
                             "num_classes": 3, "num_recordings": 6})
-    write_json(tmp_path / "consistent-9" / "result.json",
+    write_json(tmp_path / "there" / "consistent-9" / "result.json",
                {"map": 0, "budget": {}, "mode": "consistent", "seed": 9})
     found = consistency.summarise(recipe)
     assert found["seeds"] == [0, 1]

@@ -86,7 +86,7 @@ def test_other_settings(tiny_run, override, lines):
     message = refusal(tiny_run, tiny_run.recipe(override))
     for line in lines:
         assert f"\n  {line}\n" in message
-    assert "use the store's settings, or score into another folder" in message
+    assert "use the store's settings, score into another folder" in message
 
 
 def test_encoder_states_of_another_type(tiny_run, copied):

@@ -67,7 +67,8 @@ def _compare(folder: Path, stored: dict, asked: dict) -> None:
     ]
     if lines:
         raise StoreError(f"{folder} was scored with other settings:\n" + "\n".join(lines)
-                         + "\nuse the store's settings, or score into another folder")
+                         + "\nuse the store's settings, score into another folder (scores.dir), or "
+                         "delete this one to score anew")
 
 
 def _flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
