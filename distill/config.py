@@ -52,6 +52,8 @@ class TrainConfig:
     log_every: int = 10  # steps
     save_every: int = 500  # steps
     validate_every: int = 500  # steps
+    keep_best: bool = True  # the student is what validated best | false: what the last step left,
+    # where validation is too small to choose by
     keep_checkpoints: int = 2  # newest ones; the best one is kept besides
     trackers: list[str] = field(default_factory=list)  # besides metrics.jsonl, e.g. [tensorboard]
 

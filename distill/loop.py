@@ -112,7 +112,7 @@ def fit(
             if state.step % config.log_every == 0 or last:
                 log.write_train(state.step, task.batches.epoch(step), rate)
             if state.step % config.validate_every == 0 or last:
-                _validate(task, average, accelerator, state, checkpoints, log)
+                _validate(task, average, accelerator, state, checkpoints, log, config.keep_best)
             if state.step % config.save_every == 0 or last or stopping:
                 checkpoints.save(accelerator, state, average)
             if stopping and not last:
@@ -184,15 +184,16 @@ def _validate(
     state: State,
     checkpoints: Checkpoints,
     log: _Log,
+    keep_best: bool,
 ) -> None:
-    """Measure (the average if there is one) and keep the student if it is the best so far."""
+    """Measure (the average if there is one) and keep the student, if asked only the best so far."""
     if average:
         average.swap()
     metrics = task.validate()
     log.write({"split": "validation", "step": state.step, **metrics})
     # Without a validation split the newest student counts as the best.
     score = metrics.get("score", -float(state.step))
-    if score < state.best_score:
+    if score < state.best_score or not keep_best:
         if accelerator.is_main_process:
             checkpoints.save_student("best", task.save)
         state.best_score, state.best_step = score, state.step

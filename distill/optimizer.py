@@ -68,6 +68,11 @@ class Muon(torch.optim.AdamW):
     are on top of each other in each weight of the group.
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # a GradScaler itself has to leave out steps that overflow: fused AdamW would, Muon does not
+        self._step_supports_amp_scaling = False
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         groups = self.param_groups

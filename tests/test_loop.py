@@ -256,3 +256,21 @@ def test_learning_rate(schedule):
     assert rates[10] == pytest.approx(1.0)
     assert (rates[99] == 1.0) == (schedule == "constant_with_warmup")
     assert rates[99] > 0, "the last step must still learn"
+
+
+@pytest.mark.parametrize(("keep_best", "kept", "step"), [(True, [1, 2], 2), (False, [1, 2, 3], 3)])
+def test_the_student_is_the_best_or_the_last(keep_best, kept, step):
+    from types import SimpleNamespace
+
+    from distill.checkpoint import State
+    from distill.loop import _validate
+
+    saved, state = [], State()
+    checkpoints = SimpleNamespace(save_student=lambda name, save: saved.append(state.step))
+    for number, score in enumerate([0.5, 0.4, 0.6], 1):
+        state.step = number
+        task = SimpleNamespace(validate=lambda score=score: {"score": score}, save=None)
+        _validate(task, None, SimpleNamespace(is_main_process=True), state, checkpoints,
+                  SimpleNamespace(write=lambda row: None), keep_best)
+    assert saved == kept
+    assert state.best_step == step and state.best_score == [0.5, 0.4, 0.6][step - 1]

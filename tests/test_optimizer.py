@@ -146,3 +146,21 @@ def test_a_loaded_state_goes_on_bit_for_bit(tmp_path):
     take_steps(parts, second, range(3, 6))
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, parts.state_dict()[name]), name
+
+
+def test_a_step_that_overflows_is_left_out():
+    """As float16 does; fused AdamW looks after that itself."""
+    model = new_model()
+    optimizer = make_optimizer(model, TrainConfig(optimizer="muon", learning_rate=0.1))
+    scaler = torch.amp.GradScaler("cpu")
+    before = copy.deepcopy(model.state_dict())
+    for factor, moves in ((torch.inf, False), (1.0, True)):
+        loss = model(torch.arange(8)).square().mean() * factor
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        for name, weight in model.state_dict().items():
+            assert weight.isfinite().all(), name
+            assert torch.equal(weight, before[name]) != moves, name

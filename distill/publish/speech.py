@@ -247,6 +247,9 @@ def making(facts: Facts, recipe: Any) -> str:
     windows = recipe.train.batch_size if recipe.train.batch_tokens is None else None
     size = f"{windows} windows" if windows else f"about {recipe.train.batch_tokens} tokens"
     key = "CER" if facts.results.get("error_unit") == "char" else "WER"
+    chosen = "whose validation score ({}) of {} was the lowest" if recipe.train.keep_best else \
+        "the last one, whose validation score ({}) was {}"
+    chosen = chosen.format(key, percent(trained["best_score"]))
     return f"""The teacher transcribed the training audio once, in windows of up to 30 s\
 {_packings(recipe)}. Labels \
 with {limit} against the transcript, where there is one, were kept\
@@ -256,8 +259,7 @@ with {limit} against the transcript, where there is one, were kept\
 
 {_unread(facts.unread)}The student starts from layers of its teacher and was trained for \
 {trained["steps"]} steps of {size} with {_loss(recipe.loss)}. These are the weights of step \
-{trained["best_step"]}, whose validation score ({key}) of {percent(trained["best_score"])} was \
-the lowest. Everything else is in `training_config.yaml`."""
+{trained["best_step"]}, {chosen}. Everything else is in `training_config.yaml`."""
 
 
 def _drops(labels: dict) -> str:

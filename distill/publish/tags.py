@@ -121,11 +121,12 @@ def making(facts: Facts, recipe: Any) -> str:
             "Its teachers scored augmented views of every training clip, and it was trained on "
             f"exactly those views with their mean {recipe.teacher.average}, as soft targets of a "
             f"binary cross-entropy (label weight {recipe.loss.label_weight:g})")
+    best = recipe.train.keep_best and recipe.data.validation
+    chosen = "which was the best on the validation split" if best else "the last one"
     return (
         f"{source}, for {trained['steps']} steps of {recipe.train.batch_size} clips of up to "
         f"{recipe.data.clip_seconds:g} s. These are the weights of step {trained['best_step']}, "
-        f"which was the best on the validation split.{_heard(trained.get('data'))} Everything else "
-        "is in `training_config.yaml`.")
+        f"{chosen}.{_heard(trained.get('data'))} Everything else is in `training_config.yaml`.")
 
 
 def _heard(data: dict | None) -> str:
