@@ -80,8 +80,8 @@ def _work(recipe: CedRecipe, clips: list, num_classes: int) -> list[str]:
                  f"{views / max(len(clips), 1):.1f} epochs")
     if size:
         seen = tokens * (1 - recipe.student.config.get("patch_drop_rate", 0))
-        lines.append(f"  {'time':<12}about {clock(6 * size * seen * views / flops)} on {cores} "
-                     "cores")
+        work = 6 * size * seen * views + _muon_flops(recipe) * _UTILISATION  # large products
+        lines.append(f"  {'time':<12}about {clock(work / flops)} on {cores} cores")
     members = recipe.teacher.members
     if not members:
         return [*lines, "", "No teachers: from the labels alone"]
@@ -102,6 +102,17 @@ def _work(recipe: CedRecipe, clips: list, num_classes: int) -> list[str]:
         lines.append(f"  {'time':<12}about {clock(work / flops)} on {cores} cores, if they look at "
                      "as much as a CED model does")
     return lines
+
+
+def _muon_flops(recipe: CedRecipe) -> float:
+    """Of all updates, beyond AdamW's: see `distill.optimizer.orthogonal`."""
+    if recipe.train.optimizer != "muon":
+        return 0.0
+    config = recipe.student.config
+    width = config.get("hidden_size", WIDTHS.get(recipe.student.model, 0))
+    squares, wide = 4 * 19, 2 * 25  # attention's and the MLP's matrices, products of width^3 each
+    each = 2 * (squares + wide) * width**3 * config.get("num_hidden_layers", _DEPTH)
+    return float(each * recipe.train.max_steps)
 
 
 def _student_size(recipe: CedRecipe, num_classes: int) -> int | None:
