@@ -139,3 +139,23 @@ def test_plan_knows_the_number_of_parameters():
 
     counts = [num_parameters(WIDTHS[size], 12, 527) for size in ("tiny", "mini", "small", "base")]
     assert counts == [5_503_183, 9_696_655, 21_622_543, 85_711_759]
+
+
+def test_the_plan_counts_what_muon_computes(tags):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from distill.ced.model import new_model
+    from distill.ced.plan import _muon_flops
+    from distill.optimizer import make_optimizer
+
+    recipe = tags.recipe("train.optimizer=muon", "student.config={num_hidden_layers: 2}",
+                         "train.max_steps=3")
+    model = new_model("tiny", ["a", "b"], num_hidden_layers=2)
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer = make_optimizer(model, recipe.train)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert 3 * counter.get_total_flops() == _muon_flops(recipe)
+    assert _muon_flops(tags.recipe()) == 0
