@@ -126,9 +126,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
     matrices = matrices / matrices.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     gram, product = matrices @ matrices.mT, None
-    for _ in range(_ITERATIONS):
+    for left in reversed(range(_ITERATIONS)):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
+        if left:
+            gram = factor @ gram @ factor
     return product @ matrices

@@ -149,8 +149,8 @@ def test_the_plan_counts_what_muon_computes(tags):
     from distill.ced.plan import _muon_flops
     from distill.optimizer import make_optimizer
 
-    recipe = tags.recipe("train.optimizer=muon", "student.config={num_hidden_layers: 2}",
-                         "train.max_steps=3")
+    recipe = tags.recipe("train.optimizer=muon", "student.config.hidden_size=192",
+                         "student.config.num_hidden_layers=2", "train.max_steps=3")
     model = new_model("tiny", ["a", "b"], num_hidden_layers=2)
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
