@@ -154,8 +154,7 @@ bench.tag: setup
 	@$(PYTHON) -m eval.benchmark.tag demo-tagger $(SET)
 
 bench.consistency: setup
-	@$(MAKE) --no-print-directory demo-tagger.scenes
-	@$(MAKE) --no-print-directory demo-tagger.teachers
+	@$(MAKE) --no-print-directory demo-tagger SET=
 	@$(PYTHON) -m eval.benchmark.consistency recipes/demo-tagger/consistency.yaml $(SET)
 
 $(CLEANS): %.clean:
