@@ -179,6 +179,13 @@ def _classes(results: dict) -> str:
             + table(("Class", "recordings with it", *middle, "AUC, student"), rows) + "</div>")
 
 
+def _chosen(run: Path) -> str:
+    path = run / "student.json"
+    if not path.is_file():
+        return ""
+    return f" The student is that of step {read_json(path)['best_step']:,}."
+
+
 def _training(run: Path) -> str:
     path = run / "metrics.jsonl"
     rows = read_jsonl(path, may_be_torn=True) if path.is_file() else []
@@ -196,7 +203,7 @@ def _training(run: Path) -> str:
                           "mAP (%)")
         best = max(maps, key=lambda point: point[1])
         pictures += figure("Validation mAP", line,
-                           f"Highest {number(best[1])} % at step {best[0]:,}.")
+                           f"Highest {number(best[1])} % at step {best[0]:,}.{_chosen(run)}")
     return f'<div class="grid-2">{pictures}</div>'
 
 

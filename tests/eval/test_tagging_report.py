@@ -59,6 +59,7 @@ def run(tmp_path_factory) -> Path:
         {"split": "train", "step": 1, "loss": 0.8, "soft_bce": 0.5, "frame_bce": 0.3},
         {"split": "train", "step": 2, "loss": 0.6, "soft_bce": 0.4, "frame_bce": 0.2},
         {"split": "validation", "step": 2, "map": 0.5}])
+    write_json(folder / "student.json", {"best_step": 1})
     return folder
 
 
@@ -66,6 +67,7 @@ def test_page_is_whole_and_needs_nothing_else(run):
     path = write_any_report(run)  # the page of a tagger for a tagger
     page = Page(path)
     for words in ("Teachers together", "3.5 ×", "90.0 %", "Highest 50 % at step 2", "seed 7",
+                  "The student is that of step 1.",
                   "d′ of the mean AUC", "size, MB", "of every 0.4 s"):
         assert words in page.text, words
     assert "<b>evil" not in page.source
