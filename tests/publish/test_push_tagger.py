@@ -128,3 +128,19 @@ def test_the_card_of_a_tagger(tagger, push):
     value = round(100 * models["student"]["mean_average_precision"], 2)
     assert ("mean_average_precision", value) in [
         (r.metric_type, r.metric_value) for r in data.eval_results]
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    ((), "step 60, the last one."),
+    (("data.validation=[v.jsonl]",), "step 60, which was the best on the validation split."),
+    (("data.validation=[v.jsonl]", "train.keep_best=false"), "step 60, the last one."),
+])
+def test_a_card_says_why_these_weights(tmp_path, overrides, said):
+    from types import SimpleNamespace
+
+    from distill.ced.recipe import load_recipe
+    from distill.publish.tags import making
+
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(run=tmp_path))
+    facts = SimpleNamespace(trained={"steps": 60, "best_step": 60})
+    assert said in making(facts, load_recipe(tmp_path, list(overrides)))
