@@ -2,7 +2,8 @@
 
 `runs/NAME/checkpoints/step-000500/` holds everything a run needs to go on bit for bit (accelerate's
 state of model, optimiser, scaler and random generators on every rank, our own state.json);
-`checkpoints/best/` holds the best student so far, ready to publish.
+`checkpoints/best/` holds the best student so far (the last one without `train.keep_best`), ready
+to publish.
 """
 
 from __future__ import annotations

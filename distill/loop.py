@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedType, send_to_device
 from torch.utils.data import DataLoader, Dataset
 
 from distill.average import Average
@@ -82,9 +82,14 @@ def fit(
 
     Raises:
         Interrupted: after a signal, with everything saved.
-        ValueError: checkpoints of other settings, or a loss that is not finite.
+        ValueError: checkpoints of other settings, a loss that is not finite, or Muon where
+            weights are sharded.
     """
     plain = task.model
+    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if config.optimizer == "muon" and accelerator.distributed_type in sharded:
+        raise ValueError("train.optimizer: muon needs whole matrices, and FSDP and DeepSpeed give "
+                         "each rank a part; use adamw, or launch without them")
     model, optimizer = accelerator.prepare(plain, make_optimizer(plain, config))
     average = Average(plain, config.average_decay) if config.average_decay else None
     checkpoints = Checkpoints(run, settings, config.keep_checkpoints)

@@ -274,3 +274,16 @@ def test_the_student_is_the_best_or_the_last(keep_best, kept, step):
                   SimpleNamespace(write=lambda row: None), keep_best)
     assert saved == kept
     assert state.best_step == step and state.best_score == [0.5, 0.4, 0.6][step - 1]
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_muon_is_refused_where_weights_are_sharded(kind, tmp_path):
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+
+    from distill.loop import fit
+
+    with pytest.raises(ValueError, match="muon needs whole matrices"):
+        fit(SimpleNamespace(model=None), TrainConfig(optimizer="muon"),
+            SimpleNamespace(distributed_type=DistributedType[kind]), tmp_path, "")

@@ -49,6 +49,16 @@ def test_recipe_loads_and_has_a_readme(name):
     assert f"make {name}" in readme
 
 
+def test_the_recipe_of_the_consistency_benchmark():
+    """Its teacher and its scenes are what `make demo-tagger` leaves."""
+    recipe = methods.load_recipe(RECIPES / "demo-tagger/consistency.yaml", [])
+    demo = methods.load_recipe(RECIPES / "demo-tagger", [])
+    assert [m.model for m in recipe.teacher.members] == [f"{demo.output_dir}/student"]
+    assert recipe.data.test == demo.data.test and recipe.data.classes == demo.data.classes
+    scenes = (RECIPES / "demo-tagger/scenes.yaml").read_text(encoding="utf-8")
+    assert f"  {Path(recipe.data.train[0]).stem}:" in scenes
+
+
 @pytest.mark.parametrize("path", TEACHERS, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_teachers_are_where_their_recipe_expects_them(path):
     teacher = methods.load_recipe(path, [])
