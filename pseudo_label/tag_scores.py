@@ -76,7 +76,7 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     write_text(store.folder / "recipe.yaml", to_yaml(with_absolute_paths(recipe)))
     for path in store.folder.glob("*.lease*"):  # of ranks that were killed at the last moment
         path.unlink(missing_ok=True)
-    if missing and world == 1 and len(store.shards) > 1:
+    if world == 1 and len(store.shards) > 1 and not store.is_sealed():  # also if killed just here
         from distill.data.teacher_store.repack import repack
 
         store = repack(store.folder, SHARD_MEGABYTES)

@@ -168,6 +168,17 @@ def blocks_of(folder: Path) -> int:
     return len(list(folder.glob("shard-*.h5")))
 
 
+def test_killed_before_shards_are_merged(tags, tmp_path, monkeypatch):
+    """Nothing is missing then, and yet the store is not done."""
+    fill(tags, tmp_path / "whole", *MANY)
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.data.teacher_store.repack.repack", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fill(tags, tmp_path / "killed", *MANY)
+    fill(tags, tmp_path / "killed", *MANY)
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+
+
 def test_sigkill_at_random_moments_changes_nothing(tags, fork, tmp_path):
     """CED writes HDF5 in place, and starts again from the first epoch."""
     fill(tags, tmp_path / "whole", *MANY)

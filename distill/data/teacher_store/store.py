@@ -124,6 +124,10 @@ class TeacherStore:
         self.refresh()
         self.write_index(self.shards)
 
+    def is_sealed(self) -> bool:
+        """Whether index.json lists the shards that are there, and no others."""
+        return set(self._listed()) == {shard.name for shard in self.shards}
+
     def write_index(self, shards: Sequence[Shard]) -> None:
         """Write index.json of some of the shards; `seal` writes it of all."""
         listed, checked, entries = self._listed(), self._checked(), []
