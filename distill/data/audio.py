@@ -22,6 +22,11 @@ WINDOW_SAMPLES = int(WINDOW_SECONDS * SAMPLE_RATE)
 BLOCK_SECONDS = 60.0  # of a long file that are in memory at once
 
 
+# Faults of the moment, not of the file: a disk that is not mounted, a share that hangs, a package
+# that is not installed. Nothing may be settled on them: what met one is tried again by the next run.
+TRANSIENT = frozenset({"missing_file", "cannot_open", "needs_ffmpeg"})
+
+
 class AudioError(ValueError):
     """Audio that cannot be used. `reason` is one of a few fixed words, for counting."""
 
@@ -29,6 +34,11 @@ class AudioError(ValueError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another run may well be able to read it."""
+        return self.reason in TRANSIENT
 
     def __reduce__(self):  # the default would call AudioError(message) in a worker's parent
         return AudioError, (self.reason, self.detail)

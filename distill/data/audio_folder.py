@@ -19,7 +19,13 @@ _SPEAKER_COLUMNS = ("speaker_id", "speaker", "client_id")
 
 @dataclass(frozen=True)
 class Clip:
-    """A row of any source: audio as a `path` or as `data` (the bytes of an audio file)."""
+    """A row of any source: audio as a `path` or as `data` (the bytes of an audio file).
+
+    Attributes:
+        offset, duration: seconds, of a part of the file; duration None: to its end.
+        language: as the source says it, of this clip.
+        problem: (reason, detail) of a row that is no clip and has to be counted.
+    """
 
     id: str
     text: str | None = None
@@ -28,6 +34,10 @@ class Clip:
     data: bytes = b""
     name: str | None = None  # the file's name at its source
     labels: tuple[str, ...] | None = None  # classes of a sound
+    offset: float = 0.0
+    duration: float | None = None
+    language: str | None = None
+    problem: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What users have: layouts of folders, tables and texts, read into clips one at a time."""
