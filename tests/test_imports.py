@@ -29,6 +29,7 @@ ALLOWED = {
     "eval.tagging_metrics": ("eval.ranking",),
     "distill.data": ("distill.data",),
     "distill.data.scenes": ("distill.data", "distill.config", "distill.progress"),
+    "distill.data.unreadable": ("distill.data", "distill.progress"),
     "distill.data.teacher_store.__main__": ("distill.data", "distill.methods", "distill.progress"),
     "distill.optimizer": ("distill.config",),
     "distill.losses": ("distill.products",),

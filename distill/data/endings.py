@@ -1,0 +1,97 @@
+"""How a command ends: one sentence, no traceback.
+
+    if __name__ == "__main__":
+        run(main)
+
+Exit codes: 1 for what the user can mend (`ValueError`), 2 for a folder that cannot be written,
+130 for Ctrl-C and SIGTERM. Anything else is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# what torch.save and safetensors, which raise no OSError, say of a disk
+_WRITING = re.compile(r"os error (\d+)|PytorchStreamWriter|No space left|Read-only file system"
+                      r"|enforce fail at inline_container")
+GOES_ON = "What is complete is kept, and the same command goes on"
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, with a sentence of how far it got."""
+
+
+class OutputError(OSError):
+    """A folder that cannot be written; the message names it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> None:
+    """Call the `main` of a command; whatever a user can meet ends it with a sentence."""
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        main(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        _leave(str(stop) or f"Stopped. {GOES_ON}.", 130)
+    except OSError as error:
+        if error.errno is None and not isinstance(error, OutputError):  # of the network
+            raise
+        _leave(f"error: {error if isinstance(error, OutputError) else _said(error, None)}", 2)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave(sentence: str, code: int) -> None:
+    print(f"\n{sentence}" if code == 130 else sentence, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+@contextmanager
+def writing_to(folder: str | Path) -> Iterator[None]:
+    """What fails inside because a disk is full, read-only or forbidden becomes an OutputError
+    that names the folder."""
+    folder = Path(folder)
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(_said(error, folder)) from error
+    except Exception as error:
+        if isinstance(error, ValueError) or not _WRITING.search(str(error)):
+            raise
+        raise OutputError(f"cannot write to {folder}: {error}. {_room(folder)}{GOES_ON}") from error
+
+
+def _said(error: OSError, folder: Path | None) -> str:
+    """`cannot write to runs/NAME/pseudo_labels: No space left on device (part-00001.jsonl)`"""
+    path = Path(error.filename) if isinstance(error.filename, str) else None
+    where = path.parent if path else folder
+    if where is None:
+        return f"{error.strerror}. {GOES_ON}"
+    room = _room(where) if error.errno in _FULL else ""
+    verb = "write to" if error.errno in (*_FULL, errno.EROFS) else "read or write in"
+    name = f" ({path.name})" if path else ""
+    return f"cannot {verb} {where}: {error.strerror}{name}. {room}{GOES_ON}"
+
+
+def _room(folder: Path) -> str:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free there. "
