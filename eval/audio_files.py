@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from distill.data.audio import AudioError, audio_info
-from distill.data.audio_folder import AUDIO_SUFFIXES
-from distill.data.media import MEDIA_SUFFIXES, can_convert, media_seconds, to_flac
+from distill.data.find_files import find_audio
+from distill.data.media import can_convert, media_seconds, to_flac
 
 T = TypeVar("T")
 
@@ -22,16 +22,14 @@ def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Pat
         ValueError: something is not there, there is no audio in a folder, or two files would be
             written to one.
     """
-    kinds = AUDIO_SUFFIXES | (MEDIA_SUFFIXES if can_convert() else set())
     places: dict[Path, Path] = {}
     for path in inputs:
         if not path.exists():
             raise ValueError(f"no such file or folder: {path}")
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds)
+        inside = find_audio(path) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"no audio in {path}: looked for {', '.join(sorted(kinds))}")
+            raise ValueError(f"no audio in {path}: no name ends with .wav, .flac, .mp3, .m4a or "
+                             "the like")
         for file in inside:
             below = file.relative_to(path if path.is_dir() else path.parent)
             places.setdefault(file, file if folder is None else folder / below)

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import AudioError, load_audio
-from distill.data.audio_folder import AUDIO_SUFFIXES
 from distill.data.files import write_json
+from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
 from distill.progress import progress
 from eval.tagging_metrics import bootstrap_interval_of, evaluate_tags, mean_average_precision
@@ -52,7 +52,7 @@ def sounds_of(split: Path) -> list[Sound]:
     """
     if split.is_dir():
         found = [Sound(str(path), (path.relative_to(split).parts[0],))
-                 for path in sorted(split.glob("*/**/*")) if path.suffix.lower() in AUDIO_SUFFIXES]
+                 for path in find_audio(split) if path.parent != split]
         if not found:
             raise ValueError(f"{split}: no CLASS/sound.wav or other audio")
         return found

@@ -23,7 +23,7 @@ BLOCK_SECONDS = 60.0  # of a long file that are in memory at once
 
 
 # Faults of the moment, not of the file: a disk that is not mounted, a share that hangs, a package
-# that is not installed. Nothing may be settled on them: what met one is tried again by the next run.
+# that is not installed. Nothing may be settled on them: the next run tries again what met one.
 TRANSIENT = frozenset({"missing_file", "cannot_open", "needs_ffmpeg"})
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
+from distill.data.find_files import find_audio
+
 _TABLES = (".tsv", ".csv", ".jsonl")
 _FILE_COLUMNS = ("file_name", "audio_filepath", "path", "file", "audio")
 _TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
@@ -126,7 +127,7 @@ def find_clips(folder: Path, split: str, columns: Columns) -> Iterator[Clip]:
     table = next((path for path in tables if path.is_file()), None)
     if table is not None:
         return _from_table(folder, table, columns)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    files = find_audio(folder)
     if not files:
         names = ", ".join(path.name for path in tables)
         raise ValueError(f"{folder}: no audio and none of {names}")

@@ -27,8 +27,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distill.data.audio import AudioError, audio_info
-from distill.data.audio_folder import AUDIO_SUFFIXES
 from distill.data.files import write_json, write_text
+from distill.data.find_files import find_audio
 from distill.data.manifest import Row, write_manifest
 from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
 
@@ -133,8 +133,8 @@ def find_sounds(source: Path, converted: Path) -> tuple[list[Sound], list[tuple[
 
     given = [source / split for split in SPLITS if (source / split).is_dir()]
     roots = [(folder, folder.name) for folder in given] or [(source, None)]
-    files = [(path, root, split) for root, split in roots for path in sorted(root.rglob("*"))
-             if path.suffix.lower() in AUDIO_SUFFIXES | MEDIA_SUFFIXES and path.parent != root]
+    files = [(path, root, split) for root, split in roots for path in find_audio(root)
+             if path.parent != root]
     found: dict[bytes, Sound] = {}
     drops = []
     for path, root, split in tqdm(files, "reading", unit="file", disable=None, leave=False):

@@ -8,7 +8,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.data.audio_folder import AUDIO_SUFFIXES, Clip, Columns
+from distill.data.audio_folder import Clip, Columns
+from distill.data.find_files import AUDIO_SUFFIXES, find_files, is_left_out
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -19,7 +20,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     Raises:
         ValueError: there are shards, none of this split.
     """
-    shards = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES))
+    shards = find_files(folder, SUFFIXES)
     names = [path.relative_to(folder).as_posix() for path in shards]
     found = [path for path, name in zip(shards, names, strict=True)
              if split == "all" or name.startswith(split)]
@@ -53,7 +54,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     try:
         with tarfile.open(shard, "r|*") as file:
             for member in file:
-                if not member.isfile():
+                if not member.isfile() or is_left_out(member.name):
                     continue
                 folder, _, name = member.name.rpartition("/")
                 stem, dot, suffix = name.partition(".")

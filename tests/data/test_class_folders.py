@@ -121,7 +121,7 @@ def test_without_the_converter_its_formats_are_counted(sounds, tmp_path, capsys,
 
 
 def test_refusals(tmp_path, sounds):
-    with pytest.raises(ValueError, match="no folder with audio"):
+    with pytest.raises(ValueError, match="nowhere: the folder cannot be read"):
         build(tmp_path / "nowhere", tmp_path / "out", parse_options([]))
     with pytest.raises(ValueError, match="expected one of validation=, test=, seed="):
         parse_options(["valid=0.1"])

@@ -59,7 +59,7 @@ def test_places(tmp_path):
     with pytest.raises(ValueError, match="no such file or folder"):
         output_places([tmp_path / "y.wav"], None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no audio in .*looked for .*\.flac"):
+    with pytest.raises(ValueError, match=r"no audio in .*empty: no name ends with .*\.flac"):
         output_places([tmp_path / "empty"], None)
 
 
