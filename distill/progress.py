@@ -12,11 +12,14 @@ _LOG_SECONDS = 20.0  # between two lines when the output is a file
 
 
 def progress(
-    items: Iterable[T], total: int, description: str, unit: str, enabled: bool = True, initial=0
+    items: Iterable[T], total: int | None, description: str, unit: str, enabled: bool = True,
+    initial=0,
 ) -> Iterator[T]:
     """Iterate and say how far it is and how long is left."""
     if not enabled:
         yield from items
+    elif total is None and not sys.stderr.isatty():
+        yield from _counted(items, description, unit, initial)
     elif sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -25,7 +28,7 @@ def progress(
         yield from _lines(items, total, description, unit, initial)
 
 
-def _lines(items: Iterable[T], total: int, description: str, unit: str, initial: int):
+def _lines(items: Iterable[T], total: int | None, description: str, unit: str, initial: int):
     start = shown = time.monotonic()
     for done, item in enumerate(items, initial + 1):
         yield item
@@ -36,6 +39,18 @@ def _lines(items: Iterable[T], total: int, description: str, unit: str, initial:
             rest = "done" if done == total else f"about {clock(left)} left"
             print(f"  {description}: {done}/{total} {unit}, {clock(now - start)}, {rest}",
                   file=sys.stderr, flush=True)
+
+
+def _counted(items: Iterable[T], description: str, unit: str, initial: int):
+    """Where nobody knows how many there are."""
+    start = shown = time.monotonic()
+    for done, item in enumerate(items, initial + 1):
+        yield item
+        now = time.monotonic()
+        if now - shown >= _LOG_SECONDS:
+            shown = now
+            print(f"  {description}: {done} {unit}, {clock(now - start)}", file=sys.stderr,
+                  flush=True)
 
 
 def quiet_libraries() -> None:

@@ -28,6 +28,8 @@ ALLOWED = {
     **dict.fromkeys((*LEAVES, *EVAL_LEAVES, *PICTURES), ()),
     "eval.tagging_metrics": ("eval.ranking",),
     "distill.data": ("distill.data",),
+    **dict.fromkeys(("distill.data.hub_dataset", "distill.data.class_folders"),
+                    ("distill.data", "distill.progress")),
     "distill.data.scenes": ("distill.data", "distill.config", "distill.progress"),
     "distill.data.unreadable": ("distill.data", "distill.progress"),
     "distill.data.teacher_store.__main__": ("distill.data", "distill.methods", "distill.progress"),

@@ -36,11 +36,12 @@ class OutputError(OSError):
         return str(self.args[0])
 
 
-def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> None:
+def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> None:
     """Call the `main` of a command; whatever a user can meet ends it with a sentence."""
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        main(sys.argv[1:] if arguments is None else arguments)
+        if code := main(sys.argv[1:] if arguments is None else arguments):
+            sys.exit(code)
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:

@@ -1,14 +1,15 @@
-"""A Hub dataset or a folder of audio -> a manifest.
+"""A Hub dataset, a folder of audio or a table -> a manifest.
 
     python -m distill.data.hub_dataset SOURCE OUT_FOLDER key=value...
 
 SOURCE is one of
     a Hub id             openslr/librispeech_asr
-    a folder of parquet  whatever datasets.load_dataset reads offline
-    a folder of shards   WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
+    parquet              a file or a folder, or what datasets' save_to_disk wrote
+    shards               WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
     a folder of audio    with <split> or metadata .csv, .tsv or .jsonl (a file name and a text in
                          each row; an extracted Common Voice release works as it is), or with a .txt
                          beside each clip
+    a table              one of those files
 
 Keys:
     split=train          a+b joins splits (Hub, parquet); for audio folders it picks <split>.tsv,
@@ -20,37 +21,52 @@ Keys:
     id_column=           default: id; otherwise the row number (Hub) or the file's path
     label_column=        classes of sounds: a list, a class, or text with ; or , between them; no
                          transcripts then, unless text_column says where they are
-    language=            written in every row
+    language=            written in every row, as a code; any name or code of it will do
     max_hours=           stop there
     streaming=true       keep no copy of the dataset in datasets' cache
 
-Audio from the Hub is written to OUT_FOLDER/audio byte for byte, never re-encoded; a folder's audio
-stays where it is and is pointed at. Rows that cannot be used are counted, printed and listed in
-OUT_FOLDER/drops.json. Started again after a kill, it goes on with the row it had reached.
+Audio from the Hub and from shards is written to OUT_FOLDER/audio byte for byte, never re-encoded;
+a folder's audio stays where it is and is pointed at. The source is never written to, nor are files
+of OUT_FOLDER that this command did not make. Ids that several rows share get an ending by what the
+rows are. Rows that cannot be used are counted, printed and listed in OUT_FOLDER/drops.json.
+
+Started again, it goes through the source anew: what was changed, came or went since is seen; what
+was stored and measured before is not done again. Exit code 1: some audio could not be opened now
+(a disk that is not mounted?), and the same command takes it in later.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
+import math
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 
-from distill.data.audio import AudioError, audio_info
+from distill.data.audio import AudioError
 from distill.data.audio_folder import Clip, Columns, find_clips
-from distill.data.files import hash_of, read_json, write_atomic, write_json
-from distill.data.manifest import Row, write_manifest
-from distill.data.tar_shards import find_shards, read_shards
+from distill.data.endings import Stopped, run, writing_to
+from distill.data.files import write_atomic
+from distill.data.find_files import AUDIO_SUFFIXES
+from distill.data.hub_ids import check_hub_id
+from distill.data.languages import language_code
+from distill.data.manifest import Row
+from distill.data.sources.hub_rows import is_dataset, open_dataset
+from distill.data.sources.journal import Journal
+from distill.data.sources.output import refuse_overlap
+from distill.data.sources.report import Report
+from distill.data.sources.rows import Drops, RowFile
+from distill.data.tar_shards import SUFFIXES, find_shards, read_shards
+from distill.progress import progress
 
-_LISTED = 20  # dropped rows named in drops.json, per reason; the counts are complete
 _SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
+_PAST_END = 0.05  # seconds that a row may end after its file does, as `load_audio` allows
 
 
 @dataclass
@@ -116,71 +132,165 @@ def _parse(key: str, value: str) -> str | float | bool:
 
 
 def build(source: str, out_folder: str | Path, options: Options) -> Path:
-    """Write the manifest (and, from the Hub, the audio); returns the manifest's path.
+    """Write the manifest (and, from the Hub and shards, the audio); returns the manifest's path.
 
     Raises:
-        ValueError: no such source, a column that is not there, or not one usable row.
+        ValueError: no such source, a column that is not there, an output folder that is not ours to
+            write to, or not one usable row.
     """
-    from tqdm import tqdm
-
-    out = Path(out_folder)
-    out.mkdir(parents=True, exist_ok=True)
-    settings = {"source": source, **asdict(options)}
-    with Journal(out / f".{options.manifest}.progress.jsonl", settings) as journal:
-        clips, total = _open_source(source, out, options, skip=journal.num_read)
-        progress = tqdm(total=total, initial=journal.num_read, unit="clip", desc=options.manifest)
-        with progress:
-            while not journal.has_hours(options.max_hours):
-                clip = next(clips, None)
-                if clip is None:
-                    break
-                journal.add(_check_clip(clip, out, options, journal.ids))
-                progress.update()
-        return _finish(journal, out, options)
+    return import_clips(source, Path(out_folder), options).manifest
 
 
-def _check_clip(clip: Clip, out: Path, options: Options, ids: set[str]) -> Row | dict:
-    """The manifest row of a clip, or why there is none: {id, reason, detail}."""
-    if clip.id in ids:
-        return {"id": clip.id, "reason": "duplicate_id", "detail": str(clip.name or "")}
-    if options.columns.text != "none" and not clip.text:
-        return {"id": clip.id, "reason": "missing_text", "detail": str(clip.name or "")}
+def import_clips(source: str, out: Path, options: Options) -> Report:
+    """See `build`; returns what became of the rows."""
+    if options.language is not None:
+        options = replace(options, language=_language(options.language))
+    source = str(source)
+    refuse_overlap(source, out)
+    report = Report(source, out, options.manifest)
+    report.check_output()
+    clips, total = open_source(source, out, options, report.unread)
+    first = next(clips, None)  # columns that are not there, before anything is written
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with Journal(report.journal) as journal, RowFile(out) as rows:
+            importer = Importer(out, options, journal, rows, report.drops)
+            if journal.num_known:
+                print(f"{report.manifest.name}: goes on; {journal.num_known} files were measured "
+                      "before")
+            try:
+                if first is not None:
+                    importer.take_all(chain([first], clips), total)
+                report.finish(rows, journal, importer.num_read)
+            except KeyboardInterrupt:
+                raise Stopped(f"Stopped; {rows.num_rows} clips are kept, the same command goes "
+                              "on.") from None
+    return report
+
+
+def _language(text: str) -> str:
     try:
-        path = _store_audio(clip, out / "audio" / options.manifest)
+        return language_code(text)
+    except ValueError as error:
+        raise ValueError(f"language={text}: {error}") from None
+
+
+class Importer:
+    """Clips of a source become rows, or drops with a reason."""
+
+    def __init__(self, out: Path, options: Options, journal: Journal, rows: RowFile, drops: Drops):
+        self.out, self.options, self.journal = out, options, journal
+        self.rows, self.drops, self.num_read = rows, drops, 0
+        self._real_out = Path(os.path.realpath(out))
+        self._real_folders: dict[Path, Path] = {}
+
+    def take_all(self, clips: Iterator[Clip], total: int | None) -> None:
+        limit = (self.options.max_hours or math.inf) * 3600
+        for clip in progress(clips, total, self.options.manifest, "clips"):
+            self._take(clip)
+            if self.rows.seconds >= limit:
+                return
+
+    def _take(self, clip: Clip) -> None:
+        self.num_read += 1
         try:
-            duration, _ = audio_info(path)
+            row, content = self._row(clip)
+        except AudioError as error:
+            self.drops.add(clip.id, error.reason, error.detail)
+            return
+        if not self.rows.add(row, content):
+            self.drops.add(clip.id, "duplicate", str(clip.name or ""))
+
+    def _row(self, clip: Clip) -> tuple[Row, str]:
+        """The row of a clip, and what tells its audio from any other.
+
+        Raises:
+            AudioError: with the reason for which it is dropped.
+        """
+        if clip.problem is not None:
+            raise AudioError(*clip.problem)
+        if self.options.columns.text != "none" and not clip.text:
+            raise AudioError("missing_text", str(clip.name or ""))
+        language = self._language(clip)
+        path, content = self._audio(clip)
+        audio = Path(os.path.relpath(path, self.out)).as_posix()
+        try:
+            f"{clip.id}{audio}{clip.text}".encode()
+        except UnicodeEncodeError:  # it could not be written into any manifest
+            raise AudioError("name_not_utf8", str(clip.name or path)) from None
+        try:
+            offset, duration = part_of(clip, self.journal.seconds_of(path))
         except AudioError:
             if clip.path is None:
                 path.unlink(missing_ok=True)
             raise
-    except AudioError as error:
-        return {"id": clip.id, "reason": error.reason, "detail": error.detail}
-    return Row(
-        id=clip.id,
-        audio_filepath=Path(os.path.relpath(path, out)).as_posix(),
-        duration=round(duration, 4),
-        text=clip.text,
-        speaker=clip.speaker,
-        language=options.language,
-        labels=None if clip.labels is None else list(clip.labels),
-    )
+        row = Row(clip.id, audio, duration, offset, clip.text, clip.speaker, language,
+                  None if clip.labels is None else list(clip.labels))
+        return row, f"{content} {offset} {duration}"
+
+    def _language(self, clip: Clip) -> str | None:
+        if self.options.language or not clip.language:
+            return self.options.language
+        try:
+            return language_code(clip.language)
+        except ValueError as error:
+            raise AudioError("unknown_language", f"{clip.name or clip.id}: {error}") from None
+
+    def _audio(self, clip: Clip) -> tuple[Path, str]:
+        """Where the clip's audio lies, and what tells it from other audio; bytes are written first,
+        once, in one step."""
+        if clip.path is not None:
+            self._check_place(clip.path)
+            return clip.path, clip.name or os.path.relpath(clip.path, self.out)
+        if not clip.data:
+            raise AudioError("empty", f"{clip.id}: no bytes")
+        path, content = store_place(clip, self.out / "audio" / self.options.manifest)
+        if not (path.is_file() and path.stat().st_size == len(clip.data)):
+            self.journal.stored(path.relative_to(self.out).as_posix())
+            write_atomic(path, lambda temporary: temporary.write_bytes(clip.data))
+        return path, content
+
+    def _check_place(self, path: Path) -> None:
+        """
+        Raises:
+            ValueError: it lies in the output folder, by a link or a table of the source.
+        """
+        folder = path.parent
+        if folder not in self._real_folders:
+            self._real_folders[folder] = Path(os.path.realpath(folder))
+        if self._real_folders[folder].is_relative_to(self._real_out):
+            raise ValueError(f"{path}, which the source leads to, lies in the output folder "
+                             f"{self.out}: say another one")
 
 
-def _store_audio(clip: Clip, folder: Path) -> Path:
-    """Where the clip's audio lies; bytes are written first, once, in one step."""
-    if clip.path is not None:
-        return clip.path
-    if not clip.data:
-        raise AudioError("empty", f"{clip.id}: no bytes")
-    digest = hashlib.sha256(clip.id.encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "_", clip.id)[:100].lstrip(".") or "clip"
-    if name != clip.id:
-        name = f"{name}-{digest[:8]}"  # "a/b" and "a_b" are two clips
+def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
+    """(offset, duration) of a clip in a file of so many seconds.
+
+    Raises:
+        AudioError: `bad_offset`, `bad_duration`, or `beyond_end` of the file.
+    """
+    name, offset = clip.name or clip.id, clip.offset
+    if not (math.isfinite(offset) and offset >= 0):
+        raise AudioError("bad_offset", f"{name}: {offset}")
+    duration = seconds - offset if clip.duration is None else clip.duration
+    if offset >= seconds or (clip.duration is not None and offset + duration > seconds + _PAST_END):
+        raise AudioError("beyond_end", f"{name}: offset {offset:g} s, duration "
+                         f"{clip.duration if clip.duration is None else f'{clip.duration:g} s'}, "
+                         f"and the file has {seconds:.2f} s")
+    if not (math.isfinite(duration) and duration > 0):
+        raise AudioError("bad_duration", f"{name}: {duration}")
+    return round(offset, 4), round(min(duration, seconds - offset), 4)
+
+
+def store_place(clip: Clip, folder: Path) -> tuple[Path, str]:
+    """(file for the bytes of a clip, hash of the bytes). Its name tells other bytes under this id,
+    and other ids that are written alike, apart."""
+    content = hashlib.blake2b(clip.data, digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{content} {clip.id}".encode(errors="surrogateescape")).hexdigest()
+    name = re.sub(r"[^\w.-]", "_", clip.id).lstrip(".")
+    name = name.encode(errors="ignore")[:100].decode(errors="ignore") or "clip"
     # Folders of a million files are slow everywhere: 256 of them.
-    path = folder / digest[:2] / f"{name}{_suffix(clip)}"
-    if not (path.is_file() and path.stat().st_size == len(clip.data)):
-        write_atomic(path, lambda temporary: temporary.write_bytes(clip.data))
-    return path
+    return folder / digest[:2] / f"{name}-{digest[2:14]}{_suffix(clip)}", content
 
 
 def _suffix(clip: Clip) -> str:
@@ -192,179 +302,58 @@ def _suffix(clip: Clip) -> str:
     return suffix if re.fullmatch(r"\.\w{1,5}", suffix) else ""
 
 
-class Journal:
-    """What became of each source row so far, in order, one JSON line each; survives a kill.
+def open_source(
+    source: str, out: Path, options: Options, unread: Counter[str]
+) -> tuple[Iterator[Clip], int | None]:
+    """The clips, and how many there are in all where that is known.
 
-    A journal written with other settings, or by another source, is started anew.
+    Args:
+        unread: what lies in shards and is not read is counted here, by suffix.
     """
-
-    def __init__(self, path: Path, settings: dict):
-        self.path = path
-        self.rows: list[Row] = []
-        self.drops: list[dict] = []
-        self.ids: set[str] = set()
-        self.seconds = 0.0
-        header = json.dumps({"settings": hash_of(settings)}) + "\n"
-        lines = self._whole_lines()
-        if not lines or lines[0] != header:
-            lines = [header]
-        for line in lines[1:]:
-            raw = json.loads(line)
-            self._count(raw if "reason" in raw else Row(**raw))
-        # Rewritten, which cuts off the torn last line of a killed run.
-        self.path.write_text("".join(lines), encoding="utf-8")
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
-
-    def _whole_lines(self) -> list[str]:
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [line + "\n" for line in lines]
-
-    @property
-    def num_read(self) -> int:
-        return len(self.rows) + len(self.drops)
-
-    def has_hours(self, hours: float | None) -> bool:
-        return hours is not None and self.seconds >= hours * 3600
-
-    def add(self, result: Row | dict) -> None:
-        self._count(result)
-        raw = asdict(result) if isinstance(result, Row) else result
-        self._file.write(json.dumps(raw, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def _count(self, result: Row | dict) -> None:
-        if isinstance(result, Row):
-            self.rows.append(result)
-            self.ids.add(result.id)
-            self.seconds += result.duration
-        else:
-            self.drops.append(result)
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
+    path = Path(source)
+    if not path.exists():
+        check_hub_id(source, "SOURCE")
+    if not path.exists() or is_dataset(path):
+        prefix = f"{out.resolve().name}-{options.manifest}"
+        return open_dataset(source, options.split, options.config, options.revision,
+                            options.streaming, options.columns, prefix)
+    if path.is_file():
+        return _open_file(path, options, unread), None
+    shards = find_shards(path, options.split)
+    if shards:
+        return read_shards(shards, options.columns, unread), None
+    return iter(find_clips(path, options.split, options.columns)), None
 
 
-def _finish(journal: Journal, out: Path, options: Options) -> Path:
-    """Write the manifest and drops.json, say what happened, forget the journal."""
-    counts = Counter(drop["reason"] for drop in journal.drops)
-    listed = {
-        reason: [d for d in journal.drops if d["reason"] == reason][:_LISTED] for reason in counts
-    }
-    path = out / "drops.json"
-    report = read_json(path) if path.is_file() else {}
-    report[options.manifest] = {
-        "rows_read": journal.num_read,
-        "rows_kept": len(journal.rows),
-        "hours_kept": round(journal.seconds / 3600, 4),
-        "drops": dict(counts),
-        "dropped": listed,
-    }
-    write_json(path, report)
-    journal.path.unlink()
-    reasons = ", ".join(f"{reason} {number}" for reason, number in counts.most_common())
-    if not journal.rows:
-        raise ValueError(
-            f"not one usable row of {journal.num_read} ({reasons or 'the source is empty'}); see "
-            f"{path}. For audio without transcripts say text_column=none"
-        )
-    manifest = out / f"{options.manifest}.jsonl"
-    write_manifest(manifest, journal.rows)
-    print(f"{manifest}: {len(journal.rows)} clips, {journal.seconds / 3600:.2f} h")
-    print(f"dropped {sum(counts.values())} of {journal.num_read} rows: {reasons or 'none'}")
-    return manifest
-
-
-def _open_source(
-    source: str, out: Path, options: Options, skip: int
-) -> tuple[Iterator[Clip], int | None]:
-    """The clips after the first `skip`, and how many there are in all where that is known."""
-    folder = Path(source)
-    if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        shards = find_shards(folder, options.split)
-        clips = (read_shards(shards, options.columns) if shards
-                 else find_clips(folder, options.split, options.columns))
-        return islice(clips, skip, None), None
-    if not folder.is_dir() and (folder.is_absolute() or source.count("/") != 1):
-        raise ValueError(f"no folder {source!r}, and a Hub id looks like owner/name")
-    return _open_dataset(source, out, options, skip)
-
-
-def _open_dataset(
-    source: str, out: Path, options: Options, skip: int
-) -> tuple[Iterator[Clip], int | None]:
-    from datasets import Audio, concatenate_datasets, load_dataset
-
-    parts = [
-        load_dataset(
-            source,
-            options.config,
-            split=split,
-            revision=options.revision,
-            streaming=options.streaming,
-        )
-        for split in options.split.split("+")
-    ]
-    dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    features = dataset.features or {}
-    names = list(features) or list(next(iter(dataset), {}))
-    audio = [name for name in names if isinstance(features.get(name), Audio)] or ["audio"]
-    if len(audio) > 1 or audio[0] not in names:
-        raise ValueError(f"{source}: expected one audio column, the columns are {', '.join(names)}")
-    # Decoding would need torchcodec; the bytes are what we want anyway.
-    if options.streaming:
-        dataset = dataset.decode(False)
-    elif isinstance(features.get(audio[0]), Audio):
-        dataset = dataset.cast_column(audio[0], Audio(decode=False))
-    columns = options.columns.resolve(names, source)
-    if columns.labels:
-        kind = features.get(columns.labels)
-        kind = getattr(kind, "feature", kind)  # of a list
-        columns = replace(columns, label_names=tuple(getattr(kind, "names", ()) or ()))
-    total = None if options.streaming else len(dataset)
-    rest = dataset.skip(min(skip, total) if total is not None else skip)
-    prefix = f"{out.resolve().name}-{options.manifest}"
-
-    def clips() -> Iterator[Clip]:
-        for number, row in enumerate(rest, skip):
-            identity = row[columns.id] if columns.id else f"{prefix}-{number:08d}"
-            yield columns.clip(row, str(identity), *_bytes_of(row[audio[0]]))
-
-    return clips(), total
-
-
-def _bytes_of(audio: dict | bytes | str | None) -> tuple[bytes, str | None]:
-    """(bytes, file name) of an undecoded audio value; no bytes where there is no audio."""
-    if isinstance(audio, bytes):
-        return audio, None
-    value = audio if isinstance(audio, dict) else {"bytes": None, "path": audio}
-    data, path = value.get("bytes"), value.get("path")
-    if data is None and path:
-        from datasets.utils.file_utils import xopen  # opens hf:// and zip:// as well
-
-        with xopen(path, "rb") as file:
-            data = file.read()
-    return data or b"", path
+def _open_file(path: Path, options: Options, unread: Counter[str]) -> Iterator[Clip]:
+    if path.name.lower().endswith(SUFFIXES):
+        return read_shards([path], options.columns, unread)
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        raise ValueError(f"SOURCE: {path} is one audio file; say its folder, {path.parent}")
+    if path.suffix.lower() in (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz"):
+        raise ValueError(f"SOURCE: {path} is an archive; unpack it and say the folder")
+    return iter(find_clips(path, options.split, options.columns))
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    """0; 1 if audio could not be opened; 2 for what a user can mend; 130 if it was stopped."""
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__.strip())
         return 0
     if len(arguments) < 2 or "=" in arguments[1]:
         print("error: expected SOURCE OUT_FOLDER key=value...; --help explains", file=sys.stderr)
         return 2
     try:
-        build(arguments[0], arguments[1], parse_options(arguments[2:]))
+        options = parse_options(arguments[2:])
+        report = import_clips(arguments[0], Path(arguments[1]), options)
     except (ValueError, OSError) as error:  # OSError: no network, no such dataset, disk full
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'Stopped; the same command goes on.'}", file=sys.stderr)
+        return 130
+    return 1 if report.drops.num_transient else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

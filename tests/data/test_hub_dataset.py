@@ -72,8 +72,11 @@ def test_parquet(parquet_folder, tmp_path, capsys, streaming):
     manifest = build(parquet_folder, out, options)
 
     rows, dropped = read_manifest(manifest)
-    assert [row.id for row in rows] == NAMES and not dropped
-    assert [row.text for row in rows] == TEXTS
+    again = rows.pop(1)  # the same id and audio, and another text: neither is lost
+    names = [row.id for row in rows]
+    assert names[1:] == NAMES[1:] and names[0] != again.id and not dropped
+    assert {name.rpartition("-")[0] for name in (names[0], again.id)} == {"activated"}
+    assert [row.text for row in rows] == TEXTS and again.text == "Again."
     assert rows[0].language == "en" and rows[0].speaker == "0"
     for row, name in zip(rows, NAMES, strict=True):
         stored = Path(row.audio_filepath)
@@ -81,11 +84,12 @@ def test_parquet(parquet_folder, tmp_path, capsys, streaming):
         assert stored.read_bytes() == demo_bytes(name)  # not re-encoded
         assert abs(len(load_audio(stored)) / 16_000 - row.duration) < 0.01
     report = drops_of(out)
-    reasons = {"unreadable": 1, "duplicate_id": 1, "empty": 1, "missing_text": 1}
+    reasons = {"unreadable": 1, "empty": 1, "missing_text": 1}
     assert report["drops"] == reasons and report["rows_read"] == 8
     assert report["dropped"]["unreadable"][0]["id"] == "broken"
     printed = capsys.readouterr().out
-    assert "dropped 4 of 8 rows" in printed and "duplicate_id 1" in printed
+    assert "dropped 3 of 8 rows" in printed and "  unreadable: " in printed
+    assert "2 rows had ids that were not unique" in printed
     assert len(list((out / "audio").rglob("*.ogg"))) == len(NAMES)  # nothing of the broken one
 
 
@@ -109,44 +113,6 @@ def test_row_numbers_as_ids_and_a_second_name(parquet_folder, tmp_path):
     assert rows[0].id == "corpus-dev-00000000" and rows[0].text is None
     assert sum(row.duration for row in rows) >= 0.0004 * 3600 > rows[0].duration
     assert len(rows) == 2 and not (out / "train.jsonl").exists()
-
-
-def test_goes_on_after_a_kill(parquet_folder, tmp_path, monkeypatch):
-    """A run killed in the middle, its last journal line torn, ends as an unbroken one does."""
-    expected = build(parquet_folder, tmp_path / "whole", Options()).read_text()
-    out = tmp_path / "out"
-    real, calls = hub_dataset._check_clip, []
-
-    def killed_at_the_fifth(*arguments):
-        calls.append(arguments[0].id)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(hub_dataset, "_check_clip", killed_at_the_fifth)
-    with pytest.raises(KeyboardInterrupt):
-        build(parquet_folder, out, Options())
-    assert not (out / "train.jsonl").exists()
-    with open(out / ".train.progress.jsonl", "a") as file:
-        file.write('{"id": "agent-logged')
-
-    written = {path: path.stat().st_mtime_ns for path in (out / "audio").rglob("*.ogg")}
-    calls.clear()
-    monkeypatch.setattr(hub_dataset, "_check_clip", lambda *a: (calls.append(a[0].id), real(*a))[1])
-    assert build(parquet_folder, out, Options()).read_text() == expected
-    assert calls == ["agent-loggedoff", "added", "silent", "wordless"]
-    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
-    assert not list(out.glob(".*.jsonl"))
-
-
-def test_a_journal_of_other_settings_is_not_continued(tmp_path):
-    journal = tmp_path / ".train.progress.jsonl"
-    with hub_dataset.Journal(journal, {"text_column": "a"}) as first:
-        first.add({"id": "x", "reason": "empty", "detail": ""})
-    with hub_dataset.Journal(journal, {"text_column": "a"}) as same:
-        assert same.num_read == 1
-    with hub_dataset.Journal(journal, {"text_column": "b"}) as other:
-        assert other.num_read == 0
 
 
 def audio_folder(folder: Path, inside: str = "") -> Path:
@@ -178,7 +144,7 @@ def test_folder_with_csv(tmp_path):
     ]
     assert Path(rows[0].audio_filepath) == folder / "wav/activated.ogg"  # pointed at, not copied
     assert not (out / "audio").exists()
-    reasons = {"duplicate_id": 1, "missing_file": 1, "unreadable": 1, "missing_text": 1}
+    reasons = {"duplicate": 1, "missing_file": 1, "unreadable": 1, "missing_text": 1}
     assert drops_of(out)["drops"] == reasons
 
 
@@ -239,15 +205,17 @@ def test_nothing_usable(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no audio and none of train.tsv"):
         build(str(tmp_path / "empty"), tmp_path / "out", Options())
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="no file or folder .*the folders in"):
         build(str(tmp_path / "absent"), tmp_path / "out", Options())
 
 
 def test_names_that_are_no_file_names(tmp_path):
     data = demo_bytes("added")
-    clips = [hub_dataset.Clip(id=i, data=data) for i in ("a/b", "a_b", "../x", "." * 300)]
-    paths = [hub_dataset._store_audio(clip, tmp_path) for clip in clips]
-    assert len(set(paths)) == len(clips)
+    names = ("a/b", "a_b", "../x", "." * 300, "\u6f22" * 300, "A_b")
+    clips = [hub_dataset.Clip(id=i, data=data) for i in names]
+    paths = [hub_dataset.store_place(clip, tmp_path)[0] for clip in clips]
+    assert len({path.name.casefold() for path in paths}) == len(clips)
+    assert max(len(path.name.encode()) for path in paths) < 200
     assert all(path.resolve().is_relative_to(tmp_path) and path.suffix == ".ogg" for path in paths)
 
 

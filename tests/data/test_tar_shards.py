@@ -70,7 +70,7 @@ def test_what_is_broken_is_counted(tmp_path):
     found = rows(tmp_path / "in", tmp_path / "out")
     assert list(found) == ["a", "f"]
     drops = read_json(tmp_path / "out" / "drops.json")["train"]["drops"]
-    assert drops == {"empty": 1, "unreadable": 1, "missing_text": 2}
+    assert drops == {"no_audio": 1, "unreadable": 1, "bad_json": 1, "broken_shard": 1}
 
 
 def test_without_texts(tmp_path):

@@ -1,0 +1,171 @@
+"""Clips of whatever `datasets` reads: a Hub id, parquet, or a folder that `save_to_disk` wrote.
+
+Audio is taken as the bytes that are stored; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.data.audio_folder import Clip, Columns
+from distill.data.files import read_json
+from distill.data.find_files import find_files
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file or folder is one for `datasets`: parquet, or saved with `save_to_disk`."""
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    return _is_saved(path) or any(
+        found.name.lower().endswith(".parquet") for found in find_files(path, (".parquet",)))
+
+
+def open_dataset(
+    source: str, split: str, config: str | None, revision: str | None, streaming: bool,
+    columns: Columns, prefix: str,
+) -> tuple[Iterator[Clip], int | None]:
+    """The clips of a dataset, and how many there are where that is known.
+
+    Args:
+        split: a+b joins splits.
+        prefix: of ids that are made of row numbers, where there is no column of ids.
+
+    Raises:
+        ValueError: there is no such dataset, split or column.
+    """
+    from datasets import Audio, concatenate_datasets
+
+    parts = [_load(source, config, name, revision, streaming) for name in split.split("+")]
+    dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    features = dataset.features or {}
+    names = list(features) or list(next(iter(dataset), {}))
+    audio = _audio_column(source, names, features)
+    # Decoding would need torchcodec; the bytes are what we want anyway.
+    if streaming:
+        dataset = dataset.decode(False)
+    elif isinstance(features.get(audio), Audio):
+        dataset = dataset.cast_column(audio, Audio(decode=False))
+    columns = columns.resolve(names, source)
+    if columns.labels:
+        kind = features.get(columns.labels)
+        kind = getattr(kind, "feature", kind)  # of a list
+        columns = replace(columns, label_names=tuple(getattr(kind, "names", ()) or ()))
+    total = None if streaming else len(dataset)
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+
+    def clips() -> Iterator[Clip]:
+        for number, row in enumerate(_rows(dataset, source)):
+            identity = row[columns.id] if columns.id else None
+            identity = f"{prefix}-{number:08d}" if identity in (None, "") else str(identity)
+            data, name, problem = _bytes_of(row[audio], folder)
+            clip = columns.clip(row, identity, data, name)
+            yield clip if problem is None else replace(clip, problem=problem)
+
+    return clips(), total
+
+
+def _rows(dataset: Any, source: str) -> Iterator[dict]:
+    """
+    Raises:
+        ValueError: the connection broke, or a file of the dataset is broken.
+    """
+    number = 0
+    try:
+        for row in dataset:
+            yield row
+            number += 1
+    except Exception as error:  # of the network, of parquet; shown to the user
+        raise ValueError(f"{source}: reading stops after row {number} ({type(error).__name__}: "
+                         f"{error}); what is stored is kept, the same command goes on") from error
+
+
+def _load(
+    source: str, config: str | None, split: str, revision: str | None, streaming: bool
+) -> Any:
+    from datasets import load_dataset, load_from_disk
+
+    path = Path(source)
+    try:
+        if _is_saved(path):
+            return _saved(path, split, load_from_disk, streaming)
+        if path.is_file():
+            return load_dataset("parquet", data_files={split: str(path)}, split=split,
+                                streaming=streaming)
+        return load_dataset(source, config, split=split, revision=revision, streaming=streaming)
+    except Exception as error:  # its many ways to say no; shown to the user
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{source}: datasets cannot open it (split {split}): {text}") from error
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def _saved(path: Path, split: str, load: Callable[[str], Any], streaming: bool) -> Any:
+    if (path / "dataset_dict.json").is_file():
+        splits = read_json(path / "dataset_dict.json")["splits"]
+        if split not in splits:
+            raise ValueError(f"the splits are {', '.join(splits)}")
+        path = path / split
+    dataset = load(str(path))
+    return dataset.to_iterable_dataset() if streaming else dataset
+
+
+def _audio_column(source: str, names: list[str], features: dict) -> str:
+    """The only column of audio, else the one that is called so, else the only one of bytes.
+
+    Raises:
+        ValueError: there is none, there are several, or it holds decoded samples.
+    """
+    from datasets import Audio
+
+    found = [name for name in names if isinstance(features.get(name), Audio)]
+    found = found or [name for name in names if name == "audio"]
+    found = found or [name for name in names if isinstance(features.get(name), dict)
+                      and {"bytes", "path"} <= set(features[name])]
+    if len(found) != 1:
+        raise ValueError(f"{source}: expected one audio column, the columns are {', '.join(names)}")
+    kind = features.get(found[0])
+    if kind is not None and not _holds_files(kind):
+        raise ValueError(f"{source}: the column {found[0]} holds {kind}, expected audio files "
+                         "(the type Audio, their bytes, or their paths)")
+    return found[0]
+
+
+def _holds_files(kind: Any) -> bool:
+    from datasets import Audio
+
+    if isinstance(kind, dict):
+        return "bytes" in kind or "path" in kind
+    return isinstance(kind, Audio) or getattr(kind, "dtype", "") in (
+        "string", "large_string", "binary", "large_binary")
+
+
+def _bytes_of(
+    audio: dict | bytes | str | None, folder: Path
+) -> tuple[bytes, str | None, tuple[str, str] | None]:
+    """(bytes, file name, problem) of an undecoded audio value; no bytes where there is no audio.
+
+    Args:
+        folder: of the dataset, which paths may be relative to.
+    """
+    if isinstance(audio, bytes):
+        return audio, None, None
+    value = audio if isinstance(audio, dict) else {"bytes": None, "path": audio}
+    data, path = value.get("bytes"), value.get("path")
+    if data is not None or not path:
+        return data or b"", path, None
+    try:
+        if (folder / path).is_file():
+            return (folder / path).read_bytes(), path, None
+        from datasets.utils.file_utils import xopen  # opens hf:// and zip:// as well
+
+        with xopen(path, "rb") as file:
+            return file.read(), path, None
+    except FileNotFoundError:
+        return b"", path, ("missing_file", path)
+    except OSError as error:
+        return b"", path, ("cannot_open", f"{path}: {error}")

@@ -1,0 +1,91 @@
+"""Folders that imports write to: never the user's own, never a file that somebody else wrote.
+
+    refuse_overlap(source, out)                            # the source, in it, or around it
+    refuse_foreign(out, ["train.jsonl", "audio"], made)    # made: what we wrote there, {name: hash}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def refuse_overlap(source: str | Path, out: str | Path) -> None:
+    """Refuse an output folder that is the source, lies in it, or has it below itself: what is
+    written would be clips of the next run, or replace the user's tables.
+
+    Links, relative paths and file systems that ignore case are seen through. A file as `source` (a
+    table) only has to lie in another folder.
+
+    Raises:
+        ValueError: naming a better folder.
+    """
+    source, out = Path(source), Path(out)
+    if not source.exists():
+        return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"the output {out} is a file; say a folder, such as {_better(source)}")
+    if source.is_file():
+        reason = "is the folder of" if _same(source.parent, out) else None
+    elif _same(source, out):
+        reason = "is"
+    elif _is_within(out, source):
+        reason = "lies in"
+    else:
+        reason = "contains" if _is_within(source, out) else None
+    if reason:
+        raise ValueError(
+            f"the output folder {out} {reason} the source {source}, which is never written to: say "
+            f"another one, such as {_better(source)}")
+
+
+def refuse_foreign(out: str | Path, writes: Iterable[str], made: Mapping[str, str | None]) -> None:
+    """Refuse to write over what is not ours.
+
+    Args:
+        writes: names in the folder `out` that will be written.
+        made: of them those that we wrote before, with `hash_of_file`; None: it was not noted.
+
+    Raises:
+        ValueError: a file of such a name is somebody else's, or was changed since.
+    """
+    out = Path(out)
+    for name in writes:
+        path = out / name
+        if not os.path.lexists(path):
+            continue
+        if name not in made:
+            raise ValueError(
+                f"{path} is there already and was not made by this command, which would write over "
+                f"it: say another output folder, such as {out.parent / f'{out.name}-manifests'}")
+        if made[name] is not None and path.is_file() and hash_of_file(path) != made[name]:
+            raise ValueError(
+                f"{path} was changed since it was made, and would be written over: move it away, "
+                f"or say another output folder, such as {out.parent / f'{out.name}-2'}")
+
+
+def hash_of_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _better(source: Path) -> Path:
+    """A folder beside the source."""
+    folder = source.parent if source.is_file() else source
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    parent = folder.parent if folder.name not in ("", "..") else folder / ".."
+    return Path(os.path.normpath(parent / f"{name}-manifests"))
+
+
+def _same(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one of them is not there (yet)
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    real = Path(os.path.realpath(path))
+    return any(_same(parent, folder) for parent in real.parents)

@@ -1,0 +1,140 @@
+"""What an import wrote and left out: OUT/drops.json, which also tells our files from others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from distill.data.files import read_json, write_json
+from distill.data.sources.journal import Journal, is_journal
+from distill.data.sources.output import hash_of_file, refuse_foreign
+from distill.data.sources.rows import Drops, RowFile, ids_of, read_rows
+
+REPORT = "drops.json"
+_ENTRY = {"rows_read", "rows_kept"}
+
+
+class Report:
+    """Of the manifest `out/<name>.jsonl`.
+
+    Attributes:
+        unread: what lies in shards beside the audio and is not read, by suffix.
+    """
+
+    def __init__(self, source: str, out: Path, name: str):
+        self.source, self.out, self.name = source, out, name
+        self.drops, self.unread = Drops(), Counter()
+        self.manifest = out / f"{name}.jsonl"
+        self.journal = out / f".{name}.progress.jsonl"
+
+    def check_output(self) -> None:
+        """Refuse to write over what is not ours.
+
+        Raises:
+            ValueError: see `refuse_foreign`.
+        """
+        made: dict[str, str | None] = {}
+        if (entries := read_report(self.out)) is not None:
+            made = {f"{name}.jsonl": entry.get("sha256") for name, entry in entries.items()}
+            made |= {REPORT: None, "audio": None}
+            before = entries.get(self.name, {}).get("source", self.source)
+            if before != self.source and self.manifest.exists():
+                print(f"{self.manifest} is of {before}, and will be of {self.source}")
+        if any(is_journal(path) for path in self.out.glob(".*.progress.jsonl")):
+            made["audio"] = None
+        refuse_foreign(self.out, [self.manifest.name, REPORT, "audio"], made)
+
+    def finish(self, rows: RowFile, journal: Journal, num_read: int) -> None:
+        """Write the manifest and drops.json, say what happened, forget the journal.
+
+        Raises:
+            ValueError: there is no row, or clips of the manifest cannot be opened now: it stays.
+        """
+        reasons = self.drops.text()
+        if not rows.num_rows:
+            self._write_entry(rows, num_read, None)
+            print(self.drops.examples())
+            raise ValueError(
+                f"not one usable row of {num_read} ({reasons or 'the source is empty'}); see "
+                f"{self.out / REPORT}. For audio without transcripts say text_column=none")
+        self._check_old_rows()
+        old = set(self._old_audio(journal))
+        rows.write(self.manifest)
+        self._write_entry(rows, num_read, hash_of_file(self.manifest))
+        self._remove_unused(old)
+        journal.remove()
+        self._say(rows, num_read)
+
+    def _check_old_rows(self) -> None:
+        if not (self.drops.transient and self.manifest.is_file()):
+            return
+        lost = len(self.drops.transient & ids_of(self.manifest))
+        if lost:
+            print(self.drops.examples())
+            raise ValueError(
+                f"{lost} clips of {self.manifest} cannot be opened now ({self.drops.text()}), so "
+                "it stays as it is. Is a disk not mounted? With these "
+                "files back the same command goes on; if they are gone for good, take them out of "
+                f"the source's table, or remove {self.manifest}")
+
+    def _old_audio(self, journal: Journal) -> list[str]:
+        """Files in `audio` that this import or one before it stored."""
+        folder = f"audio/{self.name}/"
+        named = (row["audio_filepath"] for row in read_rows(self.manifest)) \
+            if self.manifest.is_file() else ()
+        return [path for path in (*named, *journal.read_stored()) if path.startswith(folder)]
+
+    def _remove_unused(self, paths: set[str]) -> None:
+        if not paths:
+            return
+        paths -= {row["audio_filepath"] for row in read_rows(self.manifest)}
+        removed = 0
+        for path in paths:
+            if (self.out / path).is_file():
+                (self.out / path).unlink()
+                removed += 1
+        if removed:
+            print(f"{removed} stored clips that are in no row any longer are removed")
+
+    def _write_entry(self, rows: RowFile, num_read: int, sha256: str | None) -> None:
+        entries = read_report(self.out) or {}
+        if sha256 is None:
+            sha256 = entries.get(self.name, {}).get("sha256")
+        entries[self.name] = {
+            "source": self.source,
+            "rows_read": num_read,
+            "rows_kept": rows.num_rows,
+            "hours_kept": round(rows.seconds / 3600, 4),
+            "drops": dict(self.drops.counts),
+            "dropped": self.drops.listed,
+            "sha256": sha256,
+        }
+        write_json(self.out / REPORT, entries)
+
+    def _say(self, rows: RowFile, num_read: int) -> None:
+        print(f"{self.manifest}: {rows.num_rows} clips, {rows.seconds / 3600:.2f} h")
+        if rows.changes is not None:
+            new, changed, gone = rows.changes
+            print(f"since the last import: {new} new, {changed} changed, {gone} gone")
+        if rows.num_renamed:
+            print(f"{rows.num_renamed} rows had ids that were not unique: they have an ending now")
+        print(f"dropped {self.drops.total} of {num_read} rows: {self.drops.text() or 'none'}")
+        if self.drops.total:
+            print(self.drops.examples())
+        if self.unread:
+            names = ", ".join(f"{kind or 'no suffix'} {n}" for kind, n in self.unread.most_common())
+            print(f"not read in the shards: {names}")
+        if self.drops.num_transient:
+            print(f"NOT COMPLETE: {self.drops.num_transient} clips could not be opened now. Is a "
+                  "disk not mounted? The same command takes them in when they are back.")
+
+
+def read_report(out: Path) -> dict[str, dict] | None:
+    """Entries of OUT/drops.json by manifest; None: there is none, or it is not ours."""
+    try:
+        report = read_json(out / REPORT)
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(report, dict) and report and all(
+        isinstance(entry, dict) and set(entry) >= _ENTRY for entry in report.values())
+    return report if is_ours else None
