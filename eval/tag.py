@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from distill.data.audio import AudioError
 from distill.data.files import write_text
+from distill.data.hub_ids import check_hub_id
 from distill.progress import clock, progress
 from eval.audio_files import output_places, readable
 
@@ -50,6 +51,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if ":" not in options.model:  # of a package
+        check_hub_id(options.model, "--model")
     hop = options.window if options.hop is None else options.hop
     if options.window < 0.15 or not 0 < hop <= options.window:
         raise ValueError("--window must be at least 0.15 s and --hop above 0, at most the window; "

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from distill.data.audio import AudioError
 from distill.data.files import write_text
+from distill.data.hub_ids import check_hub_id
 from distill.progress import clock
 from eval.audio_files import output_places, readable, seconds_of
 
@@ -33,6 +34,10 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.words and "json" not in options.format:
         raise ValueError("--words are written into the json: add --format json")
+    recipes = [path.parent.name for path in Path("recipes").glob("*/recipe.yaml")]
+    for key, name in (("--model", options.model), ("--assistant", options.assistant)):
+        if name is not None and name not in recipes:
+            check_hub_id(name, key, recipes)
     places = output_places(options.files, options.output_dir)
     todo = {path: place for path, place in places.items() if options.overwrite
             or not all(Path(f"{place}.{kind}").is_file() for kind in options.format)}

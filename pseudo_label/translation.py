@@ -16,6 +16,7 @@ from pathlib import Path
 import regex
 import torch
 
+from distill.data.hub_ids import check_hub_id
 from distill.whisper.recipe import TranslationConfig
 from eval.normalize import error_unit
 
@@ -68,6 +69,7 @@ def locate_translator(config: TranslationConfig) -> tuple[str, str]:
         files = sorted(p for p in folder.iterdir() if p.is_file())
         return str(folder), hash_of([[p.name, p.stat().st_size] for p in files]
                                     + [(folder / "config.json").read_text()])
+    check_hub_id(config.model, "translation.model")
     try:
         found = snapshot_download(config.model, revision=config.revision,
                                   ignore_patterns=["*.h5", "*.msgpack", "*.ot", "*.onnx"])

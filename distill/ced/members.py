@@ -29,6 +29,7 @@ from torch import Tensor
 from distill.ced.recipe_sections import MemberConfig
 from distill.ced.view_source import pad_features
 from distill.data.audio import SAMPLE_RATE
+from distill.data.hub_ids import check_hub_id, nearest_path
 from distill.products import fast_linears
 
 LABELS_FILE = "class_labels_indices.csv"  # AudioSet's form: index, mid, display_name
@@ -113,7 +114,9 @@ def _hash_of_files(paths: Sequence[Path]) -> str:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ValueError(f"teacher.members: no file {path}")
+        near = nearest_path(str(path))
+        raise ValueError(f"teacher.members: no file {path}"
+                         + (f"; did you mean {near}?" if near else ""))
     return path
 
 
@@ -145,6 +148,7 @@ def activate(outputs: np.ndarray, activation: str) -> np.ndarray:
 def _read_config(config: MemberConfig) -> Any:
     from transformers import AutoConfig
 
+    check_hub_id(config.model, "teacher.members")
     import_models()
     return AutoConfig.from_pretrained(config.model, revision=config.revision)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.ced.recipe_sections import StudentConfig
+from distill.data.hub_ids import check_hub_id
 
 SIZES = ("tiny", "mini", "small", "base")
 
@@ -22,6 +23,7 @@ def make_student(config: StudentConfig, classes: Sequence[str], seed: int):
     torch.manual_seed(seed)
     if config.model in SIZES:
         return new_model(config.model, list(classes), **config.config), True
+    check_hub_id(config.model, "student.model", SIZES)
     names = dict(enumerate(classes))
     student = CedForAudioClassification.from_pretrained(
         config.model, dtype=torch.float32, ignore_mismatched_sizes=True, num_labels=len(classes),

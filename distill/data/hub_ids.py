@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
@@ -23,12 +24,13 @@ _NEAR = 0.75  # similarity of two names from which on one is taken for the other
 _LISTED = 5
 
 
-def check_hub_id(name: str, what: str) -> None:
+def check_hub_id(name: str, what: str, known: Sequence[str] = ()) -> None:
     """Refuse what is no id of the Hub.
 
     Args:
         name: as the user gave it; there is no such file or folder (else nothing is checked).
         what: the argument or key, for the sentence: `teacher.model`.
+        known: words that would do as well, such as names of recipes.
 
     Raises:
         ValueError: with the nearest path there is, or what an id looks like.
@@ -41,7 +43,7 @@ def check_hub_id(name: str, what: str) -> None:
     if url := _URL.match(name):
         raise ValueError(f"{what}: {name} is an address: say {url[1] or url[2]}")
     reason = _path_reason(name)
-    near = nearest_path(name)
+    near = _nearest_name(name, sorted(known)) or nearest_path(name)
     if reason is None and near is None:
         return
     if os.path.islink(name):
@@ -49,7 +51,8 @@ def check_hub_id(name: str, what: str) -> None:
     hint = f"did you mean {near}?" if near else _what_is_there(name)
     if reason is None:
         reason = "an id of the Hub would be OWNER/NAME"
-    raise ValueError(f"{what}: there is no file or folder {name!r} ({reason}); {hint}")
+    kind = "file" if _is_file_name(name) else "folder"
+    raise ValueError(f"{what}: there is no {kind} {name or repr(name)} ({reason}); {hint}")
 
 
 def _path_reason(name: str) -> str | None:
@@ -59,13 +62,17 @@ def _path_reason(name: str) -> str | None:
         return "it is a path"
     if "/" in rest or (slash and not rest):
         return "it is a path: an id of the Hub has one slash, OWNER/NAME"
-    if _FILE.fullmatch(os.path.splitext(name)[1]):
+    if _is_file_name(name):
         return "it is the name of a file"
     if slash and os.path.isdir(owner):
         return f"it is a path: there is a folder {owner}"
     if not slash or not all(map(_ID.fullmatch, (owner, rest))) or re.search(r"--|\.\.", name):
         return "an id of the Hub is OWNER/NAME"
     return None
+
+
+def _is_file_name(name: str) -> bool:
+    return _FILE.fullmatch(os.path.splitext(name)[1]) is not None
 
 
 def nearest_path(name: str) -> str | None:
@@ -80,7 +87,7 @@ def nearest_path(name: str) -> str | None:
                 return None
             exact = found / match
         found = exact
-    return None if found == Path() or str(found) == str(path) else str(found)
+    return None if str(found) in (".", path.anchor, name) else str(found)
 
 
 def _nearest_name(part: str, names: list[str]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.data.files import read_jsonl
+from distill.data.hub_ids import nearest_path
 from distill.data.windows import Window
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.recipe import WhisperRecipe
@@ -23,7 +24,9 @@ def load_assistant(recipe: WhisperRecipe, teacher_model):
 
     folder = Path(recipe.decoding.assistant)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"decoding.assistant: no model in {folder}")
+        near = None if folder.is_dir() else nearest_path(str(folder))
+        raise ValueError(f"decoding.assistant: no model in {folder}"
+                         + (f"; did you mean {near}?" if near else ""))
     student = WhisperForConditionalGeneration.from_pretrained(folder, dtype=teacher_model.dtype)
     return student.eval().requires_grad_(False).to(teacher_model.device)
 

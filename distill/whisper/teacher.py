@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.data.files import hash_of
+from distill.data.hub_ids import check_hub_id
 from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
 from distill.whisper.recipe import TeacherConfig, load_recipe
@@ -64,8 +65,9 @@ def locate(config: TeacherConfig) -> tuple[Path, str, str]:
             raise ValueError(f"teacher.model: {folder} has neither model.safetensors nor model.bin")
         revision = _hash_file(next(folder / n for n in _WEIGHTS if (folder / n).is_file()))
         return folder, revision, f"folder {folder}"
-    if config.model.startswith((".", "/", "~")):
-        raise ValueError(f"teacher.model: there is no folder {config.model}")
+    if folder.is_file():
+        raise ValueError(f"teacher.model: {folder} is a file; say its folder, {folder.parent}")
+    check_hub_id(config.model, "teacher.model")
     return _from_hub(config)
 
 

@@ -205,7 +205,7 @@ def test_nothing_usable(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no audio and none of train.tsv"):
         build(str(tmp_path / "empty"), tmp_path / "out", Options())
-    with pytest.raises(ValueError, match="no file or folder .*the folders in"):
+    with pytest.raises(ValueError, match="there is no folder .*the folders in"):
         build(str(tmp_path / "absent"), tmp_path / "out", Options())
 
 
