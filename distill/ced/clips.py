@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distill.ced.recipe import MIN_SECONDS, CedRecipe
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
-from distill.data.manifest import Row, read_manifest
+from distill.data.manifest import Row, load_rows
 
 MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
@@ -36,24 +36,6 @@ class Clip:
     @property
     def length(self) -> int:
         return max(self.num_samples, MIN_SAMPLES)
-
-
-def load_rows(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
-    """Rows of several manifests; ids are made unique by the manifest's name if there are several.
-
-    Raises:
-        ValueError: see `read_manifest`; also two manifests of the same name.
-    """
-    rows: list[Row] = []
-    drops: Counter = Counter()
-    names = ["/".join(Path(path).with_suffix("").parts[-2:]) for path in manifests]
-    if len(set(names)) != len(names):
-        raise ValueError(f"data: manifests need different names, got {', '.join(manifests)}")
-    for path, name in zip(manifests, names, strict=True):
-        own, own_drops = read_manifest(path)
-        drops += own_drops
-        rows += own if len(names) == 1 else [replace(r, id=f"{name}:{r.id}") for r in own]
-    return rows, drops
 
 
 def load_clips(manifests: Sequence[str], clip_seconds: float) -> tuple[list[Clip], Counter]:

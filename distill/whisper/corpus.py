@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
-from distill.data.manifest import Row, read_manifest
+from distill.data.manifest import Row, counts_text, load_rows
 from distill.data.windows import (
     Piece,
     Recording,
@@ -25,22 +25,16 @@ LONG = "long"  # ids of windows of long recordings begin with it
 
 
 def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
-    """Rows of several manifests; ids are made unique by the manifest's name if there are several.
+    """Rows of manifests in languages that Whisper knows, and drops by reason.
 
     Raises:
-        ValueError: see `read_manifest`; also two manifests of the same name, or no row at all.
+        ValueError: see `load_rows`; also no row at all.
     """
-    rows: list[Row] = []
-    drops: Counter = Counter()
-    names = ["/".join(Path(path).with_suffix("").parts[-2:]) for path in manifests]
-    if len(set(names)) != len(names):
-        raise ValueError(f"data: manifests need different names, got {', '.join(manifests)}")
-    for path, name in zip(manifests, names, strict=True):
-        own, own_drops = read_manifest(path)
-        drops += own_drops
-        rows += own if len(names) == 1 else [replace(r, id=f"{name}:{r.id}") for r in own]
+    rows, drops = load_rows(manifests, spoken=True)
     if not rows:
-        raise ValueError(f"data: no clip in {', '.join(manifests) or 'an empty list of manifests'}")
+        left_out = f" (left out: {counts_text(drops)})" if drops else ""
+        raise ValueError(f"data: no clip in {', '.join(manifests) or 'an empty list of manifests'}"
+                         + left_out)
     return rows, drops
 
 

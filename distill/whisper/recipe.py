@@ -9,6 +9,7 @@ from typing import Any
 from distill import config as base
 from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.augment import check_augment
+from distill.data.languages import language_code
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -29,7 +30,8 @@ from distill.whisper.recipe_sections import (
 class WhisperRecipe:
     method: str = "whisper"
     seed: int = 0
-    language: str | None = "en"  # null: a teacher that knows only English, or rows that say theirs
+    language: str | None = "en"  # name or code; null: a teacher that knows only English, or rows
+    # that say theirs
     task: str = "transcribe"  # transcribe | translate
     output_dir: str | None = None  # default: runs/<recipe>
     labels_dir: str | None = None  # default: <output_dir>/pseudo_labels; several students may
@@ -68,12 +70,25 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         config.labels_dir = f"{config.output_dir}/pseudo_labels"
     if config.scores.dir is None:
         config.scores.dir = f"{config.labels_dir}/scores"
+    config.language = _whispers("language", config.language)
+    if config.translation.model is None:  # a text model may know more languages than Whisper does
+        config.translation.target = _whispers("translation.target", config.translation.target)
     _check(config)
     _check_filter(config)
     _check_translation(config)
     _check_scores(config)
     _check_export(config)
     return config
+
+
+def _whispers(key: str, language: str | None) -> str | None:
+    """Whisper's code of a language that may be given by any name."""
+    if language == "False":  # what YAML makes of Norwegian
+        return "no"
+    try:
+        return language and language_code(language)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def keeps_states(recipe: WhisperRecipe) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from distill.data.audio import AudioError, load_audio
 from distill.data.batches import FixedBatches
 from distill.data.files import fingerprint, hash_of, write_atomic
-from distill.data.manifest import Row, read_manifest
+from distill.data.manifest import Row, load_rows
 from distill.data.views import generator
 from distill.products import fast_linears
 from distill.progress import progress, quiet_libraries
@@ -238,10 +238,7 @@ def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
     Raises:
         ValueError: a row without labels.
     """
-    rows, drops = [], Counter()
-    for path in manifests:
-        own, dropped = read_manifest(path)
-        rows, drops = rows + own, drops + dropped
+    rows, drops = load_rows(manifests)
     for row in rows:
         if row.labels is None:
             raise ValueError(f"row {row.id} has no `labels` in its manifest")

@@ -2,6 +2,7 @@ import pytest
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from distill.data.languages import _languages, language_code, language_name
+from distill.whisper.recipe import load_recipe
 
 CALLED = {
     "de": "de DE German german GERMAN Deutsch deutsch deu ger de-AT de_DE de-DE-1996 <|de|>",
@@ -48,3 +49,10 @@ def test_what_whisper_does_not_know_is_refused_with_the_nearest():
                  "English/Hindi", "und", 7, None, "de;xx"):
         with pytest.raises(ValueError, match="of one of its 100 languages"):
             language_code(text)
+
+
+def test_recipes_take_any_name():
+    for given, code in {"German": "de", "pt-BR": "pt", "no": "no", "null": None}.items():
+        assert load_recipe("demo", [f"language={given}"]).language == code
+    with pytest.raises(ValueError, match="^language: no language .* called 'Germn'; did you mean"):
+        load_recipe("demo", ["language=Germn"])

@@ -215,10 +215,10 @@ def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path):
             row = {"id": name, "audio_filepath": name, "duration": 1.0, "text": "one",
                    "speaker": "speaker1"}
             file.write(json.dumps(row) + "\n")
-        file.write(json.dumps({**row, "id": "low.wav"}) + "\n")  # a duplicate
+        file.write(json.dumps({**row, "id": "low.wav", "audio_filepath": "low.wav"}) + "\n")
         file.write(json.dumps({**row, "id": "negative", "duration": -1.0}) + "\n")
     folder = label(recipe, tmp_path / "run", *SMALL)  # and the rest is scored
-    expected = dict.fromkeys(bad.values(), 1) | {"duplicate_id": 1, "bad_duration": 1}
+    expected = dict.fromkeys(bad.values(), 1) | {"duplicate_clip": 1, "bad_duration": 1}
     assert read_json(folder / "drops.json") == expected
     rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]
     clips = {piece["id"] for row in rows for piece in row["pieces"]}

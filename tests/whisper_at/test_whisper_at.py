@@ -186,10 +186,11 @@ def test_lengths_are_those_of_use_and_what_cannot_be_read_is_named(recipe, tmp_p
         task = build_task(arguments, Accelerator())
         assert [row.id for row in task.rows] == ["long", "odd", "half"]
         assert [each.shape[1] for each in task.states] == [78, 12, 13]
-        assert task.drops == {"duplicate_id": 1, "unreadable": 1, "missing_file": 1}
+        assert task.drops == {"duplicate_clip": 1, "unreadable": 1, "missing_file": 1}
         said = capsys.readouterr().out
         assert "train, row bad is left out: unreadable" in said and "validation, row gone" in said
-        assert "3 clips (dropped: 1 duplicate_id, 1 missing_file, 1 unreadable)" in task.describe()
+        counts = "1 duplicate_clip, 1 missing_file, 1 unreadable"
+        assert f"3 clips (dropped: {counts})" in task.describe()
     with torch.no_grad():
         inputs = task.extractor(noise[: 16_000 * 5], sampling_rate=16_000, return_tensors="pt")
         assert task.tagger(**inputs).frame_mask.sum() == 13
