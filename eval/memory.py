@@ -35,9 +35,10 @@ class PeakMemory:
             self.peak_bytes = torch.cuda.max_memory_allocated()
 
     def _sample(self) -> None:
-        page = os.sysconf("SC_PAGE_SIZE")
+        page, ended = os.sysconf("SC_PAGE_SIZE"), False
         while True:
             with open("/proc/self/statm") as file:
                 self.peak_bytes = max(self.peak_bytes, int(file.read().split()[1]) * page)
-            if self._end.wait(0.05):
+            if ended:  # looked at once more: the largest may have come last
                 return
+            ended = self._end.wait(0.05)

@@ -65,8 +65,11 @@ def log_mel(audio: Tensor) -> Tensor:
 
 def _band_powers(windows: np.ndarray) -> np.ndarray:
     """(frames, 512) -> (64, frames), linear."""
+    # torch's memory begins at a multiple of 64 bytes, numpy's does not: kernels may depend on it
+    windowed = torch.empty(windows.shape)
+    np.multiply(windows, hann_window(), out=windowed.numpy())
     # MKL: 11 times faster than numpy's, and each row the same bits in any company (tested)
-    spectrum = torch.fft.rfft(torch.from_numpy(windows * hann_window())).numpy()
+    spectrum = torch.fft.rfft(windowed).numpy()
     power = np.ascontiguousarray((spectrum.real**2 + spectrum.imag**2).T)
     bins, weights, starts = _filters()
     # a matrix product would add in an order that depends on threads and shapes

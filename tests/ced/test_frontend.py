@@ -63,6 +63,15 @@ def test_same_bits_with_any_number_of_threads_and_in_a_thread_of_its_own():
         assert torch.equal(pool.submit(log_mel, clip).result(), expected)
 
 
+def test_same_bits_wherever_the_clip_lies_in_memory():
+    clip = wave(1.3)
+    room = np.zeros(len(clip) + 16, np.float32)
+    expected = log_mel(torch.from_numpy(clip))
+    for start in range(16):  # 64 bytes, the alignment of every kernel there is
+        room[start : start + len(clip)] = clip
+        assert torch.equal(log_mel(torch.from_numpy(room[start : start + len(clip)])), expected)
+
+
 def test_long_clips_go_in_blocks_of_frames():
     long = wave(50)  # 5001 frames; a block has 4096
     features, part = log_mel(torch.from_numpy(long)), log_mel(torch.from_numpy(long[160 * 4000 :]))

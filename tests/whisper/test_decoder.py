@@ -132,16 +132,17 @@ def test_what_is_beyond_a_row_is_never_seen(model, draw, int8):
     wanted = decoder(cut(texts, starts, 3), starts, cache)
     for start in (starts, [5, 22, 11]):  # rejected drafts: all of them, or the last ones
         decoder(words(3, 30, draw), start, cache)
-        assert torch.equal(decoder(cut(texts, starts, 3), starts, cache), wanted)
+        assert is_same(decoder(cut(texts, starts, 3), starts, cache), wanted, int8)
     for parts in cache.own:
         for part in parts:
             for row, start in enumerate(starts):
                 part[row, :, start + 3 :] = 1e4
-    assert torch.equal(decoder(cut(texts, starts, 3), starts, cache), wanted)
+    assert is_same(decoder(cut(texts, starts, 3), starts, cache), wanted, int8)
     for parts in cache.own:
         parts[0][1, :, 2] += 3  # the check itself: what is before the end does count
     changed = decoder(cut(texts, starts, 3), starts, cache)
-    assert [torch.equal(*pair) for pair in zip(changed, wanted, strict=True)] == [True, False, True]
+    assert [is_same(*pair, int8) for pair in zip(changed, wanted, strict=True)] == [
+        True, False, True]
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -156,7 +157,7 @@ def test_the_last_places_of_the_context(model, draw, int8):
     wanted = torch.stack([row[s : s + 3] for row, s in zip(wanted, starts, strict=True)])
     if not int8:
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    assert torch.equal(decoder(new[:, :3], starts, cache), found) or not int8
+    assert is_same(decoder(new[:, :3], starts, cache), found, int8)
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -173,7 +174,7 @@ def test_memory_of_an_earlier_batch_leaves_no_trace(model, draw, int8):
         cache = decoder.cache(states[3:])
         decoder(texts[3:, :70], [0] * 2, cache)
         decoder.found = decoder(cut(texts[3:], starts, 5), starts, cache)
-    assert torch.equal(used.found, fresh.found)
+    assert is_same(used.found, fresh.found, int8)
     larger = used.cache(torch.cat([states, states]))
     assert larger.num_rows == 10 and len(larger.cross[0][0]) == 10
 
@@ -243,7 +244,8 @@ def test_fused_float_layers_leave_modules_as_they_were(draw):
         modules[2].weight.zero_()
     layer = fused_layer(modules, int8=False)
     modules[0].weight.mul_(2)
-    assert torch.equal(layer(rows)[:, :8], make_layer(modules[0], False)(rows)), "in-place changes"
+    changed = make_layer(modules[0], False)(rows)  # in place
+    torch.testing.assert_close(layer(rows)[:, :8], changed, rtol=1e-5, atol=1e-6)
 
 
 def test_layers_in_training_are_not_touched(draw):

@@ -98,10 +98,11 @@ def student_of(teacher, decoder_layers=KEPT):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_kl_is_exactly_zero_with_all_layers(tiny_model, batch, shared):
+def test_kl_is_zero_with_all_layers(tiny_model, batch, shared):
+    """But for rounding: the teacher's weights are a file's, the student's are a copy of them."""
     model = module(tiny_model, student_of(tiny_model, range(4)), shared, hidden_weight=1.0)
     total, parts = model(batch)
-    assert parts["kl"] == 0.0 and parts["hidden"] == 0.0
+    assert abs(parts["kl"]) < 1e-5 and 0 <= parts["hidden"] < 1e-9
     assert parts["ce"] > 0 and total > 0
 
 

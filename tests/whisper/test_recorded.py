@@ -86,7 +86,7 @@ def test_all_scores_give_the_live_loss(live, stored):
     """Values are float16, encoder states are computed anew."""
     found = differences(live(), updates(stored(ALL, NO_STATES)))
     assert found["loss"] < 1e-5 and found["gradient"] < 1e-4
-    assert found["ce"] == 0 and found["kl"] < 1e-5
+    assert found["ce"] < 1e-6 and found["kl"] < 1e-5
 
 
 def test_fewer_scores_are_a_little_less(live, stored):
@@ -95,7 +95,8 @@ def test_fewer_scores_are_a_little_less(live, stored):
     found = differences(live(), few)
     assert 1e-3 < found["loss"] < 0.1 and 0.01 < found["gradient"] < 0.3
     for (_, parts, gradient), (_, less, other) in zip(live(), few, strict=True):
-        assert 0 < less["kl"] < parts["kl"] and less["ce"] == parts["ce"]
+        assert 0 < less["kl"] < parts["kl"]
+        torch.testing.assert_close(less["ce"], parts["ce"])
         assert torch.cosine_similarity(gradient, other, dim=0) > 0.95
 
 

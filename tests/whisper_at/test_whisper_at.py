@@ -20,6 +20,7 @@ from distill.whisper_at.model import (
     num_steps,
     pool,
 )
+from tests.rounding import assert_same_but_rounding
 
 RECIPE = """\
 method: whisper_at
@@ -71,7 +72,7 @@ def test_states_are_the_encoders_own(whisper):
 def test_first_layers_alone(whisper):
     tagger, whole = from_whisper(whisper, ["a"], layers=1), from_whisper(whisper, ["a"])
     features = torch.randn(1, 80, 200)
-    assert torch.equal(tagger.states(features), whole.states(features)[:, :1])
+    assert_same_but_rounding(tagger.states(features), whole.states(features)[:, :1])
     with pytest.raises(ValueError, match="at most 2, got 3"):
         from_whisper(whisper, ["a"], layers=3)
 
@@ -155,8 +156,8 @@ def test_a_clip_is_heard_as_if_it_were_alone(whisper):
     features = alone["input_features"]
     loud = features * 5 - 10
     assert features.shape[2] % FRAMES_PER_STEP and loud.min() < features.min()
-    torch.testing.assert_close(tagger.states(torch.cat([features, loud]))[:1],
-                               tagger.states(features))
+    assert_same_but_rounding(tagger.states(torch.cat([features, loud]))[:1],
+                             tagger.states(features))
     padded = torch.nn.functional.pad(features, (0, 400))
     mask = torch.ones(2, padded.shape[2])
     mask[0, features.shape[2] :] = 0
