@@ -6,14 +6,15 @@ SOURCE is one of
     a Hub id             openslr/librispeech_asr
     parquet              a file or a folder, or what datasets' save_to_disk wrote
     shards               WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
-    a folder of audio    with <split> or metadata .csv, .tsv or .jsonl (a file name and a text in
-                         each row; an extracted Common Voice release works as it is), or with a .txt
-                         beside each clip
+    a folder of audio    with <split> or metadata .csv, .tsv, .jsonl or .json (a file name and a
+                         text in each row), or with a .txt beside each clip; as Common Voice,
+                         LibriSpeech, Kaldi, NeMo, LJSpeech, FLEURS, VCTK, ESC-50, UrbanSound8K,
+                         FSD50K, AudioSet and audiofolder come
     a table              one of those files
 
 Keys:
-    split=train          a+b joins splits (Hub, parquet); for audio folders it picks <split>.tsv,
-                         for shards <split>*.tar (all: every shard)
+    split=train          a+b joins splits, all is every one; of a folder: tables or folders of that
+                         name, or the rows with it in a column `split`; of shards: <split>*.tar
     name=train           OUT_FOLDER/<name>.jsonl is written; default: the split
     config= revision=    of the Hub dataset
     text_column=         default: text, sentence, transcript or transcription; none: do without
@@ -209,7 +210,9 @@ class Importer:
         """
         if clip.problem is not None:
             raise AudioError(*clip.problem)
-        if self.options.columns.text != "none" and not clip.text:
+        asked = self.options.columns.text
+        has_labels = asked is None and clip.labels is not None  # a dataset of sounds
+        if asked != "none" and not clip.text and not has_labels:
             raise AudioError("missing_text", str(clip.name or ""))
         language = self._language(clip)
         path, content = self._audio(clip)
@@ -270,6 +273,8 @@ def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
         AudioError: `bad_offset`, `bad_duration`, or `beyond_end` of the file.
     """
     name, offset = clip.name or clip.id, clip.offset
+    if clip.said_seconds is not None:
+        return 0.0, _seconds_of_whole(name, clip.said_seconds, seconds)
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError("bad_offset", f"{name}: {offset}")
     duration = seconds - offset if clip.duration is None else clip.duration
@@ -280,6 +285,22 @@ def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
     if not (math.isfinite(duration) and duration > 0):
         raise AudioError("bad_duration", f"{name}: {duration}")
     return round(offset, 4), round(min(duration, seconds - offset), 4)
+
+
+def _seconds_of_whole(name: str, said: float, seconds: float) -> float:
+    """Seconds of a file from its beginning, of which a source says a length that may be rounded, or
+    in milliseconds; of a much longer file it is the part that is meant.
+
+    Raises:
+        AudioError: `beyond_end`: most of what is said about the file cannot be in it.
+    """
+    slack = max(0.5, 0.1 * said)
+    if said < seconds - slack:
+        return round(said, 4)
+    if said > seconds + slack and not 0.9 < said / (1000 * seconds) < 1.1:
+        raise AudioError("beyond_end", f"{name}: duration {said:g} s, and the file has "
+                         f"{seconds:.2f} s")
+    return round(seconds, 4)
 
 
 def store_place(clip: Clip, folder: Path) -> tuple[Path, str]:

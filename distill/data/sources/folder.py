@@ -1,0 +1,255 @@
+"""A folder or a table -> clips: what is there decides how it is read.
+
+    <split>.tsv .csv .jsonl .json, train_manifest.json, metadata.csv or the only table
+                     a file's name and what belongs to it in each row: Common Voice, NeMo, Hugging
+                     Face audiofolder; ESC-50, UrbanSound8K, FSD50K and AudioSet, known by their
+                     columns; LJSpeech and FLEURS, which have no names of columns
+    wav.scp          Kaldi
+    *.trans.txt      LibriSpeech; transcripts.txt: MLS
+    audio            a .txt, .lab or .json of the same name beside it, or in txt/: LibriTTS, VCTK
+
+Splits are tables or folders of that name, or a column `split`; what was taken is printed. Where
+there are none, all of it is read, which is printed, too: no clip is in two splits in silence.
+`split=all` is everything.
+
+lhotse reads many of these, too. Its readers (1.33) need torch, open the audio of every row, and
+pass over what is missing with a word in the log: here each is counted, in some twenty lines each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from distill.data.find_files import AUDIO_SUFFIXES, is_left_out
+from distill.data.sources.clips import Clip, Columns
+from distill.data.sources.sidecars import clips_of_files
+from distill.data.sources.speech import clips_of_kaldi, clips_of_lists, is_list
+from distill.data.sources.split_tables import (
+    keep_split,
+    metadata_table,
+    read_table,
+    say,
+    split_named_tables,
+    tables_in,
+    tables_of_split,
+)
+from distill.data.sources.splits import (
+    ALL,
+    AmbiguousSplit,
+    Splits,
+    find_splits,
+    is_same_split,
+    is_split_name,
+    split_of,
+)
+from distill.data.sources.tables import TABLES
+from distill.data.sources.tree import Tree
+
+
+def find_clips(source: Path, split: str, columns: Columns) -> Iterator[Clip]:
+    """Clips of a folder or of a table, in the order of its rows or by path; rows and files that are
+    no clip have a `problem`.
+
+    Args:
+        split: "train"; "train+dev" joins, "all" is everything.
+
+    Raises:
+        ValueError: nothing that can be read, no such split, or a column that is not there.
+    """
+    source = Path(source)
+    if source.is_file():
+        return chain.from_iterable([_of_file(source, each, columns) for each in split.split("+")])
+    if not source.is_dir():
+        raise ValueError(f"no folder or table {source}")
+    tree = Tree(_descend(source))
+    return chain.from_iterable([_of_split(tree, each, columns) for each in split.split("+")])
+
+
+def _of_file(path: Path, split: str, columns: Columns) -> Iterator[Clip]:
+    if path.suffix.lower() not in TABLES:
+        raise ValueError(f"{path}: expected a folder, or a table that ends with "
+                         f"{', '.join(TABLES)}")
+    tree = Tree(path.parent)
+    keep = keep_split(path, split)
+    if keep is None:
+        _check_unsplit(path, path.stem, split)
+    return read_table(path, tree, columns, keep)
+
+
+def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
+    root = tree.root
+    if (root / "FSD50K.ground_truth").is_dir():
+        return _fsd50k(tree, split, columns)
+    if tables := tables_of_split(root, tree, split):
+        say(f"{root}: split {split} is {', '.join(path.name for path in tables)}")
+        return chain.from_iterable([read_table(path, tree, columns) for path in tables])
+    above = metadata_table(root, tree)
+    if above is not None and (keep := keep_split(above, split)):
+        return read_table(above, tree, columns, keep)
+    splits = _splits(tree, split)
+    if splits and (above is None or split != ALL):
+        folders = list(splits.names) if split == ALL else splits.chosen(split)
+        return _of_folders(tree, splits, folders, split, columns, above)
+    named = split_named_tables(root, tree) if above is None else []
+    if named and split == ALL:
+        say(f"{root}: all is {', '.join(path.name for path in named)}")
+        return chain.from_iterable([read_table(path, tree, columns) for path in named])
+    if named:
+        raise ValueError(f"{root}: no split {split}; there are "
+                         f"{', '.join(path.name for path in named)}")
+    _check_unsplit(root, root.resolve().name, split)
+    return _of_folder(tree, root, tree.audio, tree.texts, columns, split)
+
+
+def _check_unsplit(source: Path, name: str, split: str) -> None:
+    """Nobody gets the same clips for train and for test in silence.
+
+    Args:
+        name: the source's own: `corpus/test` is read as test without a word.
+
+    Raises:
+        ValueError: test of a source called train, or no usual name of a split: misspelt, perhaps.
+    """
+    if split == ALL or is_same_split(name, split):
+        return
+    if is_split_name(name) and split_of(split) != "train":  # the default is no wish
+        raise ValueError(f"{source}: no split {split}; it is {name}")
+    if not is_split_name(split):
+        raise ValueError(f"{source}: no split {split}, nor any other; say split={ALL}")
+    say(f"{source}: there are no splits; all of it is read as {split}"
+        f"{'' if split_of(split) == 'train' else ', as it would be for train'}")
+
+
+def _splits(tree: Tree, split: str) -> Splits:
+    try:
+        return find_splits(tree)
+    except AmbiguousSplit:
+        if split == ALL:
+            return Splits(tree.root)
+        raise
+
+
+def _of_folders(
+    tree: Tree, splits: Splits, folders: list[str], split: str, columns: Columns,
+    above: Path | None,
+) -> Iterator[Clip]:
+    """Clips of a split's folders, each read by what is in it, or as a table above them says."""
+    audio = splits.files(tree.audio, folders)
+    say(f"{tree.root}: split {split} is {', '.join(folders)}: {len(audio)} of {len(tree.audio)} "
+        "audio files")
+    if above is not None:
+        return _below(read_table(above, tree, columns), tree, splits, folders)
+    if splits.depth:
+        return _of_names(tree, audio, splits.files(tree.texts, folders), columns, folders)
+    found = []
+    for name in folders:
+        folder = tree.root / splits.prefix / name
+        found.append(_of_folder(
+            tree, folder, splits.files(tree.audio, [name]), splits.files(tree.texts, [name]),
+            columns, name))
+    rest = [name for name in tree.audio if splits.folder_of(name) is None]
+    if rest and split == ALL:
+        found.append(clips_of_files(tree, rest, [], columns))
+    return chain.from_iterable(found)
+
+
+def _below(
+    clips: Iterator[Clip], tree: Tree, splits: Splits, folders: list[str]
+) -> Iterator[Clip]:
+    """Clips whose audio lies in the folders; rows of which no folder can be told are counted."""
+    num_others = 0
+    for clip in clips:
+        place = clip.path or tree.root / (clip.name or "")
+        inside = place.is_relative_to(tree.root)
+        folder = splits.folder_of(place.relative_to(tree.root).as_posix()) if inside else None
+        if folder in folders or (folder is None and not place.is_file()):
+            yield clip
+        else:
+            num_others += 1
+    say(f"{tree.root}: {num_others} rows of the table are of other splits")
+
+
+def _of_folder(
+    tree: Tree, folder: Path, audio: list[str], texts: list[str], columns: Columns, split: str
+) -> Iterator[Clip]:
+    """Clips of one folder that is not divided further."""
+    if (folder / "wav.scp").is_file():
+        return clips_of_kaldi(folder, tree, columns)
+    tables = tables_of_split(folder, tree, split) if folder != tree.root else []
+    table = tables[0] if tables else metadata_table(folder, tree)
+    if table is not None:
+        return _told_of_rest(read_table(table, tree, columns), tree, audio, table)
+    below = f"{folder.relative_to(tree.root).as_posix()}/" if folder != tree.root else ""
+    inside = [tree.root / name for name in tree.layouts if name.startswith(below)]
+    if kaldi := [path.parent for path in inside if path.name == "wav.scp"]:
+        return chain.from_iterable([clips_of_kaldi(each, tree, columns) for each in kaldi])
+    if inside:
+        return chain.from_iterable([read_table(path, tree, columns) for path in inside])
+    if not audio:
+        names = ", ".join(f"{stem}{end}" for stem in (split, "metadata")
+                          for end in (".tsv", ".csv", ".jsonl"))
+        raise ValueError(f"{folder}: no audio and none of {names}")
+    return _of_names(tree, audio, texts, columns, [split, folder.name] if below else [])
+
+
+def _of_names(
+    tree: Tree, audio: list[str], texts: list[str], columns: Columns, splits: Sequence[str]
+) -> Iterator[Clip]:
+    lists = [name for name in texts if is_list(name)]
+    if lists and columns.text != "none":
+        return clips_of_lists(tree, lists, audio, columns)
+    return clips_of_files(tree, audio, texts, columns, splits)
+
+
+def _told_of_rest(
+    clips: Iterator[Clip], tree: Tree, audio: list[str], table: Path
+) -> Iterator[Clip]:
+    """The clips; at their end, how many files no row named."""
+    used = set()
+    for clip in clips:
+        if clip.path is not None:
+            used.add(os.path.normpath(clip.path))
+        yield clip
+    rest = [name for name in audio if os.path.normpath(tree.root / name) not in used]
+    if rest:
+        say(f"{table}: audio files in no row: {len(rest)} ({', '.join(rest[:3])}"
+            f"{', ...' if len(rest) > 3 else ''})")
+
+
+def _fsd50k(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
+    """Its `dev` is train and validation, told apart by a column; its `eval` is test."""
+    folder = tree.root / "FSD50K.ground_truth"
+    there = [path for path in (folder / "dev.csv", folder / "eval.csv") if path.is_file()]
+    if split == ALL:
+        wanted = there
+    else:
+        wanted = [path for path in there
+                  if (split_of(split) == "test") == (path.stem == "eval") and split_of(split)]
+    if not wanted:
+        raise ValueError(f"{folder}: no split {split}; there are train and validation (dev.csv) "
+                         "and test (eval.csv)")
+    return chain.from_iterable([
+        read_table(path, tree, columns, keep_split(path, split) if path.stem == "dev" else None)
+        for path in wanted])
+
+
+def _descend(source: Path) -> Path:
+    """The folder that holds what there is to read, where one lies alone in another."""
+    folder = source
+    for _ in range(4):
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not is_left_out(entry.name)]
+        folders = [entry.name for entry in found if entry.is_dir()]
+        files = [entry.name for entry in found if Path(entry.name).suffix.lower()
+                 in (*TABLES, *AUDIO_SUFFIXES) or entry.name == "wav.scp"]
+        if len(folders) != 1 or files or is_split_name(folders[0]):
+            break
+        below = folder / folders[0]
+        names = [entry.name for entry in os.scandir(below)]
+        if not (tables_in(below) or any(map(is_split_name, names)) or "wav.scp" in names):
+            break
+        folder = below
+    return folder

@@ -1,0 +1,162 @@
+"""What lies below a source's folder, and which file a row means by a name."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from distill.data.audio import AudioError
+from distill.data.find_files import AUDIO_SUFFIXES, find_files
+
+TEXT_SUFFIXES = (".txt", ".lab", ".json")
+LAYOUT_FILES = ("wav.scp", "metadata.csv", "metadata.tsv", "metadata.jsonl")
+# Where datasets keep audio that their tables name without a folder.
+_AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds", "recordings")
+
+
+class Tree:
+    """Files below a folder, listed once and only when asked for.
+
+    Paths in `audio`, `texts` and `layouts` are relative to `root`, with "/".
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @cached_property
+    def _names(self) -> list[str]:
+        kinds = (*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LAYOUT_FILES)
+        return [path.relative_to(self.root).as_posix() for path in find_files(self.root, kinds)]
+
+    @cached_property
+    def audio(self) -> list[str]:
+        other = (*TEXT_SUFFIXES, *LAYOUT_FILES)
+        return [name for name in self._names if not name.lower().endswith(other)]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [name for name in self._names if name.lower().endswith(TEXT_SUFFIXES)]
+
+    @cached_property
+    def layouts(self) -> list[str]:
+        return [name for name in self._names if name.lower().endswith(LAYOUT_FILES)]
+
+    @cached_property
+    def by_path(self) -> dict[str, list[str]]:
+        """Audio by its path, with and without the suffix, as `key` writes it."""
+        return _index((each, name) for name in self.audio for each in (name, stem(name)))
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """Audio by its name alone, with and without the suffix."""
+        return _index((each, name) for name in self.audio
+                      for each in (PurePosixPath(name).name, stem(PurePosixPath(name).name)))
+
+    def has(self, name: str) -> bool:
+        """Whether there is audio that may be called so."""
+        return key(name) in self.by_path or key(name) in self.by_name
+
+
+def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for given, name in pairs:
+        names = found.setdefault(key(given), [])
+        if name not in names:
+            names.append(name)
+    return found
+
+
+def stem(name: str) -> str:
+    """A path without the suffix of audio: "1.5" has none."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else name
+
+
+def key(name: str) -> str:
+    """A path for comparison: any case, and letters with accents in one form (a Mac's are two)."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+class Finder:
+    """The audio that names of a table mean.
+
+    Args:
+        tree: of the whole source.
+        folders: where names are relative to, first to last; the table's own comes first.
+    """
+
+    def __init__(self, tree: Tree, folders: Sequence[Path]):
+        self.tree = tree
+        places = [folder / name for folder in dict.fromkeys(folders) for name in _AUDIO_FOLDERS]
+        self.folders = [places[0], *(place for place in places[1:] if place.is_dir())]
+
+    def find(self, name: str) -> Path:
+        """The file, or where it should be: there is nothing then.
+
+        Raises:
+            AudioError: `no_file_name`, `remote_file`, `bad_file_name` or `ambiguous_file`.
+        """
+        if not name.strip():
+            raise AudioError("no_file_name", "the row names no file")
+        if re.match(r"[a-z][a-z0-9+.-]+://", name.strip(), re.IGNORECASE):
+            if not name.strip().lower().startswith("file://"):
+                raise AudioError("remote_file", f"{name.strip()}: download it first")
+            name = name.strip()[len("file://"):]
+        if "\0" in name or "\n" in name:
+            raise AudioError("bad_file_name", f"no name of a file: {name!r}")
+        for each in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+            if path := self._beside(each):
+                return path
+        plain = re.sub(r"^[A-Za-z]:/", "/", name.strip().replace("\\", "/"))
+        return self._by_key(plain) or self._moved(plain) or self.folders[0] / name.strip()
+
+    def _beside(self, name: str) -> Path | None:
+        paths = (folder / name for folder in self.folders)
+        return next((path for path in paths if os.path.isfile(path)), None)
+
+    def _by_key(self, name: str) -> Path | None:
+        """In another case or form of accents, without or with another suffix, or, where only the
+        name is given, in whatever folder: if there is one such file."""
+        if name.startswith("/"):
+            return None
+        given = str(PurePosixPath(name))
+        bases = [""] + [f"{place}/" for folder in self.folders
+                        if (place := self._place(folder)) not in (None, "", ".")]
+        for wanted in (given, stem(given)):
+            for base in bases:
+                if found := self.tree.by_path.get(key(base + wanted)):
+                    return self._only(found, name)
+        for wanted in (given, stem(given)) if "/" not in given else ():
+            if found := self.tree.by_name.get(key(wanted)):
+                return self._only(found, name)
+        return None
+
+    def _only(self, names: list[str], given: str) -> Path:
+        if len(names) > 1:
+            shown = ", ".join(names[:3])
+            raise AudioError("ambiguous_file", f"{given} may be {shown}; say which")
+        return self.tree.root / names[0]
+
+    def _place(self, folder: Path) -> str | None:
+        inside = folder.is_relative_to(self.tree.root)
+        return folder.relative_to(self.tree.root).as_posix() if inside else None
+
+    def _moved(self, name: str) -> Path | None:
+        """A path of another machine, by its end: at least a folder and a name, since a name alone
+        may be another file."""
+        if not name.startswith("/"):
+            return None
+        parts = PurePosixPath(name).parts[1:]
+        root = self.tree.root
+        for start in range(len(parts) - 1):
+            tail = parts[start:]
+            path = root.joinpath(*tail)
+            if tail[0] == root.resolve().name and os.path.isfile(root.joinpath(*tail[1:])):
+                path = root.joinpath(*tail[1:])
+            if os.path.isfile(path):
+                return path
+        return None
