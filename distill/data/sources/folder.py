@@ -237,19 +237,21 @@ def _fsd50k(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
 
 
 def _descend(source: Path) -> Path:
-    """The folder that holds what there is to read, where one lies alone in another."""
+    """The folder with the tables, where one lies alone in another (`cv-corpus/cy`)."""
     folder = source
     for _ in range(4):
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_left_out(entry.name)]
         folders = [entry.name for entry in found if entry.is_dir()]
-        files = [entry.name for entry in found if Path(entry.name).suffix.lower()
-                 in (*TABLES, *AUDIO_SUFFIXES) or entry.name == "wav.scp"]
+        files = [entry.name for entry in found if _holds_clips(entry.name)]
         if len(folders) != 1 or files or is_split_name(folders[0]):
             break
         below = folder / folders[0]
-        names = [entry.name for entry in os.scandir(below)]
-        if not (tables_in(below) or any(map(is_split_name, names)) or "wav.scp" in names):
-            break
+        if tables_in(below) or (below / "wav.scp").is_file():
+            return below
         folder = below
-    return folder
+    return source
+
+
+def _holds_clips(name: str) -> bool:
+    return Path(name).suffix.lower() in (*TABLES, *AUDIO_SUFFIXES) or name == "wav.scp"

@@ -16,7 +16,7 @@ from distill.data.sources.tree import Tree
 ALL = "all"
 SPLIT_COLUMNS = ("split", "subset", "set")
 _WORDS = {
-    "train": "train training trn tr trainset",
+    "train": "train training trn trainset",
     "validation": "validation valid validate val dev devel development devset valset",
     "test": "test testing tst eval evaluation testset",
 }

@@ -144,9 +144,9 @@ def _id(cells: dict, columns: Columns, layout: Layout) -> str | None:
 
 
 def _natural_id(name: str, path: Path, finder: Finder) -> str:
-    """The file's name as the table has it; of an absolute one what lies below the source."""
+    """The file's name as the table has it; of an absolute one, what is below the source."""
     name = name.strip().replace("\\", "/")
-    if path.is_absolute() and Path(name).is_absolute() and path.is_relative_to(finder.tree.root):
+    if re.match(r"/|[A-Za-z]:/|file:", name) and path.is_relative_to(finder.tree.root):
         name = path.relative_to(finder.tree.root).as_posix()
     return stem(Path(name).as_posix())
 

@@ -83,12 +83,13 @@ class Table:
                 yield self._by_name(record)
 
     def _by_name(self, record: Record) -> Record:
-        cells, count = record.cells, len(self.names)
-        while len(cells) > count and not cells[-1].strip():
-            cells = cells[:-1]
-        if len(cells) < count and any(self.names[len(cells):]) or len(cells) > count:
+        cells = record.cells
+        # Behind the last column that has a name there is nothing, or the end of a text.
+        count = max((number for number, name in enumerate(self.names, 1) if name), default=0)
+        if len(cells) < count or any(cell.strip() for cell in cells[count:]):
             detail = (f"{self.where(record)}: {len(cells)} cells, expected {count} "
-                      f"({', '.join(self.names)}); a text with the delimiter needs quotation marks")
+                      f"({', '.join(self.names[:count])}); a text with the delimiter in it needs "
+                      "quotation marks")
             return Record(record.line, {}, ("bad_row", detail))
         return Record(record.line, dict(zip(self.names, cells, strict=False)))
 
