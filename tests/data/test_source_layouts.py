@@ -78,6 +78,18 @@ SPEECH = {
         "train/audio/1/2/1_2_3.flac test/audio/4/5/4_5_6.flac",
         {"train/transcripts.txt": "1_2_3\tun deux\n", "test/transcripts.txt": "4_5_6\ttrois\n"},
         "train", {}, {"1_2_3": ("un deux", "1")}),
+    "AISHELL": (
+        "wav/train/S1/B1.wav wav/test/S2/B2.wav",
+        {"transcript/aishell_transcript_v0.8.txt": "B1 一 二\nB2 三\n"},
+        "train", {}, {"B1": "一 二"}),
+    "Common Voice of two languages": (
+        "cy/clips/a.mp3 en/clips/b.mp3",
+        {"cy/dev.tsv": "path\tsentence\na.mp3\tA\n", "en/dev.tsv": "path\tsentence\nb.mp3\tB\n"},
+        "dev", {}, {"a": "A", "b": "B"}),
+    "Kaldi, all of it": (
+        "wav/a.wav", {"data/train_si/wav.scp": "u1 wav/a.wav\n", "data/train_si/text": "u1 A\n",
+                      "data/test_si/wav.scp": "u2 wav/a.wav\n", "data/test_si/text": "u2 B\n"},
+        "all", {}, {"u1": "A", "u2": "B"}),
     "Kaldi": (
         "wav/r1.wav wav/r2.wav wav/r3.wav",
         {"data/train/wav.scp": "r1 wav/r1.wav\nr2 sph2pipe -f wav wav/r2.wav |\n"

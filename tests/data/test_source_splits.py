@@ -14,6 +14,7 @@ NO_TEXT = Columns("none")
 
 
 def lay(folder: Path, audio: str, **texts: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     for name in audio.split():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CLIP, folder / name)
@@ -74,6 +75,15 @@ def test_where_folders_of_splits_lie(tmp_path):
     ]):
         folder = lay(tmp_path / str(number), audio)
         assert ids(folder, "train") == [train] and ids(folder, "test") == [test], audio
+
+
+def test_data_directories_of_kaldi(tmp_path):
+    lay(tmp_path, "a.wav")
+    for name in ("train_si84", "train_si284", "test_eval92", "dev_nov"):
+        lay(tmp_path / "data" / name, "", wav__scp=f"{name} a.wav\n")
+    assert ids(tmp_path, "train") == ["train_si284", "train_si84"]
+    assert ids(tmp_path, "train_si84") == ["train_si84"] and ids(tmp_path, "dev") == ["dev_nov"]
+    assert ids(tmp_path, "test") == ["test_eval92"] and len(ids(tmp_path, "all")) == 4
 
 
 def test_tables_of_splits(tmp_path):

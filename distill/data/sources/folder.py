@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from distill.data.find_files import AUDIO_SUFFIXES, is_left_out
 from distill.data.sources.clips import Clip, Columns
@@ -100,6 +100,11 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
     if named:
         raise ValueError(f"{root}: no split {split}; there are "
                          f"{', '.join(path.name for path in named)}")
+    below = [name for name in tree.tables
+             if PurePosixPath(name).stem.casefold() == split.casefold()]
+    if below and above is None:  # a folder for each language
+        say(f"{root}: split {split} is {', '.join(below[:5])}{', ...' if below[5:] else ''}")
+        return chain.from_iterable([read_table(root / name, tree, columns) for name in below])
     _check_unsplit(root, root.resolve().name, split)
     return _of_folder(tree, root, tree.audio, tree.texts, columns, split)
 
@@ -138,8 +143,8 @@ def _of_folders(
 ) -> Iterator[Clip]:
     """Clips of a split's folders, each read by what is in it, or as a table above them says."""
     audio = splits.files(tree.audio, folders)
-    say(f"{tree.root}: split {split} is {', '.join(folders)}: {len(audio)} of {len(tree.audio)} "
-        "audio files")
+    counts = f": {len(audio)} of {len(tree.audio)} audio files" if audio else ""
+    say(f"{tree.root}: split {split} is {', '.join(folders)}{counts}")
     if above is not None:
         return _below(read_table(above, tree, columns), tree, splits, folders)
     if splits.depth:
@@ -151,9 +156,21 @@ def _of_folders(
             tree, folder, splits.files(tree.audio, [name]), splits.files(tree.texts, [name]),
             columns, name))
     rest = [name for name in tree.audio if splits.folder_of(name) is None]
-    if rest and split == ALL:
-        found.append(clips_of_files(tree, rest, [], columns))
-    return chain.from_iterable(found)
+    clips = chain.from_iterable(found)
+    return _with_rest(clips, tree, rest, columns) if rest and split == ALL else clips
+
+
+def _with_rest(
+    clips: Iterator[Clip], tree: Tree, rest: list[str], columns: Columns
+) -> Iterator[Clip]:
+    """The clips, then those of the other files that are not among them."""
+    used = set()
+    for clip in clips:
+        if clip.path is not None:
+            used.add(os.path.normpath(clip.path))
+        yield clip
+    rest = [name for name in rest if os.path.normpath(tree.root / name) not in used]
+    yield from clips_of_files(tree, rest, [], columns)
 
 
 def _below(
@@ -199,6 +216,8 @@ def _of_names(
     tree: Tree, audio: list[str], texts: list[str], columns: Columns, splits: Sequence[str]
 ) -> Iterator[Clip]:
     lists = [name for name in texts if is_list(name)]
+    if not texts:  # one beside all of the splits
+        lists = [name for name in tree.texts if is_list(name)]
     if lists and columns.text != "none":
         return clips_of_lists(tree, lists, audio, columns)
     return clips_of_files(tree, audio, texts, columns, splits)

@@ -79,7 +79,7 @@ def clips_of_lists(
 def _clips_of_lists(
     tree: Tree, lists: list[str], audio: list[str], columns: Columns
 ) -> Iterator[Clip]:
-    used = set()
+    wanted, used = set(audio), set()
     for place in lists:
         for line in read_lines(tree.root / place):
             where = f"{tree.root / place} line {line.number}"
@@ -93,6 +93,8 @@ def _clips_of_lists(
                     detail = f"{where}: no audio called {identity}"
                     yield Clip(identity, name=place, problem=("no_audio", detail))
                     continue
+                if name not in wanted:
+                    continue  # of another split
                 used.add(name)
                 row = {"id": identity, "text": text, "speaker": speaker_of(name)}
                 clip = columns.clip(row, stem(identity), name=name, where=where)

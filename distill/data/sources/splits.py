@@ -123,7 +123,10 @@ def find_splits(tree: Tree) -> Splits:
     while True:
         parts = [path.parts[len(prefix):-1] for path in files if path.parts[:len(prefix)] == prefix]
         tops = sorted({each[0] for each in parts if each})
-        names = _split_names(tree.root.joinpath(*prefix), tops)
+        if kaldi and any(map(split_of, tops)):  # train_si84: no class of sounds is called so
+            names = tuple(tops)
+        else:
+            names = _split_names(tree.root.joinpath(*prefix), tops)
         if names:
             return Splits(tree.root, "".join(f"{part}/" for part in prefix), 0, names)
         if len(tops) != 1 or not all(parts):

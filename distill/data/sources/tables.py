@@ -79,8 +79,8 @@ class Table:
                 yield replace(record, problem=(reason, f"{self.where(record)}: {detail}"))
             elif isinstance(record.cells, dict):
                 yield record
-            elif any(cell.strip() for cell in record.cells):
-                yield self._by_name(record)
+            elif record.cells != self.names and any(cell.strip() for cell in record.cells):
+                yield self._by_name(record)  # a header may come again where tables were joined
 
     def _by_name(self, record: Record) -> Record:
         cells = record.cells
@@ -120,6 +120,8 @@ def open_table(path: Path) -> Table:
         raise ValueError(f"{path} line {header.number}: a quotation mark of the header has no "
                          "other half") from None
     records = _records(dialect, chain(ahead, lines))
+    if not dialect.is_quoted:
+        records = _without_broken_cells(records)
     return Table(path, names, records, Record(header.number, names))
 
 
@@ -255,6 +257,21 @@ def _record(dialect: _Dialect, lines: list[Line], cells: list[str] | None) -> It
         yield Record(number, [], ("bad_row", 'a quotation mark (") without its other half'))
     elif cells:
         yield Record(number, cells if dialect.is_quoted else [_unquoted(c) for c in cells])
+
+
+def _without_broken_cells(records: Iterator[Record]) -> Iterator[Record]:
+    """Where marks are part of texts, a cell with a line break is cut by it: its first line, which
+    looks whole, is told by its open mark and by the shorter line behind it."""
+    held = None
+    for record in records:
+        if held is not None:
+            is_cut = (len(record.cells) < len(held.cells) and not record.problem
+                      and held.cells[-1].startswith('"') and held.cells[-1].count('"') % 2)
+            yield replace(held, cells=[], problem=("bad_row", "a line break in a cell")
+                          ) if is_cut else held
+        held = record
+    if held is not None:
+        yield held
 
 
 def _unquoted(cell: str) -> str:

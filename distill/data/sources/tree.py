@@ -13,7 +13,7 @@ from distill.data.audio import AudioError
 from distill.data.find_files import AUDIO_SUFFIXES, find_files
 
 TEXT_SUFFIXES = (".txt", ".lab", ".json")
-LAYOUT_FILES = ("wav.scp", "metadata.csv", "metadata.tsv", "metadata.jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 # Where datasets keep audio that their tables name without a folder.
 _AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds", "recordings")
 
@@ -21,7 +21,7 @@ _AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds
 class Tree:
     """Files below a folder, listed once and only when asked for.
 
-    Paths in `audio`, `texts` and `layouts` are relative to `root`, with "/".
+    Paths in `audio`, `texts`, `tables` and `layouts` are relative to `root`, with "/".
     """
 
     def __init__(self, root: Path):
@@ -29,12 +29,12 @@ class Tree:
 
     @cached_property
     def _names(self) -> list[str]:
-        kinds = (*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LAYOUT_FILES)
+        kinds = (*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *TABLE_SUFFIXES, "wav.scp")
         return [path.relative_to(self.root).as_posix() for path in find_files(self.root, kinds)]
 
     @cached_property
     def audio(self) -> list[str]:
-        other = (*TEXT_SUFFIXES, *LAYOUT_FILES)
+        other = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, "wav.scp")
         return [name for name in self._names if not name.lower().endswith(other)]
 
     @cached_property
@@ -42,8 +42,14 @@ class Tree:
         return [name for name in self._names if name.lower().endswith(TEXT_SUFFIXES)]
 
     @cached_property
+    def tables(self) -> list[str]:
+        return [name for name in self._names if name.lower().endswith(TABLE_SUFFIXES)]
+
+    @cached_property
     def layouts(self) -> list[str]:
-        return [name for name in self._names if name.lower().endswith(LAYOUT_FILES)]
+        """What says how the folder it lies in is read: wav.scp, metadata.csv and the like."""
+        kinds = ("wav.scp", *(f"metadata{suffix}" for suffix in TABLE_SUFFIXES))
+        return [name for name in self._names if PurePosixPath(name).name.lower() in kinds]
 
     @cached_property
     def by_path(self) -> dict[str, list[str]]:
