@@ -8,23 +8,29 @@ was stopped goes on where it was; one that is complete says so. Several processe
 they do not wait for each other: `pseudo_label.translate` (where the recipe has a text model) and
 `pseudo_label.scores` come after them. Taggers have no labels, only scores:
 `pseudo_label.tag_scores`.
+
+Clips that are of no use are dropped, each with its reason. Where files cannot be opened for the
+moment (a disk that is not mounted), the shards that need them are left for the next run and this
+one ends with an error, before it filters.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
-from distill.config import ConfigError, read_method
-from distill.data.files import read_jsonl, write_json
+from distill.config import read_method
+from distill.data.endings import run, writing_to
+from distill.data.files import write_json
+from distill.data.unreadable import Unreadable
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
 from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.references import add_references
 from pseudo_label.scores import score
+from pseudo_label.shards import count_drops, note_drops, part_path, reopen
 from pseudo_label.translate import translate
 
 
@@ -36,28 +42,36 @@ def main(arguments: list[str]) -> None:
         tag_scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    with writing_to(recipe.labels_dir):
+        _run(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def _run(recipe: WhisperRecipe, rank: int, world: int) -> None:
     folder = Path(recipe.labels_dir)
     complete = label(recipe, folder, rank, world)
-    if complete:
-        for path in folder.glob("part-*.lease*"):  # of ranks that were killed at the last moment
-            path.unlink(missing_ok=True)
-        share = add_references(recipe)
-        if share:
-            print(share, flush=True)
-        write_json(folder / "drops.json", count_drops(folder, complete))
-        if recipe.translation.model and (world > 1 or not translate(recipe)):
-            print("Labelled; `python -m pseudo_label.translate` comes next.")
-            return
-        print(describe(run_filter(recipe)), flush=True)
-        if world == 1:
-            score(recipe)
-    else:
+    if not complete:
         print(f"Rank {rank} is done; other ranks are at what is left.")
+        return
+    for path in folder.glob("part-*.lease*"):  # of ranks that were killed at the last moment
+        path.unlink(missing_ok=True)
+    share = add_references(recipe)
+    if share:
+        print(share, flush=True)
+    write_json(folder / "drops.json", count_drops(folder, complete.notes))
+    if recipe.translation.model and (world > 1 or not translate(recipe)):
+        print("Labelled; `python -m pseudo_label.translate` comes next.")
+        return
+    print(describe(run_filter(recipe)), flush=True)
+    if world == 1:
+        score(recipe)
 
 
 def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
-    """Label what is missing; the plan once all shards are there, else None."""
+    """Label what is missing; the plan once all shards are there, else None.
+
+    Raises:
+        UnreadableError: some audio cannot be opened now, or too much of it not at all.
+    """
     from distill.whisper.recordings import describe as describe_speech
     from distill.whisper.teacher import locate
     from pseudo_label.plan import check_settings, label_settings, make_plan
@@ -67,6 +81,9 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     settings = label_settings(recipe, revision, plan)
     recount(recipe)
     check_settings(folder, settings)
+    if count := reopen(folder):
+        print(f"{count} shards were labelled without clips that could not be opened: they are "
+              "labelled again", flush=True)
     print(f"Teacher: {source}", flush=True)
     print(
         f"Labelling {plan.num_windows} windows ({plan.seconds / 60:.1f} minutes of audio from "
@@ -78,20 +95,34 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
         print(describe_speech(plan.recordings), flush=True)
     if plan.notes:
         print("Clips split or dropped: " + _count_text(plan.notes), flush=True)
-    if not all_done(folder, plan):
-        _label(recipe, plan, settings, folder, rank, world)
-    else:
+    if all_done(folder, plan):
         print("All labels are there already.", flush=True)
+        return plan
+    faults = Unreadable(plan.num_clips, recipe.data.max_unreadable, "labelling")
+    _look(faults, plan, folder)
+    if _label(recipe, plan, settings, folder, rank, world, faults):
+        faults.finish("data.train")
     return plan if all_done(folder, plan) else None
 
 
-def all_done(folder: Path, plan) -> bool:
-    from pseudo_label.transcripts import part_path
+def _look(faults: Unreadable, plan, folder: Path) -> None:
+    """What is known of unreadable clips before a model is loaded; raises if they are too many."""
+    for clip, error in plan.unheard.items():
+        if error.reason != "no_speech":  # it can be read
+            faults.add(clip, error)
+    note_drops(folder, faults)
+    pieces = [piece for index, shard in enumerate(plan.shards)
+              if not part_path(folder, index).is_file()
+              for window in shard for piece in window.pieces]
+    faults.stat((piece.id, piece.audio_filepath) for piece in pieces)
 
+
+def all_done(folder: Path, plan) -> bool:
     return all(part_path(folder, index).is_file() for index in range(len(plan.shards)))
 
 
-def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int):
+def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int,
+           faults: Unreadable) -> list[int]:
     import torch
 
     from distill.whisper.teacher import load_teacher
@@ -103,19 +134,7 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     to_device(teacher)
     # this rank's share first, then whatever nobody else is at
     order = sorted(range(len(plan.shards)), key=lambda index: (index % world != rank, index))
-    label_shards(Labeller(recipe, teacher, settings), plan, folder, order)
-
-
-def count_drops(folder: Path, plan) -> dict[str, int]:
-    """Clips that never got to the teacher, each once however many packings it is in."""
-    counts = Counter(plan.notes)
-    seen = set()
-    for path in sorted(folder.glob("drops-*.jsonl")):
-        for row in read_jsonl(path):
-            if (row["reason"], row["clip"]) not in seen:
-                seen.add((row["reason"], row["clip"]))
-                counts[row["reason"]] += 1
-    return dict(sorted(counts.items()))
+    return label_shards(Labeller(recipe, teacher, settings), plan, folder, order, faults)
 
 
 def _count_text(counts: Counter) -> str:
@@ -123,7 +142,4 @@ def _count_text(counts: Counter) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

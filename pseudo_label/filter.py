@@ -11,11 +11,10 @@ spaces. Writes `kept.jsonl`, with the previous window's text for prompts, and `f
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from distill.config import ConfigError
+from distill.data.endings import run, writing_to
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
 from distill.whisper.recipe import FilterConfig, TranslationConfig, WhisperRecipe, load_recipe
 from pseudo_label.compare import recount
@@ -80,7 +79,8 @@ def read_labels(folder: Path) -> list[dict]:
 
 
 def run_filter(recipe: WhisperRecipe) -> dict:
-    """Filter the labels of a recipe; returns what it wrote to filter.json."""
+    """Filter the labels of a recipe; returns what it wrote to filter.json, and if there
+    are any `unread`: clips that never got to the teacher, by reason."""
     folder = Path(recipe.labels_dir)
     recount(recipe)
     rows = read_labels(folder)
@@ -100,7 +100,9 @@ def run_filter(recipe: WhisperRecipe) -> dict:
     }
     write_jsonl(folder / "kept.jsonl", kept)
     write_json(folder / "filter.json", report)
-    return report
+    unread = read_json(path) if (path := folder / "drops.json").is_file() else {}
+    unread.pop("split_long", None)  # not lost
+    return report | ({"unread": unread} if unread else {})
 
 
 def _hours(rows: list[dict]) -> float:
@@ -113,10 +115,12 @@ def describe(report: dict) -> str:
         f"{count} {reason} ({report['drop_hours'][reason] * 60:.1f} minutes)"
         for reason, count in report["drops"].items()
     )
+    unread = ", ".join(f"{count} {reason}" for reason, count in report.get("unread", {}).items())
     return (
         f"Kept {report['kept']} of {report['total']} windows ({report['kept_hours'] * 60:.1f} of "
         f"{report['total_hours'] * 60:.1f} minutes; {_limits(report['filter'])}); "
         f"dropped: {drops or 'none'}."
+        + f" Clips that are in no window: {unread}." * bool(unread)
         + _HINT * (2 * report["kept"] < report["total"])
     )
 
@@ -136,11 +140,9 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    print(describe(run_filter(recipe)))
+    with writing_to(recipe.labels_dir):
+        print(describe(run_filter(recipe)))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 STALE_SECONDS = 600.0  # a machine that renews nothing for so long is taken for dead
 _RENEW_SECONDS = 30.0
+_POLL_SECONDS = 0.5
 
 
 class Leases:
@@ -57,6 +58,13 @@ class Leases:
 
     def release(self, name: str) -> None:
         self._drop(self._path(name))
+
+    def wait_for_others(self) -> None:
+        """Return when no other living rank holds a lease here. For a rank that will end with an
+        error: launchers then end the others, in the middle of what they are at."""
+        while any(path not in self._held and not self._is_void(path)
+                  for path in self.folder.glob("*.lease")):
+            time.sleep(_POLL_SECONDS)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.lease"

@@ -14,6 +14,7 @@ from distill.data.windows import Window
 from distill.whisper.backends import Labelled, TransformersBackend
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.sequential import LongAudio, recording_of
+from pseudo_label.shards import drop_row
 
 
 def label_recordings(
@@ -37,8 +38,7 @@ def label_recordings(
     def finished(audio: LongAudio, _: list, error: AudioError | None) -> None:
         if error is not None:
             found[audio.name] = []
-            drops.append({"window": audio.name, "clip": by_id[audio.name].pieces[0].id,
-                          "reason": error.reason, "detail": error.detail})
+            drops.append(drop_row(audio.name, by_id[audio.name].pieces[0].id, error))
 
     backend.label_recordings([recording_of(recording) for recording in recordings], heard, finished)
     return [pair for pairs in found.values() for pair in pairs], drops

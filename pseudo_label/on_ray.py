@@ -10,11 +10,11 @@ hands out again those of a machine that died; shards that are there are skipped.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from distill.config import ConfigError
+from distill.data.endings import run
+from distill.data.unreadable import Unreadable
 from distill.whisper.recipe import load_recipe
 
 _CORES = 2.0  # of a worker without a GPU
@@ -34,12 +34,13 @@ class Worker:
         self.plan, self.folder = make_plan(recipe), Path(recipe.labels_dir)
         settings = label_settings(recipe, teacher.revision, self.plan)
         self.labeller = Labeller(recipe, teacher, settings)
+        self.faults = Unreadable(self.plan.num_clips, recipe.data.max_unreadable, "labelling")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`id`: indices of shards."""
         from pseudo_label.transcripts import label_shards
 
-        label_shards(self.labeller, self.plan, self.folder, batch["id"].tolist())
+        label_shards(self.labeller, self.plan, self.folder, batch["id"].tolist(), self.faults)
         return batch
 
 
@@ -52,6 +53,7 @@ def main(arguments: list[str]) -> None:
     from distill.whisper.teacher import locate
     from pseudo_label.compare import recount
     from pseudo_label.plan import check_settings, label_settings, make_plan
+    from pseudo_label.shards import part_path
 
     recipe = load_recipe(arguments[0], arguments[1:])
     plan, folder = make_plan(recipe), Path(recipe.labels_dir)
@@ -67,10 +69,11 @@ def main(arguments: list[str]) -> None:
     shards.map_batches(
         Worker, fn_constructor_args=(arguments,), batch_size=1, concurrency=workers,
         num_gpus=1 if gpus else 0, num_cpus=0 if gpus else share).materialize()
+    left = [index for index in range(len(plan.shards)) if not part_path(folder, index).is_file()]
+    if left:
+        raise ValueError(f"{len(left)} of {len(plan.shards)} shards are not labelled, see above: "
+                         "`python -m pseudo_label` says why, and goes on")
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

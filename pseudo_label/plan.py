@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distill.data.audio import WINDOW_SECONDS
+from distill.data.audio import WINDOW_SECONDS, AudioError
 from distill.data.files import hash_of, read_json, write_json
+from distill.data.unreadable import Unreadable
 from distill.data.windows import Recording, Window, is_long
 from distill.whisper.corpus import (
     is_recording,
@@ -29,11 +30,13 @@ class LabelPlan:
         shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard.
         recordings: clips longer than a window that became windows of their own.
         notes: clips dropped or split before labelling, by reason.
+        unheard: why there is nothing of some long clips, by their ids.
     """
 
     shards: list[list[Window]]
     recordings: list[Recording]
     notes: Counter
+    unheard: dict[str, AudioError]
     num_clips: int
 
     @property
@@ -46,11 +49,16 @@ class LabelPlan:
 
 
 def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan:
-    """Pack the training clips; reads manifests, and the audio of clips over 30 s only."""
+    """Pack the training clips; reads manifests, and the audio of clips over 30 s only.
+
+    Raises:
+        UnreadableError: such audio cannot be opened now, so nobody knows what its windows are.
+    """
     config = recipe.pseudo_label
     rows, drops = load_clips(recipe.data.train)
     folder = Path(recipe.labels_dir)
-    clips, recordings, notes = split_clips(rows, config, folder, rank, world)
+    clips, recordings, unheard = split_clips(rows, config, folder, rank, world)
+    _check_all_heard(unheard, len(rows), recipe.data.max_unreadable)
     windows = training_windows(clips, recordings, config, recipe.seed)
     if config.long_audio == "sequential":
         windows += whole_recordings([row for row in rows if is_long(row)])
@@ -58,7 +66,18 @@ def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan
     # estimate of the time left errs on the safe side. Ties by id keep the order fixed.
     windows.sort(key=lambda window: (-window.duration, window.id))
     shards = _shards(windows, config.shard_size)
-    return LabelPlan(shards, recordings, drops + notes, len(rows))
+    notes = Counter(error.reason for error in unheard.values())
+    notes["split_long"] = sum(is_long(row, config.window_seconds) for row in rows) - len(unheard)
+    return LabelPlan(shards, recordings, drops + +notes, unheard, len(rows))
+
+
+def _check_all_heard(unheard: dict[str, AudioError], total: int, max_share: float) -> None:
+    faults = Unreadable(total, max_share, "finding speech")
+    for clip, error in unheard.items():
+        if error.is_transient:
+            faults.add(clip, error)
+    faults.check()
+    faults.finish("data.train")
 
 
 def count_windows(windows: Sequence[Window]) -> int:

@@ -18,8 +18,11 @@ from typing import TypeVar
 
 import torch
 
-from distill.data.files import hash_of, write_jsonl
+from distill.data.audio import TRANSIENT, AudioError
+from distill.data.endings import Stopped
+from distill.data.files import hash_of
 from distill.data.teacher_store import Record
+from distill.data.unreadable import Unreadable, file_fault
 from distill.data.windows import Window, load_readable
 from distill.progress import progress
 from distill.whisper.backends import Labelled, load_backend
@@ -35,12 +38,9 @@ from pseudo_label.leases import Leases
 from pseudo_label.long_audio import label_recordings
 from pseudo_label.memory import GiveBack
 from pseudo_label.plan import LabelPlan, count_windows
+from pseudo_label.shards import drop_row, note_drops, part_path, write_shard
 
 T = TypeVar("T")
-
-
-def part_path(folder: Path, index: int) -> Path:
-    return folder / f"part-{index:05d}.jsonl"
 
 
 @dataclass
@@ -52,6 +52,12 @@ class Prepared:
     groups: list[tuple[list[Window], torch.Tensor]]
     drops: list[dict]
     recordings: list[Window]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that is missing was dropped for good: what could not be opened is tried
+        again by the next run, and its shard with it."""
+        return not any(drop["reason"] in TRANSIENT for drop in self.drops)
 
 
 class Labeller:
@@ -66,14 +72,15 @@ class Labeller:
     def prepare(self, windows: list[Window]) -> Prepared:
         """Read a shard's audio and compute its features; needs no model."""
         recordings = [window for window in windows if is_recording(window)]
+        prepared, size = Prepared([], _absent(windows), recordings), self.backend.group_size
+        if not prepared.is_whole:
+            return prepared
         windows = [window for window in windows if not is_recording(window)]
-        prepared, size = Prepared([], [], recordings), self.backend.group_size
         for at in range(0, len(windows), size):
             group, audios = [], []
             for window in windows[at : at + size]:
                 readable, audio, errors = load_readable(window)
-                prepared.drops += [{"window": window.id, "clip": clip, "reason": error.reason,
-                                    "detail": error.detail} for clip, error in errors]
+                prepared.drops += [drop_row(window.id, *error) for error in errors]
                 if readable is not None:
                     group.append(readable)
                     audios.append(audio)
@@ -148,9 +155,17 @@ class Labeller:
 
 
 def label_shards(
-    labeller: Labeller, plan: LabelPlan, folder: Path, order: Sequence[int]
-) -> None:
-    """Label those of some shards that are missing and that no other process is at."""
+    labeller: Labeller, plan: LabelPlan, folder: Path, order: Sequence[int], faults: Unreadable
+) -> list[int]:
+    """Label those of some shards that are missing and that no other process is at.
+
+    Returns:
+        shards that are left for the next run because clips could not be opened: see `faults`.
+
+    Raises:
+        UnreadableError: too many clips cannot be read.
+        Stopped: Ctrl-C.
+    """
     todo = [index for index in order if not part_path(folder, index).is_file()]
     if len(todo) < len(order):
         print(f"{len(order) - len(todo)} of {len(order)} shards are there already", flush=True)
@@ -158,7 +173,8 @@ def label_shards(
     if labeller.keeps_states:
         store = open_states(labeller.recipe, labeller.teacher.revision)
     give_back = GiveBack()
-    with Leases(folder) as leases, ThreadPoolExecutor(1) as reader:
+    note_drops(folder, faults)
+    with Leases(folder) as leases, _Reader() as reader:
 
         def taken() -> Iterator[tuple[int, Future[Prepared] | None]]:
             """Shards of ours, their audio being read; None for one that another rank has made."""
@@ -170,22 +186,68 @@ def label_shards(
                     yield index, reader.submit(labeller.prepare, plan.shards[index])
 
         def windows() -> Iterator[None]:
-            for index, prepared in _one_ahead(taken()):
-                if prepared is not None:
-                    rows, states = labeller.label(prepared.result())
-                    if states:
-                        store.add(states)
-                    write_shard(folder, index, rows, prepared.result().drops)
+            for index, future in _one_ahead(taken()):
+                if future is not None:
+                    if not (is_whole := _label_one(labeller, folder, index, future.result(), store,
+                                                   faults)):
+                        left.append(index)
                     leases.release(part_path(folder, index).stem)
                     give_back()
+                    if not is_whole:
+                        continue
                 yield from [None] * count_windows(plan.shards[index])
 
+        left: list[int] = []
         total = sum(count_windows(plan.shards[index]) for index in order)
         ready = total - sum(count_windows(plan.shards[index]) for index in todo)
-        for _ in progress(windows(), total, "labelling", "windows", True, ready):
-            pass
+        try:
+            for _ in progress(windows(), total, "labelling", "windows", True, ready):
+                pass
+        except KeyboardInterrupt:
+            done = sum(part_path(folder, index).is_file() for index in order)
+            raise Stopped(f"Stopped; {done} of {len(order)} shards are there, the same command "
+                          "goes on.") from None
+        if left:  # ranks that are still at something must not be ended by how this one ends
+            leases.wait_for_others()
     if said := labeller.backend.describe():
         print(said, flush=True)
+    return [index for index in left if not part_path(folder, index).is_file()]
+
+
+def _label_one(labeller: Labeller, folder: Path, index: int, prepared: Prepared, store,
+               faults: Unreadable) -> bool:
+    """Label a shard and write it down; False if some of it could not be opened: then nothing is
+    written."""
+    rows, states = labeller.label(prepared) if prepared.is_whole else ([], [])
+    for drop in prepared.drops:
+        faults.add(drop["clip"], AudioError(drop["reason"], drop["detail"]))
+    if not prepared.is_whole:  # `label` reads recordings
+        faults.check()
+        return False
+    if states:
+        store.add(states)
+    write_shard(folder, index, rows, prepared.drops)
+    if prepared.drops:
+        note_drops(folder, faults)  # those of other ranks: the limit is one of the whole stage
+        faults.check()
+    return True
+
+
+class _Reader(ThreadPoolExecutor):
+    """A thread that reads ahead; what it has not begun is left when the work ends early."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(cancel_futures=True)
+
+
+def _absent(windows: Sequence[Window]) -> list[dict]:
+    """Clips whose files are not there, as rows of a drops file: known before anything is read."""
+    found = [(window.id, piece.id, file_fault(piece.audio_filepath))
+             for window in windows for piece in window.pieces]
+    return [drop_row(window, clip, error) for window, clip, error in found if error is not None]
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -196,13 +258,6 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead
-
-
-def write_shard(folder: Path, index: int, rows: list, drops: list) -> None:
-    """Everything else first: the part file says that the shard is complete."""
-    if drops:
-        write_jsonl(folder / f"drops-{index:05d}.jsonl", drops)
-    write_jsonl(part_path(folder, index), rows)
 
 
 def to_device(teacher: Teacher) -> None:

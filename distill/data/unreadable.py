@@ -128,21 +128,22 @@ class Unreadable:
             return True
         return count > max(int(self.max_share > 0), self.max_share * self.total)
 
-    def finish(self, where: str) -> None:
-        """At the end of the stage, when the rest of it is done and kept.
+    def finish(self, where: str, kept: str = "What needs none of them is done and kept; ") -> None:
+        """At the end of the stage.
 
         Args:
             where: key of the manifests, to take out of it what does not come back.
+            kept: what became of the rest, for the sentence.
 
         Raises:
             UnreadableError: clips could not be opened that another run may well be able to open.
         """
         counts = {reason: n for reason, n in self.counts.items() if reason in TRANSIENT}
         if counts:
+            then = f"{kept}with these files back, or taken out of {where}, the same command goes on"
             raise UnreadableError(
                 f"{self.stage} is not complete: {sum(counts.values()):,} of {self.total:,} clips "
-                f"could not be opened: {self._named(counts)}. What needs none of them is done and "
-                f"kept; with these files back, or taken out of {where}, the same command goes on"
+                f"could not be opened: {self._named(counts)}. {then[0].upper()}{then[1:]}"
             )
 
     def _named(self, counts: dict[str, int]) -> str:

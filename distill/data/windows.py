@@ -18,6 +18,7 @@ import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_SECONDS, AudioError, load_audio
 from distill.data.manifest import Row
+from distill.data.unreadable import read_patiently
 
 BUFFER_CLIPS = 512  # clips looked at together: more fill windows no better, fewer mix less
 GAP_SECONDS = 2.0  # of silence at most inside a window of a long recording
@@ -304,6 +305,19 @@ def load_window(window: Window) -> np.ndarray:
         AudioError: any clip cannot be read; `detail` names it.
     """
     return _join(window.pieces, [_load(piece) for piece in window.pieces])
+
+
+def load_patiently(window: Window) -> np.ndarray:
+    """`load_window`, for where nothing can go on without: what cannot be opened now is tried again
+    after a moment.
+
+    Raises:
+        AudioError: as `load_window`; `detail` names the window, too.
+    """
+    try:
+        return read_patiently(lambda: load_window(window))
+    except AudioError as error:
+        raise AudioError(error.reason, f"window {window.id}: {error.detail}") from None
 
 
 def load_readable(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
 from distill.data.manifest import Row, counts_text, load_rows
+from distill.data.unreadable import Unreadable
 from distill.data.windows import (
     Piece,
     Recording,
@@ -40,35 +41,31 @@ def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
 
 def split_clips(
     rows: Sequence[Row], config: PseudoLabelConfig, folder: Path, rank: int = 0, world: int = 1
-) -> tuple[list[Row], list[Recording], Counter]:
+) -> tuple[list[Row], list[Recording], dict[str, AudioError]]:
     """Clips that fit a window, and what becomes of longer ones (`pseudo_label.long_audio`).
 
     Args:
         folder: labels folder, where the speech of long recordings is kept once it is found.
 
     Returns:
-        clips that fit; long recordings with their speech; counts of `split_long` (clips that
-        became several) and of drops by reason.
+        clips that fit, or parts of clips that do; long recordings with their speech; and why there
+        is nothing of other long clips, by their ids.
     """
     limit = config.window_seconds
     if config.long_audio == "speech":
         long = [row for row in rows if is_long(row, limit)]
-        recordings, notes = find_speech(long, folder, limit, rank, world)
-        return [row for row in rows if not is_long(row, limit)], recordings, notes
+        recordings, unheard = find_speech(long, folder, limit, rank, world)
+        return [row for row in rows if not is_long(row, limit)], recordings, unheard
     if config.long_audio == "sequential":  # cut while they are labelled
-        clips = [row for row in rows if not is_long(row, limit)]
-        return clips, [], +Counter(split_long=len(rows) - len(clips))
+        return [row for row in rows if not is_long(row, limit)], [], {}
     clips: list[Row] = []
-    notes = Counter()
+    unheard = {}
     for row in rows:
         try:
-            parts = split_long(row, limit)
+            clips += split_long(row, limit)
         except AudioError as error:
-            notes[error.reason] += 1
-            continue
-        notes["split_long"] += len(parts) > 1
-        clips += parts
-    return clips, [], +notes
+            unheard[row.id] = AudioError(error.reason, error.detail)
+    return clips, [], unheard
 
 
 def training_windows(
@@ -140,7 +137,7 @@ def windows_of(units: Sequence[Unit]) -> list[Window]:
 
 def evaluation_units(
     rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS,
-    long_audio: str = "quiet", folder: Path | None = None,
+    long_audio: str = "quiet", folder: Path | None = None, faults: Unreadable | None = None,
 ) -> tuple[list[Unit], Counter]:
     """What a model is measured on. Deterministic: the same rows give the same units.
 
@@ -149,10 +146,15 @@ def evaluation_units(
             clip by clip.
         long_audio: see `evaluation.long_audio`.
         folder: where the speech of long clips is kept once it is found.
+        faults: is told of long clips that cannot be read.
 
     Returns:
         units, and counts of rows left out (`no_reference`, unreadable long clips).
+
+    Raises:
+        UnreadableError: too many, or some that may be readable again.
     """
+    faults = faults or Unreadable(len(rows), 1.0, "evaluation")
     drops: Counter = Counter()
     spoken = [row for row in rows if (row.text or "").strip()]
     drops["no_reference"] = len(rows) - len(spoken)
@@ -168,6 +170,7 @@ def evaluation_units(
                                        speech.get(row.id))
         except AudioError as error:
             drops[error.reason] += 1
+            faults.add(row.id, error)
             continue
         units.append(Unit(row.id, row.text, tuple(windows), row.duration))
     if packed:
@@ -175,6 +178,8 @@ def evaluation_units(
     else:
         windows = [replace(pack([row], prefix, "sequential")[0], id=row.id) for row in short]
     units += [Unit(window.id, window.text, (window,)) for window in windows]
+    faults.check()
+    faults.finish("the manifest", kept="")
     return units, +drops
 
 
@@ -198,29 +203,41 @@ def test_units(recipe: WhisperRecipe, whole: bool = False) -> tuple[list[Unit], 
 
     Raises:
         ValueError: the recipe has no test split, or nothing of it can be used.
+        UnreadableError: too many clips cannot be read, or some cannot be opened now.
     """
     if not recipe.data.test:
         raise ValueError("data.test is empty: there is nothing to evaluate on")
     rows, drops = load_clips(recipe.data.test)
-    readable = []
-    for row in rows:
-        reason = _unreadable(row)
-        if reason:
-            drops[reason] += 1
-        else:
-            readable.append(row)
+    faults = Unreadable(len(rows), recipe.data.max_unreadable, "evaluation")
+    readable = readable_rows(rows, faults, "data.test")
+    drops += Counter(faults.counts)
     way = recipe.evaluation.long_audio
     units, more = evaluation_units(
         readable, "test", recipe.evaluation.pack, folder=Path(recipe.labels_dir),
-        long_audio="speech" if way == "sequential" and not whole else way)
+        long_audio="speech" if way == "sequential" and not whole else way, faults=faults)
     if not units:
         raise ValueError(f"no clip of {', '.join(recipe.data.test)} can be used: {drops + more}")
     return units, dict(sorted((drops + more).items()))
 
 
-def _unreadable(row: Row) -> str | None:
-    try:
-        load_audio(row.audio_filepath, row.offset, row.duration)
-    except AudioError as error:
-        return error.reason
-    return None
+def readable_rows(rows: Sequence[Row], faults: Unreadable, where: str) -> list[Row]:
+    """Clips whose audio can be read, all of it; the others are told and counted.
+
+    Args:
+        where: key of the manifests.
+
+    Raises:
+        UnreadableError: too many cannot be, or some cannot be opened now.
+    """
+    faults.stat((row.id, row.audio_filepath) for row in rows)
+    readable = []
+    for row in rows:
+        try:
+            load_audio(row.audio_filepath, row.offset, row.duration)
+        except AudioError as error:
+            faults.add(row.id, error)
+        else:
+            readable.append(row)
+    faults.check()
+    faults.finish(where, kept="")
+    return readable

@@ -116,6 +116,8 @@ def written_language(recipe: WhisperRecipe) -> str | None:
 def _check(c: WhisperRecipe) -> None:
     base.check_train(c.train)
     base.check_hub(c.hub)
+    share = c.data.max_unreadable
+    check(0 <= share <= 1, "data.max_unreadable", "between 0 and 1, a share of the clips", share)
     check(c.task in ("transcribe", "translate"), "task", "transcribe or translate", c.task)
     check(c.teacher.mode in ("live", "store"), "teacher.mode", "live or store", c.teacher.mode)
     p = c.pseudo_label

@@ -19,6 +19,10 @@ class DataConfig:
     test: list[str] = field(default_factory=list)
     expected_hours: float | None = None  # of training audio; NAME.plan uses it while there are
     # no manifests yet
+    max_unreadable: float = 0.05  # share of the clips that may be unreadable, for whatever reason,
+    # before labelling, scoring or evaluation stops and says so: more is no bad file here and there
+    # but a disk that is not mounted, or a wrong folder. One clip is always let pass: a bad file of
+    # ten says nothing about the other nine. 0: none is, 1: any number
 
 
 @dataclass

@@ -6,7 +6,6 @@ run that is killed loses the recording it was at, and ranks cannot harm each oth
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from distill.data.audio import AudioError
 from distill.data.files import hash_of, read_json, write_json
 from distill.data.manifest import Row
+from distill.data.unreadable import file_fault
 from distill.data.voice_activity import SpeechSettings, speech_parts
 from distill.data.windows import Recording
 from distill.progress import clock, progress
@@ -25,7 +25,7 @@ def known_speech(row: Row, folder: Path, window_seconds: float) -> Recording | N
     """What an earlier run has found; None where none has, or the file is another one now.
 
     Raises:
-        AudioError: `missing_file`.
+        AudioError: `missing_file` or `cannot_open`.
     """
     path = _path(row, folder, window_seconds)
     if not path.is_file():
@@ -34,10 +34,9 @@ def known_speech(row: Row, folder: Path, window_seconds: float) -> Recording | N
 
 
 def _path(row: Row, folder: Path, window_seconds: float) -> Path:
-    try:
-        stat = Path(row.audio_filepath).stat()
-    except OSError as error:
-        raise AudioError("missing_file", f"{row.audio_filepath}: {error}") from error
+    if (fault := file_fault(row.audio_filepath)) is not None:
+        raise fault
+    stat = Path(row.audio_filepath).stat()
     key = [row.audio_filepath, stat.st_size, stat.st_mtime_ns, row.offset, row.duration,
            window_seconds, asdict(SETTINGS)]
     return folder / "speech" / f"{hash_of(key)}.json"
@@ -45,15 +44,15 @@ def _path(row: Row, folder: Path, window_seconds: float) -> Path:
 
 def find_speech(
     rows: Sequence[Row], folder: Path, window_seconds: float, rank: int = 0, world: int = 1
-) -> tuple[list[Recording], Counter]:
+) -> tuple[list[Recording], dict[str, AudioError]]:
     """Recordings with speech, in the order of `rows`; listens to those nobody has listened to.
 
     Ranks start at different recordings and skip what others have found meanwhile: they share the
     work without waiting for each other.
 
     Returns:
-        recordings; counts of `split_long` (recordings that became windows) and of drops by reason,
-        `no_speech` among them.
+        recordings; and why there is nothing of the others, by their ids: `no_speech` among the
+        reasons. Those that could not be opened are heard by the next run.
     """
     def known(row: Row) -> Recording | AudioError | None:
         try:
@@ -73,16 +72,16 @@ def find_speech(
     total = sum(map(_minutes, missing))
     for _ in progress(minutes(), total, "finding speech", "minutes of audio", total > 0):
         pass
-    recordings, notes = [], Counter()
-    for recording in found.values():
+    recordings, unheard = [], {}
+    for name, recording in found.items():
         if isinstance(recording, AudioError):
-            notes[recording.reason] += 1
+            unheard[name] = recording
         elif recording.parts:
             recordings.append(recording)
         else:
-            notes["no_speech"] += 1
-    notes["split_long"] = len(recordings)
-    return recordings, +notes
+            path = recording.row.audio_filepath
+            unheard[name] = AudioError("no_speech", f"{path}: nobody speaks")
+    return recordings, unheard
 
 
 def _minutes(row: Row) -> int:
@@ -94,7 +93,7 @@ def _listen(row: Row, folder: Path, window_seconds: float) -> Recording | AudioE
         path = _path(row, folder, window_seconds)  # before reading: it may change meanwhile
         parts = speech_parts(row.audio_filepath, row.offset, row.duration, window_seconds, SETTINGS)
     except AudioError as error:
-        return error
+        return AudioError(error.reason, error.detail)  # without a traceback, which holds audio
     write_json(path, {"audio_filepath": row.audio_filepath, "offset": row.offset,
                       "duration": row.duration, "parts": parts})
     return Recording(row, tuple(parts))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, audio_info, load_audio
+from distill.data.unreadable import read_patiently
 from distill.data.windows import Window
 from distill.progress import progress
 from distill.whisper.decoding import AUTO, GreedyDecoder
@@ -88,8 +89,8 @@ def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
 def recording_of(window: Window) -> LongAudio:
     """What a window of one piece, of any length, holds."""
     piece = window.pieces[0]
-    return LongAudio(window.id, piece.duration, lambda start, length: load_audio(
-        piece.audio_filepath, piece.offset + start, length), window.language)
+    return LongAudio(window.id, piece.duration, lambda start, length: read_patiently(
+        lambda: load_audio(piece.audio_filepath, piece.offset + start, length)), window.language)
 
 
 @dataclass

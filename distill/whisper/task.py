@@ -11,11 +11,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from distill.data.unreadable import Unreadable
 from distill.data.views import epoch_order
 from distill.task import Batch
 from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
 from distill.whisper.collate import pad
-from distill.whisper.corpus import Unit, evaluation_units, load_clips, windows_of
+from distill.whisper.corpus import (
+    Unit,
+    evaluation_units,
+    load_clips,
+    readable_rows,
+    windows_of,
+)
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe, written_language
@@ -156,6 +163,8 @@ class WhisperTask:
     def _units(self):
         rows, _ = load_clips(self.recipe.data.validation)
         config = self.recipe.evaluation
+        faults = Unreadable(len(rows), self.recipe.data.max_unreadable, "validation")
+        rows = readable_rows(rows, faults, "data.validation")
         units = evaluation_units(rows, "validation", config.pack)[0]
         for index in range(1, config.validation_packings):
             order = epoch_order(self.recipe.seed, index, len(rows))

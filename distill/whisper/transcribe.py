@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.data.audio import SAMPLE_RATE
-from distill.data.windows import Window, load_window
+from distill.data.windows import Window, load_patiently
 from distill.products import fast_linears
 from distill.progress import progress
 from distill.whisper.decoding import GreedyDecoder
@@ -87,7 +87,7 @@ def transcribe(
 def _states(model, processor, windows: Sequence[Window], cache: dict | None) -> Tensor:
     if cache is not None and all(window.id in cache for window in windows):
         return torch.stack([cache[window.id] for window in windows])
-    states = encode(model, log_mel(processor, [load_window(window) for window in windows]))
+    states = encode(model, log_mel(processor, [load_patiently(window) for window in windows]))
     if cache is not None:
         cache |= {window.id: each for window, each in zip(windows, states, strict=True)}
     return states

@@ -20,7 +20,7 @@ from distill.data.batches import FixedBatches, TokenBatches
 from distill.data.files import hash_of, read_json, read_jsonl
 from distill.data.teacher_store import drawn_text
 from distill.data.views import View, draw_view
-from distill.data.windows import load_window
+from distill.data.windows import load_patiently
 from distill.whisper.collate import TokenRow, TokenRules
 from distill.whisper.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe
@@ -118,7 +118,7 @@ class ViewSource:
         return torch.stack(masked)
 
     def _audio(self, view: View) -> np.ndarray:
-        audio = load_window(rebuild_window(self.by_id[view.id], self.clips))
+        audio = load_patiently(rebuild_window(self.by_id[view.id], self.clips))
         return audio if view.augmentation is None else augment_audio(audio, view.augmentation)
 
     # What the store knows a view by

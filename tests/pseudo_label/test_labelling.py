@@ -198,10 +198,10 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "text.wav").write_text("this is not audio")
     soundfile.write(folder / "short.wav", good[:8_000], 16_000)
     return {"empty.wav": "empty", "nan.wav": "not_finite", "text.wav": "unreadable",
-            "short.wav": "truncated", "nowhere.wav": "missing_file"}
+            "short.wav": "truncated"}
 
 
-def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path):
+def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path, capsys):
     recipe = write_tiny_recipe(tmp_path, train=6)
     corpus = tmp_path / "corpus"
     stereo = np.stack([0.1 * np.sin(np.arange(44_100) / 20)] * 2, axis=1)
@@ -217,7 +217,17 @@ def test_bad_audio_is_counted_and_the_run_goes_on(tmp_path):
             file.write(json.dumps(row) + "\n")
         file.write(json.dumps({**row, "id": "low.wav", "audio_filepath": "low.wav"}) + "\n")
         file.write(json.dumps({**row, "id": "negative", "duration": -1.0}) + "\n")
-    folder = label(recipe, tmp_path / "run", *SMALL)  # and the rest is scored
+    with pytest.raises(ValueError, match=r"of 13 clips .* cannot be read.*data.max_unreadable"):
+        label(recipe, tmp_path / "run", *SMALL)
+    assert not (tmp_path / "run/pseudo_labels/filter.json").exists()
+    told = capsys.readouterr().out  # by the run that stopped, which has sealed them already
+    assert "Cannot read clip" in told
+    allowed = (*SMALL, "data.max_unreadable=0.5")
+    folder = label(recipe, tmp_path / "run", *allowed)  # and the rest is scored
+    printed = capsys.readouterr().out
+    assert "Clips that are in no window: 1 bad_duration, 1 duplicate_clip, 1 empty, " in printed
+    for name, reason in bad.items():
+        assert f"Cannot read clip {name}: {reason}: " in printed + told
     expected = dict.fromkeys(bad.values(), 1) | {"duplicate_clip": 1, "bad_duration": 1}
     assert read_json(folder / "drops.json") == expected
     rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]

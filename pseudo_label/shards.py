@@ -1,0 +1,73 @@
+"""Files of a label folder: `part-*.jsonl`, a shard each, whole or absent, and what was dropped.
+
+A part says that its shard is done: nothing that could not be opened for the moment is missing there
+(`AudioError.is_transient`). `drops-*.jsonl` beside it holds the clips that are of no use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from distill.data.audio import TRANSIENT, AudioError
+from distill.data.files import read_jsonl, write_jsonl
+from distill.data.unreadable import Unreadable
+
+
+def part_path(folder: Path, index: int) -> Path:
+    return folder / f"part-{index:05d}.jsonl"
+
+
+def drop_row(window: str, clip: str, error: AudioError) -> dict:
+    """A row of a drops file."""
+    return {"window": window, "clip": clip, "reason": error.reason, "detail": error.detail}
+
+
+def write_shard(folder: Path, index: int, rows: list, drops: list) -> None:
+    """Everything else first: the part file says that the shard is complete."""
+    assert not any(drop["reason"] in TRANSIENT for drop in drops)
+    path = _drops_path(folder, index)
+    if drops:
+        write_jsonl(path, drops)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier attempt
+    write_jsonl(part_path(folder, index), rows)
+
+
+def _drops_path(folder: Path, index: int) -> Path:
+    return folder / f"drops-{index:05d}.jsonl"
+
+
+def drop_rows(folder: Path) -> list[dict]:
+    """Of all shards, in order."""
+    return [row for path in sorted(folder.glob("drops-*.jsonl")) for row in read_jsonl(path)]
+
+
+def note_drops(folder: Path, faults: Unreadable) -> None:
+    """Count what other runs and ranks have dropped."""
+    for row in drop_rows(folder):
+        faults.note(row["clip"], row["reason"])
+
+
+def count_drops(folder: Path, notes: Counter) -> dict[str, int]:
+    """Clips that never got to the teacher, each once however many packings it is in.
+
+    Args:
+        notes: counts of those that are in no shard.
+    """
+    once = {(row["reason"], row["clip"]) for row in drop_rows(folder)}
+    return dict(sorted((notes + Counter(reason for reason, _ in once)).items()))
+
+
+def reopen(folder: Path) -> int:
+    """Remove shards that were sealed without clips that could not be opened (older versions did
+    so): they are labelled again. Returns how many."""
+    count = 0
+    for drops in sorted(folder.glob("drops-*.jsonl")):
+        if any(row["reason"] in TRANSIENT for row in read_jsonl(drops)):
+            count += 1
+            number = drops.stem.removeprefix("drops-")
+            for name in ("part", "translations"):
+                (folder / f"{name}-{number}.jsonl").unlink(missing_ok=True)
+            drops.unlink(missing_ok=True)  # last: it says that the part has to go
+    return count
