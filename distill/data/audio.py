@@ -1,4 +1,4 @@
-"""Audio in: any file libsndfile reads becomes float32 mono at 16 kHz.
+"""Audio in: any file libsndfile or FFmpeg reads becomes float32 mono at 16 kHz.
 
     samples = load_audio("clip.ogg", offset=1.5, duration=10.0)
     for samples in audio_blocks("hour.mp3", offset=0.0, duration=3600.0): ...
@@ -9,9 +9,7 @@ they drop instead of stopping (or, worse, training on silence).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +48,8 @@ def load_audio(
     """Decode, mix down to mono, resample.
 
     Args:
-        source: a path, or the bytes of an audio file (wav, flac, ogg, opus, mp3, ...).
+        source: a path, or the bytes of an audio file (wav, flac, ogg, opus, mp3, m4a, ...). Its
+            content says what it is, never its name.
         offset: seconds to skip.
         duration: seconds to read; None reads to the end.
 
@@ -58,16 +57,18 @@ def load_audio(
         float32 (samples,) at 16 kHz.
 
     Raises:
-        AudioError: `missing_file`, `unreadable`, `empty`, `not_finite`, or `truncated` (the file
-            ends more than 50 ms before offset + duration).
+        AudioError: `missing_file`, `cannot_open`, `needs_ffmpeg`, `unreadable`, `empty`,
+            `not_finite`, or `truncated` (the file ends more than 50 ms before offset + duration).
     """
-    with _open_audio(source) as file:
-        rate = file.samplerate
-        file.seek(min(round(offset * rate), file.frames))
-        frames = -1 if duration is None else round(duration * rate)
-        samples = file.read(frames, dtype="float32", always_2d=True)
+    with _open_reader(source) as reader:
+        rate = reader.rate
+        reader.seek(round(offset * rate))
+        samples = reader.read(None if duration is None else round(duration * rate))
     _check_length(source, len(samples) / rate, offset, duration)
-    return resample(_mono(source, samples), rate)
+    samples = resample(_mono(source, samples), rate)
+    if len(samples) == 0:
+        raise AudioError("empty", f"{_name(source)}: shorter than a sample at 16 kHz")
+    return samples
 
 
 def audio_blocks(
@@ -80,13 +81,13 @@ def audio_blocks(
     """
     import soxr
 
-    with _open_audio(source) as file:
-        rate, got, wanted = file.samplerate, 0, round(duration * file.samplerate)
-        file.seek(min(round(offset * rate), file.frames))
+    with _open_reader(source) as reader:
+        rate, got, wanted = reader.rate, 0, round(duration * reader.rate)
+        reader.seek(round(offset * rate))
         stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
         while got < wanted:
             size = min(wanted - got, int(BLOCK_SECONDS * rate))
-            samples = _mono(source, file.read(size, dtype="float32", always_2d=True))
+            samples = _mono(source, reader.read(size))
             if len(samples) == 0:
                 break
             got += len(samples)
@@ -96,19 +97,10 @@ def audio_blocks(
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-@contextmanager
-def _open_audio(source: str | Path | bytes):
-    """An open `SoundFile`; what libsndfile and the system complain about becomes an AudioError."""
-    import soundfile  # here, so that --help and config errors stay fast
+def _open_reader(source: str | Path | bytes):
+    from distill.data.sound_readers import open_reader  # here: it needs AudioError
 
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise AudioError("missing_file", _name(source))
-    try:
-        handle = io.BytesIO(source) if isinstance(source, bytes) else source
-        with soundfile.SoundFile(handle) as file:
-            yield file
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError("unreadable", f"{_name(source)}: {error}") from error
+    return open_reader(source)
 
 
 def _name(source: str | Path | bytes) -> str:
@@ -140,20 +132,15 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def audio_info(path: str | Path) -> tuple[float, int]:
-    """(duration in seconds, sample rate in Hz) from the header alone.
+def audio_info(source: str | Path | bytes) -> tuple[float, int]:
+    """(duration in seconds, sample rate in Hz) of all the sound of a file: from its header where
+    that can be trusted, else by counting or decoding.
 
     Raises:
-        AudioError: `missing_file`, `unreadable` or `empty`.
+        AudioError: as `load_audio`.
     """
-    import soundfile
-
-    if not Path(path).is_file():
-        raise AudioError("missing_file", str(path))
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError("unreadable", f"{path}: {error}") from error
-    if info.frames == 0:
-        raise AudioError("empty", f"{path}: zero-length audio")
-    return info.frames / info.samplerate, info.samplerate
+    with _open_reader(source) as reader:
+        frames, rate = reader.frames(), reader.rate
+    if frames == 0:
+        raise AudioError("empty", f"{_name(source)}: zero-length audio")
+    return frames / rate, rate

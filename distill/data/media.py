@@ -1,78 +1,156 @@
-"""Sound of files that libsndfile cannot read (m4a, mp4, webm, wma, ...), by PyAV where it is there.
+"""A reader of what only FFmpeg reads: m4a, mp4, webm, amr, wma, ... by PyAV, FFmpeg in a wheel:
+`pip install 'audio-distill[media]'`.
 
-    path = to_flac("talk.m4a", folder)      # mono, 16 kHz, 16 bit
-
-PyAV is FFmpeg in a wheel: `pip install 'audio-distill[media]'`.
+Positions are counted in samples from the beginning: times in containers are rounded, guessed or
+missing, and a decoder that starts in the middle gives other samples. Who goes on behind the place
+where somebody stopped does not begin again.
 """
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
-from itertools import chain
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from distill.data.audio import SAMPLE_RATE, AudioError
+import numpy as np
 
-MEDIA_SUFFIXES = {".m4a", ".mp4", ".webm", ".mkv", ".mka", ".mov", ".aac", ".wma", ".amr", ".3gp"}
+from distill.data.audio import AudioError
+from distill.data.audio_source import Piece, Source
 
-
-def can_convert() -> bool:
-    """Whether PyAV is installed."""
-    return find_spec("av") is not None
+_idle: list[MediaReader] = []  # the last one, open where somebody stopped
 
 
-def media_seconds(path: str | Path) -> float | None:
-    """Length of a file by its header; None where that does not say.
+class MediaReader:
+    """The first sound of a file, (frames, channels) float32, at the rate of its first frame."""
 
-    Raises:
-        AudioError: `unreadable`.
-    """
-    import av
+    def __init__(self, source: Source):
+        # Another file handle: the source is closed while this one may be kept.
+        fd = None if source.fd is None else os.dup(source.fd)
+        self._source = source if fd is None else Source(source.name, fd)
+        # of this process: decoders do not live through a fork
+        self.key = source.key and (os.getpid(), source.key)
+        self.rate, self._container, self._place = 0, None, 0
+        self._begin()
 
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+    def _begin(self) -> None:
+        self.close_container()
+        self._blocks, self._rest, self._place = self._decode(), np.zeros((0, 1), np.float32), 0
+        self._rest = next(self._blocks, self._rest)
+        if len(self._rest) == 0:
+            raise AudioError("empty", f"{self._source.name}: zero-length audio")
+
+    def close_container(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def close(self) -> None:
+        self.close_container()
+        if self._source.fd is not None:
+            os.close(self._source.fd)
+            self._source.fd = None
+
+    def frames(self) -> int:
+        self.seek(1 << 62)
+        return self._place
+
+    def seek(self, frame: int) -> None:
+        if frame < self._place:
+            self._begin()
+        while self._place < frame and self._fill():
+            count = min(frame - self._place, len(self._rest))
+            self._rest, self._place = self._rest[count:], self._place + count
+
+    def read(self, frames: int | None) -> np.ndarray:
+        found, left = [], 1 << 62 if frames is None else frames
+        while left > 0 and self._fill():
+            found.append(self._rest[:left])
+            self._rest = self._rest[len(found[-1]):]
+            left -= len(found[-1])
+            self._place += len(found[-1])
+        if len({block.shape[1] for block in found}) > 1:  # channels may come and go
+            found = [block.mean(axis=1, keepdims=True) for block in found]
+        return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
+
+    def _fill(self) -> bool:
+        while len(self._rest) == 0:
+            block = next(self._blocks, None)
+            if block is None:
+                return False
+            self._rest = block
+        return True
+
+    def _decode(self) -> Iterator[np.ndarray]:
+        import av
+
+        name = self._source.name
+        try:
+            self._container = container = av.open(Piece(self._source), metadata_errors="ignore")
             if not container.streams.audio:
-                raise AudioError("unreadable", f"{path}: there is no sound in it")
-            return container.duration / av.time_base if container.duration else None
-    except av.FFmpegError as error:
-        raise AudioError("unreadable", f"{path}: {error}") from error
+                raise AudioError("unreadable", f"{name}: there is no sound in it")
+            stream = container.streams.audio[0]
+            good = bad = 0
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    bad += 1
+                    yield from self._silence(packet, good)
+                    continue
+                for frame in frames:
+                    good += 1
+                    yield self._samples(frame)
+        except av.FFmpegError as error:
+            if self._source.error is None:
+                raise AudioError("unreadable", f"{name}: {error.strerror}") from error
+        if self._source.error is not None:
+            raise self._source.error
+        if bad > good:
+            raise AudioError("unreadable", f"{name}: {bad} of {bad + good} packets are damaged")
+
+    def _silence(self, packet, good: int) -> Iterator[np.ndarray]:
+        """In place of a damaged packet, so that what follows keeps its time."""
+        if good and packet.duration:
+            count = round(packet.duration * packet.time_base * self.rate)
+            yield np.zeros((count, 1), np.float32)
+
+    def _samples(self, frame) -> np.ndarray:
+        values = frame.to_ndarray()
+        channels = frame.layout.nb_channels
+        if not frame.format.is_planar:
+            values = values.reshape(-1, channels).T
+        if values.dtype == np.uint8:
+            values = values.astype(np.float32) / 128 - 1
+        elif values.dtype.kind == "i":
+            values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+        samples = values.T.astype(np.float32)
+        self.rate = self.rate or frame.sample_rate
+        if frame.sample_rate != self.rate:
+            import soxr
+
+            samples = soxr.resample(samples, frame.sample_rate, self.rate)
+        return samples
 
 
-def to_flac(path: str | Path, folder: Path) -> Path:
-    """Decode the first sound of a file into a new FLAC file, in blocks.
+@contextmanager
+def open_media(source: Source) -> Iterator[MediaReader]:
+    """The reader of a file.
 
     Raises:
-        AudioError: `unreadable` or `empty`; nothing is left behind.
+        AudioError: `unreadable` or `empty`.
     """
-    path = Path(path)
-    name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
-    target = folder / f"{name}.flac"
+    key = source.key and (os.getpid(), source.key)
+    reader = _idle.pop() if _idle else None
+    if reader is not None and reader.key != key:
+        reader.close()
+        reader = None
+    reader = reader or MediaReader(source)
     try:
-        if _decode(path, target) == 0:
-            raise AudioError("empty", f"{path}: zero-length audio")
-    except AudioError:
-        target.unlink(missing_ok=True)
+        yield reader
+    except BaseException:
+        reader.close()
         raise
-    return target
-
-
-def _decode(path: Path, target: Path) -> int:
-    """Samples written."""
-    import av
-    import soundfile
-
-    frames = 0
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    try:
-        with (av.open(str(path), metadata_errors="ignore") as container,
-              soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, "PCM_16") as file):
-            if not container.streams.audio:
-                raise AudioError("unreadable", f"{path}: there is no sound in it")
-            for frame in chain(container.decode(audio=0), [None]):  # None: what is left inside
-                for block in resampler.resample(frame):
-                    file.write(block.to_ndarray()[0])
-                    frames += block.samples
-    except (av.FFmpegError, soundfile.LibsndfileError) as error:
-        raise AudioError("unreadable", f"{path}: {error}") from error
-    return frames
+    if key is None or _idle:
+        reader.close()
+    else:
+        _idle.append(reader)

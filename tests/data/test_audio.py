@@ -138,7 +138,7 @@ def test_text_named_wav(tmp_path):
     (tmp_path / "a.wav").write_text("<html>404</html>")
     assert reason(tmp_path / "a.wav") == "unreadable"
     assert reason(b"<html>404</html>") == "unreadable"
-    assert reason(b"") == "unreadable"
+    assert reason(b"") == "empty"
     with pytest.raises(AudioError, match="unreadable: .*a.wav"):
         audio_info(tmp_path / "a.wav")
 
