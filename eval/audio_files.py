@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from distill.data.audio import AudioError, audio_info
 from distill.data.find_files import find_audio
-from distill.data.media import can_convert, media_seconds, to_flac
-
-T = TypeVar("T")
 
 
 def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
@@ -40,38 +35,3 @@ def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Pat
             raise ValueError(f"{other} and {file} would both be written to {place}: "
                              "take them one after the other, with another --output-dir")
     return {by_place[place.resolve()]: place for place in places.values()}
-
-
-def readable(path: Path, scratch: Path) -> Path:
-    """The file, or, if libsndfile cannot read it, a copy in `scratch` that it can.
-
-    Raises:
-        AudioError: it is no audio, or nothing is in it.
-    """
-    return _by_either(path, lambda: audio_info(path) and path, lambda: to_flac(path, scratch))
-
-
-def seconds_of(path: Path) -> tuple[float | None, bool]:
-    """Length of a file by its header, None where that does not say, and whether it has to be
-    converted (`readable`).
-
-    Raises:
-        AudioError: it is no audio, or nothing is in it.
-    """
-    return _by_either(path, lambda: (audio_info(path)[0], False),
-                      lambda: (media_seconds(path), True))
-
-
-def _by_either(path: Path, libsndfile: Callable[[], T], ffmpeg: Callable[[], T]) -> T:
-    try:
-        return libsndfile()
-    except AudioError as error:
-        if error.reason != "unreadable":
-            raise
-        if not can_convert():
-            hint = "; other formats need `pip install 'audio-distill[media]'`"
-            raise AudioError(error.reason, error.detail + hint) from None
-        try:
-            return ffmpeg()
-        except AudioError:  # libsndfile's word on it is the plainer one
-            raise error from None

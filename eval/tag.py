@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from distill.data.audio import AudioError
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.progress import clock, progress
-from eval.audio_files import output_places, readable
+from eval.audio_files import output_places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +45,7 @@ def main(arguments: list[str]) -> int:
               "(--overwrite does them again)", flush=True)
     if not todo:
         return 0
-    with tempfile.TemporaryDirectory(prefix="tag-") as scratch:
-        return _tag({path: places[path] for path in todo}, options, Path(scratch))
+    return _tag({path: places[path] for path in todo}, options)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -63,13 +61,13 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size must be 1 or more, got {options.batch_size}")
 
 
-def _tag(places: dict[Path, Path], options: argparse.Namespace, scratch: Path) -> int:
+def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
     from eval.tag_formats import choose, whole, written
     from eval.tag_windows import load_tagger
 
     tagger = load_tagger(options.model, options.activation, options.frames)
     choice = choose(tagger.classes, options.classes, options.top_k, options.threshold)
-    files = _Files(options, scratch)
+    files = _Files(options)
     start, seconds = time.perf_counter(), 0.0
     for path, rows in files.tagged(places, tagger):
         tags = ", ".join(f"{t['label']} {t['score']:.2f}" for t in whole(rows, choice))
@@ -91,8 +89,8 @@ class _Files:
         failed: files that could not be read.
     """
 
-    def __init__(self, options: argparse.Namespace, scratch: Path):
-        self.options, self.scratch, self.failed = options, scratch, 0
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.failed = options, 0
 
     def tagged(self, paths: Iterable[Path], tagger: Tagger) -> Iterator[tuple[Path, list[Row]]]:
         """(file, its rows), in order, each when its last window is done."""
@@ -128,7 +126,7 @@ class _Files:
         hop = options.window if options.hop is None else options.hop
         for path in paths:
             try:
-                found[path] = windows_of(readable(path, self.scratch), options.window, hop)
+                found[path] = windows_of(path, options.window, hop)
             except AudioError as error:
                 self._report(path, error)
         return found

@@ -12,19 +12,15 @@ written when it is done, and one that is there already is left alone.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from distill.data.audio import AudioError
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.progress import clock
-from eval.audio_files import output_places, readable, seconds_of
+from eval.audio_files import output_places
 
 FORMATS = ("txt", "srt", "vtt", "json")
 
@@ -46,8 +42,7 @@ def main(arguments: list[str]) -> int:
               "(--overwrite does them again)", flush=True)
     if not todo:
         return 0
-    with tempfile.TemporaryDirectory(prefix="transcribe-") as scratch:
-        return _transcribe(todo, options, Path(scratch))
+    return _transcribe(todo, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,27 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: Path) -> int:
-    from distill.whisper.sequential import LongAudio, Segment, transcribe_long
+def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
+    from distill.whisper.sequential import LongAudio, Segment, audio_file, transcribe_long
     from eval.subtitles import write
 
     recordings, paths, failed = [], {}, 0
-    for number, path in enumerate(places):
+    for path in places:
         try:
-            recordings.append(open_audio(path, scratch / str(number)))
+            recordings.append(audio_file(path))
         except AudioError as error:
             print(error, file=sys.stderr, flush=True)
             failed += 1
         else:
-            paths[id(recordings[-1])] = path, scratch / str(number)
+            paths[id(recordings[-1])] = path
     if not recordings:
         return 1
     decoder, processor = load_decoder(options)
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
         nonlocal failed
-        path, copy = paths[id(audio)]
-        shutil.rmtree(copy, ignore_errors=True)
+        path = paths[id(audio)]
         if error is not None:
             print(error, file=sys.stderr, flush=True)
             failed += 1
@@ -116,35 +110,6 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace, scratch: 
     if decoder.student is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
-
-
-def open_audio(path: Path, scratch: Path):
-    """`LongAudio` of a file of any kind; what libsndfile cannot read is converted into the folder
-    `scratch`, when its turn comes: an archive of videos may be larger than the disk.
-
-    Raises:
-        AudioError: it is no audio, or nothing is in it.
-    """
-    from distill.whisper.sequential import LongAudio, audio_file
-
-    @cache
-    def copy() -> LongAudio:
-        scratch.mkdir(exist_ok=True)
-        found = audio_file(readable(path, scratch))
-        audio.seconds = found.seconds  # headers are not always exact
-        return found
-
-    def window(start: float, length: float):
-        found = copy()
-        return found.window(start, min(length, found.seconds - start))
-
-    seconds, is_converted = seconds_of(path)
-    if not is_converted:
-        return replace(audio_file(path), name=path.name)
-    audio = LongAudio(path.name, seconds or 0.0, window)
-    if seconds is None:
-        copy()
-    return audio
 
 
 def load_decoder(options: argparse.Namespace) -> tuple:

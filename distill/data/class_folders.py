@@ -12,9 +12,8 @@ Keys:
     background=               name of a folder whose sounds belong to no class
 
 Writes OUT_FOLDER/{train,validation,test}.jsonl and classes.txt. Audio stays where it is and is
-pointed at; only m4a, mp4, wma and the like are copied, as FLAC, to OUT_FOLDER/converted (with
-`pip install 'audio-distill[media]'`). What cannot be read is counted, printed and listed in
-OUT_FOLDER/drops.json.
+pointed at (m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`, in every stage).
+What cannot be read is counted, printed and listed in OUT_FOLDER/drops.json.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from distill.data.audio import AudioError, audio_info
 from distill.data.files import write_json, write_text
 from distill.data.find_files import find_audio
 from distill.data.manifest import Row, write_manifest
-from distill.data.media import MEDIA_SUFFIXES, can_convert, to_flac
 
 SPLITS = ("train", "validation", "test")
 
@@ -51,13 +49,11 @@ class Sound:
 
     Attributes:
         path: the first, where there are several.
-        audio: what can be read of it: itself, or a copy.
         labels: names of the folders it lies in.
         split: the one it lies in, None where SOURCE is not split.
     """
 
     path: Path
-    audio: Path
     duration: float
     labels: set[str]
     split: str | None
@@ -100,7 +96,7 @@ def build(source: Path, out: Path, options: Options) -> dict[str, Counter]:
     Raises:
         ValueError: no folders of classes, or no audio in one of them.
     """
-    sounds, drops = find_sounds(source, out / "converted")
+    sounds, drops = find_sounds(source)
     classes = sorted({label for sound in sounds for label in sound.labels} - {options.background})
     if not classes:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
@@ -116,19 +112,14 @@ def build(source: Path, out: Path, options: Options) -> dict[str, Counter]:
     _report(classes, counts, len(sounds), drops)
     if empty := empty_folders(source, sounds):
         print(f"No usable file in {', '.join(empty)}: no class of that name.")
-    if any(why == "unsupported_format" for _, why in drops):
-        print(f"unsupported_format: {', '.join(sorted(MEDIA_SUFFIXES))} need "
-              "`pip install 'audio-distill[media]'`; or convert them yourself, for example with "
-              "`ffmpeg -i sound.m4a sound.flac`.")
+    if any(why == "needs_ffmpeg" for _, why in drops):
+        print("needs_ffmpeg: m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`; "
+              "or convert them yourself, for example with `ffmpeg -i sound.m4a sound.flac`.")
     return counts
 
 
-def find_sounds(source: Path, converted: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
-    """Sounds in the order of their paths, and files that cannot be used with the reason.
-
-    Args:
-        converted: where copies go of what libsndfile cannot read.
-    """
+def find_sounds(source: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
+    """Sounds in the order of their paths, and files that cannot be used with the reason."""
     from tqdm import tqdm
 
     given = [source / split for split in SPLITS if (source / split).is_dir()]
@@ -140,28 +131,18 @@ def find_sounds(source: Path, converted: Path) -> tuple[list[Sound], list[tuple[
     for path, root, split in tqdm(files, "reading", unit="file", disable=None, leave=False):
         label = path.relative_to(root).parts[0]
         try:
-            audio = _readable(path, converted)
-            duration, _ = audio_info(audio)
+            duration, _ = audio_info(path)
         except AudioError as error:
             drops.append((path, error.reason))
             continue
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
-        sound = found.setdefault(content, Sound(path, audio, duration, set(), split))
+        sound = found.setdefault(content, Sound(path, duration, set(), split))
         if sound.split != split:  # kept where it was first: train before test
             drops.append((path, f"also_in_{sound.split}"))
         else:
             sound.labels.add(label)
     return list(found.values()), drops
-
-
-def _readable(path: Path, converted: Path) -> Path:
-    if path.suffix.lower() not in MEDIA_SUFFIXES:
-        return path
-    if not can_convert():
-        raise AudioError("unsupported_format", str(path))
-    converted.mkdir(parents=True, exist_ok=True)
-    return to_flac(path, converted)
 
 
 def empty_folders(source: Path, sounds: list[Sound]) -> list[str]:
@@ -193,7 +174,7 @@ def _share(count: int, share: float) -> int:
 def _row(sound: Sound, source: Path, out: Path, options: Options) -> Row:
     return Row(
         id=sound.path.relative_to(source).as_posix(),
-        audio_filepath=Path(os.path.relpath(sound.audio.resolve(), out.resolve())).as_posix(),
+        audio_filepath=Path(os.path.relpath(sound.path.resolve(), out.resolve())).as_posix(),
         duration=round(sound.duration, 6),
         labels=sorted(sound.labels - {options.background}),
     )

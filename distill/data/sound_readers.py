@@ -15,25 +15,24 @@ import numpy as np
 
 from distill.data.audio import AudioError
 from distill.data.audio_source import Piece, Source, open_source
+from distill.data.forward_reader import ForwardReader, open_forward
+from distill.data.media import decode_media
 from distill.data.sound_parts import Part, find_parts
 
 _SYSTEM = 2  # libsndfile's SF_ERR_SYSTEM: reading failed, not the format
-_STEP = 1 << 18  # samples read at a time to get past them
+_STEP = 1 << 16  # samples read at a time to get past them
 _known: dict[tuple, list[Part]] = {}  # by `Source.key`
 
 
 class SoundFileReader:
-    """An open `SoundFile`, also of codecs in which libsndfile cannot seek (GSM 6.10, G.721)."""
+    """An open `SoundFile`, which is read forwards if libsndfile cannot seek in its codec."""
 
     def __init__(self, file, frames: int | None = None):
         self.file, self.rate, self._place = file, file.samplerate, 0
         self._frames = file.frames if frames is None else min(frames, file.frames)
 
     def frames(self) -> int:
-        if self.file.seekable():
-            return self._frames
-        self.seek(self._frames)
-        return self._place
+        return self._frames
 
     def seek(self, frame: int) -> None:
         frame = min(frame, self._frames)
@@ -126,7 +125,9 @@ def _text(error: Exception) -> str:
     return getattr(error, "error_string", None) or str(error)
 
 
-def _by_libsndfile(source: Source, stack: ExitStack) -> SoundFileReader | JoinedReader:
+def _by_libsndfile(
+    source: Source, stack: ExitStack
+) -> SoundFileReader | JoinedReader | ForwardReader:
     import soundfile
 
     def opened(file) -> SoundFileReader:
@@ -143,9 +144,21 @@ def _by_libsndfile(source: Source, stack: ExitStack) -> SoundFileReader | Joined
         except soundfile.LibsndfileError:
             pass
     if not parts:
-        return opened(source.rewound())
+        plain = opened(source.rewound())
+        if plain.file.seekable():
+            return plain
+        return stack.enter_context(open_forward(source, _decode_forwards))
     readers = [opened(Piece(source, part.start, part.end, part.prefix)) for part in parts]
     return readers[0] if len(readers) == 1 else JoinedReader(readers)
+
+
+def _decode_forwards(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+    """Codecs in which libsndfile cannot seek: GSM 6.10, G.721, ..."""
+    import soundfile
+
+    with soundfile.SoundFile(Piece(source)) as file:
+        while len(samples := file.read(_STEP, dtype="float32", always_2d=True)):
+            yield file.samplerate, samples.mean(axis=1)
 
 
 def _parts_of(source: Source) -> list[Part]:
@@ -170,10 +183,8 @@ def _by_ffmpeg(source: Source, stack: ExitStack, error: Exception):
     if find_spec("av") is None:
         raise AudioError("needs_ffmpeg", f"{source.name}: libsndfile cannot read it "
                          f"({_text(error)}); `pip install 'audio-distill[media]'` for FFmpeg")
-    from distill.data.media import open_media
-
     try:
-        return stack.enter_context(open_media(source))
+        return stack.enter_context(open_forward(source, decode_media))
     except AudioError as other:
         if "no sound" in other.detail or "NIST" in str(error):
             raise

@@ -100,24 +100,24 @@ def test_what_cannot_be_read_is_counted(sounds, tmp_path, capsys):
     assert "cow" not in (tmp_path / "out" / "classes.txt").read_text()
 
 
-def test_what_telephones_record_is_converted(sounds, tmp_path):
+def test_what_telephones_record_is_pointed_at(sounds, tmp_path):
     write_m4a(sounds / "cow" / "moo.m4a",
               0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000))
     build(sounds, tmp_path / "out", parse_options([]))
     (row,) = [row for row in all_rows(tmp_path / "out") if row.labels == ["cow"]]
-    assert row.id == "cow/moo.m4a" and Path(row.audio_filepath).parent.name == "converted"
+    assert row.id == "cow/moo.m4a" and Path(row.audio_filepath).name == "moo.m4a"
     audio = load_audio(row.audio_filepath)
     assert row.duration == pytest.approx(1.0, abs=0.1) == len(audio) / 16_000
     assert np.abs(np.fft.rfft(audio[:16_000])).argmax() == pytest.approx(440, abs=1)
 
 
-def test_without_the_converter_its_formats_are_counted(sounds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("distill.data.class_folders.can_convert", lambda: False)
+def test_without_ffmpeg_its_formats_are_counted(sounds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("distill.data.sound_readers.find_spec", lambda _: None)
     (sounds / "cow").mkdir()
-    (sounds / "cow" / "phone.m4a").write_bytes(b"what a telephone records")
+    (sounds / "cow" / "phone.m4a").write_bytes(b"\0\0\0\x1cftypM4A what a telephone records")
     main([str(sounds), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "dropped: 1 unsupported_format" in said and "audio-distill[media]" in said
+    assert "dropped: 1 needs_ffmpeg" in said and "audio-distill[media]" in said
 
 
 def test_refusals(tmp_path, sounds):
