@@ -89,7 +89,7 @@ class ForwardReader:
         self.rate, block = found
         self._kept.append((self._end, block))
         self._end += len(block)
-        while self._end - self._kept[0][0] > KEEP_SECONDS * self.rate and len(self._kept) > 1:
+        while len(self._kept) > 1 and self._end - self._kept[1][0] >= KEEP_SECONDS * self.rate:
             self._kept.popleft()
         return self._kept[-1]
 

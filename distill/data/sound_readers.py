@@ -20,7 +20,7 @@ from distill.data.media import decode_media
 from distill.data.sound_parts import Part, find_parts
 
 _SYSTEM = 2  # libsndfile's SF_ERR_SYSTEM: reading failed, not the format
-_STEP = 1 << 16  # samples read at a time to get past them
+_STEP = 1 << 14  # samples read at a time to get past them
 _known: dict[tuple, list[Part]] = {}  # by `Source.key`
 
 
