@@ -116,7 +116,9 @@ def _finish(run: Path, state, settings: str, heard: dict) -> None:
         {"settings": settings, "steps": state.step, "best_step": state.best_step,
          "best_score": state.best_score, "data": heard},
     )
-    print(f"Student: {target} (weights of step {state.best_step})", flush=True)
+    drops = ", ".join(f"{count:,} {why}" for why, count in sorted(heard["drops"].items()))
+    print(f"Student: {target} (weights of step {state.best_step})"
+          + (f"; left out: {drops}" if drops else ""), flush=True)
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    classes = resolve_classes(recipe)
     clips = EvaluationClips(recipe.data.test, recipe.data.clip_seconds)
+    classes = resolve_classes(recipe)
     targets = clips.targets(classes)
     if not targets.any():
         raise ValueError(f"data.test: not one of {len(clips.rows)} recordings has a label, so that "

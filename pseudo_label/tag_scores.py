@@ -6,25 +6,35 @@
 Scores the views that are not in `scores.dir` yet: a run that was stopped, or got more steps, pays
 for what is new. `python -m pseudo_label` and `python -m pseudo_label.scores` are the same for a
 tagger.
+
+Clips that cannot be read are printed and counted, and nobody learns from them; with more of them
+than `data.max_unreadable` it ends. What could not be opened (a disk that is not mounted) is left
+out and asked again by the next run.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
-from distill.config import ConfigError, to_yaml
+from distill.ced.scores import READABLE, UNHEARD
+from distill.config import to_yaml
+from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import write_json, write_text
 from distill.data.teacher_store import Record, TeacherStore
+from distill.data.unreadable import Unreadable
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
+
+if TYPE_CHECKING:
+    from distill.ced.clips import ClipError
 
 SHARD_MEGABYTES = 256.0  # smaller ones are merged in the end
 NUM_GROUPS, MAX_BLOCKS = 256, 64  # blocks go to disk in about so many groups, of at most so many:
@@ -40,7 +50,8 @@ def main(arguments: list[str]) -> None:
         why = "no teacher.members" if not recipe.teacher.members else "teacher.mode is live"
         print(f"Nothing to score: {why}.")
         return
-    score(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    with writing_to(recipe.scores.dir):
+        score(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
@@ -56,22 +67,40 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     from distill.ced.view_source import ViewSource
 
     quiet_libraries()
-    source, classes = ViewSource(recipe), resolve_classes(recipe)
+    source = ViewSource(recipe)
+    faults = source.faults("scoring")
+    if source.scored.mixup_probability:  # any clip may be heard in any view
+        faults.begin("data.train")
+    classes, blocks = resolve_classes(recipe), Blocks(source)
     store = TeacherStore(Path(recipe.scores.dir), store_settings(recipe, source, classes),
                          create=True)
-    blocks = Blocks(source)
     by_text = {blocks.text(block): block for block in blocks}
-    missing = store.missing(list(by_text))
-    num_views = blocks.num_epochs * blocks.num_clips
+    whole = [text for text, block in by_text.items() if blocks.is_whole(block)]
+    store = _forget_faults_of_the_moment(store, source, by_text, whole)
+    missing = store.missing(whole)
     if missing:
-        describe(recipe, source, blocks, classes, len(missing), len(by_text))
-        groups = groups_of(list(by_text), set(missing))
+        describe(recipe, source, blocks, classes, len(missing), len(whole))
+        groups = groups_of(list(by_text), set(missing), set(by_text) - set(whole))
         mine = dict(sorted(groups.items(), key=lambda group: group[0] % world != rank))
-        _fill(recipe, source, classes, store, by_text, mine)
+        try:
+            _fill(recipe, source, classes, store, by_text, mine, faults)
+        except KeyboardInterrupt:
+            store.refresh()
+            left = len(store.missing(whole))
+            raise Stopped(f"Stopped; {len(whole) - left} of {len(by_text)} blocks of views are "
+                          f"kept in {store.folder}, and the same command goes on.") from None
         store.refresh()
+    faults.finish("data.train")
     if left := store.missing(list(by_text)):
         print(f"Rank {rank} is done; other ranks are at the {len(left)} blocks that are left.")
         return
+    _finish(recipe, store, source, by_text, classes, world, bool(missing))
+
+
+def _finish(
+    recipe: CedRecipe, store: TeacherStore, source, blocks: dict, classes, world: int, is_new: bool
+) -> None:
+    """Merge and seal a store that lacks nothing, and say what is in it."""
     write_text(store.folder / "classes.txt", "\n".join(classes) + "\n")
     write_text(store.folder / "recipe.yaml", to_yaml(with_absolute_paths(recipe)))
     for path in store.folder.glob("*.lease*"):  # of ranks that were killed at the last moment
@@ -82,9 +111,10 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
         store = repack(store.folder, SHARD_MEGABYTES)
     store.seal()
     _tell_unreadable(store, source, blocks)
+    num_views = sum(len(store.read(row)["disagreement"]) for row in store.rows(list(blocks)))
     print(f"{store.folder}: {num_views:,} views, {store.num_bytes / 1e6:,.1f} MB, "
           f"{store.num_bytes / store.num_rows:.1f} bytes a view"
-          + ("" if missing else "; all were there already"), flush=True)
+          + ("" if is_new else "; all were there already"), flush=True)
 
 
 def describe(recipe: CedRecipe, source, blocks, classes, num_missing: int, num_blocks: int) -> None:
@@ -97,17 +127,22 @@ def describe(recipe: CedRecipe, source, blocks, classes, num_missing: int, num_b
         print(f"{num_blocks - num_missing} of {num_blocks} blocks are there already", flush=True)
 
 
-def groups_of(texts: list[str], missing: set[str]) -> dict[int, list[str]]:
+def groups_of(
+    texts: list[str], missing: set[str], left_out: set[str] = frozenset()
+) -> dict[int, list[str]]:
     """The missing blocks in groups, which are numbered by their place among all blocks: ranks that
-    start at different times agree about them."""
+    start at different times agree about them. A group with a block that is left out is left out:
+    groups are whole, so that shards are the same whenever they are made."""
     size = min(MAX_BLOCKS, -(-len(texts) // NUM_GROUPS))
-    cut = {at // size: [text for text in texts[at : at + size] if text in missing]
-           for at in range(0, len(texts), size)}
+    cut = {at // size: texts[at : at + size] for at in range(0, len(texts), size)}
+    cut = {number: [text for text in group if text in missing]
+           for number, group in cut.items() if left_out.isdisjoint(group)}
     return {number: group for number, group in cut.items() if group}
 
 
 def _fill(
-    recipe: CedRecipe, source, classes, store: TeacherStore, blocks: dict, groups: dict
+    recipe: CedRecipe, source, classes, store: TeacherStore, blocks: dict, groups: dict,
+    faults: Unreadable,
 ) -> None:
     """Score groups of blocks, one sealed shard each."""
     import torch
@@ -121,30 +156,49 @@ def _fill(
     scorer = Scorer(recipe, source, Ensemble(recipe.teacher, classes, device))
     total = sum(len(scorer.blocks.clips(blocks[text])) for each in groups.values() for text in each)
     with Leases(store.folder) as leases:
-        steps = _scored(scorer, store, leases, blocks, groups)
+        steps = _scored(scorer, store, leases, blocks, groups, faults)
         for _ in progress(steps, total, "scoring", "views"):
             pass
 
 
-def _tell_unreadable(store: TeacherStore, source, blocks) -> None:
-    """Write down which clips nobody learns from, as the finished store has them: whichever rank
-    met them, and however often it was stopped."""
-    from distill.ced.scores import UNHEARD
-    from distill.data.audio import AudioError
+def _unheard(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, str, str]]:
+    """(block, fault, reason) of views of {block: ...} that nobody learns from, as they are now;
+    the reason is READABLE where nothing is wrong."""
+    from distill.ced.clips import ClipError
 
     views = []
-    each_block = list(blocks)
-    rows = store.rows([blocks.text(block) for block in each_block])
-    for block, row in zip(each_block, rows.tolist(), strict=True):
+    for (text, block), row in zip(blocks.items(), store.rows(list(blocks)), strict=True):
         unheard = np.flatnonzero(store.read(row)["disagreement"] == UNHEARD)
-        views += [(block.first + int(number), block.epoch) for number in unheard]
-    found: dict[str, str] = {}
-    for index, epoch in progress(views, len(views), "unreadable", "views") if views else ():
+        views += [(text, block.first + int(number), block.epoch) for number in unheard]
+    for text, index, epoch in progress(views, len(views), "unreadable", "views") if views else ():
         error = source.try_wave(index, source.scored_view(index, epoch))
-        if isinstance(error, AudioError):
-            found[error.detail] = error.reason
+        if isinstance(error, ClipError):
+            yield text, error.detail, error.reason
         else:
-            found[f"clip {source.clips[index].key}"] = "readable_by_now"
+            yield text, f"clip {source.clips[index].key}", READABLE
+
+
+def _forget_faults_of_the_moment(
+    store: TeacherStore, source, blocks: dict, whole: list[str]
+) -> TeacherStore:
+    """Views were settled without the audio that could not be opened then (by versions before this
+    one, or by a decoder that was missing): blocks of what can be read now are missing again."""
+    missing = set(store.missing(whole))
+    there = {text: blocks[text] for text in whole if text not in missing}
+    found = {text for text, _, reason in _unheard(store, source, there) if reason == READABLE}
+    if not found:
+        return store
+    from distill.data.teacher_store.repack import discard
+
+    print(f"{store.folder}: {len(found):,} of {len(blocks):,} blocks were scored when some of the "
+          "audio could not be opened; it can be now, and they are scored again", flush=True)
+    return discard(store.folder, sorted(found))
+
+
+def _tell_unreadable(store: TeacherStore, source, blocks: dict) -> None:
+    """Write down which clips nobody learns from, as the finished store has them: whichever rank
+    met them, and however often it was stopped."""
+    found = {fault: reason for _, fault, reason in _unheard(store, source, blocks)}
     path = store.folder / "unreadable.json"
     if not found:
         path.unlink(missing_ok=True)
@@ -155,9 +209,10 @@ def _tell_unreadable(store: TeacherStore, source, blocks) -> None:
 
 
 def _scored(
-    scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict
+    scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict, faults: Unreadable
 ) -> Iterator[None]:
-    """Yields once for each view that is scored; a group is sealed with its last batch."""
+    """Yields once for each view that is scored; a group is sealed with its last batch. One of
+    whose files some cannot be opened is not; mostly it is noticed before the teachers hear it."""
     from torch.utils.data import DataLoader
 
     taken: list[tuple[str, list[str]]] = []  # lease and blocks of ours, the group at hand first
@@ -167,7 +222,8 @@ def _scored(
             if not leases.take(name := f"group-{number:05d}"):
                 continue
             store.refresh()
-            if left := store.missing(texts):  # else another rank has been faster
+            left = store.missing(texts)  # else another rank has been faster
+            if left and not _count(scorer.lost([blocks[text] for text in left]), faults):
                 taken.append((name, left))
                 for text in left:
                     yield from scorer.batches(blocks[text])
@@ -179,20 +235,36 @@ def _scored(
         num_workers=scorer.recipe.scores.num_workers,
     )
     parts: list[dict] = []
-    records: list[Record] = []
+    records: list[Record | None] = []
+    is_whole = True
     for prepared in loader:
-        parts.append(scorer.score(prepared))
+        is_whole &= not _count(prepared.unreadable.values(), faults)
+        parts.append(scorer.score(prepared) if is_whole else {})
         name, texts = taken[0]
         block = blocks[texts[len(records)]]
         if len(parts) == len(scorer.batches(block)):
-            records.append(scorer.record(block, parts))
+            records.append(scorer.record(block, parts) if is_whole else None)
             parts = []
         if len(records) == len(texts):
-            store.add(records)
+            if is_whole:
+                store.add(records)
             leases.release(name)
             taken.pop(0)
-            records = []
+            records, is_whole = [], True
         yield from [None] * len(prepared.views)
+
+
+def _count(errors: Iterable[ClipError], faults: Unreadable) -> int:
+    """Tell and count clips that cannot be read; how many of them perhaps can by the next run.
+
+    Raises:
+        UnreadableError: there are too many.
+    """
+    errors = list(errors)
+    for error in errors:
+        faults.add(error.clip, error.error)
+    faults.check()
+    return sum(error.is_transient for error in errors)
 
 
 class _Identity:
@@ -221,7 +293,4 @@ def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,18 @@ class Clip:
     @property
     def length(self) -> int:
         return max(self.num_samples, MIN_SAMPLES)
+
+
+class ClipError(AudioError):
+    """Audio of a clip that cannot be used; `error` is its fault without the clip's name."""
+
+    def __init__(self, clip: str, error: AudioError):
+        super().__init__(error.reason, f"clip {clip}: {error.detail}")
+        self.clip = clip
+        self.error = AudioError(error.reason, error.detail)  # no traceback, which holds audio
+
+    def __reduce__(self):
+        return ClipError, (self.clip, self.error)
 
 
 def load_clips(manifests: Sequence[str], clip_seconds: float) -> tuple[list[Clip], Counter]:
@@ -71,12 +84,12 @@ def load_sound(clip: Clip) -> np.ndarray:
     drawn for a clip depends on its length.
 
     Raises:
-        AudioError: as `load_audio`; `detail` names the clip.
+        ClipError: as `load_audio`; it names the clip.
     """
     try:
         sound = load_audio(clip.path, clip.start / SAMPLE_RATE, clip.num_samples / SAMPLE_RATE)
     except AudioError as error:
-        raise AudioError(error.reason, f"clip {clip.key}: {error.detail}") from None
+        raise ClipError(clip.key, error) from None
     sound = sound[: clip.num_samples]
     return np.pad(sound, (0, clip.length - len(sound)))
 
@@ -111,12 +124,17 @@ def targets_of(clips: Sequence[Clip], classes: Sequence[str], why: str) -> np.nd
     """
     place = {name: index for index, name in enumerate(classes)}
     targets = np.zeros((len(clips), len(classes)), np.float32)
+    without = dict.fromkeys(clip.row for clip in clips if clip.labels is None)
+    if without:
+        num_rows = len(dict.fromkeys(clip.row for clip in clips))
+        raise ValueError(f"row {next(iter(without))} has no `labels` in its manifest; "
+                         f"{len(without):,} of {num_rows:,} rows have none; {why}")
     for number, clip in enumerate(clips):
-        if clip.labels is None:
-            raise ValueError(f"row {clip.row} has no `labels` in its manifest; {why}")
         for label in clip.labels:
             if label not in place:
-                raise ValueError(f"row {clip.row}: label {label!r} is none of the "
-                                 f"{len(classes)} classes; add it to data.classes")
+                near = get_close_matches(label, classes, 1)
+                raise ValueError(f"row {clip.row}: label {label!r} is none of the {len(classes)} "
+                                 + (f"classes, did you mean {near[0]!r}? Else " if near else
+                                    "classes; ") + "add it to data.classes")
             targets[number, place[label]] = 1.0
     return targets

@@ -95,6 +95,8 @@ def _check(c: CedRecipe) -> None:
     check(ok, "teacher.consistent", "true where no scores are stored", t.consistent)
     seconds = c.data.clip_seconds
     check(MIN_SECONDS <= seconds <= 600, "data.clip_seconds", f"in [{MIN_SECONDS}, 600]", seconds)
+    check(0 <= c.data.max_unreadable <= 1, "data.max_unreadable", "in [0, 1]",
+          c.data.max_unreadable)
     check(c.data.cache_megabytes >= 0, "data.cache_megabytes", ">= 0", c.data.cache_megabytes)
     for key in ("epochs", "k", "batch_size"):
         check(getattr(s, key) > 0, f"scores.{key}", "> 0", getattr(s, key))

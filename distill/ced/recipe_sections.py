@@ -22,6 +22,8 @@ class DataConfig:
     # is a clip, too
     balance: bool = False  # clips with rare labels come more often, others not in every epoch
     cache_megabytes: int = 1024  # decoded audio that each process keeps; 0: read at every use
+    max_unreadable: float = 0.05  # share of training clips that may be unreadable: they are counted
+    # and printed; with more of them a stage ends
 
 
 @dataclass

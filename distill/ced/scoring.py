@@ -17,16 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from distill.ced.clips import find_classes
+from distill.ced.clips import ClipError, find_classes
 from distill.ced.frames import STEP_SECONDS, num_steps, pad_steps
 from distill.ced.recipe import CedRecipe
 from distill.ced.scores import UNHEARD, encode_scores
 from distill.ced.teachers import Ensemble, ensemble_settings, first_classes
 from distill.ced.view_source import ViewSource
 from distill.ced.views import TagView, pack
-from distill.data.audio import AudioError
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record, drawn_text
+from distill.data.unreadable import file_fault
 
 BLOCK_CLIPS = 128
 COLUMNS = ("indices", "values", "tail_mean", "disagreement")
@@ -45,7 +45,7 @@ class Views(NamedTuple):
     views: list[TagView]
     waves: list[np.ndarray]
     features: list[Tensor]
-    unreadable: dict[int, AudioError]  # places of views that are silence instead, and why
+    unreadable: dict[int, ClipError]  # places of views that are silence instead, and why
 
 
 def resolve_classes(recipe: CedRecipe) -> list[str]:
@@ -68,6 +68,11 @@ class Blocks:
 
     def clips(self, block: Block) -> range:
         return range(block.first, min(block.first + BLOCK_CLIPS, self.num_clips))
+
+    def is_whole(self, block: Block) -> bool:
+        """Whether all its files could be read when the run began; else it has no text."""
+        return all(content[-1] is not None for content in
+                   self.source.contents[block.first : block.first + BLOCK_CLIPS])
 
     def text(self, block: Block) -> str:
         """What the store knows a block by."""
@@ -117,13 +122,25 @@ class Scorer:
         places = [(index, block.epoch) for index in clips]
         return [places[at : at + size] for at in range(0, len(places), size)]
 
+    def lost(self, blocks: Sequence[Block]) -> list[ClipError]:
+        """Clips that are heard in some blocks and whose files are not there now."""
+        source = self.source
+        heard: set[int] = set()
+        for block in blocks:
+            for index in self.blocks.clips(block):
+                view = source.scored_view(index, block.epoch)
+                heard |= {index, view.partner} if view.weight else {index}
+        faults = {path: file_fault(path) for path in {source.clips[n].path for n in heard}}
+        found = [(source.clips[n].key, faults[source.clips[n].path]) for n in sorted(heard)]
+        return [ClipError(key, fault) for key, fault in found if fault]
+
     def prepare(self, places: Sequence[tuple[int, int]]) -> Views:
         """Views as the teachers get them; what workers do."""
         views = [self.source.scored_view(index, epoch) for index, epoch in places]
         waves, unreadable = [], {}
         for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
             wave = self.source.try_wave(index, view)
-            if isinstance(wave, AudioError):
+            if isinstance(wave, ClipError):
                 unreadable[number] = wave
                 wave = np.zeros(self.source.clips[index].length, np.float32)
             waves.append(wave)
@@ -164,5 +181,9 @@ class Rescorer:
         block, scorer = Block(told["first"], told["epoch"]), self.scorer
         if block.first >= scorer.blocks.num_clips or scorer.blocks.text(block) != text:
             raise ValueError(f"block {text}: its clips have changed")
-        parts = [scorer.score(scorer.prepare(places)) for places in scorer.batches(block)]
-        return scorer.record(block, parts)
+        prepared = [scorer.prepare(places) for places in scorer.batches(block)]
+        for views in prepared:
+            for error in views.unreadable.values():
+                if error.is_transient:
+                    raise error
+        return scorer.record(block, [scorer.score(views) for views in prepared])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +13,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distill.ced.clips import targets_of
+from distill.ced.clips import MIN_SAMPLES, ClipError, targets_of
 from distill.ced.evaluation import EvaluationClips, student_probabilities
 from distill.ced.frames import num_steps
-from distill.ced.recipe import CedRecipe, uses_store
+from distill.ced.recipe import MIN_SECONDS, CedRecipe, uses_store
 from distill.ced.recorded import RecordedScores
 from distill.ced.scores import UNHEARD, confidence, decode_frames, decode_scores
 from distill.ced.scoring import resolve_classes, store_settings
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
 from distill.ced.teachers import Ensemble, ensemble_settings
+from distill.ced.training_faults import TrainingFaults
 from distill.ced.view_source import ViewSource, pad_features
 from distill.ced.views import TagView
-from distill.data.audio import SAMPLE_RATE, AudioError, audio_info
+from distill.data.audio import SAMPLE_RATE
 from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
 from distill.progress import quiet_libraries
@@ -40,7 +42,11 @@ class CedTask:
     def __init__(self, recipe: CedRecipe, accelerator: Accelerator):
         quiet_libraries()
         self.recipe, self.accelerator = recipe, accelerator
-        self.source, self.classes = ViewSource(recipe), resolve_classes(recipe)
+        self.source = ViewSource(recipe)
+        scores = Path(recipe.scores.dir) if uses_store(recipe) else None
+        self.faults = TrainingFaults(self.source, Path(recipe.output_dir),
+                                     accelerator.process_index, scores)
+        self.classes = resolve_classes(recipe)
         self.label_weight = recipe.loss.label_weight if recipe.teacher.members else 1.0
         self.labels = self._labels()
         self.batches = FixedBatches(
@@ -88,7 +94,9 @@ class CedTask:
         for index in np.unique(np.linspace(0, last, _FEATURE_VIEWS, dtype=int)).tolist():
             view = self.source.scored_view(index, 0)
             wave = self.source.try_wave(index, view)
-            if not isinstance(wave, AudioError):
+            if isinstance(wave, ClipError):
+                self.faults.take([wave])
+            else:
                 yield self.source.features(wave, view)
 
     @property
@@ -100,9 +108,11 @@ class CedTask:
 
     @property
     def heard(self) -> dict[str, Any]:
-        seconds = sum(clip.num_samples for clip in self.source.clips) / SAMPLE_RATE
-        return {"count": len(self.source.clips), "hours": seconds / 3600,
-                "drops": dict(self.source.drops)}
+        unread = self.faults.reasons
+        clips = [clip for clip in self.source.clips if clip.key not in unread]
+        seconds = sum(clip.num_samples for clip in clips) / SAMPLE_RATE
+        return {"count": len(clips), "hours": seconds / 3600,
+                "drops": dict(self.source.drops + Counter(unread.values()))}
 
     def describe(self) -> str:
         """What will be trained, for the user."""
@@ -112,8 +122,19 @@ class CedTask:
         return (
             f"Student: {count / 1e6:.2f} M parameters, {len(self.classes)} classes\n"
             f"Training on {heard['count']:,} clips ({60 * heard['hours']:.1f} minutes; dropped: "
-            f"{dropped or 'nothing'}), {self._teacher_text()}"
+            f"{dropped or 'nothing'}), {self._teacher_text()}{self._label_text()}"
         )
+
+    def _label_text(self) -> str:
+        """What no label can teach, and what is hardly to be heard; a line each."""
+        short = sum(clip.num_samples < MIN_SAMPLES for clip in self.source.clips)
+        lines = [f"{short:,} clips are shorter than {MIN_SECONDS} s and followed by silence"]
+        lines = lines if short else []
+        if self.label_weight and (empty := np.flatnonzero(~self.labels.any(axis=0)).tolist()):
+            names = ", ".join(self.classes[index] for index in empty[:10])
+            lines.append(f"No training clip has the label of {len(empty)} of {len(self.classes)} "
+                         f"classes: {names}{', ...' * (len(empty) > 10)}")
+        return "".join(f"\n{line}" for line in lines)
 
     def _teacher_text(self) -> str:
         members = len(self.recipe.teacher.members)
@@ -130,13 +151,17 @@ class CedTask:
     def collate(self, places: list[tuple[int, int]]) -> Batch:
         views, batch = self._targets(places)
         weight = batch.setdefault("weight", torch.ones(len(places)))
-        waves = []
+        waves, unreadable = [], []
         for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
-            wave = self._wave(index, view) if weight[number] else None
-            if wave is None:
+            wave = self.source.try_wave(index, view) if weight[number] else None
+            if isinstance(wave, ClipError):
+                unreadable.append(wave)
+            if not isinstance(wave, np.ndarray):
                 weight[number] = 0.0
                 wave = np.zeros(self.source.clips[index].length, np.float32)
             waves.append(wave)
+        # told by `count`: an exception of a worker would reach the user as pages of traceback
+        batch |= {"unreadable": unreadable, "epoch": places[0][1]}
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]
         batch |= pad_features(features)
@@ -146,15 +171,6 @@ class CedTask:
             batch["waves"] = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
             batch["k"] = self.recipe.scores.k
         return batch
-
-    def _wave(self, index: int, view: TagView) -> np.ndarray | None:
-        """The sound of a view; None where it cannot be read, and was not when it was scored."""
-        wave = self.source.try_wave(index, view)
-        if not isinstance(wave, AudioError):
-            return wave
-        if self.recorded and self.recipe.teacher.consistent:
-            raise ValueError(f"{wave}; it could be read when it was scored")
-        return None
 
     def _targets(self, places: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
         """What the student hears, and what the teachers said."""
@@ -192,7 +208,16 @@ class CedTask:
         return torch.from_numpy(np.where(mixed, np.maximum(own, theirs), own))
 
     def count(self, batch: Batch) -> int:
-        """Clips that could be read."""
+        """Clips that could be read.
+
+        Raises:
+            ValueError: some cannot be opened now, or could be read when they were scored, or too
+                many cannot.
+        """
+        errors: list[ClipError] = batch.pop("unreadable", [])
+        self.faults.take(errors, batch.pop("epoch", 0))
+        if errors and self.recorded and self.recipe.teacher.consistent:
+            raise ValueError(f"{errors[0]}; it could be read when it was scored")
         return int(batch["weight"].sum())
 
     # Measuring and saving
@@ -200,12 +225,10 @@ class CedTask:
     @cached_property
     def _validation(self) -> EvaluationClips:
         config = self.recipe.data
-        clips = EvaluationClips(config.validation, config.clip_seconds)
+        clips = EvaluationClips(config.validation, config.clip_seconds, "data.validation")
         if not clips.targets(self.classes).any():
             raise ValueError("data.validation: not one clip has a label; leave it empty, and the "
                              "last weights are the student")
-        for path in dict.fromkeys(clip.path for clip in clips.clips):
-            audio_info(path)
         return clips
 
     def validate(self) -> dict[str, float]:

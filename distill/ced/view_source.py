@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.ced.clips import Clip, load_clips, load_sound
+from distill.ced.clips import Clip, ClipError, load_clips, load_sound
 from distill.ced.frontend import log_mel
 from distill.ced.recipe import CedRecipe
 from distill.ced.views import TagView, augment, draw_view, mask, view_type
 from distill.data.audio import AudioError
 from distill.data.files import fingerprints, hash_of
+from distill.data.unreadable import Unreadable
 
 
 class SoundCache:
@@ -87,12 +88,26 @@ class ViewSource:
         """float32 (samples,) at 16 kHz; not to be changed."""
         return augment(self.sound(index), view, self.sound)
 
-    def try_wave(self, index: int, view: TagView) -> np.ndarray | AudioError:
+    def try_wave(self, index: int, view: TagView) -> np.ndarray | ClipError:
         """`wave`, or why the clip, or the one that is mixed in, cannot be read."""
         try:
             return self.wave(index, view)
-        except AudioError as error:
-            return AudioError(error.reason, error.detail)  # without a traceback, which holds audio
+        except ClipError as error:
+            return ClipError(error.clip, error.error)  # without a traceback, which holds audio
+
+    def faults(self, stage: str) -> Unreadable:
+        """A counter of clips that cannot be read; those whose files are not there are counted.
+
+        Raises:
+            UnreadableError: too many are not.
+        """
+        found = Unreadable(len(self.clips), self.recipe.data.max_unreadable, stage)
+        found.stat((clip.key, clip.path) for clip in self.clips)
+        for clip, content in zip(self.clips, self.contents, strict=True):
+            if content[-1] is None:  # it is there, but a read failed
+                found.add(clip.key, AudioError("cannot_open", clip.path))
+        found.check()
+        return found
 
     def features(self, wave: np.ndarray, view: TagView) -> Tensor:
         """float32 (64, frames), masked."""

@@ -54,6 +54,12 @@ class Unreadable:
         self._told: Counter = Counter()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_lock": None}  # a worker gets a copy, whose counts nobody reads
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     # What was met
 
     def add(self, clip: str, error: AudioError) -> None:
@@ -93,6 +99,12 @@ class Unreadable:
     # What follows
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """{clip: reason}"""
+        with self._lock:
+            return dict(self._reasons)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Clips by reason."""
         with self._lock:
@@ -100,7 +112,10 @@ class Unreadable:
 
     @property
     def num_transient(self) -> int:
-        return sum(count for reason, count in self.counts.items() if reason in TRANSIENT)
+        return sum(self._transient_counts().values())
+
+    def _transient_counts(self) -> dict[str, int]:
+        return {reason: n for reason, n in self.counts.items() if reason in TRANSIENT}
 
     def text(self) -> str:
         """`2 empty, 1 truncated`; "" if there was none."""
@@ -128,6 +143,23 @@ class Unreadable:
             return True
         return count > max(int(self.max_share > 0), self.max_share * self.total)
 
+    def begin(self, where: str) -> None:
+        """Before a stage that needs every clip, or none of it can be kept.
+
+        Args:
+            where: as for `finish`.
+
+        Raises:
+            UnreadableError: clips cannot be opened now.
+        """
+        counts = self._transient_counts()
+        if counts:
+            raise UnreadableError(
+                f"{self.stage} does not begin: {sum(counts.values()):,} of {self.total:,} clips "
+                f"cannot be opened: {self._named(counts)}. With these files back (is a disk not "
+                f"mounted?), or taken out of {where}, the same command begins"
+            )
+
     def finish(self, where: str, kept: str = "What needs none of them is done and kept; ") -> None:
         """At the end of the stage.
 
@@ -138,7 +170,7 @@ class Unreadable:
         Raises:
             UnreadableError: clips could not be opened that another run may well be able to open.
         """
-        counts = {reason: n for reason, n in self.counts.items() if reason in TRANSIENT}
+        counts = self._transient_counts()
         if counts:
             then = f"{kept}with these files back, or taken out of {where}, the same command goes on"
             raise UnreadableError(

@@ -17,6 +17,8 @@ class DataConfig:
 
     train: list[str] = MISSING
     validation: list[str] = field(default_factory=list)
+    max_unreadable: float = 0.05  # share of training clips that may be unreadable: they are counted
+    # and printed; with more of them a stage ends
 
 
 @dataclass
@@ -67,6 +69,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
           train.batch_tokens)
     check(not train.gradient_checkpointing, "train.gradient_checkpointing",
           "false: nothing of the encoder is trained", train.gradient_checkpointing)
+    share = config.data.max_unreadable
+    check(0 <= share <= 1, "data.max_unreadable", "in [0, 1]", share)
     ok = config.whisper.layers is None or config.whisper.layers > 0
     check(ok, "whisper.layers", "> 0 or null", config.whisper.layers)
     head = config.head

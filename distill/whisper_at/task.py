@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distill.data.audio import AudioError, load_audio
+from distill.data.audio import TRANSIENT, AudioError, load_audio
 from distill.data.batches import FixedBatches
 from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.manifest import Row, load_rows
+from distill.data.unreadable import Unreadable, UnreadableError
 from distill.data.views import generator
 from distill.products import fast_linears
 from distill.progress import progress, quiet_libraries
@@ -42,6 +43,9 @@ class WhisperAtTask:
         validation, self.validation_drops = read_rows(recipe.data.validation)
         self.classes = sorted({label for row in rows for label in row.labels})
         self._check_labels(validation)
+        self._faults = {
+            "train": _faults_of("training", "data.train", rows, recipe.data.max_unreadable),
+            "validation": _faults_of("validation", "data.validation", validation, 1.0)}
         source = recipe.whisper
         teacher = load_teacher(
             TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
@@ -93,7 +97,17 @@ class WhisperAtTask:
         return (f"Encoder: {self.said}\nHead: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} "
                 f"M frozen ones, {len(self.classes)} classes, {len(self.rows)} clips (dropped: "
                 f"{_told(self.drops)}), validated on {len(self.validation)} (dropped: "
-                f"{_told(self.validation_drops)})")
+                f"{_told(self.validation_drops)}){self._unknown_text()}")
+
+    def _unknown_text(self) -> str:
+        """Labels of the validation split that nothing is learned about."""
+        unknown = Counter(label for row in self.validation for label in row.labels
+                          if label not in self.classes)
+        if not unknown:
+            return ""
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items())[:10])
+        return (f"\nNo training row has these labels of the validation split: {names}"
+                + ", ..." * (len(unknown) > 10))
 
     # What the encoder hears
 
@@ -104,8 +118,9 @@ class WhisperAtTask:
         are there. The others are said and counted.
 
         Raises:
-            ValueError: there are rows, and none can be read.
+            ValueError: none of the rows can be read, or too many cannot, or some cannot now.
         """
+        faults = self._faults[split]
         size = self.recipe.encoder_batch_size
         parts = [rows[at : at + size] for at in range(0, len(rows), size)]
         shown = progress(parts, len(parts), f"encoder, {split}", "batches",
@@ -114,11 +129,12 @@ class WhisperAtTask:
         for part in shown:
             for row, found in zip(part, self._read(part), strict=True):
                 if found.ndim == 0:  # the reason why there are none
-                    drops[str(found).partition(":")[0]] += 1
-                    self.accelerator.print(f"  {split}, row {row.id} is left out: {found}")
+                    faults.add(row.id, AudioError(*str(found).split(": ", 1)))
                 else:
                     kept.append(row)
                     states.append(found)
+            faults.check()
+        drops.update(faults.counts)
         if rows and not kept:
             raise ValueError(f"data.{split}: none of {len(rows)} rows can be read ({_told(drops)})")
         return kept, states
@@ -128,20 +144,32 @@ class WhisperAtTask:
                           fingerprint(row.audio_filepath)] for row in rows],
                         self.revision, self.tagger.config.encoder_layers])
         path = Path(self.recipe.output_dir) / "states" / f"{name}.npz"
-        if not path.is_file():
-            encoded = self._encode(rows)
-            write_atomic(path, lambda temporary: _save(temporary, encoded))
-        with np.load(path) as file:
-            return [file[str(number)] for number in range(len(rows))]
+        if path.is_file():
+            with np.load(path) as file:
+                found = [file[str(number)] for number in range(len(rows))]
+            if not any(each.ndim == 0 and str(each).partition(":")[0] in TRANSIENT
+                       for each in found):  # as versions before this one wrote them down
+                return found
+        encoded = self._encode(rows)
+        write_atomic(path, lambda temporary: _save(temporary, encoded))
+        return encoded
 
     def _encode(self, rows: list[Row]) -> list[np.ndarray]:
-        """States of each row, or the reason why there are none as an array of no dimensions."""
+        """States of each row, or the reason why there are none as an array of no dimensions.
+
+        Raises:
+            UnreadableError: a file cannot be opened now.
+        """
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
         inputs = {}
         for number, row in enumerate(rows):
             try:
                 wave = load_audio(row.audio_filepath, row.offset, row.duration)
             except AudioError as error:
+                if error.is_transient:
+                    raise UnreadableError(
+                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
+                        "file back (is a disk not mounted?) the same command goes on") from None
                 found[number] = np.array(str(error))
             else:
                 inputs[number] = self.extractor(
@@ -232,6 +260,18 @@ class _HeadModule(nn.Module):
         return loss.mean(1).sum(), {}
 
 
+def _faults_of(stage: str, where: str, rows: list[Row], max_share: float) -> Unreadable:
+    """A counter of rows that cannot be read.
+
+    Raises:
+        UnreadableError: files are not there.
+    """
+    faults = Unreadable(len(rows), max_share, stage)
+    faults.stat((row.id, row.audio_filepath) for row in rows)
+    faults.begin(where)
+    return faults
+
+
 def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
     """Rows of manifests, and what is dropped by reason.
 
@@ -239,9 +279,9 @@ def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
         ValueError: a row without labels.
     """
     rows, drops = load_rows(manifests)
-    for row in rows:
-        if row.labels is None:
-            raise ValueError(f"row {row.id} has no `labels` in its manifest")
+    if without := [row.id for row in rows if row.labels is None]:
+        raise ValueError(f"row {without[0]} has no `labels` in its manifest; {len(without):,} of "
+                         f"{len(rows):,} rows have none")
     return rows, drops
 
 

@@ -134,6 +134,8 @@ def test_labels_become_targets():
 def test_a_recording_is_the_mean_of_its_clips_by_their_length(tmp_path):
     write_manifest(tmp_path / "m.jsonl", [
         Row("a", "a.wav", 2.5, labels=["x"]), Row("b", "b.wav", 0.5, labels=[])])
+    for name, seconds in (("a", 2.5), ("b", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(seconds * RATE)), RATE)
     clips = EvaluationClips([str(tmp_path / "m.jsonl")], 1.0)
     said = np.array([[0.1], [0.3], [0.9], [0.7]])
     assert np.allclose(clips.pool(said), [[(0.1 + 0.3 + 0.45) / 2.5], [0.7]])

@@ -259,7 +259,7 @@ def test_audio_that_went_bad_after_scoring_is_an_error(make_tags, tmp_path):
     (tmp_path / "data" / "train" / "3.wav").write_bytes(b"RIFF, and nothing else")
     bad = [clip.key for clip in task.source.clips].index("train-3")
     with pytest.raises(ValueError, match="clip train-3.*it could be read when it was scored"):
-        task.collate([(bad, 0)])
+        task.count(task.collate([(bad, 0)]))
 
 
 def test_what_is_wrong_with_the_validation_split_is_said_at_once(make_tags, tmp_path):
@@ -271,5 +271,5 @@ def test_what_is_wrong_with_the_validation_split_is_said_at_once(make_tags, tmp_
         task_of(tags, LABELS)
     path.write_text(rows)
     (tmp_path / "data" / "validation" / "1.wav").unlink()
-    with pytest.raises(ValueError, match="missing_file.*validation/1.wav"):
+    with pytest.raises(ValueError, match="data.validation.*1 missing_file .validation-1"):
         task_of(tags, LABELS)

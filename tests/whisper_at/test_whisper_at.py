@@ -175,23 +175,26 @@ def test_lengths_are_those_of_use_and_what_cannot_be_read_is_named(recipe, tmp_p
     noise = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 31)
     soundfile.write(folder / "long.wav", noise, 16_000)
     (folder / "bad.wav").write_bytes(b"RIFF, but nothing more")
+    soundfile.write(folder / "none.wav", noise[:0], 16_000)
     rows = [Row("long", "long.wav", 31.0, labels=["low"]),
             Row("bad", "bad.wav", 1.0, labels=["low"]), Row("odd", "long.wav", 4.9, labels=["a"]),
-            Row("odd", "long.wav", 4.9, labels=["a"]), Row("gone", "gone.wav", 1.0, labels=["a"]),
+            Row("odd", "long.wav", 4.9, labels=["a"]), Row("none", "none.wav", 1.0, labels=["a"]),
             Row("half", "long.wav", 5.0, offset=2.0, labels=["a"])]
     write_manifest(folder / "mixed.jsonl", rows)
     arguments = load_recipe(str(recipe), [
         f"output_dir={tmp_path}", "data.train=[mixed.jsonl]", "data.validation=[mixed.jsonl]",
-        "head.mixup_probability=1", "head.mask_steps=0"])
+        "head.mixup_probability=1", "head.mask_steps=0", "data.max_unreadable=0.5"])
     for _ in range(2):  # found, and read again
         task = build_task(arguments, Accelerator())
         assert [row.id for row in task.rows] == ["long", "odd", "half"]
         assert [each.shape[1] for each in task.states] == [78, 12, 13]
-        assert task.drops == {"duplicate_clip": 1, "unreadable": 1, "missing_file": 1}
+        assert task.drops == {"duplicate_clip": 1, "unreadable": 1, "empty": 1}
         said = capsys.readouterr().out
-        assert "train, row bad is left out: unreadable" in said and "validation, row gone" in said
-        counts = "1 duplicate_clip, 1 missing_file, 1 unreadable"
-        assert f"3 clips (dropped: {counts})" in task.describe()
+        assert said.count("Cannot read clip bad: unreadable") == 2, "in both splits"
+        assert "3 clips (dropped: 1 duplicate_clip, 1 empty, 1 unreadable)" in task.describe()
+    with pytest.raises(ValueError, match="training stops: 2 of 5 .*data.max_unreadable"):
+        arguments.data.max_unreadable = 0.05
+        build_task(arguments, Accelerator())
     with torch.no_grad():
         inputs = task.extractor(noise[: 16_000 * 5], sampling_rate=16_000, return_tensors="pt")
         assert task.tagger(**inputs).frame_mask.sum() == 13
@@ -233,6 +236,7 @@ def test_a_plan_is_refused_in_a_sentence(recipe):
 
 
 def test_a_validation_split_whose_positives_cannot_be_read_is_refused(recipe, tmp_path):
+    (recipe.parent / "lost.wav").write_bytes(b"RIFF, but nothing more")
     write_manifest(recipe.parent / "lost.jsonl", [Row("x", "lost.wav", 1.0, labels=["low"]),
                                                   Row("y", "0.wav", 1.0, labels=[])])
     with pytest.raises(ValueError, match="data.validation: not one row has a label"):

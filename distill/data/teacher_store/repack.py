@@ -1,16 +1,23 @@
-"""Merge small shards into large ones: fewer files to open, to map and to copy."""
+"""Merge small shards into large ones: fewer files to open, to map and to copy; forget views."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from distill.data.files import sync_folder
 from distill.data.teacher_store.disk import StoreError
-from distill.data.teacher_store.shard import MAX_METADATA_BYTES, Content, Shard, write_shard
+from distill.data.teacher_store.shard import (
+    MAX_METADATA_BYTES,
+    Content,
+    Shard,
+    digests_of,
+    encode,
+    write_shard,
+)
 from distill.data.teacher_store.store import TeacherStore
 
 Kept = dict[str, np.ndarray]  # name of a shard: which of its views to keep, (views,) bool
@@ -44,6 +51,27 @@ def repack(folder: str | Path, megabytes: float = 256, show_progress: bool = Fal
         if group:
             content = _merged(group, kept)
             new.append(write_shard(store.folder, content, store.settings_hash, _metadata(group)))
+    _replace(store, old, new)
+    return TeacherStore(folder)
+
+
+def discard(folder: str | Path, texts: Sequence[str]) -> TeacherStore:
+    """Forget some views, all copies of them: they are missing then. Killed at any moment it leaves
+    a store in which they are there or missing, and all others are there.
+
+    Returns:
+        the store as it is now.
+
+    Raises:
+        StoreError: a broken shard, or a full disk.
+    """
+    store = TeacherStore(folder)
+    store.check()
+    unwanted = digests_of([encode(text) for text in texts])
+    kept = {shard.name: ~np.isin(shard.read_digests(), unwanted) for shard in store.shards}
+    old = [shard for shard in store.shards if not kept[shard.name].all()]
+    new = [write_shard(store.folder, _merged([shard], kept), store.settings_hash, shard.metadata)
+           for shard in old if kept[shard.name].any()]
     _replace(store, old, new)
     return TeacherStore(folder)
 
