@@ -25,6 +25,7 @@ from distill.data.audio import AudioError, load_audio
 from distill.data.files import write_json
 from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
+from distill.data.unreadable import Unreadable
 from distill.progress import progress
 from eval.tagging_metrics import bootstrap_interval_of, evaluate_tags, mean_average_precision
 
@@ -51,12 +52,18 @@ def sounds_of(split: Path) -> list[Sound]:
         ValueError: nothing there, or a row without labels.
     """
     if split.is_dir():
+        paths = find_audio(split)
         found = [Sound(str(path), (path.relative_to(split).parts[0],))
-                 for path in find_audio(split) if path.parent != split]
+                 for path in paths if path.parent != split]
         if not found:
             raise ValueError(f"{split}: no CLASS/sound.wav or other audio")
+        if len(found) < len(paths):
+            print(f"{split}: left out: {len(paths) - len(found)} files in no folder of a class")
         return found
-    rows, _ = read_manifest(split)
+    rows, drops = read_manifest(split)
+    if drops:
+        told = ", ".join(f"{count} {why}" for why, count in sorted(drops.items()))
+        print(f"{split}: left out: {told}")
     if without := [row.id for row in rows if row.labels is None]:
         raise ValueError(f"{split}: row {without[0]} has no `labels`; {len(without)} have none")
     return [Sound(r.audio_filepath, tuple(r.labels), r.offset, r.duration) for r in rows]
@@ -65,7 +72,12 @@ def sounds_of(split: Path) -> list[Sound]:
 def embed(
     sounds: Sequence[Sound], hear, model, name: str
 ) -> tuple[np.ndarray, list[Sound], list[str]]:
-    """(recordings, width) in float64, the recordings, and what could not be read."""
+    """(recordings, width) in float64, the recordings, and what could not be read.
+
+    Raises:
+        AudioError: a file that cannot be opened now.
+        ValueError: none can be read.
+    """
     import soxr
     import torch
 
@@ -74,6 +86,8 @@ def embed(
         try:
             wave = load_audio(sound.path, sound.offset, sound.duration)
         except AudioError as error:
+            if error.is_transient:
+                raise
             failed.append(f"{sound.path}: {error}")
             continue
         if model.sample_rate != 16_000:
@@ -180,6 +194,10 @@ def evaluate_probe(options: argparse.Namespace) -> dict:
     splits = {"train": options.train, "test": options.test}
     splits |= {"validation": options.validation} if options.validation else {}
     sounds = {name: sounds_of(path) for name, path in splits.items()}
+    for name, each in sounds.items():
+        faults = Unreadable(len(each), 1.0, "the probe")
+        faults.stat((sound.path, sound.path) for sound in each)
+        faults.begin(f"--{name}")
     classes = sorted({label for sound in sounds["train"] for label in sound.labels})
     if len(classes) < 2:
         raise ValueError(f"--train needs two classes or more, got {', '.join(classes) or 'none'}")

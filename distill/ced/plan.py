@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from pathlib import Path
 
 from distill.ced.clips import find_classes, load_clips
@@ -15,6 +16,7 @@ from distill.ced.recipe import CedRecipe, uses_store
 from distill.ced.views import view_type
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import read_json
+from distill.data.unreadable import file_fault
 from distill.progress import clock
 
 WIDTHS = {"tiny": 192, "mini": 256, "small": 384, "base": 768}
@@ -57,6 +59,10 @@ def describe(recipe: CedRecipe) -> str:
         lines.append(f"  {split:<12}{len(clips):,} clips, {hours:.2f} h" if clips else
                      f"  {split:<12}none")
         lines += [f"  {'':<12}left out: {count:,} {why}" for why, count in sorted(drops.items())]
+        faults = {path: file_fault(path) for path in {clip.path for clip in clips}}
+        gone = Counter(faults[clip.path].reason for clip in clips if faults[clip.path])
+        lines += [f"  {'':<12}cannot be opened now: {count:,} {why}"
+                  for why, count in sorted(gone.items())]
     classes = find_classes(recipe)
     lines.append(f"  {'classes':<12}{len(classes) if classes else 'those of the first teacher'}")
     num_classes = len(classes) if classes else 527

@@ -25,9 +25,11 @@ from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.data.unreadable import Unreadable
 from distill.progress import progress
 
 _SHORT_SECONDS = 1.0  # shorter sounds are heard several times in a scene
+_ROUNDED = int(0.05 * SAMPLE_RATE)  # by which a duration may miss the end of its file
 _FADE = int(0.01 * SAMPLE_RATE)  # where a longer sound is cut
 
 
@@ -75,6 +77,20 @@ class Sound:
     path: str
     labels: tuple[str, ...]
     kind: tuple[str, ...]
+    offset: float = 0.0
+    duration: float | None = None  # seconds; None: to its end
+
+    def load(self) -> np.ndarray:
+        """float32 (samples,) at 16 kHz.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        if self.offset or self.duration is None:
+            return load_audio(self.path, self.offset, self.duration)
+        whole, size = load_audio(self.path), round(self.duration * SAMPLE_RATE)
+        # a file that is a row of its own is heard to its last sample, whatever was rounded
+        return whole if len(whole) <= size + _ROUNDED else whole[:size]
 
 
 # Recordings
@@ -91,15 +107,19 @@ def read_groups(config: ScenesConfig, folder: Path) -> dict[str, list[Sound]]:
     for group, sources in config.groups.items():
         sounds = groups.setdefault(group, [])
         for source in sources:
-            for row in read_manifest(folder / source.manifest)[0]:
+            rows, drops = read_manifest(folder / source.manifest)
+            if drops:
+                told = ", ".join(f"{count} {why}" for why, count in sorted(drops.items()))
+                print(f"groups.{group}: {source.manifest}: left out: {told}")
+            for row in rows:
                 if group_of.setdefault(row.audio_filepath, group) != group:
                     raise ConfigError(
                         f"groups: {row.audio_filepath} is in {group_of[row.audio_filepath]!r} and "
                         f"in {group!r}; scenes of one group must not be known from another")
                 labels = row.labels if source.labels is None else source.labels
                 labels = tuple(labels or ())
-                sounds.append(
-                    Sound(row.id, row.audio_filepath, labels, labels or (source.manifest,)))
+                sounds.append(Sound(row.id, row.audio_filepath, labels,
+                                    labels or (source.manifest,), row.offset, row.duration))
         check(len(sounds) > 0, f"groups.{group}", "manifests with recordings", "none")
     return groups
 
@@ -115,15 +135,15 @@ class Recordings:
             if sound.labels or unlabelled:
                 self._by_kind.setdefault(sound.kind, []).append(sound)
         self._kinds = sorted(self._by_kind)
-        self._audio: dict[str, np.ndarray] = {}
+        self._audio: dict[Sound, np.ndarray] = {}
 
     def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[str, ...]]:
         """(samples,) float32 without silence at its ends, and its labels."""
         of_kind = self._by_kind[self._kinds[draws.integer(0, len(self._kinds) - 1)]]
         sound = of_kind[draws.integer(0, len(of_kind) - 1)]
-        if sound.path not in self._audio:
-            self._audio[sound.path] = trim(load_audio(sound.path))
-        return self._audio[sound.path], sound.labels
+        if sound not in self._audio:
+            self._audio[sound] = trim(sound.load())
+        return self._audio[sound], sound.labels
 
 
 def trim(audio: np.ndarray, floor_db: float = -50.0) -> np.ndarray:
@@ -211,6 +231,10 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         folder: that manifests of recordings are relative to.
     """
     groups, out = read_groups(config, folder), Path(config.output_dir)
+    for group, sounds in groups.items():  # drawn from by chance: what is missing shapes all scenes
+        faults = Unreadable(len(sounds), 1.0, f"mixing scenes of {group!r}")
+        faults.stat((sound.id, sound.path) for sound in sounds)
+        faults.begin(f"groups.{group}")
     files = fingerprints(sound.path for sounds in groups.values() for sound in sounds)
     common = {key: value for key, value in to_dict(config).items()
               if key not in ("groups", "sets", "output_dir")}
@@ -218,8 +242,12 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         check(wanted.group in groups, f"sets.{name}.group", f"one of {sorted(groups)}",
               wanted.group)
         sounds = groups[wanted.group]
+        has_kinds = wanted.unlabelled or any(sound.labels for sound in sounds)
+        check(has_kinds, f"sets.{name}.unlabelled",
+              f"true: not one recording of group {wanted.group!r} has a label", wanted.unlabelled)
         identity = hash_of([common, to_dict(wanted),
-                            [[s.id, s.labels, s.kind, files[s.path]] for s in sounds]])
+                            [[s.id, s.labels, s.kind, files[s.path],
+                              *([s.offset, s.duration] if s.offset else [])] for s in sounds]])
         record = out / name / "scenes.json"
         known = read_json(record) if record.is_file() else {}
         manifest = out / f"{name}.jsonl"

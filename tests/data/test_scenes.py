@@ -87,7 +87,7 @@ def test_a_manifest_without_labels_counts_as_much_as_a_label():
     sounds = [Sound(f"many{i}", f"many{i}", (), ("many.jsonl",)) for i in range(90)]
     sounds += [Sound("low", "low", ("low",), ("low",)), Sound("few", "few", (), ("few.jsonl",))]
     recordings, draws = Recordings(sounds, unlabelled=True), Draws(0, "x")
-    recordings._audio = {sound.path: np.full(1, float(at)) for at, sound in enumerate(sounds)}
+    recordings._audio = {sound: np.full(1, float(at)) for at, sound in enumerate(sounds)}
     drawn = [recordings.draw(draws)[0][0] for _ in range(300)]
     assert 70 < sum(at < 90 for at in drawn) < 130
     assert 70 < drawn.count(91) < 130
@@ -134,6 +134,28 @@ def test_a_recording_in_two_groups_is_refused(scenes):
         file.write(json.dumps(rows[0] | {"id": "again"}) + "\n")
     with pytest.raises(ConfigError, match="low.wav is in 'train' and in 'test'"):
         write(scenes)
+
+
+def test_a_recording_that_is_not_there_stops_all_before_one_is_mixed(scenes):
+    """Whether it would have been drawn is chance; what it lacked shaped every scene."""
+    (scenes.parent / "talk.wav").rename(scenes.parent / "unmounted.wav")
+    with pytest.raises(ValueError, match=r"'train' does not begin: 1 of 4 .*missing_file \(talk\)"):
+        write(scenes)
+    assert not (scenes.parent / "out").exists()
+    (scenes.parent / "unmounted.wav").rename(scenes.parent / "talk.wav")
+    with pytest.raises(ConfigError, match="sets.labelled.unlabelled.*not one recording"):
+        write(scenes, "groups.train=[{manifest: rest.jsonl}]")
+
+
+def test_a_part_of_a_file_is_heard_alone(tmp_path):
+    from distill.data.scenes import Sound
+
+    path = str(tmp_path / "both.wav")
+    soundfile.write(path, np.repeat([0.25, 0.5], 16_000), 16_000)
+    heard = [Sound("x", path, (), (), *part).load() for part in
+             ((0.0, 1.0), (1.0, 1.0), (0.0, 1.97), (0.0, None))]
+    assert [len(each) for each in heard] == [16_000, 16_000, 32_000, 32_000]
+    assert heard[0].max() < 0.3 and heard[1].min() > 0.4
 
 
 @pytest.mark.parametrize("override, key", [

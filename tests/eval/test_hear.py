@@ -94,6 +94,11 @@ def test_probe_of_folders_of_classes(folder, tmp_path, capsys):
     (test / "low" / "bad.wav").write_bytes(b"nothing")
     assert main([*command, "--validation", str(test)]) == 1
     assert "bad.wav: unreadable" in capsys.readouterr().err
+    soundfile.write(test / "loose.wav", np.zeros(800), 16_000)
+    (test / "low" / "gone.wav").symlink_to(tmp_path / "unmounted.wav")
+    with pytest.raises(ValueError, match="--test.*the same command begins"):
+        main(command)
+    assert "left out: 1 files in no folder of a class" in capsys.readouterr().out
 
 
 def test_probe_of_manifests_with_many_labels(folder, tmp_path):
