@@ -42,8 +42,9 @@ def clips_of_files(
     """
     beside, parallel = _by_stem(texts, {_first(name) for name in audio})
     names = ["text", "label", "speaker"]
-    described = [name for name in texts if name.lower().endswith(".json")
-                 and key(_bare(name)) in {key(stem(each)) for each in audio}]
+    known = {key(stem(each)) for each in audio}
+    described = [name for name in texts
+                 if name.lower().endswith(".json") and key(_bare(name)) in known]
     for name in described[:_PEEK]:
         names += list(_object(tree, name)[0])
     columns = columns.resolve(list(dict.fromkeys(names)), str(tree.root))

@@ -71,7 +71,7 @@ def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for given, name in pairs:
         names = found.setdefault(key(given), [])
-        if name not in names:
+        if names[-1:] != [name]:  # its path with and without the suffix come one after the other
             names.append(name)
     return found
 
