@@ -3,34 +3,46 @@
     python -m distill.data.class_folders SOURCE OUT_FOLDER key=value...
 
 SOURCE is SOURCE/CLASS/any/depth/sound.wav; or it is split already, SOURCE/{train,validation,test}/
-CLASS/..., and stays so. A file that lies in several folders, under any name, has all their classes
-and is one row: no sound is in two splits.
+CLASS/... (dev, val, valid and eval are names of validation, too), and stays so. A file that lies in
+several folders, under any name, has all their classes and is one row: no sound is in two splits.
 
 Keys:
     validation=0.1 test=0.1   share of each class's files; of three files or more at least one
     seed=0                    another seed, another split
     background=               name of a folder whose sounds belong to no class
+    splits=auto               whether folders called train, test, ... are splits (folders) or
+                              classes (none): by default they are splits where all folders are
+                              called so, or two of them have classes in common
 
 Writes OUT_FOLDER/{train,validation,test}.jsonl and classes.txt. Audio stays where it is and is
 pointed at (m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`, in every stage).
-What cannot be read is counted, printed and listed in OUT_FOLDER/drops.json.
+SOURCE is never written to, nor are files of OUT_FOLDER that this command did not make. What cannot
+be used is counted, printed and listed in OUT_FOLDER/drops.json. Exit code 1: some audio could not
+be opened now (a disk that is not mounted?), and the same command takes it in later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distill.data.audio import AudioError, audio_info
-from distill.data.files import write_json, write_text
-from distill.data.find_files import find_audio
+from distill.data.endings import Stopped, run, writing_to
+from distill.data.files import read_json, write_json, write_text
+from distill.data.find_files import find_audio, is_left_out
+from distill.data.hub_ids import nearest_path
 from distill.data.manifest import Row, write_manifest
+from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
+from distill.data.sources.journal import Journal, made_by
+from distill.data.sources.output import Outside, hash_of_file, refuse_foreign, refuse_overlap
+from distill.data.sources.rows import Drops, ids_of
+from distill.progress import progress
 
-SPLITS = ("train", "validation", "test")
+MANIFESTS = tuple(f"{split}.jsonl" for split in SPLITS)
+_WRITES = (*MANIFESTS, "classes.txt", "drops.json")
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Options:
     test: float = 0.1
     seed: int = 0
     background: str = ""
+    splits: str = "auto"
 
 
 @dataclass
@@ -59,11 +72,13 @@ class Sound:
     split: str | None
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
+    """0; 1 if audio could not be opened."""
     if len(arguments) < 2 or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    build(Path(arguments[0]), Path(arguments[1]), parse_options(arguments[2:]))
+        print(__doc__.strip())
+        return 0
+    _, drops = _build(Path(arguments[0]), Path(arguments[1]), parse_options(arguments[2:]))
+    return 1 if drops.num_transient else 0
 
 
 def parse_options(arguments: list[str]) -> Options:
@@ -87,6 +102,8 @@ def parse_options(arguments: list[str]) -> Options:
     if not ok:
         raise ValueError("validation and test must be shares >= 0 that leave something to train "
                          f"on, got {options.validation} and {options.test}")
+    if options.splits not in WAYS:
+        raise ValueError(f"splits must be one of {', '.join(WAYS)}, got {options.splits!r}")
     return options
 
 
@@ -94,62 +111,83 @@ def build(source: Path, out: Path, options: Options) -> dict[str, Counter]:
     """Write the manifests; returns how many files of each class are in each split.
 
     Raises:
-        ValueError: no folders of classes, or no audio in one of them.
+        ValueError: no folders of classes, no audio in them, or an output folder that is not ours to
+            write to.
     """
-    sounds, drops = find_sounds(source)
-    classes = sorted({label for sound in sounds for label in sound.labels} - {options.background})
-    if not classes:
+    return _build(Path(source), Path(out), options)[0]
+
+
+def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter], Drops]:
+    if not source.is_dir():
+        near = nearest_path(str(source))
+        raise ValueError(f"{source}: the folder cannot be read: there is none"
+                         + (f"; did you mean {near}?" if near else ""))
+    refuse_overlap(source, out)
+    journal_path = out / ".classes.progress.jsonl"
+    refuse_foreign(out, _WRITES, _made(out) | dict.fromkeys(made_by(journal_path)))
+    layout = understand(source, find_audio(source), options.splits)
+    if not layout.files:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
-    assign_splits(sounds, options)
-    counts = {}
-    for split in SPLITS:
-        rows = [_row(sound, source, out, options) for sound in sounds if sound.split == split]
-        write_manifest(out / f"{split}.jsonl", rows)
-        counts[split] = Counter(label for row in rows for label in row.labels or ())
-    write_text(out / "classes.txt", "\n".join(classes) + "\n")
-    write_json(out / "drops.json", {"counts": Counter(why for _, why in drops),
-                                    "files": [[str(path), why] for path, why in drops]})
-    _report(classes, counts, len(sounds), drops)
-    if empty := empty_folders(source, sounds):
+    if layout.sentence:
+        print(layout.sentence)
+    drops = Drops()
+    for path, reason in layout.drops:
+        drops.add(_id(path, source), reason, str(path))
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with Journal(journal_path) as journal:
+            sounds = find_sounds(source, layout, drops, journal, out)
+            journal.making(*_WRITES)
+            counts = _write(sounds, source, out, options, drops)
+            journal.remove()
+    _say(sounds, counts, drops, options)
+    if empty := empty_folders(source, layout, sounds):
         print(f"No usable file in {', '.join(empty)}: no class of that name.")
-    if any(why == "needs_ffmpeg" for _, why in drops):
-        print("needs_ffmpeg: m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`; "
-              "or convert them yourself, for example with `ffmpeg -i sound.m4a sound.flac`.")
-    return counts
+    return counts, drops
 
 
-def find_sounds(source: Path) -> tuple[list[Sound], list[tuple[Path, str]]]:
-    """Sounds in the order of their paths, and files that cannot be used with the reason."""
-    from tqdm import tqdm
-
-    given = [source / split for split in SPLITS if (source / split).is_dir()]
-    roots = [(folder, folder.name) for folder in given] or [(source, None)]
-    files = [(path, root, split) for root, split in roots for path in find_audio(root)
-             if path.parent != root]
+def find_sounds(
+    source: Path, layout: Layout, drops: Drops, journal: Journal, out: Path
+) -> list[Sound]:
+    """Sounds in the order of splits and of their paths."""
     found: dict[bytes, Sound] = {}
-    drops = []
-    for path, root, split in tqdm(files, "reading", unit="file", disable=None, leave=False):
-        label = path.relative_to(root).parts[0]
-        try:
-            duration, _ = audio_info(path)
-        except AudioError as error:
-            drops.append((path, error.reason))
-            continue
+    outside = Outside(out)
+    if journal.num_known:
+        print(f"{out}: goes on; {journal.num_known} files were read before")
+    try:
+        for path, label, split in progress(layout.files, len(layout.files), "reading", "files"):
+            outside.check(path)
+            try:
+                duration, content = journal.of(path, _measure)
+                str(path).encode()
+            except AudioError as error:
+                drops.add(_id(path, source), error.reason, error.detail)
+                continue
+            except UnicodeEncodeError:  # it could not be written into any manifest
+                drops.add(_id(path, source), "name_not_utf8", str(path))
+                continue
+            sound = found.setdefault(content, Sound(path, duration, set(), split))
+            if sound.split != split:  # kept where it was first: train before test
+                drops.add(_id(path, source), f"also_in_{sound.split}", str(path))
+            else:
+                sound.labels.add(label)
+    except KeyboardInterrupt:
+        raise Stopped(f"Stopped; {len(found)} files are read, the same command goes on.") from None
+    return list(found.values())
+
+
+def _measure(path: Path) -> tuple[float, str]:
+    """(seconds, hash of the content).
+
+    Raises:
+        AudioError: see `audio_info`; also `cannot_open`.
+    """
+    duration, _ = audio_info(path)
+    try:
         with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        sound = found.setdefault(content, Sound(path, duration, set(), split))
-        if sound.split != split:  # kept where it was first: train before test
-            drops.append((path, f"also_in_{sound.split}"))
-        else:
-            sound.labels.add(label)
-    return list(found.values()), drops
-
-
-def empty_folders(source: Path, sounds: list[Sound]) -> list[str]:
-    """Names of folders of classes that no sound is from."""
-    given = [source / split for split in SPLITS if (source / split).is_dir()]
-    names = {path.name for root in given or [source] for path in root.iterdir() if path.is_dir()}
-    return sorted(names - {label for sound in sounds for label in sound.labels})
+            return duration, hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise AudioError("cannot_open", f"{path}: {error.strerror}") from error
 
 
 def assign_splits(sounds: list[Sound], options: Options) -> None:
@@ -171,30 +209,95 @@ def _share(count: int, share: float) -> int:
     return 0 if count < 3 or not share else max(1, round(count * share))
 
 
+def _write(
+    sounds: list[Sound], source: Path, out: Path, options: Options, drops: Drops
+) -> dict[str, Counter]:
+    """Write all files; returns how many files of each class are in each split.
+
+    Raises:
+        ValueError: not one sound, or some that the manifests have cannot be opened now: they stay.
+    """
+    lost = len(drops.transient & {each for name in MANIFESTS if (out / name).is_file()
+                                  for each in ids_of(out / name)}) if drops.transient else 0
+    if lost or not sounds:
+        print(drops.examples())
+        what = (f"{lost} files of {out}'s manifests cannot be opened now, so these stay as they are"
+                if lost else f"{source}: not one usable file of {drops.total}")
+        raise ValueError(f"{what} ({drops.text()}). Is a disk not mounted? With these files back "
+                         "the same command goes on" if drops.transient else f"{what} "
+                         f"({drops.text()})")
+    assign_splits(sounds, options)
+    made, counts = {}, {}
+    for split, name in zip(SPLITS, MANIFESTS, strict=True):
+        rows = [_row(sound, source, out, options) for sound in sounds if sound.split == split]
+        write_manifest(out / name, rows)
+        made[name] = hash_of_file(out / name)
+        counts[split] = Counter(label for row in rows for label in row.labels or ())
+    write_text(out / "classes.txt", "\n".join(_classes(sounds, options)) + "\n")
+    made["classes.txt"] = hash_of_file(out / "classes.txt")
+    write_json(out / "drops.json", {
+        "source": str(source), "counts": drops.counts, "dropped": drops.listed, "made": made})
+    return counts
+
+
+def _made(out: Path) -> dict[str, str | None]:
+    """Files in the output folder that this command made, with their hashes."""
+    try:
+        report = read_json(out / "drops.json")
+        if set(report) >= {"counts", "files"}:  # of an earlier version
+            return dict.fromkeys(_WRITES)
+        if set(report) >= {"source", "counts", "made"}:
+            return {**report["made"], "drops.json": None}
+    except (OSError, ValueError, TypeError):
+        pass  # there is none, or it is somebody else's
+    return {}
+
+
+def _classes(sounds: list[Sound], options: Options) -> list[str]:
+    return sorted({label for sound in sounds for label in sound.labels} - {options.background})
+
+
+def _id(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix()
+
+
 def _row(sound: Sound, source: Path, out: Path, options: Options) -> Row:
     return Row(
-        id=sound.path.relative_to(source).as_posix(),
+        id=_id(sound.path, source),
         audio_filepath=Path(os.path.relpath(sound.path.resolve(), out.resolve())).as_posix(),
         duration=round(sound.duration, 6),
         labels=sorted(sound.labels - {options.background}),
     )
 
 
-def _report(classes: list[str], counts: dict[str, Counter], total: int, drops: list) -> None:
+def empty_folders(source: Path, layout: Layout, sounds: list[Sound]) -> list[str]:
+    """Names of folders of classes that no sound is from."""
+    roots = [source / name for name in layout.splits] or [source]
+    names = {path.name for root in roots for path in root.iterdir()
+             if path.is_dir() and not is_left_out(path.name)}
+    return sorted(names - {label for sound in sounds for label in sound.labels})
+
+
+def _say(
+    sounds: list[Sound], counts: dict[str, Counter], drops: Drops, options: Options
+) -> None:
+    classes = _classes(sounds, options)
     width = max(map(len, (*classes, "class")))
     print(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in SPLITS))
     for name in classes:
         print(f"{name:<{width}}" + "".join(f"{counts[split][name]:>12,}" for split in SPLITS))
-    reasons = Counter(why for _, why in drops)
-    dropped = ", ".join(f"{n} {why}" for why, n in sorted(reasons.items())) or "nothing"
-    print(f"{total:,} files of {len(classes)} classes; dropped: {dropped}")
-    few = [name for name in classes if not counts["test"][name]]
-    if few:
+    print(f"{len(sounds):,} files of {len(classes)} classes; dropped: {drops.text() or 'nothing'}")
+    if drops.total:
+        print(drops.examples())
+    if few := [name for name in classes if not counts["test"][name]]:
         print(f"No test file of {', '.join(few)}: fewer than three files, or test=0.")
+    if drops.counts["needs_ffmpeg"]:
+        print("needs_ffmpeg: m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`; "
+              "or convert them yourself, for example with `ffmpeg -i sound.m4a sound.flac`.")
+    if drops.num_transient:
+        print(f"NOT COMPLETE: {drops.num_transient} files could not be opened now. Is a disk not "
+              "mounted? The same command takes them in when they are back.")
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -60,7 +60,7 @@ from distill.data.languages import language_code
 from distill.data.manifest import Row
 from distill.data.sources.hub_rows import is_dataset, open_dataset
 from distill.data.sources.journal import Journal
-from distill.data.sources.output import refuse_overlap
+from distill.data.sources.output import Outside, refuse_overlap
 from distill.data.sources.report import Report
 from distill.data.sources.rows import Drops, RowFile
 from distill.data.tar_shards import SUFFIXES, find_shards, read_shards
@@ -182,8 +182,7 @@ class Importer:
     def __init__(self, out: Path, options: Options, journal: Journal, rows: RowFile, drops: Drops):
         self.out, self.options, self.journal = out, options, journal
         self.rows, self.drops, self.num_read = rows, drops, 0
-        self._real_out = Path(os.path.realpath(out))
-        self._real_folders: dict[Path, Path] = {}
+        self.outside = Outside(out)
 
     def take_all(self, clips: Iterator[Clip], total: int | None) -> None:
         limit = (self.options.max_hours or math.inf) * 3600
@@ -243,7 +242,7 @@ class Importer:
         """Where the clip's audio lies, and what tells it from other audio; bytes are written first,
         once, in one step."""
         if clip.path is not None:
-            self._check_place(clip.path)
+            self.outside.check(clip.path)
             return clip.path, clip.name or os.path.relpath(clip.path, self.out)
         if not clip.data:
             raise AudioError("empty", f"{clip.id}: no bytes")
@@ -252,18 +251,6 @@ class Importer:
             self.journal.stored(path.relative_to(self.out).as_posix())
             write_atomic(path, lambda temporary: temporary.write_bytes(clip.data))
         return path, content
-
-    def _check_place(self, path: Path) -> None:
-        """
-        Raises:
-            ValueError: it lies in the output folder, by a link or a table of the source.
-        """
-        folder = path.parent
-        if folder not in self._real_folders:
-            self._real_folders[folder] = Path(os.path.realpath(folder))
-        if self._real_folders[folder].is_relative_to(self._real_out):
-            raise ValueError(f"{path}, which the source leads to, lies in the output folder "
-                             f"{self.out}: say another one")
 
 
 def part_of(clip: Clip, seconds: float) -> tuple[float, float]:

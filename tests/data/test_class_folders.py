@@ -78,6 +78,7 @@ def test_a_given_split_stays(tmp_path):
     assert [len(rows(tmp_path / "out", s)) for s in ("train", "validation", "test")] == [2, 1, 1]
     drops = json.loads((tmp_path / "out" / "drops.json").read_text())
     assert drops["counts"] == {"also_in_train": 1}
+    assert [row["id"] for row in drops["dropped"]["also_in_train"]] == ["test/cat/1.wav"]
 
 
 def test_background_belongs_to_no_class(sounds, tmp_path):
@@ -95,7 +96,8 @@ def test_what_cannot_be_read_is_counted(sounds, tmp_path, capsys):
     (sounds / "empty").mkdir()
     main([str(sounds), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "dropped: 2 unreadable" in said and "No usable file in cow, empty" in said
+    assert "dropped: unreadable 2" in said and "cow/phone.m4a" in said
+    assert "No usable file in cow, empty" in said
     assert not list((tmp_path / "out").rglob("*.flac"))
     assert "cow" not in (tmp_path / "out" / "classes.txt").read_text()
 

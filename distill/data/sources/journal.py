@@ -1,4 +1,4 @@
-"""Lengths of audio files that were measured, kept beside the manifest while an import runs.
+"""What was measured of audio files, kept beside the manifest while an import runs.
 
     with Journal(out / ".train.progress.jsonl") as journal:
         seconds = journal.seconds_of(path)
@@ -13,17 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from distill.data.audio import audio_info
 
+T = TypeVar("T")
 _HEADER = {"made_by": "audio-distill", "kind": "progress of an import"}
 
 
 class Journal:
-    """One JSON line for each file: {"file": its path, size and dates, hashed, "seconds"}, and for
-    each that was stored {"stored": path}. Survives a kill.
+    """One JSON line for each file: {"file": its path, size and dates, hashed, "is": what was
+    measured}, and for each that was stored {"stored": path}. Survives a kill.
 
     Attributes:
         num_known: files that were measured before.
@@ -31,9 +33,9 @@ class Journal:
 
     def __init__(self, path: Path):
         self.path = path
-        self._seconds: dict[bytes, float] = {}
+        self._known: dict[bytes, Any] = {}
         end = self._read()
-        self.num_known = len(self._seconds)
+        self.num_known = len(self._known)
         path.parent.mkdir(parents=True, exist_ok=True)
         if end:  # the torn last line of a killed run goes
             os.truncate(path, end)
@@ -42,23 +44,33 @@ class Journal:
             self._write(_HEADER)
 
     def seconds_of(self, path: Path) -> float:
-        """Length of a file: that of before, if it is still the same file, else measured.
+        """Length of a file, measured or known.
 
         Raises:
             AudioError: see `audio_info`. It is not kept: the next run tries again.
         """
+        return self.of(path, lambda each: audio_info(each)[0])
+
+    def of(self, path: Path, measure: Callable[[Path], T]) -> T:
+        """What `measure` says of a file (anything JSON can hold): what it said before, if it is
+        still the same file."""
         try:
             key = _key(path)
         except OSError:
-            return audio_info(path)[0]  # says what is wrong with it
-        if key not in self._seconds:
-            self._seconds[key] = audio_info(path)[0]
-            self._write({"file": key.hex(), "seconds": self._seconds[key]})
-        return self._seconds[key]
+            return measure(path)  # says what is wrong with it
+        if key not in self._known:
+            self._known[key] = measure(path)
+            self._write({"file": key.hex(), "is": self._known[key]})
+        return self._known[key]
 
     def stored(self, path: str) -> None:
         """Note a file before it is written, relative to the output folder."""
         self._write({"stored": path})
+
+    def making(self, *names: str) -> None:
+        """Note files of the output folder that will be written now: if this run is killed before
+        it has noted their hashes, they are ours nevertheless (`made_by`)."""
+        self._write({"making": names})
 
     def read_stored(self) -> Iterator[str]:
         """What was noted by this run and those before it."""
@@ -83,7 +95,7 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     if "file" in raw:
-                        self._seconds[bytes.fromhex(raw["file"])] = float(raw["seconds"])
+                        self._known[bytes.fromhex(raw["file"])] = raw["is"]
                 except (ValueError, KeyError, TypeError):
                     break
                 end += len(line)
@@ -107,6 +119,18 @@ def is_journal(path: Path) -> bool:
             return json.loads(file.readline()) == _HEADER
     except (OSError, ValueError):
         return False
+
+
+def made_by(path: Path) -> set[str]:
+    """Names that the journal of a run that was killed says are ours; none if it is no journal."""
+    if not is_journal(path):
+        return set()
+    names: set[str] = set()
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith('{"making"') and line.endswith("\n"):
+                names.update(json.loads(line)["making"])
+    return names
 
 
 def _key(path: Path) -> bytes:

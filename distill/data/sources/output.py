@@ -66,6 +66,27 @@ def refuse_foreign(out: str | Path, writes: Iterable[str], made: Mapping[str, st
                 f"or say another output folder, such as {out.parent / f'{out.name}-2'}")
 
 
+class Outside:
+    """Whether files lie outside a folder, links seen through."""
+
+    def __init__(self, out: str | Path):
+        self.out = out
+        self._real = Path(os.path.realpath(out))
+        self._is_inside: dict[Path, bool] = {}
+
+    def check(self, path: Path) -> None:
+        """
+        Raises:
+            ValueError: a file of the source lies in the output folder.
+        """
+        folder = path.parent
+        if folder not in self._is_inside:
+            self._is_inside[folder] = Path(os.path.realpath(folder)).is_relative_to(self._real)
+        if self._is_inside[folder]:
+            raise ValueError(f"{path}, which the source leads to, lies in the output folder "
+                             f"{self.out}: say another one")
+
+
 def hash_of_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

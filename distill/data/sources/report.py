@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from distill.data.files import read_json, write_json
-from distill.data.sources.journal import Journal, is_journal
+from distill.data.sources.journal import Journal, is_journal, made_by
 from distill.data.sources.output import hash_of_file, refuse_foreign
 from distill.data.sources.rows import Drops, RowFile, ids_of, read_rows
 
@@ -42,6 +42,7 @@ class Report:
                 print(f"{self.manifest} is of {before}, and will be of {self.source}")
         if any(is_journal(path) for path in self.out.glob(".*.progress.jsonl")):
             made["audio"] = None
+        made |= dict.fromkeys(made_by(self.journal))
         refuse_foreign(self.out, [self.manifest.name, REPORT, "audio"], made)
 
     def finish(self, rows: RowFile, journal: Journal, num_read: int) -> None:
@@ -51,6 +52,7 @@ class Report:
             ValueError: there is no row, or clips of the manifest cannot be opened now: it stays.
         """
         reasons = self.drops.text()
+        journal.making(REPORT)
         if not rows.num_rows:
             self._write_entry(rows, num_read, None)
             print(self.drops.examples())
@@ -59,6 +61,7 @@ class Report:
                 f"{self.out / REPORT}. For audio without transcripts say text_column=none")
         self._check_old_rows()
         old = set(self._old_audio(journal))
+        journal.making(self.manifest.name)
         rows.write(self.manifest)
         self._write_entry(rows, num_read, hash_of_file(self.manifest))
         self._remove_unused(old)
