@@ -47,6 +47,7 @@ def train(recipe) -> None:
     accelerator = make_accelerator(Accelerator, recipe)
     set_seed(recipe.seed)
     run = Path(recipe.output_dir)
+    check_output(run)
     task = build_task(recipe, accelerator)
     settings = hash_of({"recipe": _shaping(recipe), "labels": task.labels_hash})
     if _is_done(run / "student", settings):
@@ -102,6 +103,18 @@ def _shaping(recipe) -> dict:
 def _is_done(student: Path, settings: str) -> bool:
     path = student.parent / "student.json"
     return student.is_dir() and path.is_file() and read_json(path)["settings"] == settings
+
+
+def check_output(run: Path) -> None:
+    """
+    Raises:
+        ValueError: there is a folder `student` that no training made: it would be replaced.
+    """
+    made = run / "student.json", run / "checkpoints"
+    if (run / "student").exists() and not any(path.exists() for path in made):
+        raise ValueError(f"output_dir: {run / 'student'} is there already and was not made by "
+                         f"training, which would replace it: say another output_dir, such as "
+                         f"{run.parent / f'{run.name}-2'}")
 
 
 def _finish(run: Path, state, settings: str, heard: dict) -> None:

@@ -11,7 +11,6 @@ was stopped goes on, and one with other settings or recordings starts anew.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.data.sources.output import Outside, refuse_foreign
 from distill.data.unreadable import Unreadable
 from distill.progress import progress
 
@@ -236,6 +236,7 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         faults.stat((sound.id, sound.path) for sound in sounds)
         faults.begin(f"groups.{group}")
     files = fingerprints(sound.path for sounds in groups.values() for sound in sounds)
+    _check_output(config, out, groups)
     common = {key: value for key, value in to_dict(config).items()
               if key not in ("groups", "sets", "output_dir")}
     for name, wanted in config.sets.items():
@@ -252,8 +253,9 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         known = read_json(record) if record.is_file() else {}
         manifest = out / f"{name}.jsonl"
         if known.get("identity") != identity:
-            shutil.rmtree(out / name, ignore_errors=True)
             manifest.unlink(missing_ok=True)
+            for scene in (out / name).glob("[0-9]" * 6 + ".flac"):
+                scene.unlink()
             write_json(record, {"identity": identity})
         if manifest.is_file():
             print(f"{name}: {wanted.scenes} scenes are there")
@@ -262,6 +264,23 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         seconds = sum(row.duration for row in rows)
         print(f"{name}: {len(rows)} scenes, {seconds / 60:.1f} minutes, of {len(sounds)} "
               f"recordings: {manifest}")
+
+
+def _check_output(config: ScenesConfig, out: Path, groups: dict[str, list[Sound]]) -> None:
+    """
+    Raises:
+        ConfigError: a set's folder or manifest is not ours, or recordings lie in it.
+    """
+    for name in config.sets:
+        is_ours = (out / name / "scenes.json").is_file()
+        outside = Outside(out / name)
+        try:
+            refuse_foreign(out, [name, f"{name}.jsonl"],
+                           dict.fromkeys([name, f"{name}.jsonl"] if is_ours else []))
+            for sound in (sound for sounds in groups.values() for sound in sounds):
+                outside.check(Path(sound.path))
+        except ValueError as error:
+            raise ConfigError(f"output_dir, sets.{name}: {error}") from None
 
 
 def check_scenes(config: ScenesConfig) -> None:

@@ -128,6 +128,21 @@ def test_a_recording_that_was_replaced_makes_its_scenes_anew(scenes):
     assert (out / "wild" / "000000.flac").stat().st_mtime_ns == wild
 
 
+def test_folders_and_manifests_of_others_are_left_alone(scenes):
+    """A set is called as the folder of recordings it is made of."""
+    for output_dir, what in (("sounds", "sets.test: .*sounds/test is there already"),
+                             (".", "sets.test: .*test.jsonl is there already")):
+        before = {path: path.read_bytes() for path in scenes.parent.rglob("*") if path.is_file()}
+        with pytest.raises(ConfigError, match=what):
+            write(scenes, f"output_dir={scenes.parent / output_dir}")
+        assert before == {path: path.read_bytes() for path in scenes.parent.rglob("*")
+                          if path.is_file()}
+    kept = write(scenes) / "test" / "mine.flac"
+    kept.write_bytes(b"")
+    write(scenes, "seed=1")
+    assert kept.is_file()
+
+
 def test_a_recording_in_two_groups_is_refused(scenes):
     rows = [json.loads(line) for line in (scenes.parent / "train.jsonl").open()]
     with (scenes.parent / "test.jsonl").open("a") as file:
