@@ -182,7 +182,7 @@ class Importer:
     def __init__(self, out: Path, options: Options, journal: Journal, rows: RowFile, drops: Drops):
         self.out, self.options, self.journal = out, options, journal
         self.rows, self.drops, self.num_read = rows, drops, 0
-        self.outside = Outside(out)
+        self.outside, self._folders = Outside(out), {}
 
     def take_all(self, clips: Iterator[Clip], total: int | None) -> None:
         limit = (self.options.max_hours or math.inf) * 3600
@@ -215,7 +215,7 @@ class Importer:
             raise AudioError("missing_text", str(clip.name or ""))
         language = self._language(clip)
         path, content = self._audio(clip)
-        audio = Path(os.path.relpath(path, self.out)).as_posix()
+        audio = self._relative(path)
         try:
             f"{clip.id}{audio}{clip.text}".encode()
         except UnicodeEncodeError:  # it could not be written into any manifest
@@ -229,6 +229,12 @@ class Importer:
         row = Row(clip.id, audio, duration, offset, clip.text, clip.speaker, language,
                   None if clip.labels is None else list(clip.labels))
         return row, f"{content} {offset} {duration}"
+
+    def _relative(self, path: Path) -> str:
+        """To the output folder."""
+        if path.parent not in self._folders:
+            self._folders[path.parent] = Path(os.path.relpath(path.parent, self.out)).as_posix()
+        return f"{self._folders[path.parent]}/{path.name}"
 
     def _language(self, clip: Clip) -> str | None:
         if self.options.language or not clip.language:

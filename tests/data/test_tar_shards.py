@@ -79,3 +79,42 @@ def test_without_texts(tmp_path):
         rows(tmp_path / "in", tmp_path / "out")
     found = rows(tmp_path / "in", tmp_path / "out", "text_column=none")
     assert len(found) == 2 and "text" not in found["a"]
+
+
+def test_all_kinds_of_members(tmp_path, capsys):
+    """Two microphones, dots in names, pictures, what systems leave behind, broken sidecars."""
+    one = json.dumps({"text": "one"}).encode()
+    shard(tmp_path / "in" / "train.tar",
+          ("none.json", b"{}"), ("none.flac", sound(0.5)),  # no text; the others have one
+          ("a.near.flac", sound(1)), ("a.far.flac", sound(2)), ("a.json", one), ("a.jpg", b""),
+          ("take.1.flac", sound(3)), ("take.1.txt", b"first"),
+          ("take.2.flac", sound(4)), ("take.2.txt", b"second"),
+          ("._b.flac", b"mac"), ("__MACOSX/b.flac", b"mac"), ("c.jpg", b""), ("c.txt", b"no audio"),
+          ("d.flac", sound(5)), ("d.json", b"[1, 2]"), ("e.flac", sound(6)), ("e.txt", b"\xfcber"),
+          ("f.WAV", sound(7)), ("f.txt", b"\xef\xbb\xbflast"))
+    found = rows(tmp_path / "in", tmp_path / "out")
+    assert {key: (row["text"], row["duration"]) for key, row in found.items()} == {
+        "a.near": ("one", 1.0), "a.far": ("one", 2.0), "take.1": ("first", 3.0),
+        "take.2": ("second", 4.0), "f": ("last", 7.0)}
+    drops = read_json(tmp_path / "out" / "drops.json")["train"]["drops"]
+    assert drops == {"missing_text": 1, "no_audio": 1, "bad_json": 1, "not_utf8": 1}
+    assert "not read in the shards: .jpg 2" in capsys.readouterr().out
+
+
+def test_shards_and_audio_beside_them(tmp_path, capsys):
+    """What is not read is said; an archive that was left beside its files is no shard."""
+    folder = tmp_path / "in"
+    shard(folder / "train.tar", ("a.flac", sound()), ("a.txt", b"a"))
+    (folder / "b.flac").write_bytes(sound(2))
+    (folder / "b.txt").write_text("b")
+    assert list(rows(folder, tmp_path / "out")) == ["a"]
+    assert "1 audio files beside them are not" in capsys.readouterr().out
+    (folder / "train.tar").rename(folder / "download.tar")
+    assert list(rows(folder, tmp_path / "out")) == ["b"]
+    assert "1 tar files in it are not read (download.tar)" in capsys.readouterr().out
+    (folder / "b.flac").unlink()
+    (folder / "download.tar").unlink()
+    (folder / "train-0.tar").symlink_to(tmp_path / "unmounted.tar")
+    shard(folder / "train-1.tar", ("c.flac", sound()), ("c.txt", b"c"))
+    assert list(rows(folder, tmp_path / "out")) == ["c"]
+    assert "NOT COMPLETE: 1 clips" in capsys.readouterr().out

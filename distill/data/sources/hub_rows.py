@@ -92,7 +92,7 @@ def _load(
         if _is_saved(path):
             return _saved(path, split, load_from_disk, streaming)
         if path.is_file():
-            return load_dataset("parquet", data_files={split: str(path)}, split=split,
+            return load_dataset("parquet", data_files={"train": str(path)}, split="train",
                                 streaming=streaming)
         return load_dataset(source, config, split=split, revision=revision, streaming=streaming)
     except Exception as error:  # its many ways to say no; shown to the user
@@ -115,7 +115,7 @@ def _saved(path: Path, split: str, load: Callable[[str], Any], streaming: bool) 
 
 
 def _audio_column(source: str, names: list[str], features: dict) -> str:
-    """The only column of audio, else the one that is called so, else the only one of bytes.
+    """The only column of audio, else the one that is called so, else the only one of files' bytes.
 
     Raises:
         ValueError: there is none, there are several, or it holds decoded samples.
@@ -126,6 +126,8 @@ def _audio_column(source: str, names: list[str], features: dict) -> str:
     found = found or [name for name in names if name == "audio"]
     found = found or [name for name in names if isinstance(features.get(name), dict)
                       and {"bytes", "path"} <= set(features[name])]
+    found = found or [name for name in names
+                      if getattr(features.get(name), "dtype", "") in ("binary", "large_binary")]
     if len(found) != 1:
         raise ValueError(f"{source}: expected one audio column, the columns are {', '.join(names)}")
     kind = features.get(found[0])

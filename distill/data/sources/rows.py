@@ -15,7 +15,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from distill.data.audio import TRANSIENT
@@ -175,7 +174,7 @@ def hash_of_text(text: str) -> int:
 
 def _line(row: Row) -> str:
     """As `write_manifest` writes it."""
-    raw = {name: value for name, value in asdict(row).items() if value is not None}
+    raw = {name: value for name, value in vars(row).items() if value is not None}
     return json.dumps(raw, ensure_ascii=False) + "\n"
 
 
