@@ -291,12 +291,8 @@ def _say(
         print(drops.examples())
     if few := [name for name in classes if not counts["test"][name]]:
         print(f"No test file of {', '.join(few)}: fewer than three files, or test=0.")
-    if drops.counts["needs_ffmpeg"]:
-        print("needs_ffmpeg: m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`; "
-              "or convert them yourself, for example with `ffmpeg -i sound.m4a sound.flac`.")
-    if drops.num_transient:
-        print(f"NOT COMPLETE: {drops.num_transient} files could not be opened now. Is a disk not "
-              "mounted? The same command takes them in when they are back.")
+    if sentence := drops.not_complete():
+        print(sentence)
 
 
 if __name__ == "__main__":

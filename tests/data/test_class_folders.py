@@ -119,7 +119,7 @@ def test_without_ffmpeg_its_formats_are_counted(sounds, tmp_path, capsys, monkey
     (sounds / "cow" / "phone.m4a").write_bytes(b"\0\0\0\x1cftypM4A what a telephone records")
     main([str(sounds), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "dropped: 1 needs_ffmpeg" in said and "audio-distill[media]" in said
+    assert "dropped: needs_ffmpeg 1" in said and "audio-distill[media]" in said
 
 
 def test_refusals(tmp_path, sounds):

@@ -123,7 +123,7 @@ def test_what_cannot_be_opened_now_is_taken_in_later(sounds, tmp_path, capsys):
         (sounds / "cat" / path.name).symlink_to(away / path.name)
     (away / "d.wav").rename(tmp_path / "d.wav")
     assert main([str(sounds), str(tmp_path / "out")]) == 1
-    assert "NOT COMPLETE: 1 files could not be opened now" in capsys.readouterr().out
+    assert "NOT COMPLETE: 1 clips could not be opened now" in capsys.readouterr().out
     (tmp_path / "d.wav").rename(away / "d.wav")
     assert main([str(sounds), str(tmp_path / "out")]) == 0
     whole = everything(tmp_path / "out")

@@ -127,9 +127,8 @@ class Report:
         if self.unread:
             names = ", ".join(f"{kind or 'no suffix'} {n}" for kind, n in self.unread.most_common())
             print(f"not read in the shards: {names}")
-        if self.drops.num_transient:
-            print(f"NOT COMPLETE: {self.drops.num_transient} clips could not be opened now. Is a "
-                  "disk not mounted? The same command takes them in when they are back.")
+        if sentence := self.drops.not_complete():
+            print(sentence)
 
 
 def read_report(out: Path) -> dict[str, dict] | None:

@@ -144,6 +144,18 @@ class Drops:
     def num_transient(self) -> int:
         return sum(count for reason, count in self.counts.items() if reason in TRANSIENT)
 
+    def not_complete(self) -> str:
+        """A sentence on what could not be opened now; "" if there is none."""
+        if not self.num_transient:
+            return ""
+        parts = []
+        if count := self.counts["needs_ffmpeg"]:
+            parts.append(f"{count} clips need FFmpeg: `pip install 'audio-distill[media]'`, or "
+                         "convert them yourself, for example by `ffmpeg -i sound.m4a sound.flac`")
+        if count := self.num_transient - count:
+            parts.append(f"{count} clips could not be opened now (a disk that is not mounted?)")
+        return f"NOT COMPLETE: {'; '.join(parts)}. The same command takes them in then."
+
     def text(self) -> str:
         """`unreadable 2, missing_text 1`; "" if there is none."""
         return ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
