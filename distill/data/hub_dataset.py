@@ -147,6 +147,11 @@ def import_clips(source: str, out: Path, options: Options) -> Report:
     if options.language is not None:
         options = replace(options, language=_language(options.language))
     source = str(source)
+    if not source:
+        raise ValueError("SOURCE is empty; expected a folder, a table or an id of the Hub")
+    if not re.fullmatch(r"[\w-][\w.-]*", options.manifest):
+        raise ValueError(f"name={options.manifest}: expected the name of a file, without folders "
+                         "and without .jsonl, such as train")
     refuse_overlap(source, out)
     report = Report(source, out, options.manifest)
     report.check_output()

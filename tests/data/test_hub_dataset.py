@@ -226,6 +226,8 @@ def test_names_that_are_no_file_names(tmp_path):
         ("max_hours=ten", "max_hours must be a number > 0"),
         ("streaming=maybe", "streaming must be true or false"),
         ("split", "expected key=value"),
+        ("name=../source/train", "expected the name of a file, without folders"),
+        ("language=Klingon", "no language that Whisper knows is called 'Klingon'"),
     ],
 )
 def test_wrong_options(argument, message, capsys):
