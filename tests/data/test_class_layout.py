@@ -95,11 +95,11 @@ def everything(out: Path) -> dict[str, bytes]:
 
 
 def test_a_stopped_run_reads_only_what_is_new(sounds, tmp_path, monkeypatch):
-    real, read = class_folders.audio_info, []
+    real, read, left = class_folders.audio_info, [], iter((3, 2, 1, 0))
 
     def info(path):
         read.append(path.name)
-        if len(read) == 4:
+        if next(left, None) == 0:
             raise KeyboardInterrupt
         return real(path)
 
