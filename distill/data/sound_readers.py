@@ -20,6 +20,7 @@ from distill.data.media import decode_media
 from distill.data.sound_parts import Part, find_parts
 
 _SYSTEM = 2  # libsndfile's SF_ERR_SYSTEM: reading failed, not the format
+_LEAD = 12 * 576  # samples that are decoded before those that are asked for
 _STEP = 1 << 14  # samples read at a time to get past them
 _known: dict[tuple, list[Part]] = {}  # by `Source.key`
 
@@ -27,9 +28,12 @@ _known: dict[tuple, list[Part]] = {}  # by `Source.key`
 class SoundFileReader:
     """An open `SoundFile`, which is read forwards if libsndfile cannot seek in its codec."""
 
-    def __init__(self, file, frames: int | None = None):
+    def __init__(self, file, size: int, frames: int | None = None):
         self.file, self.rate, self._place = file, file.samplerate, 0
         self._frames = file.frames if frames is None else min(frames, file.frames)
+        # In MP3 of few bits a frame borrows from more of those before it than libmpg123 goes back.
+        is_low = file.format == "MP3" and self.rate <= 24_000 and size * 576 < 150 * self._frames
+        self._lead = _LEAD if is_low else 0
 
     def frames(self) -> int:
         return self._frames
@@ -46,8 +50,11 @@ class SoundFileReader:
 
     def read(self, frames: int | None) -> np.ndarray:
         left = self._frames - self._place
-        samples = self.file.read(left if frames is None else min(frames, left), dtype="float32",
-                                 always_2d=True)
+        count = left if frames is None else min(frames, left)
+        lead = min(self._lead, self._place) if count else 0
+        if lead:
+            self.file.seek(self._place - lead)
+        samples = self.file.read(lead + count, dtype="float32", always_2d=True)[lead:]
         self._place += len(samples)
         return samples
 
@@ -130,25 +137,26 @@ def _by_libsndfile(
 ) -> SoundFileReader | JoinedReader | ForwardReader:
     import soundfile
 
-    def opened(file) -> SoundFileReader:
-        if isinstance(file, int):
-            return SoundFileReader(stack.enter_context(soundfile.SoundFile(file, closefd=False)))
-        return SoundFileReader(stack.enter_context(soundfile.SoundFile(file)))
+    def opened(file, size: int) -> SoundFileReader:
+        is_own = not isinstance(file, int)  # else the source closes it
+        opened = stack.enter_context(soundfile.SoundFile(file, closefd=is_own))
+        return SoundFileReader(opened, size)
 
     parts = _parts_of(source)
     if len(parts) == 1 and parts[0].is_guessed:
         try:
-            plain = opened(source.rewound())
+            plain = opened(source.rewound(), source.size)
             if abs(plain.file.frames - parts[0].frames) <= 0.05 * plain.rate:
-                return SoundFileReader(plain.file, parts[0].frames)
+                return SoundFileReader(plain.file, source.size, parts[0].frames)
         except soundfile.LibsndfileError:
             pass
     if not parts:
-        plain = opened(source.rewound())
+        plain = opened(source.rewound(), source.size)
         if plain.file.seekable():
             return plain
         return stack.enter_context(open_forward(source, _decode_forwards))
-    readers = [opened(Piece(source, part.start, part.end, part.prefix)) for part in parts]
+    readers = [opened(Piece(source, part.start, part.end, part.prefix), part.end - part.start)
+               for part in parts]
     return readers[0] if len(readers) == 1 else JoinedReader(readers)
 
 

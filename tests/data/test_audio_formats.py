@@ -30,12 +30,14 @@ def encoded(format: str, subtype: str, seconds: float = 3.0, rate: int = SAMPLE_
 
 
 def by_ffmpeg(name: str, codec: str, seconds: float = 3.0, rate: int = SAMPLE_RATE,
-              layout: str = "mono", **options) -> bytes:
+              layout: str = "mono", bit_rate: int | None = None, **options) -> bytes:
     """A file of a container that `name` stands for."""
     av = pytest.importorskip("av")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=name, options=options) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
+        if bit_rate:
+            stream.bit_rate = bit_rate
         sound = np.stack([sweep(seconds, rate)] * stream.layout.nb_channels)
         frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout=layout)
         frame.sample_rate = rate
@@ -176,6 +178,7 @@ def test_mp3_without_a_header_and_with_pictures(tmp_path):
     picture = b"ID3\x04\0\0" + bytes([0, 64, 0, 0]) + b"APIC" + b"\xff\xfb\x90\x64" * (1 << 18)
     picture = picture[: 10 + (64 << 14)]
     for data in (plain, varied, picture + plain, picture + varied, plain + b"TAG".ljust(128),
+                 by_ffmpeg("mp3", "libmp3lame", bit_rate=8000),  # its frames borrow from far back
                  bytes(5000) + encoded("MP3", "MPEG_LAYER_III", rate=44_100)):
         (tmp_path / "a.mp3").write_bytes(data)
         check(tmp_path / "a.mp3", 3.04)
