@@ -224,6 +224,21 @@ def test_files_of_others_are_not_written_over(corpus, tmp_path, capsys):
     assert set(read_json(out / "drops.json")) == {"train", "dev"}
 
 
+def test_a_kill_between_the_manifest_and_its_report(corpus, tmp_path, monkeypatch):
+    """What it wrote is its own, though nothing says so yet but the journal."""
+    out = tmp_path / "out"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.data.sources.report.write_json", killed)
+        assert main([str(corpus), str(out)]) == 130
+    assert (out / "train.jsonl").is_file() and not (out / "drops.json").exists()
+    assert main([str(corpus), str(out)]) == 0 == main([str(corpus), str(tmp_path / "new")])
+    assert tree(out) == tree(tmp_path / "new")
+
+
 def test_a_full_disk_is_one_sentence(corpus, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
 
