@@ -173,11 +173,12 @@ def _parts_of(source: Source) -> list[Part]:
     """As `find_parts`; a file of hours is read window by window, and looked through once."""
     if source.key is None:
         return find_parts(source)
-    if source.key not in _known:
+    parts = _known.get(source.key)
+    if parts is None:
         if len(_known) >= 4096:
             _known.clear()
-        _known[source.key] = find_parts(source)
-    return _known[source.key]
+        parts = _known[source.key] = find_parts(source)
+    return parts
 
 
 def _by_ffmpeg(source: Source, stack: ExitStack, error: Exception):
