@@ -4,40 +4,63 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 _LOG_SECONDS = 20.0  # between two lines when the output is a file
+_MARK_SECONDS = 5.0  # between two measurements of how far it is
+_AT_ONCE = 0.01  # of the usual time of an item: what comes sooner came with the one before
+_RECENT_SECONDS = 120.0  # the rate is that of so long, or of the later half of a longer run
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}{postfix}]"
 
 
 def progress(
     items: Iterable[T], total: int | None, description: str, unit: str, enabled: bool = True,
     initial=0,
 ) -> Iterator[T]:
-    """Iterate and say how far it is and how long is left."""
+    """Iterate and say how far it is and, as soon as that can be known, how long is left."""
     if not enabled:
         yield from items
     elif total is None and not sys.stderr.isatty():
         yield from _counted(items, description, unit, initial)
-    elif sys.stderr.isatty():
+    elif total is None:
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=description, unit=unit, total=total, initial=initial)
+        yield from tqdm(items, desc=description, unit=unit, initial=initial)
+    elif sys.stderr.isatty():
+        yield from _bar(items, total, description, unit, initial)
     else:
         yield from _lines(items, total, description, unit, initial)
 
 
-def _lines(items: Iterable[T], total: int | None, description: str, unit: str, initial: int):
-    start = shown = time.monotonic()
+def _bar(items: Iterable[T], total: int, description: str, unit: str, initial: int):
+    from tqdm import tqdm
+
+    # the bar's own estimate divides by the time of the first item, with all it waited for
+    with tqdm(desc=description, unit=unit, total=total, initial=initial, bar_format=_BAR) as bar:
+        left = TimeLeft(total, initial)
+        for done, item in enumerate(items, initial + 1):
+            yield item
+            if (seconds := left(done)) is not None and done < total:
+                bar.set_postfix_str(f"about {clock(seconds)} left", refresh=False)
+            elif done == total:
+                bar.set_postfix_str("", refresh=False)
+            bar.update()
+
+
+def _lines(items: Iterable[T], total: int, description: str, unit: str, initial: int):
+    left = TimeLeft(total, initial)
+    start = shown = left.start
     for done, item in enumerate(items, initial + 1):
         yield item
-        now = time.monotonic()
+        seconds, now = left(done), left.now
         if now - shown >= _LOG_SECONDS or done == total:
             shown = now
-            left = (now - start) / (done - initial) * (total - done)
-            rest = "done" if done == total else f"about {clock(left)} left"
-            print(f"  {description}: {done}/{total} {unit}, {clock(now - start)}, {rest}",
+            rest = "" if seconds is None else f", about {clock(seconds)} left"
+            rest = ", done" if done == total else rest
+            print(f"  {description}: {done}/{total} {unit}, {clock(now - start)}{rest}",
                   file=sys.stderr, flush=True)
 
 
@@ -51,6 +74,41 @@ def _counted(items: Iterable[T], description: str, unit: str, initial: int):
             shown = now
             print(f"  {description}: {done} {unit}, {clock(now - start)}", file=sys.stderr,
                   flush=True)
+
+
+class TimeLeft:
+    """Seconds left, by the rate at which items arrived lately.
+
+    Items may arrive many at once (a shard, a batch), after all that it took to make them: where
+    the first of them is, nothing can be said of the rate. So it is measured between ends of such
+    arrivals, and from the first of these on: what comes before it is also loading and warming up.
+    """
+
+    def __init__(self, total: int, initial: int = 0):
+        self.total, self.initial = total, initial
+        self.start = self.now = time.monotonic()
+        self._before = (self.start, initial)  # the last item: when, how many there were
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def __call__(self, done: int) -> float | None:
+        """Tell that so many are done now; None while it cannot be known."""
+        self.now = time.monotonic()
+        since = self._marks[-1][0] if self._marks else self.start
+        usual = (self.now - self.start) / max(done - self.initial, 1)
+        is_at_once = self.now - self._before[0] < _AT_ONCE * usual
+        if (not is_at_once and self.now - since >= _MARK_SECONDS
+                and self._before[1] > self.initial):
+            self._marks.append(self._before)
+        self._before = (self.now, done)
+        recent = self.now - max(_RECENT_SECONDS, (self.now - self.start) / 2)
+        while len(self._marks) > 2 and self._marks[1][0] <= recent:
+            self._marks.popleft()
+        if len(self._marks) < 2:
+            return None
+        (first, had), (last, have) = self._marks[0], self._marks[-1]
+        if last <= first:
+            return None
+        return max(0.0, (last - first) / (have - had) * (self.total - have) - (self.now - last))
 
 
 def quiet_libraries() -> None:

@@ -13,7 +13,8 @@ _MODELS = (("teacher", "Teacher"), ("student", "Student"))
 
 
 def render_comparison(results: dict, unit: str) -> str:
-    """HTML of results.json; what was not measured is left out of pictures and a dash in the table.
+    """HTML of results.json; what was not measured is left out of pictures and a dash in the table,
+    whose rows are those that one of the models has.
 
     Args:
         unit: `word` or `char`: whether WER or CER is the headline.
@@ -134,8 +135,6 @@ def _error_counts(model: dict) -> str | None:
     return None if None in counts else " + ".join(f"{count:,}" for count in counts)
 
 
-_OF_TRANSLATIONS = ("bleu", "chrf")
-
 # name, what it is in, how to show it, key of the ratio if one makes sense
 _ROWS = (
     ("Arithmetic", "type of the numbers", _text("dtype"), None),
@@ -181,9 +180,9 @@ def _table(results: dict) -> str:
     models = [results.get(model) or {} for model, _ in _MODELS]
     lines = []
     for name, detail, show, key in _ROWS:
-        if key in _OF_TRANSLATIONS and not any(key in model for model in models):
-            continue
         shown = [show(model) or _DASH for model in models]
+        if set(shown) == {_DASH}:  # BLEU of a transcription
+            continue
         ratio = _ratio(results, key) if key else None
         last = "" if ratio is None else f"{ratio:.2f}\u00d7"
         lines.append((f"{name}\n{detail}" if detail else name, *shown, last))

@@ -9,7 +9,7 @@ def text_table(results: dict) -> str:
 
     def rate(key: str):
         def show(model: dict) -> str:
-            if model[key] is None:
+            if model.get(key) is None:
                 return "-"
             ends = model.get(f"{key}_ci")
             interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
@@ -18,7 +18,7 @@ def text_table(results: dict) -> str:
         return show
 
     def number(key: str, size: float = 1, digits: int = 1, unit: str = ""):
-        return lambda m: "-" if m[key] is None else f"{m[key] / size:.{digits}f}{unit}"
+        return lambda m: "-" if m.get(key) is None else f"{m[key] / size:.{digits}f}{unit}"
 
     norm = results["normalizer"]
     rows = [
@@ -36,9 +36,9 @@ def text_table(results: dict) -> str:
         ("weights on disk", number("file_bytes", 1e6, 0, " MB")),
         ("peak memory", number("peak_memory_bytes", 1e6, 0, " MB")),
     ]
-    if "bleu" in teacher:
-        rows = [("BLEU", number("bleu", digits=2)), ("chrF2", number("chrf", digits=2)), *rows]
+    rows = [("BLEU", number("bleu", digits=2)), ("chrF2", number("chrf", digits=2)), *rows]
     cells = [(label, show(teacher), show(student)) for label, show in rows]
+    cells = [cell for cell in cells if cell[1:] != ("-", "-")]  # BLEU of a transcription
     head = ("", f"teacher ({teacher['model']})", f"student ({student['model']})")
     widths = [max(len(row[i]) for row in [head, *cells]) for i in range(3)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
@@ -63,7 +63,7 @@ def _footer(results: dict) -> list[str]:
         )
     if "speculation" in results["teacher"]:
         lines.append(f"a student may draft for the teacher: {results['teacher']['speculation']}")
-    if "bleu_signature" in results["teacher"]:
+    if results["teacher"].get("bleu_signature"):
         lines.append(f"BLEU: {results['teacher']['bleu_signature']}; "
                      f"chrF: {results['teacher']['chrf_signature']}")
     return lines

@@ -22,6 +22,7 @@ import numpy as np
 from eval.ranking import PerClass, Ranking, checked, divide
 
 NUM_BINS = 15  # of the expected calibration error, arXiv:1706.04599 table 1
+FRACTION, EVERYWHERE = (0.0, 1.0), (-np.inf, np.inf)  # where a metric's values can be
 _NORMAL = NormalDist()
 
 
@@ -119,9 +120,13 @@ def lwlrap(scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def interval_of(
-    estimate: float, draws: np.ndarray, confidence: float = 0.95
+    estimate: float, draws: np.ndarray, confidence: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[float, float] | None:
     """Quantiles of bootstrap draws, moved so that their mean is the estimate; None without draws.
+
+    Moved, they may leave what the metric can be: they are cut at its `bounds`, by default those of
+    a fraction where neither the estimate nor a draw is anything else.
 
     A positive drawn twice stands at one rank with its copy, so the mAP of resamples is too high:
     by a whole standard deviation where classes have few positives. Simulated with 100 rare classes
@@ -133,7 +138,10 @@ def interval_of(
         return None
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail]) - (draws.mean() - estimate)
-    return float(low), float(high)
+    if bounds is None:
+        ends = min(estimate, draws.min()), max(estimate, draws.max())
+        bounds = FRACTION if ends[0] >= 0 and ends[1] <= 1 else EVERYWHERE
+    return float(max(low, bounds[0])), float(min(high, bounds[1]))
 
 
 def clip_draws(num_clips: int, num: int, seed: int) -> Iterator[np.ndarray]:
@@ -145,6 +153,7 @@ def clip_draws(num_clips: int, num: int, seed: int) -> Iterator[np.ndarray]:
 def bootstrap_interval_of(
     metric: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, targets: np.ndarray,
     num: int = 1000, seed: int = 0, confidence: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[float, float] | None:
     """Bootstrap over clips for any `metric(scores, targets)`; see `interval_of`.
 
@@ -155,7 +164,8 @@ def bootstrap_interval_of(
     if len(scores) < 2:
         return None
     draws = [metric(scores[rows], targets[rows]) for rows in clip_draws(len(scores), num, seed)]
-    return interval_of(metric(scores, targets), np.array(draws, dtype=np.float64), confidence)
+    return interval_of(metric(scores, targets), np.array(draws, dtype=np.float64), confidence,
+                       bounds)
 
 
 def _averages(per_class: PerClass) -> dict[str, float]:
@@ -200,7 +210,7 @@ def paired_bootstrap_of_map(
     estimate, num_clips = difference(), len(targets)
     draws = np.array([difference(np.bincount(rows, minlength=num_clips))
                       for rows in clip_draws(num_clips, num if num_clips > 1 else 0, seed)])
-    interval = interval_of(estimate, draws, confidence)
+    interval = interval_of(estimate, draws, confidence, EVERYWHERE)
     if interval is None:
         return Difference(estimate, None, None)
     draws = draws[~np.isnan(draws)]
@@ -278,7 +288,8 @@ def evaluate_tags(
         "num_bootstrap": num_bootstrap, "confidence": confidence,
     }
     for name, value in averages.items():
-        interval = interval_of(value, draws[name], confidence) if draws else None
+        bounds = EVERYWHERE if "d_prime" in name else FRACTION
+        interval = interval_of(value, draws[name], confidence, bounds) if draws else None
         result |= {name: _json(value), f"{name}_ci": interval and list(interval)}
     columns = {
         "num_positives": found.num_positives, "positive_rate": targets.mean(0),

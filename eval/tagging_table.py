@@ -41,7 +41,7 @@ def markdown_table(systems: Mapping[str, Mapping]) -> str:
     if not systems:
         raise ValueError("no results to show: expected at least one model")
     rows = [(label, show) for label, key, show in _rows(_confidence(systems))
-            if any(key in results for results in systems.values())]
+            if any(results.get(key) is not None for results in systems.values())]
     cells = [["", *(name.replace("|", "\\|") for name in systems)]]
     cells += [[label, *map(show, systems.values())] for label, show in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

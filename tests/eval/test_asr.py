@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import re
 import shutil
 import time
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_results_are_those_of_the_predictions(run, capsys):
         assert results[role]["dtype"] == "float32"
     assert results["student"]["parameters"] < results["teacher"]["parameters"]
     assert text_table(results) in capsys.readouterr().out
+    student, teacher = ({**results[role], "bleu": None, "peak_memory_bytes": None}
+                        for role in ("student", "teacher"))
+    shown = text_table({**results, "student": student, "teacher": teacher})
+    assert "BLEU" not in shown and "peak memory" not in shown  # nobody has them: no empty rows
+    shown = text_table({**results, "student": student})
+    assert re.search(r"peak memory +\d+ MB +-$", shown, re.M)
     assert (folder / "report" / "index.html").is_file()
 
 

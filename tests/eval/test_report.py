@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.data.files import write_json, write_jsonl, write_text
+from distill.data.files import read_json, write_json, write_jsonl, write_text
 from eval.charts import Series, line_chart, linear_axis, log_axis, number
 from eval.examples import diff, encode
 from eval.page import _STYLE
@@ -163,9 +163,18 @@ def test_everything_is_there_and_labelled(run):
     assert "WER of all labels 10.0 % 50 reference words" in text  # 5 errors
 
 
-def test_what_was_not_measured_is_a_dash(run):
+def test_what_was_not_measured_is_a_dash_and_what_neither_has_no_row(run):
+    path = run / "eval" / "results.json"
+    results = read_json(path)
+    for role in ("teacher", "student"):  # as a transcription has it
+        results[role] |= {"bleu": None, "chrf": None}
+    write_json(path, results)
     text = Page(write_report(run)).text
-    assert "Peak memory 1 MB is 10\u2076 bytes \u2013 \u2013" in text and "BLEU" not in text
+    assert "Peak memory" not in text and "BLEU" not in text and "chrF2" not in text
+    results["teacher"]["peak_memory_bytes"] = 3e8
+    write_json(path, results)
+    text = Page(write_report(run)).text
+    assert "Peak memory 1 MB is 10\u2076 bytes 300.0 MB \u2013" in text
 
 
 def test_nothing_is_fetched_or_run(run):

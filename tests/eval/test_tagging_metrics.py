@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from eval.metrics import ErrorCounts, bootstrap_interval
 from eval.ranking import PerClass, Ranking
 from eval.tagging_metrics import (
     average_precision,
@@ -251,6 +252,28 @@ def test_intervals_of_rare_classes_hold_the_value_that_plain_quantiles_miss():
         low, high = interval_of(mean_average_precision(scores, targets)[0], draws)
         moved += low <= expected <= high
     assert moved >= 24 and plain <= 18
+
+
+def test_no_interval_leaves_what_the_metric_can_be():
+    """A tagger that is nearly perfect, or nearly always wrong, of few clips."""
+    for sign in (1, -1):
+        for seed in range(10):
+            generator = np.random.default_rng(seed)
+            targets = generator.random((14, 4)) < 0.3
+            scores = sigmoid(sign * (4 * targets + generator.normal(size=targets.shape)))
+            found = evaluate_tags(scores, targets, list("abcd"), num_bootstrap=60, seed=seed)
+            for key in ("mean_average_precision", "auc", "lwlrap"):
+                low, high = found[f"{key}_ci"]
+                assert 0 <= low <= high <= 1, (key, found[f"{key}_ci"])
+            plain = bootstrap_interval_of(lwlrap, scores, targets, num=60, seed=seed)
+            assert 0 <= plain[0] <= plain[1] <= 1
+    draws = np.array([0.97, 0.99, 1.0, 0.9])
+    assert interval_of(0.99, draws)[1] == 1.0  # moved up by 0.025
+    assert interval_of(0.99, draws, bounds=(-np.inf, np.inf))[1] > 1
+    assert interval_of(1.02, draws + 0.03)[1] > 1.02  # of what is no fraction
+    flat = [ErrorCounts(deletions=0, insertions=n, num_reference=2) for n in (0, 9, 0, 5)]
+    low, high = bootstrap_interval(flat)
+    assert low == 0 and high > 1  # an error rate has no upper end
 
 
 def test_no_interval_without_something_to_draw():

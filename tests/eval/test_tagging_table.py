@@ -76,6 +76,9 @@ def test_table_has_models_as_columns_and_says_what_is_missing(results):
 
 def test_rows_that_no_model_has_are_not_shown(results):
     assert not {"parameters, M", "clips per second"} & set(_cells(markdown_table({"a": results})))
+    unknown = {**results, "auc": None, "auc_ci": None}
+    assert "AUC, % [95 % CI]" not in _cells(markdown_table({"a": unknown, "b": unknown}))
+    assert _cells(markdown_table({"a": results, "b": unknown}))["AUC, % [95 % CI]"][1] == "-"
 
 
 def test_a_bar_in_a_name_does_not_open_a_column(results):
