@@ -1,4 +1,7 @@
-"""Transcripts of recordings as plain text, SubRip, WebVTT and JSON."""
+"""Transcripts of recordings as plain text, SubRip, WebVTT and JSON.
+
+Subtitles are short cues, cut as broadcasters do (`eval.cues`); text and JSON have the segments.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from distill.whisper.sequential import Segment
+from eval.cues import Cue, cues
 
 
 def plain(segments: Sequence[Segment]) -> str:
@@ -14,18 +18,18 @@ def plain(segments: Sequence[Segment]) -> str:
     return "".join(f"{segment.text}\n" for segment in segments)
 
 
-def srt(segments: Sequence[Segment]) -> str:
+def srt(segments: Sequence[Segment], seconds: float | None = None) -> str:
     """SubRip: numbered, hours always, a comma before the milliseconds."""
     return "\n".join(
-        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_cue(s.text)}\n"
-        for number, s in enumerate(segments, 1))
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_text(cue)}\n"
+        for number, cue in enumerate(cues(segments, seconds), 1))
 
 
-def vtt(segments: Sequence[Segment]) -> str:
+def vtt(segments: Sequence[Segment], seconds: float | None = None) -> str:
     """WebVTT (w3.org/TR/webvtt1)."""
-    cues = (f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(_cue(s.text))}\n"
-            for s in segments)
-    return "\n".join(["WEBVTT\n", *cues])
+    found = (f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_escaped(_text(cue))}\n"
+             for cue in cues(segments, seconds))
+    return "\n".join(["WEBVTT\n", *found])
 
 
 def as_json(segments: Sequence[Segment], about: dict) -> str:
@@ -47,9 +51,9 @@ def _rounded(value):
     return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
-def _cue(text: str) -> str:
-    """An empty line would end the cue, an arrow begin another."""
-    return " ".join(text.split()).replace("-->", "->")
+def _text(cue: Cue) -> str:
+    """Lines; an arrow in them would begin another cue."""
+    return "\n".join(line.replace("-->", "->") for line in cue.lines)
 
 
 def _escaped(text: str) -> str:
@@ -65,14 +69,18 @@ def _clock(seconds: float, point: str) -> str:
 
 
 def write(kind: str, segments: Sequence[Segment], about: dict) -> str:
-    """A transcript as `txt`, `srt`, `vtt` or `json`; `about` stands in the json alone."""
+    """A transcript as `txt`, `srt`, `vtt` or `json`.
+
+    Args:
+        about: for the json; its `duration` (seconds) is also where the last subtitle ends.
+    """
     match kind:
         case "txt":
             return plain(segments)
         case "srt":
-            return srt(segments)
+            return srt(segments, about.get("duration"))
         case "vtt":
-            return vtt(segments)
+            return vtt(segments, about.get("duration"))
         case "json":
             return as_json(segments, about)
     raise ValueError(f"no such format: {kind!r}")

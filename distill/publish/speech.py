@@ -312,7 +312,7 @@ def limits(facts: Facts, recipe: Any) -> list[str]:
         lines.append(f"Trained for `{recipe.language}` only, whatever the tokenizer knows.")
     if not _has_timestamps(recipe):
         lines.append("Trained without timestamps: do not ask for `return_timestamps=True`.")
-    if not facts.generation.get("alignment_heads"):
+    if not facts.generation.get("alignment_heads"):  # of a student of an earlier version
         lines.append("No alignment heads: `return_timestamps=\"word\"` does not work.")
     return lines
 

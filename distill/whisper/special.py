@@ -42,6 +42,12 @@ class SpecialTokens:
         known = self._tokenizer.get_vocab()
         return {name: known[name] for code in LANGUAGES if (name := f"<|{code}|>") in known}
 
+    @property
+    def tasks(self) -> dict[str, int]:
+        """{`transcribe`: its id, `translate`: its id}; none of a model that knows only English."""
+        names = ("transcribe", "translate") if self.multilingual else ()
+        return {name: self._find(f"<|{name}|>") for name in names}
+
     def prefix(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         """`<|startoftranscript|><|en|><|transcribe|>[<|notimestamps|>]`.
 

@@ -2,7 +2,7 @@
 
 Encoder copied, decoder layers maximally spaced with the first and the last always in. Embeddings,
 positions and final norms are copied; the generation config stays right: alignment heads of removed
-layers go, those of kept layers are renumbered.
+layers go, those of kept layers are renumbered (`distill.whisper.generation` does the rest).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 
 import torch
 from torch import nn
+
+from distill.whisper.generation import later_half
 
 
 def spaced_layers(total: int, keep: int) -> list[int]:
@@ -83,32 +85,32 @@ def make_student(teacher, decoder_layers: list[int], encoder_layers: list[int]):
 
 
 def student_generation_config(teacher, decoder_layers: list[int]):
-    """The teacher's generation config with its alignment heads renumbered, or removed."""
+    """The teacher's generation config with its alignment heads renumbered. Without any of them
+    word timestamps would be an error: all heads of the later half of the layers take their place.
+    """
     config = copy.deepcopy(teacher.generation_config)
-    heads = getattr(config, "alignment_heads", None)
-    if heads is not None:
-        position = {layer: new for new, layer in enumerate(decoder_layers)}
-        kept = [[position[layer], head] for layer, head in heads if layer in position]
-        if kept:
-            config.alignment_heads = kept
-        else:
-            delattr(config, "alignment_heads")  # word timestamps need new heads: say so, see below
+    config.alignment_heads = _kept_heads(teacher, decoder_layers) or later_half(
+        len(decoder_layers), teacher.config.decoder_attention_heads)
     config.forced_decoder_ids = None
     return config
 
 
-def alignment_note(teacher, student) -> str:
+def _kept_heads(teacher, decoder_layers: list[int]) -> list[list[int]]:
+    heads = getattr(teacher.generation_config, "alignment_heads", None) or []
+    position = {layer: new for new, layer in enumerate(decoder_layers)}
+    return [[position[layer], head] for layer, head in heads if layer in position]
+
+
+def alignment_note(teacher, decoder_layers: list[int]) -> str:
     """What became of the alignment heads, for the user."""
     before = getattr(teacher.generation_config, "alignment_heads", None) or []
-    after = getattr(student.generation_config, "alignment_heads", None) or []
+    kept = _kept_heads(teacher, decoder_layers)
+    others = "word timestamps come from all heads of the later half of the layers"
     if not before:
-        return "the teacher has no alignment heads: no word timestamps by cross-attention"
-    if not after:
-        return (
-            f"none of the teacher's {len(before)} alignment heads is in a kept layer: dropped, "
-            "word timestamps by cross-attention are off"
-        )
-    return f"{len(after)} of {len(before)} alignment heads kept and renumbered"
+        return f"the teacher has no alignment heads: {others}"
+    if not kept:
+        return f"none of the teacher's {len(before)} alignment heads is in a kept layer: {others}"
+    return f"{len(kept)} of {len(before)} alignment heads kept and renumbered"
 
 
 def freeze(

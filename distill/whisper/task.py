@@ -24,6 +24,7 @@ from distill.whisper.corpus import (
     windows_of,
 )
 from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recorded import RecordedTeacher
@@ -60,7 +61,7 @@ class WhisperTask:
                 recipe, teacher, self.source, check=accelerator.is_main_process
             )
         self.student = self._make_student(teacher.model)
-        self.alignment = alignment_note(teacher.model, self.student)
+        self.alignment = alignment_note(teacher.model, self.layers)
         teacher.model.to(accelerator.device)  # compared with the student there, and asked
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
@@ -92,6 +93,10 @@ class WhisperTask:
             teacher,
             self.layers,
             choose_layers(config.encoder_layers, sizes.encoder_layers, "student.encoder_layers"),
+        )
+        complete(
+            student.generation_config, self.source.rules.special, self.source.languages,
+            self.recipe.task, self.recipe.views.timestamp_probability > 0,
         )
         freeze(
             student,

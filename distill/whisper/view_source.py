@@ -87,6 +87,11 @@ class ViewSource:
     def labels_hash(self) -> str:
         return hash_of(self.rows)
 
+    @property
+    def languages(self) -> set[str | None]:
+        """Of the windows that a student learns from; {None} of an English-only teacher's."""
+        return {row["language"] or self.recipe.language for row in self.rows}
+
     def view(self, index: int, epoch: int) -> View:
         """The view of a window in an epoch; a window without a previous text never has one."""
         config, row = self.recipe.views, self.rows[index]

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.windows import UNSPACED
+from distill.whisper.generation import later_half
 from distill.whisper.special import SpecialTokens
 
 FRAME_SECONDS = 0.02  # of an encoder state
@@ -109,8 +110,8 @@ def alignment_heads(model) -> list[tuple[int, int]]:
     known = getattr(model.generation_config, "alignment_heads", None)
     if known:
         return sorted((layer, head) for layer, head in known)
-    layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
-    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    every = later_half(model.config.decoder_layers, model.config.decoder_attention_heads)
+    return [(layer, head) for layer, head in every]
 
 
 @contextmanager

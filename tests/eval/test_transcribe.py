@@ -30,10 +30,10 @@ def test_subtitles():
     assert write("txt", SEGMENTS[:1], {}) == "One & <two>.\n"
     assert write("srt", SEGMENTS, {}) == (
         "1\n00:00:00,000 --> 00:00:02,504\nOne & <two>.\n\n"
-        "2\n01:00:00,000 --> 10:00:00,020\na -> b\n")
+        "2\n01:00:00,000 --> 01:00:07,000\na -> b\n")
     assert write("vtt", SEGMENTS, {}) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:02.504\nOne &amp; &lt;two&gt;.\n\n"
-        "01:00:00.000 --> 10:00:00.020\na -&gt; b\n")
+        "01:00:00.000 --> 01:00:07.000\na -&gt; b\n")
     found = json.loads(write("json", SEGMENTS, {"file": "ü.wav"}))
     assert found["file"] == "ü.wav" and found["segments"][1]["avg_logprob"] == -0.1235
     assert "words" not in found["segments"][1]

@@ -19,11 +19,12 @@ from distill.data.windows import Window, load_readable, pack
 from distill.whisper.export.word_times import speech_begins
 from distill.whisper.special import SpecialTokens
 from distill.whisper.transcribe import log_mel
+from distill.whisper.words import alignment_heads
 
 NUM_WINDOWS = 12  # of training clips; a dozen has about a hundred beginnings
 MAX_HEADS = 4
 _CANDIDATES = 8
-GOOD_ENOUGH_SECONDS = 0.2  # median error up to which the teacher's heads are kept
+GOOD_ENOUGH_SECONDS = 0.2  # median error up to which the heads of its generation config stay
 _FRAME_SECONDS = 0.02
 _FILTER_WIDTH = 7  # frames, as in OpenAI's and CTranslate2's alignment
 Head = tuple[int, int]  # (layer, index in the layer)
@@ -34,7 +35,7 @@ class Heads:
     """The heads to write down, and how well they do on training windows."""
 
     heads: list[Head]
-    source: str  # teacher | found | unknown: nothing to measure with
+    source: str  # generation config | found | unknown: nothing to measure with
     median_error_seconds: float | None
     num_beginnings: int
 
@@ -49,20 +50,18 @@ def choose_heads(model, processor, rows: Sequence[Row], language: str | None, ta
     kept = [tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or []]
     windows = [pair for window in training_windows(rows) if (pair := _readable(window))]
     if not windows:
-        half = model.config.decoder_layers // 2
-        rest = [(layer, head) for layer in range(half, model.config.decoder_layers)
-                for head in range(model.config.decoder_attention_heads)]
-        return Heads(kept or rest, "teacher" if kept else "unknown", None, 0)
+        rest = alignment_heads(model)
+        return Heads(kept or rest, "generation config" if kept else "unknown", None, 0)
     looked = [_attention(model, processor, window, audio, language, task)
               for window, audio in windows]
     count = sum(len(true) for _, _, true in looked)
     if kept:
         error = _median_error(looked, kept)
         if error <= GOOD_ENOUGH_SECONDS:
-            return Heads(kept, "teacher", error, count)
+            return Heads(kept, "generation config", error, count)
     found, best = _find(looked, model.config)
     if kept and error <= best:
-        return Heads(kept, "teacher", error, count)
+        return Heads(kept, "generation config", error, count)
     return Heads(found, "found", best, count)
 
 

@@ -130,7 +130,7 @@ def planted(monkeypatch, good: dict[tuple[int, int], float]) -> None:
 def test_good_heads_of_the_teacher_stay(student_model, tiny_processor, rows, monkeypatch):
     planted(monkeypatch, {(1, 0): 0.1, (1, 1): 0.1, (0, 0): 0.0})
     found = choose_heads(student_model, tiny_processor, rows, "en", "transcribe")
-    assert (found.heads, found.source) == ([(1, 0), (1, 1)], "teacher")
+    assert (found.heads, found.source) == ([(1, 0), (1, 1)], "generation config")
     assert found.median_error_seconds == pytest.approx(0.1)
 
 
@@ -166,7 +166,7 @@ def test_training_clips_that_cannot_be_read_are_left_out(
 
 def test_without_training_clips(student_model, tiny_processor):
     found = choose_heads(student_model, tiny_processor, [], "en", "transcribe")
-    assert (found.heads, found.source) == ([(1, 0), (1, 1)], "teacher")
+    assert (found.heads, found.source) == ([(1, 0), (1, 1)], "generation config")
     del student_model.generation_config.alignment_heads
     found = choose_heads(student_model, tiny_processor, [], "en", "transcribe")
     assert (found.heads, found.source) == ([(1, 0), (1, 1)], "unknown")
