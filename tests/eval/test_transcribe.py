@@ -22,7 +22,7 @@ from tests.media_files import write_m4a
 SEGMENTS = [
     Segment(0.0, 2.504, "One & <two>.", [1, 2], "en", -0.25, 0.5, 0.0,
             [Word(" One", 0.1, 0.35, 0.91234567)]),
-    Segment(3599.9996, 36000.02, "a\n\n--> b", [3], "en", -0.123456789, 0.0, 0.2),
+    Segment(3599.9996, 3602.02, "a\n\n--> b", [3], "en", -0.123456789, 0.0, 0.2),
 ]
 
 
@@ -30,10 +30,10 @@ def test_subtitles():
     assert write("txt", SEGMENTS[:1], {}) == "One & <two>.\n"
     assert write("srt", SEGMENTS, {}) == (
         "1\n00:00:00,000 --> 00:00:02,504\nOne & <two>.\n\n"
-        "2\n01:00:00,000 --> 01:00:07,000\na -> b\n")
+        "2\n01:00:00,000 --> 01:00:02,020\na -> b\n")
     assert write("vtt", SEGMENTS, {}) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:02.504\nOne &amp; &lt;two&gt;.\n\n"
-        "01:00:00.000 --> 01:00:07.000\na -&gt; b\n")
+        "01:00:00.000 --> 01:00:02.020\na -&gt; b\n")
     found = json.loads(write("json", SEGMENTS, {"file": "ü.wav"}))
     assert found["file"] == "ü.wav" and found["segments"][1]["avg_logprob"] == -0.1235
     assert "words" not in found["segments"][1]
