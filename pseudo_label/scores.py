@@ -10,15 +10,17 @@ got more steps or another filter pays for what is new. Part of `python -m pseudo
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from distill.config import ConfigError, read_method, to_yaml
+from distill.config import read_method, to_yaml
+from distill.data.audio import AudioError
+from distill.data.endings import Stopped, run, writing_to
 from distill.data.teacher_store import digest_of
 from distill.data.teacher_store.disk import publish
+from distill.data.unreadable import Unreadable, file_fault
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
@@ -37,12 +39,14 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank = int(os.environ.get("RANK", 0))
-    # by every rank, whole and with the same result: nobody has to wait for anybody
-    add_references(recipe)  # where labelling was killed before it came to that
-    report = run_filter(recipe)
+    with writing_to(recipe.labels_dir):
+        # by every rank, whole and with the same result: nobody has to wait for anybody
+        add_references(recipe)  # where labelling was killed before it came to that
+        report = run_filter(recipe)
     if rank == 0:
         print(describe(report), flush=True)
-    score(recipe, rank, int(os.environ.get("WORLD_SIZE", 1)))
+    with writing_to(recipe.scores.dir):
+        score(recipe, rank, int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
@@ -52,6 +56,7 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
 
     Raises:
         StoreError: the stores are of another teacher or other settings.
+        UnreadableError: audio cannot be read; groups of views that need it are left out, whole.
     """
     if recipe.teacher.mode != "store":
         return
@@ -68,22 +73,31 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     if recipe.scores.encoder_states == "disk":
         states = open_states(recipe, known.revision)
     scorer = cache(lambda: _load_scorer(recipe, source, states))  # not where nothing is missing
+    clips = {piece["id"] for row in source.rows for piece in row["pieces"]}
+    faults = Unreadable(len(clips), recipe.data.max_unreadable, "scoring")
     if states is not None:
-        fill = Fill(states, source.states_key, source.length, recipe, rank, world)
-        fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)))
-    if not (recipe.loss.kl_weight or recipe.loss.hidden_weight):
-        return
-    settings = scores_settings(recipe, known.revision, known.processor, config)
-    store = TeacherStore(scores_folder(recipe), settings, create=True)
+        fill = Fill(states, source.states_key, source.length, recipe, rank, world, faults)
+        fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)),
+             source.files)
+    if recipe.loss.kl_weight or recipe.loss.hidden_weight:
+        settings = scores_settings(recipe, known.revision, known.processor, config)
+        store = TeacherStore(scores_folder(recipe), settings, create=True)
 
-    def add_scores(group: Sequence) -> None:
-        if states is not None:
-            states.refresh()  # other ranks may have added what this one asks for
-        batches = batches_of(group, source.length)
-        store.add([record for batch in batches for record in scorer().records(batch)])
+        def add_scores(group: Sequence) -> None:
+            if states is not None:
+                states.refresh()  # other ranks may have added what this one asks for
+            batches = batches_of(group, source.length)
+            store.add([record for batch in batches for record in scorer().records(batch)])
 
-    fill = Fill(store, source.scores_key, source.length, recipe, rank, world)
-    fill(views, "scoring", "views", add_scores)
+        heard = set() if states is None else set(map(source.states_key, views))
+        heard -= set(states.missing(list(heard)) if states else ())
+
+        def files(view) -> list[tuple[str, str]]:
+            return [] if source.states_key(view) in heard else source.files(view)
+
+        fill = Fill(store, source.scores_key, source.length, recipe, rank, world, faults)
+        fill(views, "scoring", "views", add_scores, files)
+    faults.finish("data.train", also_permanent=True)
 
 
 def _load_scorer(recipe: WhisperRecipe, source, states):
@@ -114,12 +128,17 @@ class Fill:
     """
 
     def __init__(self, store, key: Callable, length: Callable, recipe: WhisperRecipe, rank: int,
-                 world: int):
+                 world: int, faults: Unreadable):
         self.store, self.key, self.length = store, key, length
-        self.recipe, self.rank, self.world = recipe, rank, world
+        self.recipe, self.rank, self.world, self.faults = recipe, rank, world, faults
 
-    def __call__(self, views: Sequence, verb: str, unit: str, add: Callable) -> None:
-        """Call `add(group)` for this rank's missing groups, with a progress bar."""
+    def __call__(self, views: Sequence, verb: str, unit: str, add: Callable,
+                 files: Callable) -> None:
+        """Call `add(group)` for this rank's missing groups, with a progress bar.
+
+        Args:
+            files: view -> (clip, path) of what `add` has to read.
+        """
         by_key = {self.key(view): view for view in views}
         missing = sorted(self.store.missing(list(by_key)),
                          key=lambda key: (self.length(by_key[key]), key))
@@ -131,21 +150,49 @@ class Fill:
         if len(missing) < len(by_key):
             print(f"{len(by_key) - len(missing)} of {len(by_key)} {unit} are there already",
                   flush=True)
+        windows = {by_key[key].id: by_key[key] for group in mine for key in group}
+        # before the teacher is loaded
+        self.faults.stat(file for view in windows.values() for file in files(view))
+        num_added = 0
 
         def added() -> Iterator[None]:
+            nonlocal num_added
             for group in mine:
-                add([by_key[key] for key in group])
-                yield from [None] * len(group)
+                if self._add([by_key[key] for key in group], add, files):
+                    num_added += len(group)
+                    yield from [None] * len(group)
 
         started = time.monotonic()
-        for _ in progress(added(), total, verb, unit, total > 0):
-            pass
-        self._finish(total, unit, time.monotonic() - started)
+        try:
+            for _ in progress(added(), total, verb, unit, total > 0):
+                pass
+        except KeyboardInterrupt:
+            there = len(by_key) - len(missing) + num_added
+            raise Stopped(f"Stopped; {there} of {len(by_key)} {unit} are there, the same command "
+                          "goes on.") from None
+        self._finish(num_added, unit, time.monotonic() - started, num_added == total)
 
-    def _finish(self, total: int, unit: str, seconds: float) -> None:
+    def _add(self, views: Sequence, add: Callable, files: Callable) -> bool:
+        """False if audio of these views cannot be read: nothing is added then."""
+        absent = [(clip, fault) for view in views for clip, path in files(view)
+                  if (fault := file_fault(path)) is not None]
+        for clip, fault in absent:
+            self.faults.add(clip, fault)
+        if absent:
+            return False
+        try:
+            add(views)
+        except AudioError as error:
+            self.faults.add(error.detail.split(":")[0], error)
+            self.faults.check()
+            return False
+        return True
+
+    def _finish(self, total: int, unit: str, seconds: float, is_whole: bool) -> None:
         text = to_yaml(with_absolute_paths(self.recipe))
         publish(self.store.folder / "recipe.yaml", text.encode())
-        self.store.seal()
+        if is_whole:
+            self.store.seal()
         if total:
             print(f"{self.store.folder}: {self.store.num_views} {unit}, "
                   f"{self.store.num_bytes / 1e6:,.1f} MB; {total} new in {seconds:.0f} s",
@@ -178,7 +225,4 @@ def with_absolute_paths(recipe: WhisperRecipe) -> WhisperRecipe:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -38,18 +38,22 @@ class OutputError(OSError):
 
 def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> None:
     """Call the `main` of a command; whatever a user can meet ends it with a sentence."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
         if code := main(sys.argv[1:] if arguments is None else arguments):
             sys.exit(code)
+    except OutputError as error:
+        _leave(f"error: {error}", 2)
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         _leave(str(stop) or f"Stopped. {GOES_ON}.", 130)
     except OSError as error:
-        if error.errno is None and not isinstance(error, OutputError):  # of the network
+        if error.errno is None:  # of the network
             raise
-        _leave(f"error: {error if isinstance(error, OutputError) else _said(error, None)}", 2)
+        _leave(f"error: {_said(error, None)}", 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -160,22 +160,25 @@ class Unreadable:
                 f"mounted?), or taken out of {where}, the same command begins"
             )
 
-    def finish(self, where: str, kept: str = "What needs none of them is done and kept; ") -> None:
+    def finish(self, where: str, kept: str = "What needs none of them is done and kept; ",
+               also_permanent: bool = False) -> None:
         """At the end of the stage.
 
         Args:
             where: key of the manifests, to take out of it what does not come back.
             kept: what became of the rest, for the sentence.
+            also_permanent: nothing can go on without clips that are of no use, either.
 
         Raises:
             UnreadableError: clips could not be opened that another run may well be able to open.
         """
-        counts = self._transient_counts()
+        counts = self.counts if also_permanent else self._transient_counts()
         if counts:
+            verb = "read" if also_permanent else "opened"
             then = f"{kept}with these files back, or taken out of {where}, the same command goes on"
             raise UnreadableError(
                 f"{self.stage} is not complete: {sum(counts.values()):,} of {self.total:,} clips "
-                f"could not be opened: {self._named(counts)}. {then[0].upper()}{then[1:]}"
+                f"could not be {verb}: {self._named(counts)}. {then[0].upper()}{then[1:]}"
             )
 
     def _named(self, counts: dict[str, int]) -> str:

@@ -122,6 +122,12 @@ class ViewSource:
         ]
         return torch.stack(masked)
 
+    def files(self, view: View) -> list[tuple[str, str]]:
+        """(clip, path) of what is heard in a view."""
+        pieces = self.by_id[view.id]["pieces"]
+        return [(piece["id"], self.clips[piece["id"]].audio_filepath) for piece in pieces
+                if piece["id"] in self.clips]
+
     def _audio(self, view: View) -> np.ndarray:
         audio = load_patiently(rebuild_window(self.by_id[view.id], self.clips))
         return audio if view.augmentation is None else augment_audio(audio, view.augmentation)

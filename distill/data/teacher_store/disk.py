@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from distill.data.endings import OutputError
 from distill.data.files import sync_folder
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -32,6 +33,10 @@ _writing: set[Path] = set()  # of this process: a restarted container gets the s
 
 class StoreError(ValueError):
     """A store that cannot be used as asked; the message says what to do."""
+
+
+class FullDiskError(StoreError, OutputError):
+    """No room to write; nothing is left of the attempt."""
 
 
 def publish(path: Path, data: bytes | memoryview, replace: bool = True) -> None:
@@ -83,9 +88,9 @@ def _rename(temporary: Path, path: Path, replace: bool) -> None:
     os.replace(temporary, path)
 
 
-def _full(path: Path, needed: int, reason: str) -> StoreError:
+def _full(path: Path, needed: int, reason: str) -> FullDiskError:
     free = shutil.disk_usage(path.parent).free
-    return StoreError(
+    return FullDiskError(
         f"{path.parent}: no room to write {path.name}{reason}: it needs {needed:,} bytes, "
         f"{free:,} are free on that disk. All sealed shards stay; make room and run the same "
         "command: it goes on from there"
