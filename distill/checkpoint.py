@@ -50,6 +50,11 @@ class Checkpoints:
         found = self.folder.glob("step-*") if self.folder.is_dir() else []
         return sorted(path for path in found if re.fullmatch(r"step-\d+", path.name))
 
+    def last_step(self) -> int:
+        """Of the newest complete checkpoint; 0 if there is none."""
+        found = self.steps()
+        return int(found[-1].name.removeprefix("step-")) if found else 0
+
     def save(self, accelerator: Accelerator, state: State, average: Average | None) -> None:
         """Write `step-NNNNNN` under another name, make it durable, rename it, drop old ones."""
         target = self.folder / f"step-{state.step:06d}"

@@ -22,8 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from distill.average import Average
 from distill.checkpoint import Checkpoints, State
 from distill.config import TrainConfig
+from distill.data.audio import AudioError
 from distill.data.batches import RankBatches
 from distill.data.files import read_jsonl, write_jsonl
+from distill.data.unreadable import UnreadableError
 from distill.optimizer import make_optimizer
 from distill.progress import progress
 from distill.task import Batch, Task
@@ -82,6 +84,7 @@ def fit(
 
     Raises:
         Interrupted: after a signal, with everything saved.
+        UnreadableError: audio of the next step cannot be read; everything is saved.
         ValueError: checkpoints of other settings, a loss that is not finite, or Muon where
             weights are sharded.
     """
@@ -108,7 +111,14 @@ def fit(
                 group["lr"] = rate
             places = task.batches.micro_batches(step, rank, world)
             batches = [next(loader) for _ in places]
-            sums, stopping = _update(task, model, optimizer, batches, accelerator, config, stop)
+            try:
+                sums, stopping = _update(task, model, optimizer, batches, accelerator, config, stop)
+            except UnreadableError as fault:
+                if state.step > checkpoints.last_step():
+                    checkpoints.save(accelerator, state, average)
+                raise UnreadableError(f"training stopped after step {state.step}, everything is "
+                                      f"saved: {fault}. The same command goes on from there") \
+                    from None
             if average:
                 average.update()
             state.step = step + 1
@@ -134,8 +144,9 @@ def _loader(
     loader = DataLoader(
         _Identity(),
         batch_sampler=RankBatches(task.batches, first_step, config.max_steps, rank, world),
-        collate_fn=task.collate,
+        collate_fn=_Collate(task.collate),
         num_workers=config.num_workers,
+        worker_init_fn=_leave_signals,
         pin_memory=accelerator.device.type == "cuda",
     )
     return iter(loader)
@@ -144,6 +155,26 @@ def _loader(
 class _Identity(Dataset):
     def __getitem__(self, view: tuple[int, int]) -> tuple[int, int]:
         return view
+
+
+class _Collate:
+    """`task.collate`, but audio that cannot be read is given back in the place of a batch: all
+    ranks have to know, and what a worker raises does not arrive as it was."""
+
+    def __init__(self, collate):
+        self.collate = collate
+
+    def __call__(self, places: list[tuple[int, int]]) -> Batch | AudioError:
+        try:
+            return self.collate(places)
+        except AudioError as error:
+            return AudioError(error.reason, error.detail)
+
+
+def _leave_signals(_worker: int) -> None:
+    """Ctrl-C reaches a whole process group; workers go on until the step is finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _update(
@@ -155,11 +186,20 @@ def _update(
     config: TrainConfig,
     stop: _StopRequest,
 ) -> tuple[dict[str, float], bool]:
-    """One optimiser update; returns the global sums of its parts, and whether to stop."""
-    counts = [task.count(batch) for batch in batches]
-    # One collective tells every rank how many units the update has, and whether any has to stop.
-    agreed = torch.tensor([float(sum(counts)), float(stop.asked)], device=accelerator.device)
-    total, stopping = accelerator.reduce(agreed, "sum").tolist()
+    """One optimiser update; returns the global sums of its parts, and whether to stop.
+
+    Raises:
+        UnreadableError: on every rank, before anything is computed.
+    """
+    unread = [batch for batch in batches if isinstance(batch, AudioError)]
+    count = 0 if unread else sum(task.count(batch) for batch in batches)
+    # One collective tells every rank how many units the update has, whether any has to stop, and
+    # whether any lacks audio.
+    agreed = torch.tensor([float(count), float(stop.asked), float(len(unread))],
+                          device=accelerator.device)
+    total, stopping, num_unread = accelerator.reduce(agreed, "sum").tolist()
+    if num_unread:
+        raise UnreadableError(str(unread[0]) if unread else "another rank cannot read its audio")
     sums: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(batches):
         is_last = index == len(batches) - 1

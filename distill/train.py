@@ -17,7 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.config import ConfigError, to_yaml
+from distill.data.audio import AudioError
+from distill.data.endings import run as run_command
+from distill.data.endings import writing_to
 from distill.data.files import hash_of, read_json, write_json, write_text
+from distill.data.unreadable import UnreadableError
 from distill.methods import build_task, load_recipe
 
 # Keys that shape neither the labels nor the weights.
@@ -31,7 +35,12 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    train(recipe)
+    with writing_to(recipe.output_dir):
+        try:
+            train(recipe)
+        except AudioError as error:  # while it is prepared, or measured
+            raise UnreadableError(f"training stops: {error}. What was trained is in checkpoints; "
+                                  "the same command goes on from there") from None
 
 
 def train(recipe) -> None:
@@ -135,7 +144,4 @@ def _finish(run: Path, state, settings: str, heard: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

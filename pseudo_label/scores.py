@@ -78,7 +78,7 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     if states is not None:
         fill = Fill(states, source.states_key, source.length, recipe, rank, world, faults)
         fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)),
-             source.files)
+             lambda view: source.files(view.id))
     if recipe.loss.kl_weight or recipe.loss.hidden_weight:
         settings = scores_settings(recipe, known.revision, known.processor, config)
         store = TeacherStore(scores_folder(recipe), settings, create=True)
@@ -93,7 +93,7 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
         heard -= set(states.missing(list(heard)) if states else ())
 
         def files(view) -> list[tuple[str, str]]:
-            return [] if source.states_key(view) in heard else source.files(view)
+            return [] if source.states_key(view) in heard else source.files(view.id)
 
         fill = Fill(store, source.scores_key, source.length, recipe, rank, world, faults)
         fill(views, "scoring", "views", add_scores, files)

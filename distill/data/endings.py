@@ -20,8 +20,8 @@ from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what torch.save and safetensors, which raise no OSError, say of a disk
-_WRITING = re.compile(r"os error (\d+)|PytorchStreamWriter|No space left|Read-only file system"
-                      r"|enforce fail at inline_container")
+_WRITING = re.compile(r"os error \d+|Os \{ code: \d+|No space left|Read-only file system"
+                      r"|PytorchStreamWriter|enforce fail at inline_container")
 GOES_ON = "What is complete is kept, and the same command goes on"
 
 

@@ -54,6 +54,7 @@ class WhisperTask:
         self.source = ViewSource(
             recipe, self.processor, teacher.model.generation_config, config.max_target_positions
         )
+        self._check_audio()
         self.batches = self.source.batches
         self.recorded = None
         if recipe.teacher.mode == "store":
@@ -79,6 +80,20 @@ class WhisperTask:
             self.recorded.encode_all(
                 lambda features: encode(self.student, features), accelerator.is_main_process
             )
+
+    def _check_audio(self) -> None:
+        """Look for the files that training will read, if it reads any: sooner said than in hours.
+
+        Raises:
+            UnreadableError: some are not there.
+        """
+        recipe = self.recipe
+        if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk":
+            return
+        files = dict(pair for row in self.source.rows for pair in self.source.files(row["id"]))
+        faults = Unreadable(len(files), recipe.data.max_unreadable, "training")
+        faults.stat(files.items())
+        faults.finish("data.train", kept="")
 
     @property
     def labels_hash(self) -> str:

@@ -122,9 +122,9 @@ class ViewSource:
         ]
         return torch.stack(masked)
 
-    def files(self, view: View) -> list[tuple[str, str]]:
-        """(clip, path) of what is heard in a view."""
-        pieces = self.by_id[view.id]["pieces"]
+    def files(self, window: str) -> list[tuple[str, str]]:
+        """(clip, path) of what is heard in a window."""
+        pieces = self.by_id[window]["pieces"]
         return [(piece["id"], self.clips[piece["id"]].audio_filepath) for piece in pieces
                 if piece["id"] in self.clips]
 
