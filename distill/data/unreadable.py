@@ -160,13 +160,11 @@ class Unreadable:
                 f"mounted?), or taken out of {where}, the same command begins"
             )
 
-    def finish(self, where: str, kept: str = "What needs none of them is done and kept; ",
-               also_permanent: bool = False) -> None:
+    def finish(self, where: str, also_permanent: bool = False) -> None:
         """At the end of the stage.
 
         Args:
             where: key of the manifests, to take out of it what does not come back.
-            kept: what became of the rest, for the sentence.
             also_permanent: nothing can go on without clips that are of no use, either.
 
         Raises:
@@ -175,10 +173,11 @@ class Unreadable:
         counts = self.counts if also_permanent else self._transient_counts()
         if counts:
             verb = "read" if also_permanent else "opened"
-            then = f"{kept}with these files back, or taken out of {where}, the same command goes on"
             raise UnreadableError(
                 f"{self.stage} is not complete: {sum(counts.values()):,} of {self.total:,} clips "
-                f"could not be {verb}: {self._named(counts)}. {then[0].upper()}{then[1:]}"
+                f"could not be {verb}: {self._named(counts)}. What needs none of them is done "
+                f"and kept; with these files back, or taken out of {where}, the same command goes "
+                "on"
             )
 
     def _named(self, counts: dict[str, int]) -> str:

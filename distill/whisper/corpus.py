@@ -179,7 +179,7 @@ def evaluation_units(
         windows = [replace(pack([row], prefix, "sequential")[0], id=row.id) for row in short]
     units += [Unit(window.id, window.text, (window,)) for window in windows]
     faults.check()
-    faults.finish("the manifest", kept="")
+    faults.begin("the manifest")
     return units, +drops
 
 
@@ -239,5 +239,5 @@ def readable_rows(rows: Sequence[Row], faults: Unreadable, where: str) -> list[R
         else:
             readable.append(row)
     faults.check()
-    faults.finish(where, kept="")
+    faults.begin(where)
     return readable

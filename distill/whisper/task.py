@@ -93,7 +93,7 @@ class WhisperTask:
         files = dict(pair for row in self.source.rows for pair in self.source.files(row["id"]))
         faults = Unreadable(len(files), recipe.data.max_unreadable, "training")
         faults.stat(files.items())
-        faults.finish("data.train", kept="")
+        faults.begin("data.train")
 
     @property
     def labels_hash(self) -> str:
