@@ -108,8 +108,17 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
-        reason = str(error).splitlines()[0]
+        reason = _in_words(str(error).splitlines()[0])
         raise ConfigError(f"{path}: {key}: {reason}") from None
+
+
+def _in_words(reason: str) -> str:
+    """What OmegaConf says of a value of another kind, for people."""
+    if "is not a ListConfig" in reason:
+        return "expected a list, as in [this, that]"
+    if "is not Optional" in reason:
+        return f"expected a value, got null ({reason})"
+    return reason
 
 
 def _read(path: Path) -> DictConfig:
@@ -120,6 +129,17 @@ def _read(path: Path) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: expected `key: value` lines, got a list")
     return content
+
+
+def manifest_paths(recipe: Path, key: str, names: list[str]) -> list[str]:
+    """Paths of manifests, which are relative to the recipe's folder.
+
+    Raises:
+        ConfigError: something in the list is no path.
+    """
+    for name in names:
+        check(isinstance(name, str) and bool(name.strip()), key, "a list of paths", name)
+    return [str(recipe.parent / name) for name in names]
 
 
 def read_method(recipe: str | Path) -> str:
@@ -214,5 +234,9 @@ def _check_keys(values: dict, schema: Any, where: str, prefix: str) -> None:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {prefix}{key}; {hint}")
-        if is_dataclass(hints[key]) and isinstance(value, dict):
-            _check_keys(value, hints[key], where, f"{prefix}{key}.")
+        if not is_dataclass(hints[key]) or value is None:
+            continue
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {prefix}{key}: expected a section of `key: value` lines, "
+                              f"got {value!r}")
+        _check_keys(value, hints[key], where, f"{prefix}{key}.")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distill.config import ConfigError, read_method
+from distill.data import leaks
 from distill.data.files import fingerprint, hash_of
+from distill.data.manifest import Row, counts_text, load_rows
 
 _KNOWN = "whisper, ced, whisper_at"
 
@@ -82,6 +86,53 @@ def export_model(recipe: Any, kind: str) -> bool:
             return export_tagger(recipe, kind)
         case other:
             raise ConfigError(f"there is no export of students of method {other!r}")
+
+
+def check_data(recipe: Any, stage: str) -> None:
+    """What every stage does before anything takes long: all manifests of the recipe are opened,
+    what is left out of them is said, and the splits are compared.
+
+    Args:
+        stage: plan (some manifests may not be there yet, nothing is written), label, train or
+            eval (which needs transcripts or labels to compare with).
+
+    Raises:
+        ValueError: a manifest is missing or cannot be used, validation or test clips are training
+            clips, or there is nothing to compare with.
+    """
+    data, plans, speaks = recipe.data, stage == "plan", recipe.method == "whisper"
+    if not data.train and stage != "eval":
+        raise ValueError("data.train is empty: name a manifest in it")
+    splits = {split: [path for path in getattr(data, split, [])
+                      if not plans or Path(path).exists() or set("*?[") & set(Path(path).name)]
+              for split in ("train", "validation", "test")}
+    is_first = int(os.environ.get("RANK", 0)) == 0
+    tell = partial(print, flush=True) if is_first else lambda _: None
+    leaks.check_splits(splits, data.allow_overlap, tell=tell,
+                       seen=None if plans else Path(recipe.output_dir) / "splits.json")
+    for split, paths in splits.items():
+        rows, drops = load_rows(paths, spoken=speaks)
+        if paths and not rows:
+            raise ValueError(f"data.{split}: no clip in {', '.join(paths)} (left out: "
+                             f"{counts_text(drops)})")
+        lack = _lack(recipe.method, rows) if split != "train" else None
+        if lack and (split == "validation" or stage == "eval"):
+            instead = ("give it some, or leave it empty: then the last weights are the student"
+                       if split == "validation" else "there is nothing to compare with")
+            raise ValueError(f"data.{split}: {lack} ({', '.join(paths)}); {instead}")
+        if lack:
+            tell(f"data.{split}: {lack}: there will be no evaluation on it")
+
+
+def _lack(method: str, rows: list[Row]) -> str | None:
+    """What a split would need to be measured on."""
+    if not rows:
+        return None
+    if method == "whisper":
+        spoken = any(letter.isalnum() for row in rows for letter in row.text or "")
+        return None if spoken else f"not one of {len(rows):,} clips has a `text` with a word in it"
+    bare = [row for row in rows if row.labels is None]
+    return f"{len(bare):,} of {len(rows):,} clips have no `labels` ({bare[0].id})" if bare else None
 
 
 def evaluation_settings(recipe: Any, trained: dict | None) -> str:

@@ -19,7 +19,7 @@ from distill.ced import plan as tagger_plan
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
-from distill.methods import load_recipe
+from distill.methods import check_data, load_recipe
 from distill.plan_text import describe
 from distill.whisper import cost
 from distill.whisper.corpus import load_clips
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
     if recipe.method not in ("whisper", "ced"):
         raise ConfigError(f"{arguments[0]}: there is no plan of method {recipe.method!r}, which "
                           "trains a teacher: `make NAME.teachers` does it")
+    check_data(recipe, "plan")
     print(tagger_plan.describe(recipe) if recipe.method == "ced" else describe(plan(recipe)))
 
 

@@ -22,7 +22,7 @@ from distill.data.endings import run as run_command
 from distill.data.endings import writing_to
 from distill.data.files import hash_of, read_json, write_json, write_text
 from distill.data.unreadable import UnreadableError
-from distill.methods import build_task, load_recipe
+from distill.methods import build_task, check_data, load_recipe
 
 # Keys that shape neither the labels nor the weights.
 _FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def train(recipe) -> None:
     """Train, or say that it is done."""
+    check_data(recipe, "train")
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed

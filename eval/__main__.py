@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distill.config import ConfigError, read_method
 from distill.data.files import read_json, write_json, write_jsonl
-from distill.methods import evaluation_settings
+from distill.methods import check_data, evaluation_settings
 from distill.publish.facts import public_name
 from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
 from eval import tagging
@@ -45,6 +45,7 @@ def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
     if not student.is_dir():
         raise ValueError(f"no student in {student}: run `make NAME.train` first")
     trained = run / "student.json"
+    check_data(recipe, "eval")
     settings = evaluation_settings(recipe, read_json(trained) if trained.is_file() else None)
     path = run / "eval" / "results.json"
     if path.is_file() and read_json(path).get("settings") == settings:

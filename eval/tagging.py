@@ -22,7 +22,7 @@ from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
 from distill.data.manifest import read_manifest
-from distill.methods import evaluation_settings
+from distill.methods import check_data, evaluation_settings
 from distill.progress import progress, quiet_libraries
 from eval.plots import write_plots
 from eval.tagging_metrics import evaluate_tags, paired_bootstrap_of_map
@@ -66,6 +66,7 @@ def evaluate(recipe: CedRecipe, run: Path) -> dict:
         raise ValueError(f"no student in {student}: run `make NAME.train` first")
     if not recipe.data.test:
         raise ValueError("data.test is empty: there is nothing to evaluate on")
+    check_data(recipe, "eval")
     trained = run / "student.json"
     settings = evaluation_settings(recipe, read_json(trained) if trained.is_file() else None)
     path = run / "eval" / "results.json"

@@ -24,6 +24,7 @@ from distill.config import read_method
 from distill.data.endings import run, writing_to
 from distill.data.files import write_json
 from distill.data.unreadable import Unreadable
+from distill.methods import check_data
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
 from pseudo_label.compare import recount
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> None:
         tag_scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
+    check_data(recipe, "label")
     with writing_to(recipe.labels_dir):
         _run(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 

@@ -30,6 +30,7 @@ from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import write_json, write_text
 from distill.data.teacher_store import Record, TeacherStore
 from distill.data.unreadable import Unreadable
+from distill.methods import check_data
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> None:
         why = "no teacher.members" if not recipe.teacher.members else "teacher.mode is live"
         print(f"Nothing to score: {why}.")
         return
+    check_data(recipe, "label")
     with writing_to(recipe.scores.dir):
         score(recipe, int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 

@@ -53,8 +53,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> CedRecipe:
     path = base.find_recipe(recipe)
     config = base.load(path, CedRecipe, overrides)
     for split in ("train", "validation", "test"):
-        manifests = [str(path.parent / name) for name in getattr(config.data, split)]
-        setattr(config.data, split, manifests)
+        setattr(config.data, split, base.manifest_paths(
+            path, f"data.{split}", getattr(config.data, split)))
     if config.data.classes:
         config.data.classes = str(path.parent / config.data.classes)
     for member in config.teacher.members:

@@ -16,6 +16,8 @@ class DataConfig:
     train: list[str] = MISSING
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
+    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
+    # part of a file, or of another one with the same bytes) are an error unless this is true
     classes: str | None = None  # file with a class a line, relative like manifests; null: the
     # labels of all manifests, sorted, or where they have none those of the first member
     clip_seconds: float = 10.0  # longer audio is cut into clips of this length; what is left over

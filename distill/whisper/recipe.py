@@ -62,8 +62,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     path = base.find_recipe(recipe)
     config = base.load(path, WhisperRecipe, overrides)
     for split in ("train", "validation", "test"):
-        manifests = [str(path.parent / name) for name in getattr(config.data, split)]
-        setattr(config.data, split, manifests)
+        setattr(config.data, split, base.manifest_paths(
+            path, f"data.{split}", getattr(config.data, split)))
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     if config.labels_dir is None:

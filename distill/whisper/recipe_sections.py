@@ -17,6 +17,8 @@ class DataConfig:
     train: list[str] = MISSING
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
+    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
+    # part of a file, or of another one with the same bytes) are an error unless this is true
     expected_hours: float | None = None  # of training audio; NAME.plan uses it while there are
     # no manifests yet
     max_unreadable: float = 0.05  # share of the clips that may be unreadable, for whatever reason,

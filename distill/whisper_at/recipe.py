@@ -19,6 +19,8 @@ class DataConfig:
     validation: list[str] = field(default_factory=list)
     max_unreadable: float = 0.05  # share of training clips that may be unreadable: they are counted
     # and printed; with more of them a stage ends
+    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
+    # part of a file, or of another one with the same bytes) are an error unless this is true
 
 
 @dataclass
@@ -60,7 +62,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
     path = base.find_recipe(recipe)
     config = base.load(path, WhisperAtRecipe, overrides)
     for split in ("train", "validation"):
-        setattr(config.data, split, [str(path.parent / n) for n in getattr(config.data, split)])
+        setattr(config.data, split, base.manifest_paths(
+            path, f"data.{split}", getattr(config.data, split)))
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     base.check_train(config.train)

@@ -1,0 +1,198 @@
+"""What a student is measured on must not be what it learned from.
+
+    check_splits({"train": [...], "validation": [...], "test": [...]}, allow_overlap=False)
+
+A clip of the test or validation split leaks if a training clip is the same part of the same file,
+or of a file with the same bytes under another name. Cheap for a million files: they are told apart
+by their sizes, then by a few blocks; only what is still alike is read as a whole. The same words in
+another recording are no leak.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+
+from distill.data.files import fingerprint, hash_of, read_json, write_json
+from distill.data.manifest import Row, counts_text, load_rows, open_manifest
+
+KEY = "data.allow_overlap"
+TOLERANCE_SECONDS = 0.1  # neighbouring segments share as much where their times are rounded
+_NAMED = 3  # clips in a sentence
+_THREADS, _BLOCK = 16, 64  # that look at so many files each: a disk, or a network, takes long
+
+
+class LeakError(ValueError):
+    """Clips that a student would be measured on are clips that it learns from."""
+
+
+def check_splits(
+    splits: dict[str, Sequence[str]], allow_overlap: bool, seen: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Open all manifests, say what is left out of them, and compare the splits.
+
+    Args:
+        splits: manifests of `train`, `validation` and `test`.
+        allow_overlap: leaks are told, not refused.
+        seen: file that remembers files found to differ, so that they are not read again.
+
+    Raises:
+        ValueError: see `open_manifest`.
+        LeakError: a measured clip is a training clip.
+    """
+    for path in dict.fromkeys(path for paths in splits.values() for path in paths):
+        found = open_manifest(path)
+        notes = [f"left out: {counts_text(found.drops)}"] if found.drops else []
+        if found.num_renamed:
+            notes.append(f"{found.num_renamed:,} ids were not unique: a hash of file and place "
+                         "stands behind them")
+        if notes:
+            tell(f"{path}: {len(found.rows):,} clips; {'; '.join(notes)}")
+    rows = {split: load_rows(paths)[0] for split, paths in splits.items()}
+    measured = {split: rows[split] for split in ("validation", "test") if rows.get(split)}
+    if not measured or not rows.get("train"):
+        return
+    known = same_files(rows["train"], [row for each in measured.values() for row in each], seen)
+    for split, clips in measured.items():
+        leaks = find_leaks(rows["train"], clips, known)
+        if leaks and not allow_overlap:
+            raise LeakError(_sentence(split, leaks, len(clips)) + "; what is measured on them says "
+                            "nothing about other sounds. Take them out of one of the two, or allow "
+                            f"it with {KEY}=true")
+        if leaks:
+            tell(f"{_sentence(split, leaks, len(clips))} ({KEY} is true)")
+
+
+def find_leaks(
+    train: Sequence[Row], measured: Sequence[Row], same: dict[str, str] | None = None
+) -> list[tuple[Row, Row]]:
+    """(measured, training clip) of each measured clip that is trained on, too.
+
+    Args:
+        same: from `same_files`: path -> the first path of a file with these bytes.
+    """
+    same = same or {}
+    files = {same.get(row.audio_filepath, row.audio_filepath) for row in measured}
+    parts = defaultdict(list)
+    for row in train:
+        file = same.get(row.audio_filepath, row.audio_filepath)
+        if file in files:
+            parts[file].append(row)
+    tracks = {file: _Track(rows) for file, rows in parts.items()}
+    found = []
+    for row in measured:
+        track = tracks.get(same.get(row.audio_filepath, row.audio_filepath))
+        other = track and track.find(row)
+        if other:
+            found.append((row, other))
+    return found
+
+
+class _Track:
+    """Training clips of one file, by where they begin."""
+
+    def __init__(self, rows: list[Row]):
+        self.rows = sorted(rows, key=lambda row: row.offset)
+        self.starts = [row.offset for row in self.rows]
+        ends = (row.offset + row.duration for row in self.rows)
+        self.last_ends = list(accumulate(ends, max))
+
+    def find(self, row: Row) -> Row | None:
+        """One that shares more than `TOLERANCE_SECONDS` (of short clips: half) with a clip."""
+        end = row.offset + row.duration
+        for number in range(bisect_left(self.starts, end) - 1, -1, -1):
+            if self.last_ends[number] <= row.offset:
+                return None  # nor does any before it reach that far
+            other = self.rows[number]
+            shared = min(end, other.offset + other.duration) - max(row.offset, other.offset)
+            if shared > min(TOLERANCE_SECONDS, row.duration / 2, other.duration / 2):
+                return other
+        return None
+
+
+def same_files(
+    train: Sequence[Row], measured: Sequence[Row], seen: Path | None = None
+) -> dict[str, str]:
+    """{path: the first path with the same bytes} of files that are trained on under one name and
+    measured on under another. Files that are not there, and empty ones, are nobody's: others say
+    what is wrong with them."""
+    ours = {row.audio_filepath for row in train}
+    theirs = {row.audio_filepath for row in measured}
+    stats = _of_each(_stat, ours | theirs)
+    sizes: dict[int, list[str]] = defaultdict(list)
+    for path, (size, _) in stats.items():
+        if size:
+            sizes[size].append(path)
+    alike = [paths for paths in sizes.values() if _in_both(paths, ours, theirs)]
+    key = hash_of(sorted((path, *stats[path]) for paths in alike for path in paths))
+    if seen is not None and _read(seen).get("differ") == key:
+        return {}
+    for look in (fingerprint, _content):
+        found = _of_each(look, [path for paths in alike for path in paths])
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for path, kind in found.items():
+            if kind is not None:
+                kinds[kind].append(path)
+        alike = [paths for paths in kinds.values() if _in_both(paths, ours, theirs)]
+    if not alike and seen is not None:
+        with suppress(OSError):  # it only saves time; what has to be written will say so
+            write_json(seen, {"differ": key})
+    return {path: min(paths) for paths in alike for path in paths}
+
+
+def _in_both(paths: Sequence[str], ours: set[str], theirs: set[str]) -> bool:
+    """Whether a file of one split may be one of the other under another name."""
+    return len(paths) > 1 and not ours.isdisjoint(paths) and not theirs.isdisjoint(paths)
+
+
+def _of_each(look: Callable, paths: Iterable[str]) -> dict:
+    """{path: what is seen of it}."""
+    paths = list(paths)
+    blocks = [paths[at : at + _BLOCK] for at in range(0, len(paths), _BLOCK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda block: [look(path) for path in block], blocks)
+        return dict(zip(paths, (each for block in found for each in block), strict=True))
+
+
+def _stat(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _content(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> dict:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def _sentence(split: str, leaks: Sequence[tuple[Row, Row]], total: int) -> str:
+    named = ", ".join(f"{_named(row)} is {_named(other)}" for row, other in leaks[:_NAMED])
+    more = ", ..." * (len(leaks) > _NAMED)
+    return (f"data.{split}: {len(leaks):,} of {total:,} clips are also training clips: "
+            f"{named}{more}")
+
+
+def _named(row: Row) -> str:
+    """`a (audio/a.wav, 1.50 to 4.25 s)`"""
+    path = "/".join(Path(row.audio_filepath).parts[-2:])
+    return f"{row.id} ({path}, {row.offset:.2f} to {row.offset + row.duration:.2f} s)"
