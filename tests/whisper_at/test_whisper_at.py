@@ -26,7 +26,7 @@ RECIPE = """\
 method: whisper_at
 num_threads: 1
 encoder_batch_size: 4
-data: {{train: [train.jsonl], validation: [train.jsonl]}}
+data: {{train: [train.jsonl], validation: [train.jsonl], allow_overlap: true}}
 whisper: {{model: {whisper}}}
 head: {{head_size: 16}}
 train: {{max_steps: 30, batch_size: 8, micro_batch_size: 4, learning_rate: 1e-2, warmup_steps: 1,
