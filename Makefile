@@ -28,16 +28,22 @@ PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
 BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag bench.consistency
 CLEANS = $(RECIPES:%=%.clean)
+# tests of what is computed, by kernels that depend on the processor
+NUMERICAL = $(patsubst %,tests/%.py,test_losses test_targets test_divergences test_products \
+  test_optimizer ced/test_checkpoint ced/test_frames ced/test_frontend ced/test_model \
+  ced/test_pipeline whisper/test_collate whisper/test_decoder whisper/test_recorded \
+  whisper_at/test_whisper_at) tests/whisper/drafting
 # what some recipes need first: scenes mixed of recordings, teachers trained here
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
 	@echo "make test             run the tests"
 	@echo "make test.all         and those that say with real models, or once more, what others say"
+	@echo "make test.portable    the tests of what is computed, as a processor without AVX-512 does"
 	@echo "make lint             check the code's style"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
@@ -82,6 +88,11 @@ test: setup
 
 test.all: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m ""
+
+# oneDNN, ATen and MKL each have kernels for newer instructions, which add in other orders
+test.portable: setup
+	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(NUMERICAL)
 
 $(RECIPES): %: setup
 	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)

@@ -9,6 +9,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 
 import multiprocessing
+import socket
 import struct
 import subprocess
 from collections.abc import Callable
@@ -60,6 +61,21 @@ def tiny_processor(tiny_teacher):
     return WhisperProcessor.from_pretrained(tiny_teacher)
 
 
+@pytest.fixture(scope="session")
+def remembered():
+    """Features of windows and tokenizers are made once; not in processes that are forked."""
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+    from tests.remembered import remembered_features, remembered_processors
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhisperFeatureExtractor, "__call__",
+                      remembered_features(WhisperFeatureExtractor.__call__))
+        patch.setattr(WhisperProcessor, "from_pretrained",
+                      remembered_processors(WhisperProcessor.from_pretrained))
+        yield
+
+
 FORKED = """\
 import os, sys, torch
 from {module} import main
@@ -95,6 +111,26 @@ def fork() -> Callable[..., multiprocessing.Process]:
         return process
 
     return fork
+
+
+@pytest.fixture(scope="session")
+def fork_two(fork) -> Callable[[str, list[str], Path], None]:
+    """`fork_two(module, arguments, log)`: two ranks that know each other by gloo, as after
+    `accelerate launch`; both have ended, and well."""
+
+    def fork_two(module: str, arguments: list[str], log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+        processes = [fork(module, arguments, log, RANK=rank, LOCAL_RANK=rank, **together)
+                     for rank in ("0", "1")]
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0, log.read_text()
+
+    return fork_two
 
 
 class _NotCached(Exception):

@@ -24,21 +24,12 @@ from distill.loop import learning_rate
 from distill.testing import write_tiny_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("remembered")
 
 
 def environment(**extra: str) -> dict[str, str]:
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RANK"))}
     return {**keep, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
-
-
-def command(module: str, recipe: Path, run: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", module, str(recipe), f"output_dir={run}", *overrides]
-
-
-def call(arguments: list[str], **extra: str) -> str:
-    done = subprocess.run(arguments, env=environment(**extra), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 WINDOWS = ("pseudo_label.shard_size=4", "pseudo_label.window_seconds=9")
@@ -61,22 +52,32 @@ def labelled(tmp_path_factory) -> tuple[Path, Path]:
     return recipe, folder / "run"
 
 
-def train(labelled, tmp_path: Path, name: str, *overrides: str, launcher=(), **extra: str) -> Path:
-    """Train a copy of the labelled run; returns its folder."""
+def new_run(labelled, target: Path, *overrides: str) -> list[str]:
+    """Make a copy of the labelled run; returns the arguments that train it."""
     recipe, run = labelled
-    target = tmp_path / name
     target.mkdir()
     (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
-    arguments = command("distill.train", recipe, target, *WINDOWS, *overrides)
-    if launcher:
-        call([*launcher, *arguments[1:]], **extra)
-    else:  # in this process: starting one costs more than the training
-        AcceleratorState._reset_state(reset_partial_state=True)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        distill.train.main(arguments[3:])
-        torch.set_num_threads(threads)
-    return target
+    return [str(recipe), f"output_dir={target}", *WINDOWS, *overrides]
+
+
+def train(labelled, tmp_path: Path, name: str, *overrides: str) -> Path:
+    """Train a copy of the labelled run, in this process: starting one costs more than the
+    training; returns its folder."""
+    arguments = new_run(labelled, tmp_path / name, *overrides)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    distill.train.main(arguments)
+    torch.set_num_threads(threads)
+    return tmp_path / name
+
+
+def launch_two(module: str, arguments: list[str], log: Path) -> None:
+    """As users do; all other tests fork."""
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m")
+    done = subprocess.run([sys.executable, *launcher, module, *arguments], text=True,
+                          env=environment(ACCELERATE_USE_CPU="true"), capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -92,12 +93,13 @@ def largest_difference(one: dict, other: dict) -> float:
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
-TWO_RANKS = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
 
 
 @pytest.mark.parametrize(("mode", "batches"), [("live", "fixed"), ("store", "tokens")])
-def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mode, batches):
+def test_ranks_and_accumulation_give_the_same_parameters(
+    labelled, fork_two, tmp_path, mode, batches
+):
     budget, (whole, half, quarter) = BATCHES[batches]
     common = (*THREE_STEPS, *budget, f"teacher.mode={mode}")
     said = labelled[1] / "pseudo_labels" / "validation_tokens.jsonl"
@@ -105,10 +107,9 @@ def test_ranks_and_accumulation_give_the_same_parameters(labelled, tmp_path, mod
     four = train(labelled, tmp_path, "4x1", *common, quarter)
     before = said.read_bytes()
     said.unlink()  # two ranks share the work
-    two = train(
-        labelled, tmp_path, "2x2", *common, half,
-        launcher=(sys.executable, *TWO_RANKS), ACCELERATE_USE_CPU="true",
-    )
+    two = tmp_path / "2x2"
+    spread = launch_two if mode == "live" else fork_two
+    spread("distill.train", new_run(labelled, two, *common, half), tmp_path / "log")
     assert said.read_bytes() == before
     for alone, shared in zip(validations(one), validations(two), strict=True):
         assert shared == pytest.approx(alone, rel=1e-4) and 0 < alone["acceptance"] < 1
@@ -146,14 +147,10 @@ def test_a_store_that_lacks_views_is_refused(labelled, tmp_path):
         train(labelled, tmp_path, "more", "train.max_steps=99")
 
 
-def test_processes_that_do_not_know_each_other_are_refused(labelled, tmp_path):
-    recipe, run = labelled
-    done = subprocess.run(
-        command("distill.train", recipe, tmp_path / "x"),
-        env=environment(WORLD_SIZE="2"), capture_output=True, text=True,
-    )
-    assert done.returncode != 0
-    assert "ACCELERATE_USE_CPU" in done.stdout + done.stderr or "labels" in done.stderr
+def test_processes_that_do_not_know_each_other_are_refused(labelled, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes .* accelerate sees 1; .*ACCELERATE_USE_CPU"):
+        train(labelled, tmp_path, "alone")
 
 
 # Token budgets are resumed by SIGINT, fixed batches by SIGKILL.
@@ -164,15 +161,6 @@ RESUMED = ("train.max_steps=12", "train.validate_every=5", "train.average_decay=
 def whole(labelled, tmp_path_factory) -> Path:
     """An uninterrupted run of RESUMED."""
     return train(labelled, tmp_path_factory.mktemp("whole"), "whole", *RESUMED)
-
-
-def to_resume(labelled, tmp_path: Path, *overrides: str) -> tuple[Path, list[str]]:
-    """(empty run folder, the command that trains in it)."""
-    recipe, run = labelled
-    target = tmp_path / "stopped"
-    target.mkdir()
-    (target / "pseudo_labels").symlink_to(run / "pseudo_labels")
-    return target, [str(recipe), f"output_dir={target}", *WINDOWS, *RESUMED, *overrides]
 
 
 def same_student(one: Path, other: Path) -> bool:
@@ -186,21 +174,26 @@ def same_student(one: Path, other: Path) -> bool:
 
 def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_path):
     """Five kills, each at a random moment after the first step of its process."""
-    target, arguments = to_resume(labelled, tmp_path, "train.save_every=1")
+    target, log = tmp_path / "killed", tmp_path / "log"
+    arguments = new_run(labelled, target, *RESUMED, "train.save_every=1")
     moments = random.Random(int(time.time()))
     kills = 0
     for _ in range(5):
-        log = target / "metrics.jsonl"
-        before = log.stat().st_mtime_ns if log.is_file() else 0
-        process = fork("distill.train", arguments, tmp_path / "log")
-        while process.is_alive() and not (log.is_file() and log.stat().st_mtime_ns > before):
+        metrics = target / "metrics.jsonl"
+        before = metrics.stat().st_mtime_ns if metrics.is_file() else 0
+        process = fork("distill.train", arguments, log)
+        while process.is_alive() and not (
+            metrics.is_file() and metrics.stat().st_mtime_ns > before
+        ):
             time.sleep(0.002)
         time.sleep(moments.uniform(0.0, 0.2))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
     assert kills >= 3, "the run was over before it could be killed"
-    call([sys.executable, "-m", "distill.train", *arguments])
+    last = fork("distill.train", arguments, log)
+    last.join(120)
+    assert last.exitcode == 0, log.read_text()
     assert same_student(target, whole)
     steps = [r["step"] for r in read_jsonl(target / "metrics.jsonl") if r["split"] == "train"]
     assert steps == list(range(1, 13))
@@ -209,7 +202,8 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_pa
 
 def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, fork, tmp_path):
     whole = train(labelled, tmp_path, "whole", *RESUMED, *TOKENS)
-    target, arguments = to_resume(labelled, tmp_path, "train.save_every=100", *TOKENS)
+    target = tmp_path / "stopped"
+    arguments = new_run(labelled, target, *RESUMED, "train.save_every=100", *TOKENS)
     process = fork("distill.train", arguments, tmp_path / "log")
     log = target / "metrics.jsonl"
     while not (log.is_file() and log.read_text().count("\n") >= 3):

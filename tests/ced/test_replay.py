@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 
 import pytest
 import torch
@@ -58,18 +57,9 @@ def test_other_batches_of_the_teachers(long_tags, heard):
     assert heard_by_teachers(recipe) == heard
 
 
-def test_two_ranks_that_know_each_other(long_tags, heard, fork, tmp_path):
+def test_two_ranks_that_know_each_other(long_tags, heard, fork_two, tmp_path):
     arguments = [str(tmp_path), *long_tags.arguments(LONG, *STEPS, "train.num_workers=2")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    processes = [fork("tests.ced.replay", arguments, tmp_path / "log", RANK=str(rank),
-                      LOCAL_RANK=str(rank), **together) for rank in range(2)]
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0, (tmp_path / "log").read_text()
+    fork_two("tests.ced.replay", arguments, tmp_path / "log")
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [each["world"] for each in found] == [2, 2]
     assert len(found[0]["heard"]) and len(found[1]["heard"])

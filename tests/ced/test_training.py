@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -53,27 +52,13 @@ def distance(one: Path, other: Path) -> float:
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
-def together(fork, arguments: list[str], log: Path) -> None:
-    """Two ranks that know each other by gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    processes = [fork("distill.train", arguments, log, RANK=str(rank), LOCAL_RANK=str(rank),
-                      **environment) for rank in range(2)]
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0, log.read_text()
-
-
 MUON = "train.optimizer=muon"
 
 
 @pytest.mark.parametrize(
     "mode", [(), (MUON,), ("teacher.mode=live",), (LABELS, "data.balance=true")],
     ids=["store", "muon", "live", "labels"])
-def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp_path, mode):
+def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork_two, tmp_path, mode):
     common = (scored, *mode, "train.validate_every=4")
     one = train(tags, tmp_path / "1x8", *common)
     four = train(tags, tmp_path / "4x2", *common, "train.micro_batch_size=2")
@@ -84,8 +69,8 @@ def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork, tmp
     if mode in ((), (MUON,)):
         start = train(tags, tmp_path / "start", *common, "train.learning_rate=1e-12")
         assert distance(one, start) > 1e-3, "the test would pass on a loop that does nothing"
-        together(fork, [*tags.arguments(*common, "train.micro_batch_size=4"),
-                        f"output_dir={tmp_path / '2x4'}"], tmp_path / "log")
+        fork_two("distill.train", [*tags.arguments(*common, "train.micro_batch_size=4"),
+                                   f"output_dir={tmp_path / '2x4'}"], tmp_path / "log")
         assert distance(one, tmp_path / "2x4") < 5e-6
         alone, shared = ([row for row in read_jsonl(run / "metrics.jsonl")
                           if row.pop("split") == "validation"] for run in (one, tmp_path / "2x4"))

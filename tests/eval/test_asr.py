@@ -30,6 +30,8 @@ from eval.asr import is_loop
 from eval.memory import PeakMemory
 from eval.table import text_table
 
+pytestmark = pytest.mark.usefixtures("remembered")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, Path]:

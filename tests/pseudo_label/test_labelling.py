@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
+import shutil
 import time
 from pathlib import Path
 
@@ -36,6 +34,22 @@ def label(recipe: Path, run: Path, *overrides: str) -> Path:
     return run / "pseudo_labels"
 
 
+@pytest.fixture(scope="module")
+def labelled(recipe, tmp_path_factory) -> Path:
+    """What one process makes of ONLY_LABELS; not to be changed."""
+    return label(recipe, tmp_path_factory.mktemp("labelled"), *ONLY_LABELS)
+
+
+@pytest.fixture(scope="module")
+def scored(recipe, tmp_path_factory) -> Path:
+    """And of SMALL, with scores."""
+    return label(recipe, tmp_path_factory.mktemp("scored"), *SMALL)
+
+
+def copy_of(labels: Path, run: Path) -> Path:
+    return Path(shutil.copytree(labels, run / "pseudo_labels"))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files. recipe.yaml beside the scores names the run, .checked.json the times of files."""
     return {
@@ -44,8 +58,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_sigkill_at_random_moments_changes_nothing(recipe, fork, tmp_path):
-    whole = contents(label(recipe, tmp_path / "whole", *SMALL))
+def test_sigkill_at_random_moments_changes_nothing(recipe, scored, fork, tmp_path):
+    whole = contents(scored)
     assert sum(name.startswith("part-") for name in whole) >= 8
     assert sum(name.startswith("scores/encoder_states/shard-") for name in whole) >= 8
     folder = tmp_path / "killed" / "pseudo_labels"
@@ -63,9 +77,9 @@ def test_sigkill_at_random_moments_changes_nothing(recipe, fork, tmp_path):
         kills += process.exitcode == -9
     assert kills >= 3, "labelling was over before it could be killed"
     assert contents(folder) != whole
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "pseudo_label", *arguments], env=environment, check=True,
-                   stdout=subprocess.DEVNULL)
+    last = fork("pseudo_label.__main__", arguments, tmp_path / "log")
+    last.join()
+    assert last.exitcode == 0, (tmp_path / "log").read_text()
     after = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
     assert after == whole
 
@@ -77,9 +91,11 @@ def labels_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("last_world", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_ranks_killed_at_random_write_what_one_writes(recipe, last_world, fork, tmp_path):
+def test_ranks_killed_at_random_write_what_one_writes(
+    recipe, labelled, last_world, fork, tmp_path
+):
     """Two ranks, one or both killed again and again; the rest by one or three, none twice."""
-    whole = labels_of(label(recipe, tmp_path / "one", *ONLY_LABELS))
+    whole = labels_of(labelled)
     run = tmp_path / "many"
     folder, arguments = run / "pseudo_labels", [str(recipe), f"output_dir={run}", *ONLY_LABELS]
     moments = random.Random(int(time.time()))
@@ -112,7 +128,7 @@ def test_ranks_killed_at_random_write_what_one_writes(recipe, last_world, fork, 
     assert not list(folder.glob("*.lease*"))
 
 
-def test_a_rank_does_what_the_others_have_not(recipe, tmp_path, monkeypatch, capsys):
+def test_a_rank_does_what_the_others_have_not(recipe, scored, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     folder = label(recipe, tmp_path / "two", *SMALL)
@@ -120,7 +136,7 @@ def test_a_rank_does_what_the_others_have_not(recipe, tmp_path, monkeypatch, cap
     assert not (folder / "scores" / "tokens").exists(), "several processes label only"
     monkeypatch.delenv("WORLD_SIZE")
     label(recipe, tmp_path / "two", *SMALL)  # as make NAME.train does, with pseudo_label.scores
-    assert contents(folder) == contents(label(recipe, tmp_path / "one", *SMALL))
+    assert contents(folder) == contents(scored)
 
 
 def test_a_shard_that_another_rank_is_at_is_left_to_it(recipe, fork, tmp_path, capsys):
@@ -139,8 +155,10 @@ def test_a_shard_that_another_rank_is_at_is_left_to_it(recipe, fork, tmp_path, c
     assert not (folder / "kept.jsonl").exists()
 
 
-def test_a_complete_run_says_so_and_loads_no_model(recipe, tmp_path, capsys, monkeypatch):
-    folder = label(recipe, tmp_path, *ONLY_LABELS)
+def test_a_complete_run_says_so_and_loads_no_model(
+    recipe, labelled, tmp_path, capsys, monkeypatch
+):
+    folder = copy_of(labelled, tmp_path)
     before = contents(folder)
     assert not (folder / "scores").exists(), "a live teacher needs no record"
     monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)
@@ -149,36 +167,35 @@ def test_a_complete_run_says_so_and_loads_no_model(recipe, tmp_path, capsys, mon
     assert contents(folder) == before
 
 
-def test_other_settings_are_refused_and_named(recipe, tmp_path):
-    label(recipe, tmp_path, *ONLY_LABELS)
+def test_other_settings_are_refused_and_named(recipe, labelled, tmp_path):
+    copy_of(labelled, tmp_path)
     with pytest.raises(ValueError, match="pseudo_label.*best_fit.*sequential"):
         label(recipe, tmp_path, *SMALL[:3])
 
 
-def test_the_threshold_needs_no_new_labels(recipe, tmp_path):
-    label(recipe, tmp_path, *ONLY_LABELS)
+def test_the_threshold_needs_no_new_labels(recipe, labelled, tmp_path):
+    copy_of(labelled, tmp_path)
     label(recipe, tmp_path, *ONLY_LABELS, "filter.max_wer=0.0")
     report = read_json(tmp_path / "pseudo_labels" / "filter.json")
     assert report["kept"] == 0 and report["drops"] == {"wer": report["total"]}
 
 
-def test_another_normaliser_needs_no_new_labels(recipe, tmp_path, monkeypatch, capsys):
+def test_another_normaliser_needs_no_new_labels(recipe, labelled, tmp_path, monkeypatch, capsys):
     """And a folder counted again is one that was labelled with it, byte for byte."""
     option = "evaluation.normalizer=basic"
-    folder = label(recipe, tmp_path / "run", *ONLY_LABELS)
+    folder = copy_of(labelled, tmp_path / "run")
     before = labels_of(folder)
-    labelled = labels_of(label(recipe, tmp_path / "other", *ONLY_LABELS, option))
+    wanted = labels_of(label(recipe, tmp_path / "other", *ONLY_LABELS, option))
     monkeypatch.setattr("distill.whisper.teacher.load_teacher", None)
     label(recipe, tmp_path / "run", *ONLY_LABELS, option)
     assert "evaluation.normalizer was auto, is basic" in capsys.readouterr().out
-    assert labels_of(folder) == labelled != before
+    assert labels_of(folder) == wanted != before
     label(recipe, tmp_path / "run", *ONLY_LABELS)
     assert labels_of(folder) == before
 
 
-def test_rows_say_everything(recipe, tmp_path):
-    folder = label(recipe, tmp_path, *ONLY_LABELS)
-    rows = [row for path in sorted(folder.glob("part-*.jsonl")) for row in read_jsonl(path)]
+def test_rows_say_everything(labelled):
+    rows = [row for path in sorted(labelled.glob("part-*.jsonl")) for row in read_jsonl(path)]
     assert len({row["id"] for row in rows}) == len(rows)
     clips = [piece["id"] for row in rows for piece in row["pieces"]]
     assert sorted(clips) == sorted([f"train-{i}" for i in range(24)] * 2)  # two packings

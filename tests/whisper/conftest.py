@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,44 +87,15 @@ def _say_something(labels: Path) -> None:
 BEGIN = 267  # <|0.00|> of the tiny tokenizer
 
 
-def _remembered(log_mel: Callable) -> Callable:
-    """Hearing takes the longest here, and the same windows are heard by many tests."""
-    known: dict[bytes, torch.Tensor] = {}
-
-    def remember(processor, audios: list[np.ndarray]) -> torch.Tensor:
-        keys = [hashlib.sha256(audio).digest() for audio in audios]
-        for key, audio in zip(keys, audios, strict=True):
-            if key not in known:
-                known[key] = log_mel(processor, [audio])[0]
-        return torch.stack([known[key] for key in keys])
-
-    return remember
-
-
-def _remembered_processors(load: Callable) -> Callable:
-    """Reading a tokenizer takes as long as training on it does here. For all tests of a process,
-    those of other folders as well: what is not a local folder is none of ours."""
-    known: dict[str, object] = {}
-
-    def remember(folder: Path, **options):
-        path = Path(folder) / "tokenizer.json"
-        if options or not path.is_file():
-            return load(folder, **options)
-        key = hash_of([str(folder), path.read_text()])
-        if key not in known:
-            known[key] = load(folder)
-        return known[key]
-
-    return remember
+@pytest.fixture(scope="session", autouse=True)
+def _remembered(remembered):
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> Iterator[TinyRun]:
+def tiny_run(tmp_path_factory) -> TinyRun:
     """Eight windows: two updates of four views are an epoch, the run is three epochs."""
-    from transformers import WhisperProcessor
-
     from distill.testing import write_tiny_recipe
-    from distill.whisper import view_source
     from pseudo_label.__main__ import label, main
 
     torch.set_num_threads(1)
@@ -141,8 +110,4 @@ def tiny_run(tmp_path_factory) -> Iterator[TinyRun]:
     label(run.recipe(), labels, rank=0, world=1)
     _say_something(labels)
     main([str(recipe), f"output_dir={folder / 'run'}"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view_source, "log_mel", _remembered(view_source.log_mel))
-        patch.setattr(WhisperProcessor, "from_pretrained",
-                      _remembered_processors(WhisperProcessor.from_pretrained))
-        yield run
+    return run

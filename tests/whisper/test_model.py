@@ -134,7 +134,7 @@ def test_kl_is_not_zero_for_a_smaller_student_or_another_prompt(tiny_model, batc
     handle = decoder.register_forward_pre_hook(lose_prompt, with_kwargs=True)
     assert model(batch)[1]["kl"] > 1e-4
     handle.remove()
-    assert model(batch)[1]["kl"] == 0.0
+    assert abs(model(batch)[1]["kl"]) < 1e-5
 
 
 def test_the_loss_is_the_sum_of_its_parts_over_valid_tokens(tiny_model, batch):
@@ -302,8 +302,8 @@ def test_real_teacher(demo_teacher, demo_data):
     heard = []
     student.model.encoder.register_forward_hook(lambda m, i, o: heard.append(o.last_hidden_state))
     _, parts = module(teacher, student)(batch)
-    assert parts["kl"] == 0.0
     num_valid = (batch["labels"] != IGNORE).sum()
+    assert abs(parts["kl"]) / num_valid < 1e-6
     assert parts["ce"] / num_valid < 2.0  # nats: these are the right words for this audio
     brought = asked_before(teacher, batch | {"encoder_states": heard[0]}, 64)
     _, again_parts = module(None, student)(brought)
@@ -316,7 +316,7 @@ def test_a_frozen_encoder_has_no_dropout(tiny_model, batch):
     student = student_of(tiny_model)
     student.model.encoder.dropout = 0.5
     model = module(tiny_model, student).train()
-    assert model(batch)[0] == model(batch)[0]
+    torch.testing.assert_close(model(batch)[0], model(batch)[0])
     student.model.encoder.requires_grad_(True)
     model = DistillModule(student, tiny_model, LossConfig(), False).train()
     assert model(batch)[0] != model(batch)[0]

@@ -1,7 +1,6 @@
 """Two ranks with two workers each: every view is read from the store once an epoch."""
 
 import json
-import socket
 from collections import Counter
 
 import pytest
@@ -37,22 +36,13 @@ def recipes(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny_run, recipes, fork, tmp_path_factory) -> list[dict]:
-    """What both ranks read; they know each other by gloo, as after `accelerate launch`."""
+def ranks(tiny_run, recipes, fork_two, tmp_path_factory) -> list[dict]:
+    """What both ranks read."""
     out = tmp_path_factory.mktemp("ranks")
     runs = [[f"output_dir={tiny_run.folder / 'run'}", WORKERS, *overrides]
             for overrides in recipes.values()]
     arguments = [str(tiny_run.recipe_path), str(out), json.dumps(runs)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    processes = [fork("tests.whisper.rank_reads", arguments, out / "log", RANK=str(rank),
-                      LOCAL_RANK=str(rank), **together) for rank in range(2)]
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0, (out / "log").read_text()
+    fork_two("tests.whisper.rank_reads", arguments, out / "log")
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -11,7 +11,7 @@ from distill.data.audio import AudioError, load_audio
 from distill.data.manifest import read_manifest
 from distill.whisper.decoding import AUTO, GreedyDecoder
 from distill.whisper.fallback import Fallback
-from distill.whisper.sequential import LongAudio, audio_file, split, transcribe_long
+from distill.whisper.sequential import LongAudio, Segment, audio_file, split, transcribe_long
 from distill.whisper.student import make_student
 
 GREEDY = Fallback(temperatures=(0.0,), max_no_speech_prob=None)
@@ -114,14 +114,20 @@ def noise():
             for s in (35.3, 0.4, 62.0)]
 
 
+def near(segments: list[Segment]) -> list[Segment]:
+    """Equal to those of another batch, whose encoder states are others in the last bits."""
+    return [replace(s, avg_logprob=pytest.approx(s.avg_logprob, abs=0.01),
+                    no_speech_prob=pytest.approx(s.no_speech_prob, abs=0.01)) for s in segments]
+
+
 @pytest.mark.slow
 def test_recordings_do_not_touch_each_other(tiny, noise):
     recordings = [recording(samples, str(i)) for i, samples in enumerate(noise)]
     sampled = Fallback((0.0, 0.5), 0.1, None, None)  # nothing is good enough
     for fallback in (GREEDY, sampled):
         wanted = [tiny([each], 1, fallback)[0] for each in recordings]
-        assert tiny(recordings, 3, fallback) == wanted
-        assert tiny(recordings, 2, fallback, student=True) == wanted
+        assert tiny(recordings, 3, fallback) == [near(each) for each in wanted]
+        assert tiny(recordings, 2, fallback, student=True) == [near(each) for each in wanted]
         for audio, segments in zip(recordings, wanted, strict=True):
             assert all(0 <= s.start < s.end <= audio.seconds + 1e-6 for s in segments)
             starts = [s.start for s in segments]
@@ -166,7 +172,7 @@ def test_a_recording_that_breaks_off_leaves_the_others_alone(tiny, noise):
     assert [(audio.name, error and error.reason) for audio, _, error in told] == [
         ("broken", "truncated"), ("whole", None)]
     assert found[0] and [segments for _, segments, _ in told] == found
-    assert [found[1]] == tiny([recording(noise[0], "whole")], 1)
+    assert found[1] == near(tiny([recording(noise[0], "whole")], 1)[0])
     with pytest.raises(AudioError, match="truncated"):
         tiny(recordings[:1], 1)
 

@@ -1,0 +1,8 @@
+"""Features and tokenizers are remembered by all tests of this folder."""
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remembered(remembered):
+    pass
