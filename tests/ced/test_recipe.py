@@ -47,13 +47,3 @@ def test_paths_and_defaults_are_resolved(tags):
     assert recipe.scores.dir == "runs/x/scores" and recipe.views.seed == 7
     assert tags.recipe("seed=7", "views.seed=3").views.seed == 3
     assert tags.recipe("data.classes=c.txt").data.classes == str(tags.path.parent / "c.txt")
-
-
-def test_a_recipe_is_loaded_without_torch():
-    import subprocess
-    import sys
-
-    code = ("import sys; from distill.methods import load_recipe; import distill.ced.recipe; "
-            "import distill.plan; print('torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -149,14 +149,6 @@ def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
 
 
-def test_help_imports_nothing_heavy():
-    code = ("import runpy, sys; sys.argv[1:] = ['--help']; "
-            "runpy.run_module('distill.data.teacher_store', run_name='__main__'); "
-            "print({'h5py', 'torch', 'distill.methods'} & set(sys.modules))")
-    done = run("-c", code)
-    assert "verify PATH [n=20]" in done.stdout and done.stdout.endswith("set()\n"), done.stderr
-
-
 @pytest.mark.parametrize(("arguments", "message"), [
     (["stats", "nowhere"], "no teacher store in nowhere"),
     (["pack", "nowhere"], "expected stats|verify|repack PATH"),
