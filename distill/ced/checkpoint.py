@@ -10,7 +10,6 @@ is an error. The shape of the model follows from its tensors. `distill.ced.conve
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from distill.ced.clips import read_names
 from distill.ced.extractor import CedFeatureExtractor
 from distill.ced.frontend import PATCH, hann_window, mel_filters
 from distill.ced.model import CedForAudioClassification
@@ -180,10 +180,4 @@ def read_labels(path: str | Path) -> list[str]:
     Raises:
         ValueError: indices that do not count from 0.
     """
-    text = Path(path).read_text(encoding="utf-8-sig")
-    rows = list(csv.reader(text.splitlines()))
-    if rows and rows[0] == ["index", "mid", "display_name"]:
-        if [row[0] for row in rows[1:]] != [str(index) for index in range(len(rows) - 1)]:
-            raise ValueError(f"{path}: index must count 0, 1, 2, ...")
-        return [row[2] for row in rows[1:]]
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return read_names(Path(path))

@@ -7,6 +7,7 @@ thousandth clip of an hour begins where it should.
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from distill.ced.recipe import MIN_SECONDS, CedRecipe
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
 from distill.data.manifest import Row, load_rows
+from distill.data.sources.text import read_text
 
 MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
@@ -104,8 +106,7 @@ def find_classes(recipe: CedRecipe) -> list[str] | None:
         path = Path(recipe.data.classes)
         if not path.is_file():
             raise ValueError(f"data.classes: no file {path}")
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        names = [name for name in names if name]
+        names = read_names(path)
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice or not names:
             raise ValueError(f"{path}: expected a class a line, each once, got "
@@ -114,6 +115,21 @@ def find_classes(recipe: CedRecipe) -> list[str] | None:
     splits = (recipe.data.train, recipe.data.validation, recipe.data.test)
     rows = [row for paths in splits for row in load_rows(paths)[0]]
     return sorted({label for row in rows for label in row.labels or ()}) or None
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of classes: a name a line, or AudioSet's table.
+
+    Raises:
+        ValueError: a table whose indices do not count from 0, or bytes that are no text.
+    """
+    lines = read_text(path).split("\n")
+    if lines[0].strip() == "index,mid,display_name":
+        rows = [row for row in csv.reader(lines[1:]) if row]
+        if [row[0] for row in rows] != [str(index) for index in range(len(rows))]:
+            raise ValueError(f"{path}: index must count 0, 1, 2, ...")
+        return [row[2] for row in rows]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def targets_of(clips: Sequence[Clip], classes: Sequence[str], why: str) -> np.ndarray:

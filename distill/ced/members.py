@@ -30,6 +30,7 @@ from distill.ced.recipe_sections import MemberConfig
 from distill.ced.view_source import pad_features
 from distill.data.audio import SAMPLE_RATE
 from distill.data.hub_ids import check_hub_id, nearest_path
+from distill.data.sources.text import read_text
 from distill.products import fast_linears
 
 LABELS_FILE = "class_labels_indices.csv"  # AudioSet's form: index, mid, display_name
@@ -302,8 +303,7 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         ValueError: other columns, or indices that do not count from 0.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(read_text(path).split("\n")))
     ok = rows and {"index", "display_name"} <= set(rows[0])
     if not ok or [row["index"] for row in rows] != [str(n) for n in range(len(rows))]:
         raise ValueError(f"{path}: expected the columns index, mid, display_name, and indices that "

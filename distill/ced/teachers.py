@@ -15,6 +15,7 @@ A class that some members do not know is the others' to tell.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from distill.ced.clips import read_names
 from distill.ced.frames import num_steps, to_steps
 from distill.ced.members import Member, class_names, content_of, load_member
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
-from distill.data.files import hash_of, read_json
+from distill.data.files import hash_of
 from distill.data.model_files import model_name
+from distill.data.sources.text import read_text
 
 _SMALLEST = 1e-7  # probability whose logit is still taken
 
@@ -87,9 +90,10 @@ class ClassMap:
             self.known, self.size = self.matrix.any(axis=0), len(self.matrix)
             return
         if path and path.suffix == ".txt":
-            theirs = path.read_text(encoding="utf-8").split("\n")
-            theirs = [name.strip() for name in theirs if name.strip()]
-        groups = read_json(path) if path and path.suffix == ".json" else {n: [n] for n in ours}
+            theirs = read_names(path)
+        groups = {name: [name] for name in ours}
+        if path and path.suffix == ".json":
+            groups = json.loads(read_text(path))
         self.groups, self.size = _group_indices(config, groups, theirs, ours, bool(path)), None
         if theirs is not None:
             self.size = len(theirs)

@@ -111,6 +111,13 @@ def test_classes_come_from_a_file_or_from_all_labels(tags, tmp_path):
     names = tmp_path / "classes.txt"
     names.write_text("dog\n\nbell\ncat\n")
     assert find_classes(tags.recipe(f"data.classes={names}")) == ["dog", "bell", "cat"]
+    names.write_bytes("Käuzchen\r\ncat, wild\r\n".encode("utf-16"))
+    assert find_classes(tags.recipe(f"data.classes={names}")) == ["Käuzchen", "cat, wild"]
+    names.write_text('\ufeffindex,mid,display_name\n0,/m/1,"Inside, room"\n1,/m/2,Dog\n')
+    assert find_classes(tags.recipe(f"data.classes={names}")) == ["Inside, room", "Dog"]
+    names.write_bytes("dog\nKäuzchen\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="classes.txt: .*byte"):
+        find_classes(tags.recipe(f"data.classes={names}"))
     names.write_text("dog\ndog\n")
     with pytest.raises(ValueError, match="'dog' twice"):
         find_classes(tags.recipe(f"data.classes={names}"))
@@ -123,6 +130,8 @@ def test_labels_become_targets():
     assert targets_of(clips, ["bell", "cat", "dog"], "").tolist() == [[0, 1, 1]]
     with pytest.raises(ValueError, match="label 'cat' is none of the 1 classes"):
         targets_of(clips, ["dog"], "")
+    with pytest.raises(ValueError, match="row a: label 'cat' is none .*did you mean 'cats'"):
+        targets_of(clips, ["cats", "dog"], "")
     clips, _ = cut(Row("b", "b.wav", 1.0), 10.0)
     with pytest.raises(ValueError, match="row b has no `labels`.*because"):
         targets_of(clips, ["dog"], "because")
