@@ -28,8 +28,8 @@ from distill.ced.scores import READABLE, UNHEARD
 from distill.config import to_yaml
 from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import write_json, write_text
-from distill.data.teacher_store import Record, TeacherStore
-from distill.data.unreadable import Unreadable
+from distill.data.teacher_store import Record, StoreError, TeacherStore
+from distill.data.unreadable import Unreadable, UnreadableError
 from distill.methods import check_data
 from distill.progress import progress, quiet_libraries
 from pseudo_label.leases import Leases
@@ -74,8 +74,7 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     if source.scored.mixup_probability:  # any clip may be heard in any view
         faults.begin("data.train")
     classes, blocks = resolve_classes(recipe), Blocks(source)
-    store = TeacherStore(Path(recipe.scores.dir), store_settings(recipe, source, classes),
-                         create=True)
+    store = _open(Path(recipe.scores.dir), store_settings(recipe, source, classes))
     by_text = {blocks.text(block): block for block in blocks}
     whole = [text for text, block in by_text.items() if blocks.is_whole(block)]
     store = _forget_faults_of_the_moment(store, source, by_text, whole)
@@ -97,6 +96,25 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
         print(f"Rank {rank} is done; other ranks are at the {len(left)} blocks that are left.")
         return
     _finish(recipe, store, source, by_text, classes, world, bool(missing))
+
+
+def _open(folder: Path, settings: dict) -> TeacherStore:
+    """The store, made where there is none.
+
+    Raises:
+        StoreError: it is of other settings; perhaps since clips could not be opened then.
+    """
+    from distill.ced.training_faults import settled
+
+    try:
+        return TeacherStore(folder, settings, create=True)
+    except StoreError as error:
+        try:
+            settled(folder, ())
+        except UnreadableError:
+            raise StoreError(f"{error}. Some of its clips could not be opened when it was made, "
+                             f"see {folder / 'unreadable.json'}") from None
+        raise
 
 
 def _finish(

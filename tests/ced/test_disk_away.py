@@ -10,9 +10,11 @@ from accelerate.state import AcceleratorState
 
 import distill.train
 from distill.ced.clips import ClipError
+from distill.ced.scoring import Scorer
 from distill.ced.task import CedTask
 from distill.ced.view_source import ViewSource
 from distill.data.audio import AudioError
+from distill.data.endings import run as run_command
 from distill.data.files import read_json, write_json
 from distill.data.teacher_store import StoreError, TeacherStore
 from distill.data.unreadable import UnreadableError
@@ -165,6 +167,8 @@ def test_what_was_settled_for_a_moment_is_scored_again(corpus, tmp_path, monkeyp
     write_json(folder / "unreadable.json", {"clip train-2: 2.wav": "missing_file"})
     with pytest.raises(UnreadableError, match="1 missing_file.*make NAME.label.*scored again"):
         train(tags, tmp_path / "run", f"scores.dir={folder}")
+    with pytest.raises(StoreError, match="clips could not be opened when it was made"):
+        score(tags, folder, "views.seed=3")  # as of clips whose files were not there
     capsys.readouterr()
     score(tags, folder)
     assert "2 of 10 blocks were scored when some of the audio could" in capsys.readouterr().out
@@ -263,3 +267,30 @@ def test_test_clips(corpus, tmp_path, capsys):
     path.write_bytes(sound)
     tagging.main(arguments)
     assert read_json(run / "eval" / "results.json")["num_recordings"] == 6
+
+
+def test_ctrl_c_and_a_folder_that_cannot_be_written(corpus, tmp_path, monkeypatch, capsys):
+    tags, _ = corpus
+    folder, calls = tmp_path / "scores", []
+    monkeypatch.setattr("distill.data.endings.signal.signal", lambda *_: None)
+    plain = Scorer.record
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "record", interrupted)
+        with pytest.raises(SystemExit) as end:
+            run_command(tag_scores.main, tags.arguments(f"scores.dir={folder}"))
+    assert end.value.code == 130
+    assert f"Stopped; 4 of 10 blocks of views are kept in {folder}" in capsys.readouterr().err
+    score(tags, folder)
+    score(tags, tmp_path / "undisturbed")
+    assert tree(folder) == tree(tmp_path / "undisturbed")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as end:
+        run_command(tag_scores.main, tags.arguments(f"scores.dir={tmp_path / 'file' / 'scores'}"))
+    assert end.value.code == 2 and f"{tmp_path}/file" in capsys.readouterr().err
