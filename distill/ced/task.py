@@ -155,6 +155,8 @@ class CedTask:
         for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
             wave = self.source.try_wave(index, view) if weight[number] else None
             if isinstance(wave, ClipError):
+                if wave.is_transient:
+                    raise wave
                 unreadable.append(wave)
             if not isinstance(wave, np.ndarray):
                 weight[number] = 0.0
@@ -211,8 +213,7 @@ class CedTask:
         """Clips that could be read.
 
         Raises:
-            ValueError: some cannot be opened now, or could be read when they were scored, or too
-                many cannot.
+            ValueError: some could be read when they were scored, or too many cannot.
         """
         errors: list[ClipError] = batch.pop("unreadable", [])
         self.faults.take(errors, batch.pop("epoch", 0))

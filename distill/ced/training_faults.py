@@ -57,16 +57,15 @@ class TrainingFaults:
         """Count faults of a batch of an epoch.
 
         Raises:
-            UnreadableError: a fault of the moment, or there are too many.
+            ClipError: a fault of the moment.
+            UnreadableError: there are too many.
         """
         if self._epoch is not None and epoch > self._epoch and self.faults.counts:
             print(f"Clips left out so far, by reason: {self.faults.text()}", flush=True)
         self._epoch = epoch if self._epoch is None else max(epoch, self._epoch)
         for error in errors:
             if error.is_transient:
-                raise UnreadableError(
-                    f"training stops: {error}; the last checkpoint is kept, and with this file "
-                    "back (is a disk not mounted?) the same command goes on from there")
+                raise error
             if error.clip not in self._met:
                 self._met[error.clip] = [error.reason, self._files.get(error.clip)]
                 write_json(self.run / f"unreadable-{self.rank}.json", self._met)

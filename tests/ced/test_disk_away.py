@@ -200,8 +200,8 @@ def test_away_while_training(corpus, tmp_path, monkeypatch, mode, workers):
 
     with monkeypatch.context() as patch:
         patch.setattr(CedTask, "count", unmounts)
-        with pytest.raises(UnreadableError, match=r"training stops: missing_file: clip train-\d+: "
-                                                  r"/.*\.wav; the last checkpoint is kept"):
+        with pytest.raises(UnreadableError, match=r"training stopped after step \d, everything "
+                                                  r"is saved: missing_file: clip train-\d+: /.*\.wav"):
             train(tags, tmp_path / "run", *common)
     with pytest.raises(UnreadableError, match="training stops: 14 of 14 clips"):
         train(tags, tmp_path / "run", *common)
