@@ -201,7 +201,7 @@ def test_away_while_training(corpus, tmp_path, monkeypatch, mode, workers):
     with monkeypatch.context() as patch:
         patch.setattr(CedTask, "count", unmounts)
         with pytest.raises(UnreadableError, match=r"training stopped after step \d, everything "
-                                                  r"is saved: missing_file: clip train-\d+: /.*\.wav"):
+                                                  r"is saved: missing_file: clip train-\d+: /"):
             train(tags, tmp_path / "run", *common)
     with pytest.raises(UnreadableError, match="training stops: 14 of 14 clips"):
         train(tags, tmp_path / "run", *common)
