@@ -5,8 +5,10 @@
 
 `english` is Whisper's own normaliser (arXiv:2212.04356 app. C), so that English error rates can be
 compared with published ones. `basic` serves every other language. Unlike Whisper's it keeps
-combining marks: without them four Hindi words become thirteen (openai/whisper#2849). `unaccented`
-is `basic` for transcripts that were typed without accents: "numero" is "número".
+combining marks: without them four Hindi words become thirteen (openai/whisper#2849). What a
+language writes in two ways is one word (`eval.orthography`), such as Arabic with and without vowel
+points. `unaccented` is `basic` for transcripts that were typed without accents: "numero" is
+"número".
 """
 
 from __future__ import annotations
@@ -16,29 +18,18 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import regex  # knows the scripts of Unicode
 
+from distill.data.languages import language_code
+from eval.orthography import lower, unify
+
 NORMALIZERS = ("auto", "english", "basic", "unaccented")
 
 # Languages written without spaces between words: their errors are counted in characters.
-_UNSPACED = {
-    "zh": "chinese",
-    "ja": "japanese",
-    "th": "thai",
-    "lo": "lao",
-    "my": "burmese",
-    "km": "khmer",
-    "yue": "cantonese",
-    "bo": "tibetan",
-}
-_CODES = {name: code for code, name in _UNSPACED.items()} | {
-    "english": "en",
-    "mandarin": "zh",
-    "myanmar": "my",
-}
+_UNSPACED = ("zh", "ja", "th", "lo", "my", "km", "yue", "bo")
 
 # ... and the letters they are written in, which say more than a language that somebody has set.
 # Marks of length and the like belong to several scripts, so they speak for none.
@@ -72,11 +63,12 @@ def normalizer(
         ValueError: unknown name.
         ImportError: the package with Whisper's list of spellings is missing.
     """
+    code = None if language is None else _code(language)
     if (unit or error_unit(language)) == "char":
-        return lambda text: _basic(text).replace(" ", "")
+        return lambda text: _basic(text, code).replace(" ", "")
     if normalizer_name(name, language) == "english":
         return _english()
-    return _unaccented if name == "unaccented" else _basic
+    return partial(_unaccented if name == "unaccented" else _basic, code=code)
 
 
 def normalizer_name(name: str, language: str | None) -> str:
@@ -111,9 +103,12 @@ def error_unit(language: str | None, text: str = "") -> str:
 
 
 def _code(language: str) -> str:
-    """`English`, `<|en|>` and `en-US` -> `en`."""
-    plain = language.lower().strip("<|> ")
-    return _CODES.get(plain) or re.split("[-_]", plain)[0]
+    """`English`, `<|en|>` and `en-US` -> `en`; of a language that Whisper does not know, what
+    stands first: `ga-IE` -> `ga`."""
+    try:
+        return language_code(language)
+    except ValueError:
+        return re.split("[-_]", language.lower().strip("<|> "))[0]
 
 
 @cache
@@ -137,15 +132,16 @@ def _spellings() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _basic(text: str) -> str:
-    """NFKC, lower-case, no annotations; letters, marks and numbers stay, the rest is a space."""
-    text = unicodedata.normalize("NFKC", text).lower()
+def _basic(text: str, code: str | None) -> str:
+    """NFKC, one spelling, lower-case, no annotations; letters, marks and numbers stay, digits as 0
+    to 9, the rest is a space."""
+    text = lower(unify(unicodedata.normalize("NFKC", text), code), code)
     text = _ANNOTATION.sub(" ", _VARIATION_SELECTORS.sub("", text))
     kept: list[str] = []
     for char in text:
         category = unicodedata.category(char)
         if category[0] in "LN":
-            kept.append(char)
+            kept.append(str(unicodedata.decimal(char)) if category == "Nd" else char)
         elif category[0] == "M":
             if kept and kept[-1] != " ":  # else its letter is gone, and it is no word by itself
                 kept.append(char)
@@ -154,10 +150,10 @@ def _basic(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _unaccented(text: str) -> str:
+def _unaccented(text: str, code: str | None) -> str:
     """Basic, and Latin letters lose their marks; vowel signs of other scripts are no accents."""
     kept: list[str] = []
-    for char in unicodedata.normalize("NFD", _basic(text)):
+    for char in unicodedata.normalize("NFD", _basic(text, code)):
         if unicodedata.category(char) != "Mn" or not (kept and "a" <= kept[-1] <= "z"):
             kept.append(char)
     return unicodedata.normalize("NFC", "".join(kept))

@@ -16,7 +16,8 @@ METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at")
 ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "distill.export", "eval.__main__",
                 "eval.transcribe", "eval.tag", "eval.linear_probe", "pseudo_label.__main__",
                 "distill.data.teacher_store.__main__")
-EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.ranking", "eval.tagging_metrics")
+EVAL_LEAVES = ("eval.metrics", "eval.normalize", "eval.orthography", "eval.ranking",
+               "eval.tagging_metrics")
 PICTURES = ("eval.charts", "eval.page")  # HTML and SVG, whatever they show
 # What a module may import of ours, by the longest prefix that fits it.
 LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress",
@@ -25,6 +26,7 @@ LEAVES = ("distill.config", "distill.losses", "distill.task", "distill.progress"
 ALLOWED = {
     **dict.fromkeys((*LEAVES, *EVAL_LEAVES, *PICTURES), ()),
     "eval.tagging_metrics": ("eval.ranking",),
+    "eval.normalize": ("eval.orthography", "distill.data.languages"),
     "distill.data": ("distill.data",),
     **dict.fromkeys(("distill.data.hub_dataset", "distill.data.class_folders"),
                     ("distill.data", "distill.progress")),
