@@ -8,11 +8,13 @@ prints teacher and student side by side. Done already: prints the table again.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from distill.config import ConfigError, read_method
-from distill.data.files import read_json, write_json, write_jsonl
+from distill.config import read_method
+from distill.data.endings import run as run_command
+from distill.data.endings import writing_to
+from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
+from distill.data.model_files import model_stamp
 from distill.methods import check_data, evaluation_settings
 from distill.publish.facts import public_name
 from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
@@ -28,15 +30,27 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     run = Path(recipe.output_dir)
-    results = evaluate(recipe, run)
+    with writing_to(run):
+        show(run, evaluate(recipe, run))
+
+
+def show(run: Path, results: dict) -> None:
+    """Print the table, then write report and pictures: what comes last cannot cost the others.
+
+    Raises:
+        ValueError: the pictures cannot be drawn.
+    """
     from eval.plots import write_plots
     from eval.report import write_report
     from eval.table import text_table
 
-    page = write_report(run)
-    write_plots(run)
-    print(text_table(results))
-    print(f"\nReport with pictures: {page.resolve()}")
+    print(text_table(results), flush=True)
+    print(f"\nReport with pictures: {write_report(run).resolve()}", flush=True)
+    try:
+        write_plots(run)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"the pictures of the model card cannot be drawn ({error!r}); results "
+                         "and report are complete") from error
 
 
 def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
@@ -51,19 +65,22 @@ def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
     if path.is_file() and read_json(path).get("settings") == settings:
         print("Evaluation is done already.")
         return read_json(path)
-    results, predictions = _measure_both(recipe, run)
+    results, predictions = _measure_both(recipe, run, settings)
     write_jsonl(run / "eval" / "predictions.jsonl", predictions)
     write_json(path, {**results, "settings": settings})
+    for kept in (run / "eval").glob(".*.said.jsonl"):
+        kept.unlink()
     return results
 
 
-def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
+def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict, list[dict]]:
     import torch
 
     from distill.progress import quiet_libraries
     from distill.whisper.corpus import test_units
     from distill.whisper.teacher import load_teacher, locate
     from eval.asr import error_table, measure, summarise
+    from eval.kept import Kept
     from eval.metrics import error_rate, paired_bootstrap, total
     from eval.normalize import error_unit, normalizer, normalizer_name
     from eval.translation import translation_scores
@@ -99,8 +116,11 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         "teacher": (load_the_teacher, recipe.teacher.model, teacher_folder),
     }
     entries, tables, texts = {}, {}, {}
+    what = _windows_hash(units)
     for role, (load, name, folder) in loaders.items():
-        measured = measure(load, units, recipe, name, folder, role == "teacher")
+        kept = Kept(run / "eval" / f".{role}.said.jsonl", hash_of([settings, what, folder.name,
+                                                                  model_stamp(folder)]))
+        measured = measure(load, units, recipe, name, folder, kept, role == "teacher")
         texts[role] = measured.texts
         tables[role] = error_table(units, measured.texts, normalise)
         entries[role] = summarise(
@@ -140,6 +160,14 @@ def _measure_both(recipe: WhisperRecipe, run: Path) -> tuple[dict, list[dict]]:
         },
     }
     return results, [_prediction(unit, texts, i) for i, unit in enumerate(units)]
+
+
+def _windows_hash(units: list) -> str:
+    """Of everything that is heard: the windows, and the audio they are of."""
+    windows = [window for unit in units for window in unit.windows]
+    pieces = [[w.id, w.language, [[p.audio_filepath, p.offset, p.duration, p.start]
+                                  for p in w.pieces]] for w in windows]
+    return hash_of([pieces, fingerprints(p.audio_filepath for w in windows for p in w.pieces)])
 
 
 def _about_long(way: str, units: list) -> str:
@@ -184,7 +212,4 @@ def _prediction(unit, texts: dict[str, list[str]], index: int) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

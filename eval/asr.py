@@ -16,14 +16,17 @@ from pathlib import Path
 
 import torch
 
+from distill.data.audio import AudioError
 from distill.data.windows import Window
+from distill.progress import progress
 from distill.whisper.assistant import load_assistant
 from distill.whisper.corpus import Unit, is_recording, windows_of
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.rows import Hypothesis, is_looping
-from distill.whisper.sequential import recording_of, transcribe_long
-from distill.whisper.transcribe import to_text, transcribe
+from distill.whisper.sequential import LongAudio, recording_of, transcribe_long
+from distill.whisper.transcribe import by_length, to_text, transcribe
+from eval.kept import Kept
 from eval.memory import PeakMemory
 from eval.metrics import (
     ErrorCounts,
@@ -51,16 +54,27 @@ def measure(
     recipe: WhisperRecipe,
     name: str,
     path: Path,
+    kept: Kept,
     with_assistant: bool = False,
 ) -> Measured:
-    """Transcribe all units with one model.
+    """Transcribe all units with one model; what a run before has done is not done again.
 
     Args:
         load: returns (model, processor); the memory it takes counts.
         name: shown with the progress bar and stored.
         path: folder of the weights, for their size on disk.
+        kept: where what it says is kept.
         with_assistant: let `decoding.assistant` draft for it.
     """
+    if kept.facts is None:
+        kept.finish(_measure(load, units, recipe, name, path, kept, with_assistant))
+    facts = dict(kept.facts)
+    return Measured(facts.pop("texts"), kept.seconds, facts.pop("peak_memory_bytes"), facts)
+
+
+def _measure(load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRecipe, name: str,
+             path: Path, kept: Kept, with_assistant: bool) -> dict:
+    """Transcribe what is missing; facts of the model, its peak memory and all texts."""
     gc.collect()
     with PeakMemory() as memory:
         model, processor = load()
@@ -80,10 +94,8 @@ def measure(
         first = [window for window in windows if not is_recording(window)][:1]
         transcribe(decoder, processor, first, 1, max_tokens_per_second=1.0)
         synchronise(model.device)
-        start = time.perf_counter()
-        found = _transcribe_all(decoder, processor, windows, size, f"transcribing, {name}")
-        synchronise(model.device)
-        seconds = time.perf_counter() - start
+        _transcribe_all(decoder, processor, windows, size, f"transcribing, {name}", kept)
+    found = kept.found
     texts = [
         " ".join(to_text(processor.tokenizer, h.tokens) for w in unit.windows for h in found[w.id])
         for unit in units
@@ -100,21 +112,37 @@ def measure(
     }
     if decoder.student is not None:
         facts["speculation"] = str(decoder.report)
-    del model, decoder
-    return Measured(texts, seconds, memory.peak_bytes, facts)
+    return facts | {"texts": texts, "peak_memory_bytes": memory.peak_bytes}
 
 
 def _transcribe_all(
-    decoder: GreedyDecoder, processor, windows: Sequence[Window], size: int, description: str
-) -> dict[str, list[Hypothesis]]:
-    """By window: its text; of a whole recording (`evaluation.long_audio` sequential), those of all
-    its windows."""
-    short = [window for window in windows if not is_recording(window)]
-    long = [window for window in windows if is_recording(window)]
-    texts = transcribe(decoder, processor, short, size, description=description)
-    found = {name: [hypothesis] for name, hypothesis in texts.items()}
+    decoder: GreedyDecoder, processor, windows: Sequence[Window], size: int, description: str,
+    kept: Kept,
+) -> None:
+    """Keep what is said of each window that nothing is known of; of a whole recording
+    (`evaluation.long_audio` sequential) what is said of all its windows."""
+    batches = by_length([window for window in windows if not is_recording(window)], size)
+    todo = [batch for batch in batches if kept.missing([window.id for window in batch])]
+    start = time.perf_counter()
+    for batch in progress(todo, len(batches), description, "batches",
+                          initial=len(batches) - len(todo)):
+        said = transcribe(decoder, processor, batch, size)
+        synchronise(decoder.model.device)
+        kept.add({name: [hypothesis] for name, hypothesis in said.items()},
+                 time.perf_counter() - start)
+        start = time.perf_counter()
+    long = [w for w in windows if is_recording(w) and kept.missing([w.id])]
     if long:
-        found |= {window.id: [] for window in long}
+        found = {window.id: [] for window in long}
+        start = time.perf_counter()
+
+        def finished(audio: LongAudio, _segments: list, error: AudioError | None) -> None:
+            nonlocal start
+            if error is not None:
+                raise error
+            kept.add({audio.name: found[audio.name]}, time.perf_counter() - start)
+            start = time.perf_counter()
+
         with_times = GreedyDecoder(decoder.model, processor.tokenizer, decoder.language,
                                    decoder.task, timestamps=True, on_loop="keep",
                                    exact=decoder.exact)
@@ -123,8 +151,8 @@ def _transcribe_all(
         transcribe_long(
             with_times, processor, [recording_of(window) for window in long], size,
             previous_text=False, description=f"{description}, long",
-            heard=lambda audio, _start, _seconds, text: found[audio.name].append(text))
-    return found
+            heard=lambda audio, _start, _seconds, text: found[audio.name].append(text),
+            finished=finished)
 
 
 def is_loop(hypothesis: Hypothesis) -> bool:

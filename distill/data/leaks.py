@@ -25,6 +25,7 @@ from distill.data.manifest import Row, counts_text, load_rows, open_manifest
 
 KEY = "data.allow_overlap"
 TOLERANCE_SECONDS = 0.1  # neighbouring segments share as much where their times are rounded
+REMEMBERED = 1000  # files whose blocks were compared: from here on it is not done twice
 _NAMED = 3  # clips in a sentence
 _THREADS, _BLOCK = 16, 64  # that look at so many files each: a disk, or a network, takes long
 
@@ -135,6 +136,7 @@ def same_files(
     key = hash_of(sorted((path, *stats[path]) for paths in alike for path in paths))
     if seen is not None and _read(seen).get("differ") == key:
         return {}
+    count = sum(map(len, alike))
     for look in (fingerprint, _content):
         found = _of_each(look, [path for paths in alike for path in paths])
         kinds: dict[str, list[str]] = defaultdict(list)
@@ -142,7 +144,7 @@ def same_files(
             if kind is not None:
                 kinds[kind].append(path)
         alike = [paths for paths in kinds.values() if _in_both(paths, ours, theirs)]
-    if not alike and seen is not None:
+    if not alike and seen is not None and count >= REMEMBERED:
         with suppress(OSError):  # it only saves time; what has to be written will say so
             write_json(seen, {"differ": key})
     return {path: min(paths) for paths in alike for path in paths}

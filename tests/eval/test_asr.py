@@ -25,6 +25,7 @@ from distill.whisper.fallback import GREEDY
 from distill.whisper.recipe import load_recipe
 from distill.whisper.rows import Hypothesis
 from distill.whisper.student import make_student
+from eval import asr
 from eval.__main__ import main
 from eval.asr import is_loop
 from eval.memory import PeakMemory
@@ -175,3 +176,55 @@ def test_peak_memory_sees_what_is_allocated():
             time.sleep(0.01)  # until somebody has looked
         del block
     assert gone.peak_bytes - small.peak_bytes > 150e6
+
+
+def test_what_was_said_before_a_stop_is_kept(run, tmp_path, monkeypatch):
+    """Ctrl-C in the second batch of the teacher: the student is not asked again, nor is the first
+    batch, and the results are those of a run that nobody stopped."""
+    recipe, folder = run
+    shutil.copytree(folder / "student", tmp_path / "run" / "student")
+    options = [f"output_dir={tmp_path / 'run'}", "evaluation.batch_size=1", "evaluation.pack=false"]
+    asked = []
+
+    def stop_after(count):
+        def transcribe(decoder, processor, windows, *more, **options):
+            if more[0] == 1 and not options:  # no warm-up
+                asked.append(windows[0].id)
+                if len(asked) > count:
+                    raise KeyboardInterrupt
+            return real(decoder, processor, windows, *more, **options)
+        return transcribe
+
+    real = asr.transcribe
+    monkeypatch.setattr(asr, "transcribe", stop_after(5))
+    with pytest.raises(KeyboardInterrupt):
+        main([str(recipe), *options])
+    assert len(asked) == 6 and len(set(asked[:4])) == 4  # of four clips
+    with open(tmp_path / "run" / "eval" / ".teacher.said.jsonl", "a") as file:
+        file.write('{"found": {"torn')  # a power cut
+    asked.clear()
+    monkeypatch.setattr(asr, "transcribe", stop_after(100))
+    main([str(recipe), *options])
+    assert len(asked) == 3
+    ours = read_json(tmp_path / "run" / "eval" / "results.json")
+    monkeypatch.setattr(asr, "transcribe", real)
+    shutil.copytree(folder / "student", tmp_path / "whole" / "student")
+    main([str(recipe), f"output_dir={tmp_path / 'whole'}", *options[1:]])
+    whole = read_json(tmp_path / "whole" / "eval" / "results.json")
+    for role in ("teacher", "student"):
+        assert ours[role]["wer"] == whole[role]["wer"] and ours[role]["rtfx"] > 0
+    assert not [*(tmp_path / "run" / "eval").glob(".*.jsonl")]
+    name = "predictions.jsonl"
+    assert (tmp_path / "run" / "eval" / name).read_text() == (
+        tmp_path / "whole" / "eval" / name).read_text()
+
+
+def test_pictures_that_cannot_be_drawn_cost_nothing_else(run, capsys, monkeypatch):
+    recipe, folder = run
+    evaluate(recipe, folder)
+    shutil.rmtree(folder / "report")
+    monkeypatch.setattr("eval.plots.write_plots", lambda run: 1 / 0)
+    with pytest.raises(ValueError, match="pictures .*cannot be drawn .*; results and report"):
+        evaluate(recipe, folder)
+    assert (folder / "report" / "index.html").is_file()
+    assert "teacher" in capsys.readouterr().out

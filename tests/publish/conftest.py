@@ -79,7 +79,7 @@ def first_run(tmp_path_factory, tiny_teacher) -> Path:
     for name in ("notes.txt", "optimizer.bin", "train.jsonl", "audio.wav", "average.pt"):
         (run / "student" / name).write_text("not for others")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_measure_both", lambda recipe, run: (RESULTS, []))
+        patch.setattr(evaluation, "_measure_both", lambda recipe, run, settings: (RESULTS, []))
         evaluation.evaluate(recipe, run)  # so that `settings` are those evaluation writes
     write_plots(run)
     return folder
