@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from distill.data.files import read_json, read_jsonl, write_text
+from distill.whisper.label_files import planned_rows
 from eval.charts import Bar, Series, histogram, line_chart, number
 from eval.comparison import render_comparison
 from eval.examples import render_examples
@@ -196,7 +197,7 @@ def _by_step(rows: list[dict], split: str) -> list[dict]:
 def _labels(run: Path, config: dict) -> str:
     folder = Path(config.get("labels_dir") or run / "pseudo_labels")
     shards = sorted(folder.glob("part-*.jsonl"))
-    rows = [row for shard in shards for row in read_jsonl(shard)]
+    rows = planned_rows(folder, (row for shard in shards for row in read_jsonl(shard)))
     if not rows:
         return missing("There are no pseudo-labels yet.", LABEL)
     kept = _read(folder / "filter.json", read_json)

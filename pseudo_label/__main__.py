@@ -31,7 +31,7 @@ from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.references import add_references
 from pseudo_label.scores import score
-from pseudo_label.shards import count_drops, note_drops, part_path, reopen
+from pseudo_label.shards import count_drops, note_drops, reopen
 from pseudo_label.translate import translate
 
 
@@ -83,6 +83,7 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     settings = label_settings(recipe, revision, plan)
     recount(recipe)
     check_settings(folder, settings)
+    plan.save(folder)
     if count := reopen(folder):
         print(f"{count} shards were labelled without clips that could not be opened: they are "
               "labelled again", flush=True)
@@ -90,21 +91,23 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     print(
         f"Labelling {plan.num_windows} windows ({plan.seconds / 60:.1f} minutes of audio from "
         f"{plan.num_clips} clips, {recipe.pseudo_label.num_packings} packing(s)) in "
-        f"{len(plan.shards)} shards",
+        f"{sum(map(bool, plan.shards))} shards",
         flush=True,
     )
-    if plan.recordings:
-        print(describe_speech(plan.recordings), flush=True)
+    if changes := plan.changes(folder):
+        print(changes, flush=True)
+    if plan.long_seconds:
+        print(describe_speech(plan.long_seconds), flush=True)
     if plan.notes:
         print("Clips split or dropped: " + _count_text(plan.notes), flush=True)
-    if all_done(folder, plan):
+    if not plan.missing(folder):
         print("All labels are there already.", flush=True)
         return plan
     faults = Unreadable(plan.num_clips, recipe.data.max_unreadable, "labelling")
     _look(faults, plan, folder)
     if _label(recipe, plan, settings, folder, rank, world, faults):
         faults.finish("data.train")
-    return plan if all_done(folder, plan) else None
+    return None if plan.missing(folder) else plan
 
 
 def _look(faults: Unreadable, plan, folder: Path) -> None:
@@ -113,14 +116,9 @@ def _look(faults: Unreadable, plan, folder: Path) -> None:
         if error.reason != "no_speech":  # it can be read
             faults.add(clip, error)
     note_drops(folder, faults)
-    pieces = [piece for index, shard in enumerate(plan.shards)
-              if not part_path(folder, index).is_file()
-              for window in shard for piece in window.pieces]
+    pieces = [piece for index in plan.missing(folder)
+              for window in plan.shards[index] for piece in window.pieces]
     faults.stat((piece.id, piece.audio_filepath) for piece in pieces)
-
-
-def all_done(folder: Path, plan) -> bool:
-    return all(part_path(folder, index).is_file() for index in range(len(plan.shards)))
 
 
 def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int,
@@ -135,12 +133,16 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     teacher = load_teacher(recipe.teacher)
     to_device(teacher)
     # this rank's share first, then whatever nobody else is at
-    order = sorted(range(len(plan.shards)), key=lambda index: (index % world != rank, index))
+    order = sorted(_planned(plan), key=lambda index: (index % world != rank, index))
     return label_shards(Labeller(recipe, teacher, settings), plan, folder, order, faults)
 
 
 def _count_text(counts: Counter) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+
+
+def _planned(plan) -> list[int]:
+    return [index for index, shard in enumerate(plan.shards) if shard]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class Worker:
         """`id`: indices of shards."""
         from pseudo_label.transcripts import label_shards
 
-        label_shards(self.labeller, self.plan, self.folder, batch["id"].tolist(), self.faults)
+        planned = [index for index in batch["id"].tolist() if self.plan.shards[index]]
+        label_shards(self.labeller, self.plan, self.folder, planned, self.faults)
         return batch
 
 
@@ -53,12 +54,12 @@ def main(arguments: list[str]) -> None:
     from distill.whisper.teacher import locate
     from pseudo_label.compare import recount
     from pseudo_label.plan import check_settings, label_settings, make_plan
-    from pseudo_label.shards import part_path
 
     recipe = load_recipe(arguments[0], arguments[1:])
     plan, folder = make_plan(recipe), Path(recipe.labels_dir)
     recount(recipe)
     check_settings(folder, label_settings(recipe, locate(recipe.teacher)[1], plan))
+    plan.save(folder)
     ray.init(ignore_reinit_error=True)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     cores = ray.cluster_resources().get("CPU", 1) - 1  # one is Ray Data's own, or it would wait
@@ -69,8 +70,7 @@ def main(arguments: list[str]) -> None:
     shards.map_batches(
         Worker, fn_constructor_args=(arguments,), batch_size=1, concurrency=workers,
         num_gpus=1 if gpus else 0, num_cpus=0 if gpus else share).materialize()
-    left = [index for index in range(len(plan.shards)) if not part_path(folder, index).is_file()]
-    if left:
+    if left := plan.missing(folder):
         raise ValueError(f"{len(left)} of {len(plan.shards)} shards are not labelled, see above: "
                          "`python -m pseudo_label` says why, and goes on")
 

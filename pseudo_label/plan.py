@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError
 from distill.data.files import hash_of, read_json, write_json
+from distill.data.manifest import Row
 from distill.data.unreadable import Unreadable
-from distill.data.windows import Recording, Window, is_long
+from distill.data.windows import Window
 from distill.whisper.corpus import (
     is_recording,
     load_clips,
+    packing_windows,
     split_clips,
-    training_windows,
     whole_recordings,
 )
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
+from pseudo_label.history import Clips, History, adopt, known_of, read_history, unheard_rows
+from pseudo_label.shards import part_path
 
 
 @dataclass
@@ -27,17 +30,21 @@ class LabelPlan:
     """Shards of windows.
 
     Attributes:
-        shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard.
-        recordings: clips longer than a window that became windows of their own.
+        shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard. Empty
+            where none of its windows is planned any more.
         notes: clips dropped or split before labelling, by reason.
         unheard: why there is nothing of some long clips, by their ids.
+        long_seconds: of clips longer than a window that became windows of their own, and of the
+            speech in them.
     """
 
     shards: list[list[Window]]
-    recordings: list[Recording]
     notes: Counter
     unheard: dict[str, AudioError]
+    long_seconds: list[tuple[float, float]]
     num_clips: int
+    history: History
+    clips: Clips
 
     @property
     def num_windows(self) -> int:
@@ -47,28 +54,146 @@ class LabelPlan:
     def seconds(self) -> float:
         return sum(window.duration for shard in self.shards for window in shard)
 
+    def missing(self, folder: Path) -> list[int]:
+        """Shards that are not labelled yet."""
+        return [index for index, shard in enumerate(self.shards)
+                if shard and not part_path(folder, index).is_file()]
+
+    def changes(self, folder: Path) -> str:
+        """What another list of clips than the one before means; empty if it is the same."""
+        said = self.history.changes(self.clips)
+        new = sum(count_windows(self.shards[index]) for index in self.missing(folder))
+        return said and (f"{said}; {self.num_windows - new:,} windows are labelled already, "
+                         f"{new:,} are new")
+
+    def save(self, folder: Path) -> None:
+        """Remember what is planned."""
+        self.history.save(folder, self.clips)
+
 
 def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan:
-    """Pack the training clips; reads manifests, and the audio of clips over 30 s only.
+    """Pack the training clips that are not in a window yet; reads manifests, and the audio of
+    clips over 30 s only.
 
     Raises:
         UnreadableError: such audio cannot be opened now, so nobody knows what its windows are.
     """
-    config = recipe.pseudo_label
+    config, folder = recipe.pseudo_label, Path(recipe.labels_dir)
     rows, drops = load_clips(recipe.data.train)
-    folder = Path(recipe.labels_dir)
-    clips, recordings, unheard = split_clips(rows, config, folder, rank, world)
-    _check_all_heard(unheard, len(rows), recipe.data.max_unreadable)
-    windows = training_windows(clips, recordings, config, recipe.seed)
-    if config.long_audio == "sequential":
-        windows += whole_recordings([row for row in rows if is_long(row)])
+    clips = Clips(rows, config, folder)
+    history = read_history(folder)
+    plan = _plan(recipe, clips, history or History(), rank, world)
+    settings = folder / "settings.json"
+    if history is None and settings.is_file():  # of an older version
+        before = read_json(settings)
+        if before.get("windows") != _hash_of_windows(plan.shards):
+            fresh = [window for shard in plan.shards for window in shard]
+            history = adopt(folder, clips, fresh, before["num_shards"])
+            plan = _plan(recipe, clips, history, rank, world)
+    plan.notes += drops
+    return plan
+
+
+def _plan(
+    recipe: WhisperRecipe, clips: Clips, history: History, rank: int, world: int
+) -> LabelPlan:
+    config, rows = recipe.pseudo_label, list(clips.rows.values())
+    is_first = not history.windows
+    windows = [clips.window(known) for known in history.choose(clips, Path(recipe.labels_dir))]
+    new, unheard, speech = _new_windows(recipe, clips, history, rank, world)
+    if not is_first:
+        new = _unfollowed(new, clips)
+    windows += new
     # Rows of a batch end together when they are equally long; the longest come first so that the
     # estimate of the time left errs on the safe side. Ties by id keep the order fixed.
     windows.sort(key=lambda window: (-window.duration, window.id))
-    shards = _shards(windows, config.shard_size)
+    added = _shards(windows, config.shard_size)
+    history.windows += [known_of(window, history.num_shards + index, clips)
+                        for index, shard in enumerate(added) for window in shard]
+    history.num_shards += len(added)
+    unheard |= {clip: AudioError(known[2], f"{clips.rows[clip].audio_filepath}: as before")
+                for clip, known in history.unheard.items() if clip not in unheard}
+    history.unheard = unheard_rows(unheard, clips)
+    long = [row for row in rows if clips.is_long(row) and row.id not in unheard]
+    history.speech = {row.id: speech.get(row.id, history.speech.get(row.id, row.duration))
+                      for row in long} if config.long_audio == "speech" else {}
+    shards: list[list[Window]] = [[] for _ in range(history.num_shards)]
+    for known in history.windows:
+        if known.counts:
+            shards[known.shard].append(clips.window(known))
     notes = Counter(error.reason for error in unheard.values())
-    notes["split_long"] = sum(is_long(row, config.window_seconds) for row in rows) - len(unheard)
-    return LabelPlan(shards, recordings, drops + +notes, unheard, len(rows))
+    notes["split_long"] = len(long)
+    seconds = [(clips.rows[clip].duration, heard) for clip, heard in history.speech.items()]
+    return LabelPlan(shards, +notes, unheard, seconds, len(rows), history, clips)
+
+
+def _new_windows(
+    recipe: WhisperRecipe, clips: Clips, history: History, rank: int, world: int
+) -> tuple[list[Window], dict[str, AudioError], dict[str, float]]:
+    """Windows of what is in none yet; long clips of which there is nothing, and why; seconds of
+    speech in the others that were looked at."""
+    config, taken = recipe.pseudo_label, history.taken
+    way, covered = config.long_audio, {part[:2] for part in history.taken}
+    known_parts = history.known_parts(clips) if way == "quiet" else {}
+    packings = range(config.num_packings)
+
+    def is_open(row: Row) -> bool:
+        if row.id in history.unheard:
+            return False
+        if way == "sequential":
+            return (0, row.id) not in covered
+        if way == "quiet":
+            return row.id not in known_parts
+        return any((index, row.id) not in covered for index in packings)
+
+    long = [row for row in clips.rows.values() if clips.is_long(row) and is_open(row)]
+    found, recordings, unheard = split_clips(long, config, Path(recipe.labels_dir), rank, world)
+    _check_all_heard(unheard, len(clips.rows), recipe.data.max_unreadable)
+    parts = {clip: [replace(clips.rows[clip], offset=offset, duration=duration, text=None)
+                    for offset, duration in known] for clip, known in known_parts.items()}
+    for part in found:
+        parts.setdefault(part.id, []).append(part)
+    short: list[Row] = []
+    for row in clips.rows.values():
+        short += parts.get(row.id, []) if clips.is_long(row) else [row]
+    windows: list[Window] = []
+    for index in packings:
+        windows += packing_windows(
+            [row for row in short
+             if (index, row.id, round(row.offset, 6), round(row.duration, 6)) not in taken],
+            [each for each in recordings if (index, each.row.id) not in covered],
+            config, recipe.seed, index)
+    if way == "sequential":
+        windows += whole_recordings(long)
+    speech = {each.row.id: each.speech_seconds for each in recordings}
+    return _numbered(windows, history), unheard, speech
+
+
+def _numbered(windows: Sequence[Window], history: History) -> list[Window]:
+    """Numbers go on behind those of windows that were planned before."""
+    first: dict[str, int] = {}
+
+    def name(old: str | None) -> str | None:
+        if old is None:
+            return None
+        prefix, number = old.rsplit("-", 1)
+        if prefix not in first:
+            first[prefix] = history.next_number(prefix)
+        return f"{prefix}-{first[prefix] + int(number):06d}"
+
+    return [replace(w, id=name(w.id), previous=name(w.previous)) for w in windows]
+
+
+def _unfollowed(windows: Sequence[Window], clips: Clips) -> list[Window]:
+    """Of clips between which others were left out, none follows the other."""
+    by_id = {window.id: window for window in windows}
+
+    def follows(window: Window) -> bool:
+        before = by_id[window.previous].pieces[-1].id
+        return clips.places[window.pieces[0].id] - clips.places[before] in (0, 1)
+
+    return [window if window.previous is None or follows(window)
+            else replace(window, previous=None) for window in windows]
 
 
 def _check_all_heard(unheard: dict[str, AudioError], total: int, max_share: float) -> None:
@@ -102,11 +227,6 @@ def _shards(windows: Sequence[Window], size: int) -> list[list[Window]]:
 
 def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dict:
     """Everything that decides what the label files hold; its hash stands in every row."""
-    windows = [
-        [w.id, [[p.id, p.offset, p.duration, p.text] for p in w.pieces]]
-        for shard in plan.shards
-        for w in shard
-    ]
     return {
         "teacher": recipe.teacher.model,
         "revision": revision,
@@ -114,9 +234,14 @@ def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dic
         "task": teacher_task(recipe),
         "normalizer": recipe.evaluation.normalizer,
         "pseudo_label": _settings_of(recipe.pseudo_label),
-        "windows": hash_of(windows),
+        "windows": _hash_of_windows(plan.shards),
         "num_shards": len(plan.shards),
     }
+
+
+def _hash_of_windows(shards: Sequence[Sequence[Window]]) -> str:
+    return hash_of([[w.id, [[p.id, p.offset, p.duration, p.text] for p in w.pieces]]
+                    for shard in shards for w in shard])
 
 
 def _settings_of(config: PseudoLabelConfig) -> dict:
@@ -125,7 +250,8 @@ def _settings_of(config: PseudoLabelConfig) -> dict:
 
 
 def check_settings(folder: Path, settings: dict) -> None:
-    """Write the settings into a new label folder, or compare them with those of an old one.
+    """Write the settings into a new label folder, or compare them with those of an old one. Its
+    windows may be others by now: `LabelPlan.save`.
 
     Raises:
         ValueError: the folder holds labels of other settings; the differing keys are named.
@@ -137,11 +263,13 @@ def check_settings(folder: Path, settings: dict) -> None:
     before = read_json(path)
     # keys that came with later versions were at what is their default now
     before["pseudo_label"] = _settings_of(PseudoLabelConfig()) | before["pseudo_label"]
-    if before != settings:
-        keys = sorted(k for k in settings.keys() | before.keys()
-                      if settings.get(k) != before.get(k))
-        changes = ", ".join(f"{k}: {before.get(k)!r} -> {settings.get(k)!r}" for k in keys)
+    keys = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
+    others = [key for key in keys if key not in ("windows", "num_shards")]
+    if others:
+        changes = ", ".join(f"{k}: {before.get(k)!r} -> {settings.get(k)!r}" for k in others)
         raise ValueError(
             f"{folder} holds labels made with other settings ({changes}); "
             "remove it (make NAME.clean) or choose another output_dir"
         )
+    if keys:
+        write_json(path, settings)

@@ -17,6 +17,7 @@ from pathlib import Path
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.windows import is_long
 from distill.whisper.corpus import LONG, load_clips
+from distill.whisper.label_files import planned_rows
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from eval.metrics import align, error_counts
 from eval.normalize import error_unit
@@ -43,7 +44,7 @@ def add_references(recipe: WhisperRecipe) -> str:
     parts = sorted(Path(recipe.labels_dir).glob("part-*.jsonl"))
     files = {path: read_jsonl(path) for path in parts}
     groups: dict[tuple[str, str], list[dict]] = {}
-    for row in (row for rows in files.values() for row in rows):
+    for row in planned_rows(Path(recipe.labels_dir), chain(*files.values())):
         packing, clip = row["id"].rsplit("-", 1)[0], row["pieces"][0]["id"]
         if packing.startswith(LONG) and clip in texts:
             groups.setdefault((packing, clip), []).append(row)

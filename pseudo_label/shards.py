@@ -12,6 +12,7 @@ from pathlib import Path
 from distill.data.audio import TRANSIENT, AudioError
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.unreadable import Unreadable
+from distill.whisper.label_files import plan_header
 
 
 def part_path(folder: Path, index: int) -> Path:
@@ -39,8 +40,10 @@ def _drops_path(folder: Path, index: int) -> Path:
 
 
 def drop_rows(folder: Path) -> list[dict]:
-    """Of all shards, in order."""
-    return [row for path in sorted(folder.glob("drops-*.jsonl")) for row in read_jsonl(path)]
+    """Of all shards, in order; without those of windows that are no longer planned."""
+    retired = set(plan_header(folder)["retired"])
+    return [row for path in sorted(folder.glob("drops-*.jsonl")) for row in read_jsonl(path)
+            if row["window"] not in retired]
 
 
 def note_drops(folder: Path, faults: Unreadable) -> None:

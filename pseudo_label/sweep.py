@@ -20,6 +20,7 @@ import numpy as np
 
 from distill.config import ConfigError
 from distill.data.files import read_jsonl, write_json, write_text
+from distill.whisper.label_files import planned_rows
 from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
 from eval.normalize import normalizer
 from pseudo_label.compare import recount
@@ -97,7 +98,7 @@ def read_table(recipe: WhisperRecipe) -> Labels:
 
 def _rows(folder: Path) -> Iterator[dict]:
     for part in label_parts(folder):
-        yield from read_jsonl(part)
+        yield from planned_rows(folder, read_jsonl(part))
 
 
 def _edits(row: dict, recipe: WhisperRecipe) -> tuple[int, int]:

@@ -72,14 +72,19 @@ def training_windows(
     clips: Sequence[Row], recordings: Sequence[Recording], config: PseudoLabelConfig, seed: int
 ) -> list[Window]:
     """Windows of all packings, ids unique."""
-    windows: list[Window] = []
-    order, limit = config.packing, config.window_seconds
-    for index in range(config.num_packings):
-        drawn = seed * 1000 + index
-        windows += pack(clips, f"train-{index}", order, drawn, limit)
-        drawn = drawn if index else None  # the first packing is full
-        windows += pack_recordings(recordings, f"{LONG}-{index}", order, drawn, limit)
-    return windows
+    return [window for index in range(config.num_packings)
+            for window in packing_windows(clips, recordings, config, seed, index)]
+
+
+def packing_windows(
+    clips: Sequence[Row], recordings: Sequence[Recording], config: PseudoLabelConfig, seed: int,
+    index: int,
+) -> list[Window]:
+    """Windows of one packing."""
+    order, limit, drawn = config.packing, config.window_seconds, seed * 1000 + index
+    windows = pack(clips, f"train-{index}", order, drawn, limit)
+    drawn = drawn if index else None  # the first packing is full
+    return windows + pack_recordings(recordings, f"{LONG}-{index}", order, drawn, limit)
 
 
 def whole_recordings(rows: Sequence[Row]) -> list[Window]:

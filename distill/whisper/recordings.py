@@ -99,8 +99,7 @@ def _listen(row: Row, folder: Path, window_seconds: float) -> Recording | AudioE
     return Recording(row, tuple(parts))
 
 
-def describe(recordings: Sequence[Recording]) -> str:
-    """One sentence for the user."""
-    seconds = sum(recording.row.duration for recording in recordings)
-    speech = sum(recording.speech_seconds for recording in recordings)
+def describe(recordings: Sequence[tuple[float, float]]) -> str:
+    """One sentence for the user about recordings: seconds, and seconds of speech of each."""
+    seconds, speech = (sum(each) for each in zip(*recordings, strict=True))
     return f"Speech in {len(recordings)} long recording(s): {clock(speech)} of {clock(seconds)}"
