@@ -13,6 +13,8 @@ Keys:
     splits=auto               whether folders called train, test, ... are splits (folders) or
                               classes (none): by default they are splits where all folders are
                               called so, or two of them have classes in common
+    allow_gone=false          true: write manifests without the sounds that were in them and are
+                              there no longer; else a run again stops where many are gone
 
 Writes OUT_FOLDER/{train,validation,test}.jsonl and classes.txt. Audio stays where it is and is
 pointed at (m4a, mp4, wma and the like need `pip install 'audio-distill[media]'`, in every stage).
@@ -39,6 +41,7 @@ from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
 from distill.data.sources.journal import Journal, made_by
 from distill.data.sources.output import Outside, hash_of_file, refuse_foreign, refuse_overlap
 from distill.data.sources.rows import Drops, ids_of
+from distill.data.sources.vanished import part_of_row, refuse_vanished
 from distill.progress import progress
 
 MANIFESTS = tuple(f"{split}.jsonl" for split in SPLITS)
@@ -54,6 +57,7 @@ class Options:
     seed: int = 0
     background: str = ""
     splits: str = "auto"
+    allow_gone: bool = False
 
 
 @dataclass
@@ -94,8 +98,11 @@ def parse_options(arguments: list[str]) -> Options:
         if not equals or key not in known:
             raise ValueError(f"expected one of {', '.join(f'{k}=' for k in known)}, got "
                              f"{argument!r}")
+        if known[key] is bool and value.lower() not in ("true", "false"):
+            raise ValueError(f"{key} must be true or false, got {value!r}")
         try:
-            setattr(options, key, known[key](value))
+            setattr(options, key, value.lower() == "true" if known[key] is bool
+                    else known[key](value))
         except ValueError:
             raise ValueError(f"{key} must be a number, got {value!r}") from None
     ok = options.validation >= 0 and options.test >= 0 and options.validation + options.test < 1
@@ -227,6 +234,9 @@ def _write(
                          "the same command goes on" if drops.transient else f"{what} "
                          f"({drops.text()})")
     assign_splits(sounds, options)
+    if not options.allow_gone and _source_of(out) in (None, str(source)):
+        refuse_vanished([out / name for name in MANIFESTS], lambda: {
+            part_of_row(vars(_row(sound, source, out, options))) for sound in sounds})
     made, counts = {}, {}
     for split, name in zip(SPLITS, MANIFESTS, strict=True):
         rows = [_row(sound, source, out, options) for sound in sounds if sound.split == split]
@@ -251,6 +261,13 @@ def _made(out: Path) -> dict[str, str | None]:
     except (OSError, ValueError, TypeError):
         pass  # there is none, or it is somebody else's
     return {}
+
+
+def _source_of(out: Path) -> str | None:
+    try:
+        return read_json(out / "drops.json").get("source")
+    except (OSError, ValueError):
+        return None
 
 
 def _classes(sounds: list[Sound], options: Options) -> list[str]:

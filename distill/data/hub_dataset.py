@@ -20,11 +20,16 @@ Keys:
     text_column=         default: text, sentence, transcript or transcription; none: do without
     speaker_column=      default: speaker_id, speaker or client_id where there is one
     id_column=           default: id; otherwise the row number (Hub) or the file's path
-    label_column=        classes of sounds: a list, a class, or text with ; or , between them; no
-                         transcripts then, unless text_column says where they are
+    label_column=        classes of sounds: a list, a class, or text with ; or | or , (no space
+                         behind it) between them; no transcripts then, unless text_column says
+                         where they are
+    offset_column=       where in its file a row begins; default: offset, start, start_ms and the
+                         like where there is one; none: rows are whole files
     language=            written in every row, as a code; any name or code of it will do
     max_hours=           stop there
     streaming=true       keep no copy of the dataset in datasets' cache
+    allow_gone=true      write a manifest without the clips that were in it and are there no longer;
+                         else an import that is run again stops where many are gone
 
 Audio from the Hub and from shards is written to OUT_FOLDER/audio byte for byte, never re-encoded;
 a folder's audio stays where it is and is pointed at. The source is never written to, nor are files
@@ -62,12 +67,12 @@ from distill.data.sources.hub_rows import is_dataset, open_dataset
 from distill.data.sources.journal import Journal
 from distill.data.sources.output import Outside, refuse_overlap
 from distill.data.sources.report import Report
-from distill.data.sources.rows import Drops, RowFile
+from distill.data.sources.rows import RowFile
+from distill.data.sources.times import part_of
 from distill.data.tar_shards import SUFFIXES, find_shards, read_shards
 from distill.progress import progress
 
 _SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
-_PAST_END = 0.05  # seconds that a row may end after its file does, as `load_audio` allows
 
 
 @dataclass
@@ -82,14 +87,23 @@ class Options:
     speaker_column: str | None = None
     id_column: str | None = None
     label_column: str | None = None
+    offset_column: str | None = None
     language: str | None = None
     max_hours: float | None = None
     streaming: bool = False
+    allow_gone: bool = False
 
     @property
     def columns(self) -> Columns:
         text = "none" if self.label_column and not self.text_column else self.text_column
-        return Columns(text, self.speaker_column, self.id_column, self.label_column)
+        return Columns(text, self.speaker_column, self.id_column, self.label_column,
+                       self.offset_column)
+
+    @property
+    def asked(self) -> dict:
+        """What else than the defaults was asked for."""
+        return {key: value for key, value in vars(self).items()
+                if value not in (None, False) and key not in ("streaming", "allow_gone")}
 
     @property
     def manifest(self) -> str:
@@ -117,9 +131,9 @@ def parse_options(arguments: list[str]) -> Options:
 
 
 def _parse(key: str, value: str) -> str | float | bool:
-    if key == "streaming":
+    if key in ("streaming", "allow_gone"):
         if value.lower() not in ("true", "false"):
-            raise ValueError(f"streaming must be true or false, got {value!r}")
+            raise ValueError(f"{key} must be true or false, got {value!r}")
         return value.lower() == "true"
     if key == "max_hours":
         try:
@@ -153,21 +167,21 @@ def import_clips(source: str, out: Path, options: Options) -> Report:
         raise ValueError(f"name={options.manifest}: expected the name of a file, without folders "
                          "and without .jsonl, such as train")
     refuse_overlap(source, out)
-    report = Report(source, out, options.manifest)
+    report = Report(source, out, options.manifest, options.asked)
     report.check_output()
     clips, total = open_source(source, out, options, report.unread)
     first = next(clips, None)  # columns that are not there, before anything is written
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         with Journal(report.journal) as journal, RowFile(out) as rows:
-            importer = Importer(out, options, journal, rows, report.drops)
+            importer = Importer(out, options, journal, rows, report)
             if journal.num_known:
                 print(f"{report.manifest.name}: goes on; {journal.num_known} files were measured "
                       "before")
             try:
                 if first is not None:
                     importer.take_all(chain([first], clips), total)
-                report.finish(rows, journal, importer.num_read)
+                report.finish(rows, journal, importer.num_read, options.allow_gone)
             except KeyboardInterrupt:
                 raise Stopped(f"Stopped; {rows.num_rows} clips are kept, the same command goes "
                               "on.") from None
@@ -184,9 +198,11 @@ def _language(text: str) -> str:
 class Importer:
     """Clips of a source become rows, or drops with a reason."""
 
-    def __init__(self, out: Path, options: Options, journal: Journal, rows: RowFile, drops: Drops):
+    def __init__(
+        self, out: Path, options: Options, journal: Journal, rows: RowFile, report: Report
+    ):
         self.out, self.options, self.journal = out, options, journal
-        self.rows, self.drops, self.num_read = rows, drops, 0
+        self.rows, self.drops, self.notes, self.num_read = rows, report.drops, report.notes, 0
         self.outside, self._folders = Outside(out), {}
 
     def take_all(self, clips: Iterator[Clip], total: int | None) -> None:
@@ -199,15 +215,30 @@ class Importer:
     def _take(self, clip: Clip) -> None:
         self.num_read += 1
         try:
-            row, content = self._row(clip)
+            row, content, sound = self._row(clip)
         except AudioError as error:
             self.drops.add(clip.id, error.reason, error.detail)
             return
-        if not self.rows.add(row, content):
+        if not self.rows.add(row, content, sound):
             self.drops.add(clip.id, "duplicate", str(clip.name or ""))
+            return
+        self._note(row, clip)
 
-    def _row(self, clip: Clip) -> tuple[Row, str]:
-        """The row of a clip, and what tells its audio from any other.
+    def _note(self, row: Row, clip: Clip) -> None:
+        """What is kept as it is, and may be meant otherwise."""
+        if clip.may_be_cut and clip.offset and not row.offset:
+            self.notes.add("are whole files, which are as long as the parts that their rows name: "
+                           "they were cut already", row.id)
+        if row.labels is not None and not row.labels:
+            self.notes.add("are of no class at all", row.id)
+        for label in row.labels or ():
+            if ", " in label:
+                self.notes.add("have a label with a comma in it, which is one class (; divides "
+                               "classes)", label)
+
+    def _row(self, clip: Clip) -> tuple[Row, str, str]:
+        """The row of a clip, what tells it from any other wherever the corpus lies, and what tells
+        its audio from any other here.
 
         Raises:
             AudioError: with the reason for which it is dropped.
@@ -233,7 +264,8 @@ class Importer:
             raise
         row = Row(clip.id, audio, duration, offset, clip.text, clip.speaker, language,
                   None if clip.labels is None else list(clip.labels))
-        return row, f"{content} {offset} {duration}"
+        part = f"{offset} {duration}"
+        return row, f"{content} {part}", f"{content if clip.path is None else audio} {part}"
 
     def _relative(self, path: Path) -> str:
         """To the output folder."""
@@ -262,43 +294,6 @@ class Importer:
             self.journal.stored(path.relative_to(self.out).as_posix())
             write_atomic(path, lambda temporary: temporary.write_bytes(clip.data))
         return path, content
-
-
-def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
-    """(offset, duration) of a clip in a file of so many seconds.
-
-    Raises:
-        AudioError: `bad_offset`, `bad_duration`, or `beyond_end` of the file.
-    """
-    name, offset = clip.name or clip.id, clip.offset
-    if clip.said_seconds is not None:
-        return 0.0, _seconds_of_whole(name, clip.said_seconds, seconds)
-    if not (math.isfinite(offset) and offset >= 0):
-        raise AudioError("bad_offset", f"{name}: {offset}")
-    duration = seconds - offset if clip.duration is None else clip.duration
-    if offset >= seconds or (clip.duration is not None and offset + duration > seconds + _PAST_END):
-        raise AudioError("beyond_end", f"{name}: offset {offset:g} s, duration "
-                         f"{clip.duration if clip.duration is None else f'{clip.duration:g} s'}, "
-                         f"and the file has {seconds:.2f} s")
-    if not (math.isfinite(duration) and duration > 0):
-        raise AudioError("bad_duration", f"{name}: {duration}")
-    return round(offset, 4), round(min(duration, seconds - offset), 4)
-
-
-def _seconds_of_whole(name: str, said: float, seconds: float) -> float:
-    """Seconds of a file from its beginning, of which a source says a length that may be rounded, or
-    in milliseconds; of a much longer file it is the part that is meant.
-
-    Raises:
-        AudioError: `beyond_end`: most of what is said about the file cannot be in it.
-    """
-    slack = max(0.5, 0.1 * said)
-    if said < seconds - slack:
-        return round(said, 4)
-    if said > seconds + slack and not 0.9 < said / (1000 * seconds) < 1.1:
-        raise AudioError("beyond_end", f"{name}: duration {said:g} s, and the file has "
-                         f"{seconds:.2f} s")
-    return round(seconds, 4)
 
 
 def store_place(clip: Clip, folder: Path) -> tuple[Path, str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from distill.data.audio_folder import Clip, Columns
 from distill.data.find_files import AUDIO_SUFFIXES, find_audio, find_files, is_left_out
+from distill.data.sources.text import decode
+from distill.data.sources.times import Times, with_part
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _SIDECARS = (".json", ".txt")
@@ -28,7 +30,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
               if path.name.lower().endswith(SUFFIXES)]
     names = [path.relative_to(folder).as_posix() for path in shards]
     found = [path for path, name in zip(shards, names, strict=True)
-             if split == "all" or name.startswith(split)]
+             if split == "all" or name.casefold().startswith(split.casefold())]
     loose = len(find_audio(folder)) if shards else 0
     if loose and found:
         print(f"{folder}: {len(found)} shards are read, {loose} audio files beside them are not")
@@ -132,22 +134,23 @@ def _clip(
     row = {}
     try:
         if sidecars[".json"] is not None:
-            row = json.loads(sidecars[".json"].decode("utf-8-sig"))
+            row = json.loads(decode(sidecars[".json"]))
             if not isinstance(row, dict):
                 raise ValueError(f"expected an object, got {type(row).__name__}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Clip(key, name=name, problem=("bad_json", f"{shard}: {key}.json: {error}"))
     if sidecars[".txt"] is not None:
         try:
-            row["text"] = sidecars[".txt"].decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            return Clip(key, name=name, problem=("not_utf8", f"{shard}: {key}.txt: {error}"))
+            row["text"] = decode(sidecars[".txt"])
+        except ValueError as error:
+            return Clip(key, name=name, problem=("bad_text", f"{shard}: {key}.txt: {error}"))
     columns = asked.find(tuple(row), str(shard))
     if columns is None:
         lacks = "missing_text" if asked.columns.text is None else "missing_column"
         return Clip(key, name=name, problem=(lacks, f"{shard}: {key}"))
     identity = row.get(columns.id) if columns.id else None
-    return columns.clip(row, key if identity in (None, "") else str(identity), data, name)
+    clip = columns.clip(row, key if identity in (None, "") else str(identity), data, name)
+    return with_part(clip, row, Times.among(tuple(row), columns.offset))
 
 
 def _samples(shard: Path, unread: Counter[str]) -> Iterator[tuple[str, dict[str, bytes]]]:

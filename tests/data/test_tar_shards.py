@@ -97,7 +97,7 @@ def test_all_kinds_of_members(tmp_path, capsys):
         "a.near": ("one", 1.0), "a.far": ("one", 2.0), "take.1": ("first", 3.0),
         "take.2": ("second", 4.0), "f": ("last", 7.0)}
     drops = read_json(tmp_path / "out" / "drops.json")["train"]["drops"]
-    assert drops == {"missing_text": 1, "no_audio": 1, "bad_json": 1, "not_utf8": 1}
+    assert drops == {"missing_text": 1, "no_audio": 1, "bad_json": 1, "bad_text": 1}
     assert "not read in the shards: .jpg 2" in capsys.readouterr().out
 
 
@@ -110,11 +110,11 @@ def test_shards_and_audio_beside_them(tmp_path, capsys):
     assert list(rows(folder, tmp_path / "out")) == ["a"]
     assert "1 audio files beside them are not" in capsys.readouterr().out
     (folder / "train.tar").rename(folder / "download.tar")
-    assert list(rows(folder, tmp_path / "out")) == ["b"]
+    assert list(rows(folder, tmp_path / "out-b")) == ["b"]
     assert "1 tar files in it are not read (download.tar)" in capsys.readouterr().out
     (folder / "b.flac").unlink()
     (folder / "download.tar").unlink()
     (folder / "train-0.tar").symlink_to(tmp_path / "unmounted.tar")
     shard(folder / "train-1.tar", ("c.flac", sound()), ("c.txt", b"c"))
-    assert list(rows(folder, tmp_path / "out")) == ["c"]
+    assert list(rows(folder, tmp_path / "out-c")) == ["c"]
     assert "NOT COMPLETE: 1 clips" in capsys.readouterr().out

@@ -24,6 +24,7 @@ class Clip:
         offset, duration: seconds, of a part of the file; duration None: to its end.
         said_seconds: the file's length as a source says it that knows no offset: it is the length
             of a part from the beginning if the file is clearly longer.
+        may_be_cut: offset and duration may be of a longer recording that this file was cut from.
         language: as the source says it, of this clip.
         problem: (reason, detail) of a row that is no clip and has to be counted.
     """
@@ -38,6 +39,7 @@ class Clip:
     offset: float = 0.0
     duration: float | None = None
     said_seconds: float | None = None
+    may_be_cut: bool = False
     language: str | None = None
     problem: tuple[str, str] | None = None
 
@@ -48,6 +50,7 @@ class Columns:
     are never looked for.
 
     Attributes:
+        offset: where in its file a row begins; None even after `resolve`: it is looked for.
         label_names: what numbers in the column of labels stand for.
     """
 
@@ -55,6 +58,7 @@ class Columns:
     speaker: str | None = None
     id: str | None = None
     labels: str | None = None
+    offset: str | None = None
     label_names: tuple[str, ...] = ()
     language: str | None = None
 
@@ -77,6 +81,8 @@ class Columns:
             speaker=_pick("speaker_column", self.speaker, SPEAKER_COLUMNS, names, source),
             id=_pick("id_column", self.id, ("id",), names, source),
             labels=_pick("label_column", self.labels, (), names, source),
+            offset=self.offset if self.offset in (None, "none") else _pick(
+                "offset_column", self.offset, (), names, source),
             language=_pick("language", None, LANGUAGE_COLUMNS, names, source),
         )
 
@@ -109,7 +115,7 @@ class Columns:
                        language=one_line(language))
 
     def labels_of(self, value: Any) -> tuple[str, ...] | None:
-        """Classes of a value: a list, or a text that is split at semicolons and at commas without a
+        """Classes of a value: a list, or a text that is split at ; and | and at commas without a
         space behind them; None where there is no value, which is not the same as no class.
 
         Raises:
@@ -132,9 +138,9 @@ class Columns:
 
 
 def _parts(value: Any) -> list:
-    if isinstance(value, str) and re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL):
+    if isinstance(value, str) and re.fullmatch(r"\s*[\[{].*[\]}]\s*", value, re.DOTALL):
         return _written_list(value)
-    parts = re.split(r";|,(?! )", value) if isinstance(value, str) else value
+    parts = re.split(r"[;|]|,(?! )", value) if isinstance(value, str) else value
     return list(parts) if isinstance(parts, list | tuple) else [parts]
 
 
@@ -142,9 +148,11 @@ def _written_list(text: str) -> list:
     """The list that was written into a cell: ["a", "b"] of JSON, or ['a', 'b'] of Python."""
     for read in (json.loads, ast.literal_eval):
         try:
-            return list(read(text.strip()))
+            found = read(text.strip())
         except (ValueError, SyntaxError, RecursionError, TypeError):
             continue
+        if isinstance(found, list | set):
+            return sorted(found, key=str) if isinstance(found, set) else found
     raise ValueError(f"must be a name or a list of names, got {_shown(text)}")
 
 

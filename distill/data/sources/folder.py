@@ -28,6 +28,7 @@ from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.sidecars import clips_of_files
 from distill.data.sources.speech import clips_of_kaldi, clips_of_lists, is_list
 from distill.data.sources.split_tables import (
+    check_unsplit,
     keep_split,
     metadata_table,
     read_table,
@@ -41,7 +42,6 @@ from distill.data.sources.splits import (
     AmbiguousSplit,
     Splits,
     find_splits,
-    is_same_split,
     is_split_name,
     split_of,
 )
@@ -75,7 +75,7 @@ def _of_file(path: Path, split: str, columns: Columns) -> Iterator[Clip]:
     tree = Tree(path.parent)
     keep = keep_split(path, split)
     if keep is None:
-        _check_unsplit(path, path.stem, split)
+        check_unsplit(path, path.stem, split)
     return read_table(path, tree, columns, keep)
 
 
@@ -105,27 +105,8 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
     if below and above is None:  # a folder for each language
         say(f"{root}: split {split} is {', '.join(below[:5])}{', ...' if below[5:] else ''}")
         return chain.from_iterable([read_table(root / name, tree, columns) for name in below])
-    _check_unsplit(root, root.resolve().name, split)
+    check_unsplit(root, root.resolve().name, split)
     return _of_folder(tree, root, tree.audio, tree.texts, columns, split)
-
-
-def _check_unsplit(source: Path, name: str, split: str) -> None:
-    """Nobody gets the same clips for train and for test in silence.
-
-    Args:
-        name: the source's own: `corpus/test` is read as test without a word.
-
-    Raises:
-        ValueError: test of a source called train, or no usual name of a split: misspelt, perhaps.
-    """
-    if split == ALL or is_same_split(name, split):
-        return
-    if is_split_name(name) and split_of(split) != "train":  # the default is no wish
-        raise ValueError(f"{source}: no split {split}; it is {name}")
-    if not is_split_name(split):
-        raise ValueError(f"{source}: no split {split}, nor any other; say split={ALL}")
-    say(f"{source}: there are no splits; all of it is read as {split}"
-        f"{'' if split_of(split) == 'train' else ', as it would be for train'}")
 
 
 def _splits(tree: Tree, split: str) -> Splits:

@@ -13,6 +13,11 @@ from typing import Any
 from distill.data.audio_folder import Clip, Columns
 from distill.data.files import read_json
 from distill.data.find_files import find_files
+from distill.data.sources.clips import column_of
+from distill.data.sources.split_tables import check_unsplit, say
+from distill.data.sources.splits import ALL
+from distill.data.sources.tables import FILE_COLUMNS
+from distill.data.sources.times import Times, with_part
 
 
 def is_dataset(path: Path) -> bool:
@@ -53,6 +58,10 @@ def open_dataset(
         kind = features.get(columns.labels)
         kind = getattr(kind, "feature", kind)  # of a list
         columns = replace(columns, label_names=tuple(getattr(kind, "names", ()) or ()))
+    times = Times.among(names, columns.offset)
+    if times.offset is not None:
+        say(f"{source}: clips are parts of their files by {times.offset}, "
+            f"{times.duration or times.end or 'to the end'} (offset_column=none: whole files)")
     total = None if streaming else len(dataset)
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
 
@@ -61,7 +70,7 @@ def open_dataset(
             identity = row[columns.id] if columns.id else None
             identity = f"{prefix}-{number:08d}" if identity in (None, "") else str(identity)
             data, name, problem = _bytes_of(row[audio], folder)
-            clip = columns.clip(row, identity, data, name)
+            clip = with_part(columns.clip(row, identity, data, name), row, times)
             yield clip if problem is None else replace(clip, problem=problem)
 
     return clips(), total
@@ -92,6 +101,7 @@ def _load(
         if _is_saved(path):
             return _saved(path, split, load_from_disk, streaming)
         if path.is_file():
+            check_unsplit(path, path.stem, split)
             return load_dataset("parquet", data_files={"train": str(path)}, split="train",
                                 streaming=streaming)
         return load_dataset(source, config, split=split, revision=revision, streaming=streaming)
@@ -105,13 +115,19 @@ def _is_saved(path: Path) -> bool:
 
 
 def _saved(path: Path, split: str, load: Callable[[str], Any], streaming: bool) -> Any:
+    from datasets import concatenate_datasets
+
     if (path / "dataset_dict.json").is_file():
         splits = read_json(path / "dataset_dict.json")["splits"]
-        if split not in splits:
+        if split not in splits and split != ALL:
             raise ValueError(f"the splits are {', '.join(splits)}")
-        path = path / split
-    dataset = load(str(path))
-    return dataset.to_iterable_dataset() if streaming else dataset
+        parts = [load(str(path / each)) for each in (splits if split == ALL else [split])]
+    else:
+        parts = [load(str(path))]
+        check_unsplit(path, str(parts[0].split or path.name), split)
+    if streaming:
+        parts = [each.to_iterable_dataset() for each in parts]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def _audio_column(source: str, names: list[str], features: dict) -> str:
@@ -128,6 +144,9 @@ def _audio_column(source: str, names: list[str], features: dict) -> str:
                       and {"bytes", "path"} <= set(features[name])]
     found = found or [name for name in names
                       if getattr(features.get(name), "dtype", "") in ("binary", "large_binary")]
+    named = column_of(FILE_COLUMNS, names)
+    if not found and getattr(features.get(named), "dtype", "") in ("string", "large_string"):
+        found = [named]
     if len(found) != 1:
         raise ValueError(f"{source}: expected one audio column, the columns are {', '.join(names)}")
     kind = features.get(found[0])

@@ -8,9 +8,11 @@ from pathlib import Path
 from distill.data.files import read_json, write_json
 from distill.data.sources.journal import Journal, is_journal, made_by
 from distill.data.sources.output import hash_of_file, refuse_foreign
-from distill.data.sources.rows import Drops, RowFile, ids_of, read_rows
+from distill.data.sources.rows import Drops, Notes, RowFile, ids_of, read_rows
+from distill.data.sources.vanished import part_of_row, refuse_vanished
 
 REPORT = "drops.json"
+_HINT = ". For audio without transcripts say text_column=none"
 _ENTRY = {"rows_read", "rows_kept"}
 
 
@@ -18,12 +20,13 @@ class Report:
     """Of the manifest `out/<name>.jsonl`.
 
     Attributes:
+        asked: keys of the command, kept so that another command is told from the same again.
         unread: what lies in shards beside the audio and is not read, by suffix.
     """
 
-    def __init__(self, source: str, out: Path, name: str):
-        self.source, self.out, self.name = source, out, name
-        self.drops, self.unread = Drops(), Counter()
+    def __init__(self, source: str, out: Path, name: str, asked: dict | None = None):
+        self.source, self.out, self.name, self.asked = source, out, name, asked or {}
+        self.drops, self.notes, self.unread = Drops(), Notes(), Counter()
         self.manifest = out / f"{name}.jsonl"
         self.journal = out / f".{name}.progress.jsonl"
 
@@ -45,11 +48,17 @@ class Report:
         made |= dict.fromkeys(made_by(self.journal))
         refuse_foreign(self.out, [self.manifest.name, REPORT, "audio"], made)
 
-    def finish(self, rows: RowFile, journal: Journal, num_read: int) -> None:
+    def finish(
+        self, rows: RowFile, journal: Journal, num_read: int, may_be_gone: bool = False
+    ) -> None:
         """Write the manifest and drops.json, say what happened, forget the journal.
 
+        Args:
+            may_be_gone: many clips of the manifest may be there no longer.
+
         Raises:
-            ValueError: there is no row, or clips of the manifest cannot be opened now: it stays.
+            ValueError: there is no row, or clips of the manifest cannot be opened now, or many of
+                them are there no longer: it stays.
         """
         reasons = self.drops.text()
         journal.making(REPORT)
@@ -58,8 +67,10 @@ class Report:
             print(self.drops.examples())
             raise ValueError(
                 f"not one usable row of {num_read} ({reasons or 'the source is empty'}); see "
-                f"{self.out / REPORT}. For audio without transcripts say text_column=none")
+                f"{self.out / REPORT}{_HINT if self.drops.counts['missing_text'] else ''}")
         self._check_old_rows()
+        if not may_be_gone and self._is_same_command():
+            refuse_vanished([self.manifest], lambda: set(map(part_of_row, rows.rows())))
         old = set(self._old_audio(journal))
         journal.making(self.manifest.name)
         rows.write(self.manifest)
@@ -79,6 +90,10 @@ class Report:
                 "it stays as it is. Is a disk not mounted? With these "
                 "files back the same command goes on; if they are gone for good, take them out of "
                 f"the source's table, or remove {self.manifest}")
+
+    def _is_same_command(self) -> bool:
+        entry = (read_report(self.out) or {}).get(self.name, {})
+        return (entry.get("source"), entry.get("asked", self.asked)) == (self.source, self.asked)
 
     def _old_audio(self, journal: Journal) -> list[str]:
         """Files in `audio` that this import or one before it stored."""
@@ -105,6 +120,7 @@ class Report:
             sha256 = entries.get(self.name, {}).get("sha256")
         entries[self.name] = {
             "source": self.source,
+            "asked": self.asked,
             "rows_read": num_read,
             "rows_kept": rows.num_rows,
             "hours_kept": round(rows.seconds / 3600, 4),
@@ -121,6 +137,10 @@ class Report:
             print(f"since the last import: {new} new, {changed} changed, {gone} gone")
         if rows.num_renamed:
             print(f"{rows.num_renamed} rows had ids that were not unique: they have an ending now")
+        if rows.num_conflicts:
+            self.notes.add("have a sound that is there before with other words or labels",
+                           rows.conflict, rows.num_conflicts)
+        print(self.notes.text(), end="")
         print(f"dropped {self.drops.total} of {num_read} rows: {self.drops.text() or 'none'}")
         if self.drops.total:
             print(self.drops.examples())

@@ -31,6 +31,8 @@ class RowFile:
     Attributes:
         seconds: of all of them.
         num_renamed: of `num_rows`, whose id was another's, too (after `write`).
+        num_conflicts: of `num_rows`, whose sound has other words or labels in an earlier row;
+            `conflict` is the first of them.
         changes: (new, changed, gone) against the manifest that was there (after `write`); None:
             there was none.
     """
@@ -41,13 +43,16 @@ class RowFile:
         self._words: dict[int, int | set[int]] = {}  # of each id, hashed: what its rows say
         self.seconds, self.num_rows, self.num_renamed = 0.0, 0, 0
         self.changes: tuple[int, int, int] | None = None
+        self._sounds: dict[int, int] = {}  # of each sound, hashed: what its first row says
+        self.num_conflicts, self.conflict = 0, ""
 
-    def add(self, row: Row, content: str) -> bool:
+    def add(self, row: Row, content: str, sound: str) -> bool:
         """Take a row.
 
         Args:
             content: what tells its clip from others, wherever the corpus lies; with its text and
                 labels it tells rows of one id apart.
+            sound: what tells its sound from others.
 
         Returns:
             False: the same clip under the same id, with the same words, is there already.
@@ -65,10 +70,18 @@ class RowFile:
             return False
         else:
             self._words[identity] = {known, words}
+        said = hash_of_text(json.dumps([row.text, row.labels]))
+        if self._sounds.setdefault(hash_of_text(sound), said) != said:
+            self.num_conflicts += 1
+            self.conflict = self.conflict or row.id
         self._file.write(f"{identity:016x} {words:016x} {_line(row)}")
         self.seconds += row.duration
         self.num_rows += 1
         return True
+
+    def rows(self) -> Iterator[dict]:
+        """As they will be written."""
+        return (json.loads(line) for _, line in self._unique_lines())
 
     def write(self, path: Path) -> None:
         """Write the manifest, in one step."""
@@ -167,6 +180,23 @@ class Drops:
             shown = [_shown(**row) for row in self.listed[reason][:_SHOWN]]
             lines.append(f"  {reason}: {'; '.join(shown)}{'; ...' if count > len(shown) else ''}")
         return "\n".join(lines)
+
+
+class Notes:
+    """What was kept as it is, and may be meant otherwise: said once, with a count."""
+
+    def __init__(self):
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def add(self, what: str, example: str, count: int = 1) -> None:
+        self.counts[what] += count
+        self.first.setdefault(what, example)
+
+    def text(self) -> str:
+        """A line for each, `2 clips are of no class at all: a, ...`; "" if there is none."""
+        return "".join(f"{count} clips {what}: {self.first[what]}{', ...' if count > 1 else ''}\n"
+                       for what, count in self.counts.items())
 
 
 def _shown(id: str, reason: str, detail: str) -> str:  # noqa: A002

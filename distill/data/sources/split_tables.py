@@ -13,7 +13,14 @@ from distill.data.find_files import is_left_out
 from distill.data.sources.clips import Clip, Columns, column_of
 from distill.data.sources.sounds import sound_layout
 from distill.data.sources.speech import without_names
-from distill.data.sources.splits import ALL, SPLIT_COLUMNS, is_split_name, match, split_of
+from distill.data.sources.splits import (
+    ALL,
+    SPLIT_COLUMNS,
+    is_same_split,
+    is_split_name,
+    match,
+    split_of,
+)
 from distill.data.sources.table_rows import Layout, clips_of_table
 from distill.data.sources.tables import FILE_COLUMNS, TABLES, has_audio_name, open_table
 from distill.data.sources.tree import Finder, Tree
@@ -27,6 +34,25 @@ _FOLDERS = ("meta", "metadata", "manifests", "manifest", "annotations", "transcr
 def say(message: str) -> None:
     """A line for the user's eyes: standard error, beside the progress."""
     print(message, file=sys.stderr, flush=True)
+
+
+def check_unsplit(source: Path, name: str, split: str) -> None:
+    """Nobody gets the same clips for train and for test in silence.
+
+    Args:
+        name: the source's own: `corpus/test` is read as test without a word.
+
+    Raises:
+        ValueError: test of a source called train, or no usual name of a split: misspelt, perhaps.
+    """
+    if split == ALL or is_same_split(name, split):
+        return
+    if is_split_name(name) and split_of(split) != "train":  # the default is no wish
+        raise ValueError(f"{source}: no split {split}; it is {name}")
+    if not is_split_name(split):
+        raise ValueError(f"{source}: no split {split}, nor any other; say split={ALL}")
+    say(f"{source}: there are no splits; all of it is read as {split}"
+        f"{'' if split_of(split) == 'train' else ', as it would be for train'}")
 
 
 def tables_in(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.audio import AudioError
-from distill.data.sources.clips import Clip, Columns, column_of
+from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.json_rows import Record
 from distill.data.sources.tables import Table, checked
+from distill.data.sources.times import Times
 from distill.data.sources.tree import Finder, stem
-
-_OFFSETS = ("offset", "start", "start_time", "start_seconds", "start_sec", "begin", "begin_time")
-_DURATIONS = ("duration", "duration_seconds", "duration_sec", "dur")
-_ENDS = ("end", "end_time", "end_seconds", "end_sec", "stop")
 
 
 @dataclass(frozen=True)
@@ -43,55 +39,6 @@ class Layout:
     has_times: bool = True
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Columns that say which part of a file a row is."""
-
-    offset: str | None = None
-    duration: str | None = None
-    end: str | None = None
-
-    @classmethod
-    def among(cls, names: list[str]) -> _Times:
-        if (onset := column_of(["onset"], names)) is not None:  # DCASE: its `offset` is the end
-            return cls(onset, None, column_of(["offset", *_ENDS], names))
-        offset, duration = column_of(_OFFSETS, names), column_of(_DURATIONS, names)
-        end = column_of(_ENDS, names) if offset is not None and duration is None else None
-        return cls(offset, duration, end)
-
-    def of(self, row: dict) -> tuple[float, float | None]:
-        """(offset, duration) in seconds.
-
-        Raises:
-            AudioError: `bad_offset` or `bad_duration`.
-        """
-        offset = _seconds(row, self.offset, "bad_offset") or 0.0
-        if offset < 0:
-            raise AudioError("bad_offset", f"{self.offset} must be >= 0, got {offset}")
-        column = self.duration if self.duration is not None else self.end
-        duration = _seconds(row, column, "bad_duration")
-        if duration is not None and column == self.end and column != self.duration:
-            duration = round(duration - offset, 6)
-        if duration is not None and duration <= 0:
-            raise AudioError("bad_duration", f"a part must be longer than 0 s, got {duration}")
-        return offset, duration
-
-
-def _seconds(row: dict, column: str | None, reason: str) -> float | None:
-    value = row.get(column) if column is not None else None
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value):
-        value = value.replace(",", ".")  # of a table whose delimiter is a semicolon
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise AudioError(reason, f"{column} must be a number of seconds, got {value!r}")
-    return seconds
-
-
 def clips_of_table(
     table: Table, layout: Layout, columns: Columns, finder: Finder
 ) -> Iterator[Clip]:
@@ -107,12 +54,12 @@ def clips_of_table(
     asked, columns = columns, columns.resolve(names, str(table.path))
     if layout.id_of and asked.id is None:
         columns = replace(columns, id=None)  # a column `id` is of something else
-    times = _Times.among(names) if layout.has_times else _Times()
+    times = Times.among(names, columns.offset) if layout.has_times else Times()
     return (_clip(table, row, layout, columns, times, finder) for row in table.rows())
 
 
 def _clip(
-    table: Table, row: Record, layout: Layout, columns: Columns, times: _Times, finder: Finder
+    table: Table, row: Record, layout: Layout, columns: Columns, times: Times, finder: Finder
 ) -> Clip:
     where = table.where(row)
     if row.problem:
