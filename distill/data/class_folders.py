@@ -3,7 +3,8 @@
     python -m distill.data.class_folders SOURCE OUT_FOLDER key=value...
 
 SOURCE is SOURCE/CLASS/any/depth/sound.wav; or it is split already, SOURCE/{train,validation,test}/
-CLASS/... (dev, val, valid and eval are names of validation, too), and stays so. A file that lies in
+CLASS/... (dev, val, valid and eval are names of validation, too), or by lists in SOURCE such as
+validation_list.txt and testing_list.txt (Speech Commands), and stays so. A file that lies in
 several folders, under any name, has all their classes and is one row: no sound is in two splits.
 
 Keys:
@@ -38,9 +39,12 @@ from distill.data.find_files import find_audio, is_left_out
 from distill.data.hub_ids import nearest_path
 from distill.data.manifest import Row, write_manifest
 from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
+from distill.data.sources.clips import one_line
+from distill.data.sources.file_lists import find_lists
 from distill.data.sources.journal import Journal, made_by
 from distill.data.sources.output import Outside, hash_of_file, refuse_foreign, refuse_overlap
 from distill.data.sources.rows import Drops, ids_of
+from distill.data.sources.tree import key
 from distill.data.sources.vanished import part_of_row, refuse_vanished
 from distill.progress import progress
 
@@ -135,6 +139,11 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     layout = understand(source, find_audio(source), options.splits)
     if not layout.files:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
+    _take_lists(source, layout, options)
+    labels = {label for _, label, _ in layout.files}
+    if options.background and options.background not in labels:
+        raise ValueError(f"background={options.background}: no folder of that name holds audio; "
+                         f"there are {', '.join(sorted(labels))}")
     if layout.sentence:
         print(layout.sentence)
     drops = Drops()
@@ -151,6 +160,25 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     if empty := empty_folders(source, layout, sounds):
         print(f"No usable file in {', '.join(empty)}: no class of that name.")
     return counts, drops
+
+
+def _take_lists(source: Path, layout: Layout, options: Options) -> None:
+    """Splits of lists of files beside the folders of classes (validation_list.txt)."""
+    lists = find_lists(source) if options.splits == "auto" and not layout.splits else None
+    if not lists:
+        return
+    listed = lists.split_of_files()
+    rest = None if "train" in listed.values() else "train"
+    files = [(path, label, listed.get(key(_id(path, source)), rest))
+             for path, label, _ in layout.files]
+    there = {key(_id(path, source)) for path, *_ in layout.files}
+    layout.drops += [(source / name, "missing_file") for names in lists.names.values()
+                     for name in names if key(name) not in there]
+    layout.drops += [(path, "in_no_list") for path, _, split in files if split is None]
+    layout.files = sorted((each for each in files if each[2]),
+                          key=lambda each: SPLITS.index(each[2]))
+    layout.sentence = (f"{source}: splits are those of "
+                       f"{', '.join(f'{name}.txt' for name in lists.names)} (splits=none: anew)")
 
 
 def find_sounds(
@@ -292,7 +320,8 @@ def empty_folders(source: Path, layout: Layout, sounds: list[Sound]) -> list[str
     roots = [source / name for name in layout.splits] or [source]
     names = {path.name for root in roots for path in root.iterdir()
              if path.is_dir() and not is_left_out(path.name)}
-    return sorted(names - {label for sound in sounds for label in sound.labels})
+    used = {label for sound in sounds for label in sound.labels}
+    return sorted(name for name in names if one_line(name) not in used)
 
 
 def _say(

@@ -68,6 +68,7 @@ from distill.data.sources.journal import Journal
 from distill.data.sources.output import Outside, refuse_overlap
 from distill.data.sources.report import Report
 from distill.data.sources.rows import RowFile
+from distill.data.sources.tables import TABLES, table_suffix
 from distill.data.sources.times import part_of
 from distill.data.tar_shards import SUFFIXES, find_shards, read_shards
 from distill.progress import progress
@@ -344,7 +345,8 @@ def _open_file(path: Path, options: Options, unread: Counter[str]) -> Iterator[C
         return read_shards([path], options.columns, unread)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         raise ValueError(f"SOURCE: {path} is one audio file; say its folder, {path.parent}")
-    if path.suffix.lower() in (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz"):
+    is_table = table_suffix(path) in TABLES
+    if not is_table and path.suffix.lower() in (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz"):
         raise ValueError(f"SOURCE: {path} is an archive; unpack it and say the folder")
     return iter(find_clips(path, options.split, options.columns))
 

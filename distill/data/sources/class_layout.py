@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distill.data.sources.clips import one_line
+from distill.data.sources.splits import is_split_name, split_of
+
 SPLITS = ("train", "validation", "test")
 _NAMES = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -68,7 +71,12 @@ def understand(source: Path, paths: Iterable[Path], way: str) -> Layout:
         elif len(names) < 2:
             layout.drops.append((path, "no_class_folder"))
         else:
-            layout.files.append((path, names[0], split))
+            layout.files.append((path, one_line(names[0]) or names[0], split))
+    written = {names[1 if names[0] in layout.splits else 0] for _, names in parts if len(names) > 1}
+    if odd := sorted(name for name in written if name != (one_line(name) or name)):
+        layout.sentence += (f"\n{source}: spaces and line breaks are no part of the names of "
+                            f"classes: {', '.join(map(repr, odd[:3]))}")
+    layout.sentence = layout.sentence.strip()
     if layout.splits:
         layout.files.sort(key=lambda each: SPLITS.index(each[2]))
     return layout
@@ -85,6 +93,11 @@ def _splits(source: Path, below: dict[str, set[str]], way: str) -> tuple[dict[st
         if way == "folders":
             raise ValueError(f"splits=folders: no folder in {source} is called train, validation "
                              f"or test; there are {', '.join(sorted(below)) or 'none with audio'}")
+        common = set.intersection(*below.values()) if len(below) > 1 else set()
+        if way == "auto" and common:
+            return {}, (f"{source}: the classes are {', '.join(sorted(below)[:3])}, ..., though "
+                        f"each of them holds folders {', '.join(sorted(common)[:3])}; if these are "
+                        "the classes, put them first")
         return {}, ""
     others = sorted(set(below) - set(named))
     names = ", ".join(named)
@@ -106,6 +119,10 @@ def _splits(source: Path, below: dict[str, set[str]], way: str) -> tuple[dict[st
 def _named(below: dict[str, set[str]]) -> dict[str, str]:
     """Folders that are called like splits, in the order of splits."""
     named = {name: _NAMES[name.casefold()] for name in sorted(below) if name.casefold() in _NAMES}
+    longer = {name: split_of(name) for name in sorted(below)  # train-clean and test-clean
+              if name not in named and is_split_name(name)}
+    if _share_classes(named | longer, below):
+        named |= longer
     is_test = [name for name in named if name.casefold() in _EVALUATION]
     validation = [name for name, split in named.items() if split == "validation"]
     if len(validation) > len(is_test) and "test" not in named.values():

@@ -21,10 +21,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from distill.data.find_files import AUDIO_SUFFIXES, is_left_out
 from distill.data.sources.clips import Clip, Columns
+from distill.data.sources.file_lists import FileLists, find_lists
 from distill.data.sources.sidecars import clips_of_files
 from distill.data.sources.speech import clips_of_kaldi, clips_of_lists, is_list
 from distill.data.sources.split_tables import (
@@ -45,8 +46,9 @@ from distill.data.sources.splits import (
     is_split_name,
     split_of,
 )
-from distill.data.sources.tables import TABLES
-from distill.data.sources.tree import Tree
+from distill.data.sources.stm import clips_of_stm
+from distill.data.sources.tables import TABLES, is_table, table_stem, table_suffix
+from distill.data.sources.tree import Tree, stem
 
 
 def find_clips(source: Path, split: str, columns: Columns) -> Iterator[Clip]:
@@ -65,17 +67,20 @@ def find_clips(source: Path, split: str, columns: Columns) -> Iterator[Clip]:
     if not source.is_dir():
         raise ValueError(f"no folder or table {source}")
     tree = Tree(_descend(source))
+    if tree.unread:
+        say(f"{tree.root}: {len(tree.unread)} files are not read, which may hold clips or texts: "
+            f"{', '.join(tree.unread[:5])}{', ...' if tree.unread[5:] else ''}")
     return chain.from_iterable([_of_split(tree, each, columns) for each in split.split("+")])
 
 
 def _of_file(path: Path, split: str, columns: Columns) -> Iterator[Clip]:
-    if path.suffix.lower() not in TABLES:
+    if table_suffix(path) not in TABLES and not (path.suffix.lower() == ".txt" and is_table(path)):
         raise ValueError(f"{path}: expected a folder, or a table that ends with "
                          f"{', '.join(TABLES)}")
     tree = Tree(path.parent)
     keep = keep_split(path, split)
     if keep is None:
-        check_unsplit(path, path.stem, split)
+        check_unsplit(path, table_stem(path), split)
     return read_table(path, tree, columns, keep)
 
 
@@ -89,6 +94,8 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
     above = metadata_table(root, tree)
     if above is not None and (keep := keep_split(above, split)):
         return read_table(above, tree, columns, keep)
+    if split != ALL and (lists := find_lists(root)):
+        return _of_lists(tree, lists, split, columns, above)
     splits = _splits(tree, split)
     if splits and (above is None or split != ALL):
         folders = list(splits.names) if split == ALL else splits.chosen(split)
@@ -101,7 +108,7 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
         raise ValueError(f"{root}: no split {split}; there are "
                          f"{', '.join(path.name for path in named)}")
     below = [name for name in tree.tables
-             if PurePosixPath(name).stem.casefold() == split.casefold()]
+             if table_stem(name).casefold() == split.casefold()]
     if below and above is None:  # a folder for each language
         say(f"{root}: split {split} is {', '.join(below[:5])}{', ...' if below[5:] else ''}")
         return chain.from_iterable([read_table(root / name, tree, columns) for name in below])
@@ -138,20 +145,29 @@ def _of_folders(
             columns, name))
     rest = [name for name in tree.audio if splits.folder_of(name) is None]
     clips = chain.from_iterable(found)
-    return _with_rest(clips, tree, rest, columns) if rest and split == ALL else clips
+    if rest and split == ALL:
+        return _with_others(clips, clips_of_files(tree, rest, [], columns))
+    return clips
 
 
-def _with_rest(
-    clips: Iterator[Clip], tree: Tree, rest: list[str], columns: Columns
+def _of_lists(
+    tree: Tree, lists: FileLists, split: str, columns: Columns, above: Path | None
 ) -> Iterator[Clip]:
-    """The clips, then those of the other files that are not among them."""
-    used = set()
-    for clip in clips:
-        if clip.path is not None:
-            used.add(os.path.normpath(clip.path))
-        yield clip
-    rest = [name for name in rest if os.path.normpath(tree.root / name) not in used]
-    yield from clips_of_files(tree, rest, [], columns)
+    """Clips of the files in a split's lists, read by what is beside them or in a table above."""
+    audio, gone, words = lists.chosen(tree.audio, split)
+    say(f"{tree.root}: split {split} is {words}: {len(audio)} of {len(tree.audio)} audio files")
+    missing = (Clip(name, path=tree.root / name, name=name, problem=(
+        "missing_file", f"{tree.root / name}, which is in {words}")) for name in gone)
+    if above is not None:
+        wanted = {os.path.normpath(tree.root / name) for name in audio}
+        clips = (clip for clip in read_table(above, tree, columns) if clip.problem
+                 or (clip.path and os.path.normpath(clip.path) in wanted))
+        return chain(clips, missing)
+    stems = {stem(name) for name in audio}
+    others = {stem(name) for name in tree.audio} - stems
+    texts = [name for name in tree.texts if not lists.is_list(name)
+             and os.path.splitext(name)[0] not in others]
+    return chain(_of_names(tree, audio, texts, columns, []), missing)
 
 
 def _below(
@@ -175,7 +191,7 @@ def _of_folder(
 ) -> Iterator[Clip]:
     """Clips of one folder that is not divided further."""
     if (folder / "wav.scp").is_file():
-        return clips_of_kaldi(folder, tree, columns)
+        return _told_of_rest(clips_of_kaldi(folder, tree, columns), tree, audio, folder / "wav.scp")
     tables = tables_of_split(folder, tree, split) if folder != tree.root else []
     table = tables[0] if tables else metadata_table(folder, tree)
     if table is not None:
@@ -183,14 +199,49 @@ def _of_folder(
     below = f"{folder.relative_to(tree.root).as_posix()}/" if folder != tree.root else ""
     inside = [tree.root / name for name in tree.layouts if name.startswith(below)]
     if kaldi := [path.parent for path in inside if path.name == "wav.scp"]:
-        return chain.from_iterable([clips_of_kaldi(each, tree, columns) for each in kaldi])
+        clips = chain.from_iterable([clips_of_kaldi(each, tree, columns) for each in kaldi])
+        return _told_of_rest(clips, tree, audio, folder)
     if inside:
-        return chain.from_iterable([read_table(path, tree, columns) for path in inside])
+        return _of_tables_below(tree, folder, inside, audio, texts, columns)
+    stm = [name for name in tree.stm if name.startswith(below)]
+    if stm and columns.text != "none":
+        return clips_of_stm(tree, stm, audio, columns)
     if not audio:
-        names = ", ".join(f"{stem}{end}" for stem in (split, "metadata")
+        names = ", ".join(f"{name}{end}" for name in (split, "metadata")
                           for end in (".tsv", ".csv", ".jsonl"))
         raise ValueError(f"{folder}: no audio and none of {names}")
     return _of_names(tree, audio, texts, columns, [split, folder.name] if below else [])
+
+
+def _of_tables_below(
+    tree: Tree, folder: Path, tables: list[Path], audio: list[str], texts: list[str],
+    columns: Columns,
+) -> Iterator[Clip]:
+    """Clips of the tables in folders below one, then of the folders beside them that have none."""
+    places = [f"{path.parent.relative_to(tree.root).as_posix()}/" for path in tables]
+
+    def loose(names: list[str]) -> list[str]:
+        return [name for name in names if not name.startswith(tuple(places))]
+
+    clips = chain.from_iterable([read_table(path, tree, columns) for path in tables])
+    if loose(audio):
+        try:
+            others = clips_of_files(tree, loose(audio), loose(texts), columns)
+        except ValueError:  # no such column: the tables have it
+            others = iter(())
+        clips = _with_others(clips, others)
+    return _told_of_rest(clips, tree, audio, folder)
+
+
+def _with_others(clips: Iterator[Clip], others: Iterator[Clip]) -> Iterator[Clip]:
+    """The clips, then the others whose files are not among them."""
+    used = set()
+    for clip in clips:
+        if clip.path is not None:
+            used.add(os.path.normpath(clip.path))
+        yield clip
+    yield from (clip for clip in others
+                if clip.path is None or os.path.normpath(clip.path) not in used)
 
 
 def _of_names(
@@ -242,7 +293,7 @@ def _descend(source: Path) -> Path:
     for _ in range(4):
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_left_out(entry.name)]
-        folders = [entry.name for entry in found if entry.is_dir()]
+        folders = [entry.name for entry in found if os.path.isdir(entry.path)]
         files = [entry.name for entry in found if _holds_clips(entry.name)]
         if len(folders) != 1 or files or is_split_name(folders[0]):
             break
@@ -254,4 +305,5 @@ def _descend(source: Path) -> Path:
 
 
 def _holds_clips(name: str) -> bool:
-    return Path(name).suffix.lower() in (*TABLES, *AUDIO_SUFFIXES) or name == "wav.scp"
+    return (table_suffix(name) in TABLES or Path(name).suffix.lower() in AUDIO_SUFFIXES
+            or name == "wav.scp")

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from distill.data.audio import AudioError, audio_info
 from distill.data.sources.clips import Clip, column_of, folded
 from distill.data.sources.table_rows import Layout
-from distill.data.sources.tables import Table, open_table
+from distill.data.sources.tables import Table, open_table, table_stem
 from distill.data.sources.tree import Finder, stem
 
 _SLACK_SECONDS = 1.0  # that a clip cut from a video may be longer than its row says
@@ -51,7 +51,7 @@ def _urbansound8k(table: Table) -> Layout:
 def _fsd50k(table: Table) -> Layout:
     """Names without suffix; the table's own name says which folder they lie in."""
     name = column_of(["fname"], table.names)
-    part = "eval" if table.path.stem.casefold() == "eval" else "dev"
+    part = "eval" if table_stem(table.path).casefold() == "eval" else "dev"
     root = table.path.parent.parent
     folder = f"FSD50K.{part}_audio"
     prefix = f"{folder}/" if (root / folder).is_dir() else ""

@@ -3,6 +3,7 @@
     Kaldi           wav.scp, text; segments, utt2spk, utt2lang
     LibriSpeech     84/121123/84-121123.trans.txt; also transcripts.txt of MLS and the like
     LJSpeech        metadata.csv: LJ001-0001|text|normalised text
+    VITS            filelists/train.txt: wavs/a.wav|text, or wavs/a.wav|speaker|text
     FLEURS          train.tsv of seven columns without names, audio/train/*.wav
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from distill.data.audio import AudioError
 from distill.data.sources.clips import Clip, Columns, one_line
 from distill.data.sources.table_rows import Layout
-from distill.data.sources.tables import Table, has_audio_name
+from distill.data.sources.tables import Table, has_audio_name, table_stem
 from distill.data.sources.text import read_lines
 from distill.data.sources.tree import Finder, Tree, key, stem
 
@@ -38,6 +39,8 @@ def without_names(table: Table, finder: Finder) -> tuple[Table, Layout] | None:
     if len(cells) not in (2, 3) or not is_file:
         return None
     names = ["file_name", "text", "normalized_text"][: len(cells)]
+    if len(cells) == 3 and table.path.suffix.lower() == ".txt" and " " not in cells[1]:
+        names = ["file_name", "speaker", "text"]  # VITS
     return table.without_header(names), Layout("LJSpeech", "file_name", has_times=False)
 
 
@@ -45,7 +48,7 @@ def _fleurs(table: Table) -> tuple[Table, Layout]:
     """`id` is of the sentence, which several people read: the file's name is the clip's."""
     names = ["id", "file_name", "raw_transcription", "transcription", "characters", "num_samples",
              "gender"]
-    split = table.path.stem
+    split = table_stem(table.path)
 
     def file_of(row: dict) -> str:
         file = row["file_name"].strip()
@@ -190,12 +193,12 @@ def _utterances(
     scp, segments = folder / "wav.scp", folder / "segments"
     recordings: dict[str, str | AudioError] = {}
     for number, name, value, fault in _pairs(scp):
-        if fault:
-            recordings[name] = AudioError(*fault)
-        if not segments.is_file():
-            yield name, f"{scp} line {number}", recordings.get(name, value), 0.0, None
-        else:
-            recordings.setdefault(name, value)
+        if fault is None and recordings.get(name, value) != value:
+            fault = "bad_row", f"{name} a second time, of another file"
+        known = recordings.setdefault(name, AudioError(*fault) if fault else value)
+        if fault or not segments.is_file():
+            where = f"{scp} line {number}"
+            yield name, where, AudioError(*fault) if fault else known, 0.0, None
     if not segments.is_file():
         return
     for number, name, value, fault in _pairs(segments):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distill.data.find_files import is_left_out
 from distill.data.sources.clips import Clip, Columns, column_of
+from distill.data.sources.file_lists import may_be_list
 from distill.data.sources.sounds import sound_layout
 from distill.data.sources.speech import without_names
 from distill.data.sources.splits import (
@@ -22,13 +23,21 @@ from distill.data.sources.splits import (
     split_of,
 )
 from distill.data.sources.table_rows import Layout, clips_of_table
-from distill.data.sources.tables import FILE_COLUMNS, TABLES, has_audio_name, open_table
+from distill.data.sources.tables import (
+    FILE_COLUMNS,
+    TABLES,
+    has_audio_name,
+    is_table,
+    open_table,
+    table_stem,
+    table_suffix,
+)
 from distill.data.sources.tree import Finder, Tree
 
 _METADATA = ("metadata", "manifest")
 # Folders beside the audio that tables lie in.
 _FOLDERS = ("meta", "metadata", "manifests", "manifest", "annotations", "transcripts", "labels",
-            "tables", "csv", "tsv", "ground_truth")
+            "tables", "csv", "tsv", "ground_truth", "filelists", "filelist", "lists")
 
 
 def say(message: str) -> None:
@@ -56,13 +65,15 @@ def check_unsplit(source: Path, name: str, split: str) -> None:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """Tables of a folder itself, TSV before CSV before JSON, then by name."""
+    """Tables of a folder itself, TSV before CSV before JSON before text, then by name."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_left_out(entry.name)]
     order = {suffix: number for number, suffix in enumerate(TABLES)}
-    paths = [folder / name for name in names if Path(name).suffix.lower() in order]
+    paths = [folder / name for name in names
+             if table_suffix(name) in order or (may_be_list(name) and is_table(folder / name))]
     paths = [path for path in paths if path.is_file()]
-    return sorted(paths, key=lambda path: (order[path.suffix.lower()], path.name))
+    last = len(order)
+    return sorted(paths, key=lambda path: (order.get(table_suffix(path), last), path.name))
 
 
 def _places(folder: Path) -> Iterator[list[Path]]:
@@ -78,7 +89,7 @@ def names_files(path: Path, tree: Tree) -> bool:
     try:
         table = open_table(path)
     except (ValueError, OSError):
-        return path.suffix.lower() != ".json"
+        return table_suffix(path) != ".json"
     if table.file_column is not None or table.header is None:
         return table.file_column is not None
     cells = table.header.cells
@@ -92,13 +103,14 @@ def tables_of_split(folder: Path, tree: Tree, split: str) -> list[Path]:
         ValueError: several tables might be meant.
     """
     for tables in _places(folder):
-        if exact := [path for path in tables if path.stem.casefold() == split.casefold()]:
+        if exact := [path for path in tables if table_stem(path).casefold() == split.casefold()]:
             return exact[:1]
-        stems = match([path.stem for path in tables], split)
-        found = [path for path in tables if path.stem in stems and names_files(path, tree)]
-        plain = [path for path in found if is_split_name(path.stem)]
-        found = [path for path in plain or found if path.suffix == (plain or found)[0].suffix]
-        if len(found) > 1 and not all(path.stem.endswith("_segments") for path in found):
+        stems = match([table_stem(path) for path in tables], split)
+        found = [path for path in tables if table_stem(path) in stems and names_files(path, tree)]
+        plain = [path for path in found if is_split_name(table_stem(path))]
+        found = plain or found
+        found = [path for path in found if table_suffix(path) == table_suffix(found[0])]
+        if len(found) > 1 and not all(table_stem(path).endswith("_segments") for path in found):
             raise ValueError(
                 f"{folder}: several tables may be {split}: {', '.join(p.name for p in found)}. "
                 f"Say which: SOURCE={found[0]}")
@@ -111,8 +123,9 @@ def split_named_tables(folder: Path, tree: Tree) -> list[Path]:
     """Tables that are splits by their names, one a name."""
     found: dict[str, Path] = {}
     for path in tables_in(folder):
-        if split_of(path.stem) and (is_split_name(path.stem) or names_files(path, tree)):
-            found.setdefault(path.stem, path)
+        stem = table_stem(path)
+        if split_of(stem) and (is_split_name(stem) or names_files(path, tree)):
+            found.setdefault(stem, path)
     return list(found.values())
 
 
@@ -123,13 +136,14 @@ def metadata_table(folder: Path, tree: Tree) -> Path | None:
         ValueError: several do.
     """
     for tables in _places(folder):
-        if named := [path for path in tables if path.stem.casefold() in _METADATA]:
+        if named := [path for path in tables if table_stem(path).casefold() in _METADATA]:
             return named[0]
-        found = [path for path in tables if not split_of(path.stem) and names_files(path, tree)]
+        found = [path for path in tables
+                 if not split_of(table_stem(path)) and names_files(path, tree)]
         if len(found) > 1:
             raise ValueError(f"{folder}: several tables name audio: "
                              f"{', '.join(path.name for path in found[:8])}. Say split=NAME for "
-                             f"NAME{found[0].suffix}, or which: SOURCE={found[0]}")
+                             f"NAME{table_suffix(found[0])}, or which: SOURCE={found[0]}")
         if found:
             return found[0]
     return None

@@ -101,7 +101,7 @@ def open_table(path: Path) -> Table:
         ValueError: empty, no rows, a header that cannot be read, or not one row that can.
         OSError: it cannot be opened.
     """
-    if path.suffix.lower() in JSON:
+    if table_suffix(path) in JSON:
         records, unit = read_json_rows(path)
         ahead = list(islice(records, _PEEK))
         if not ahead:
@@ -123,6 +123,30 @@ def open_table(path: Path) -> Table:
     if not dialect.is_quoted:
         records = _without_broken_cells(records)
     return Table(path, names, records, Record(header.number, names))
+
+
+def table_suffix(path: Path | str) -> str:
+    """`.csv` of train.csv and of train.CSV.gz."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def table_stem(path: Path | str) -> str:
+    """`train` of train.csv and of train.csv.gz."""
+    name = Path(path).name
+    return Path(name[:-3] if name.lower().endswith(".gz") else name).stem
+
+
+def is_table(path: Path) -> bool:
+    """Whether the first line of a .txt is a header or a row, with | or a tab between its cells."""
+    try:
+        line = next((line for line in read_lines(path) if line.text.strip()), None)
+    except (OSError, ValueError):
+        return False
+    for delimiter in "\t|" if line and not line.fault else "":
+        cells = line.text.split(delimiter)
+        if len(cells) > 1 and (has_audio_name(cells[:1]) or column_of(FILE_COLUMNS, cells)):
+            return True
+    return False
 
 
 def checked(table: Table) -> Table:
@@ -185,7 +209,7 @@ class _Dialect:
 
 
 def _dialect(path: Path, header: str, ahead: list[str], delimiter: str | None) -> _Dialect:
-    usual = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    usual = "\t" if table_suffix(path) in (".tsv", ".tab") else ","
     order = sorted(_DELIMITERS, key=lambda each: each != usual)
     if delimiter is None:
         known = [each for each in order if column_of(FILE_COLUMNS, _split(header, each))]

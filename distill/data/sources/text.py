@@ -1,4 +1,5 @@
 """Text of users' files: UTF-8, or UTF-16 and UTF-32 as Windows writes them; never guessed further.
+What is called .gz is unpacked.
 
     read_text(Path("clip.txt"))            -> str
     for line in read_lines(Path("metadata.csv")): line.number, line.text, line.fault
@@ -7,10 +8,14 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import unicodedata
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -41,11 +46,13 @@ def read_text(path: Path) -> str:
     """The whole text of a file, without a byte-order mark.
 
     Raises:
-        ValueError: not UTF-8 (the message names file and byte), or bytes of 0 in it.
+        ValueError: not UTF-8 (the message names file and byte), or bytes of 0 in it, or no gzip.
         OSError: it cannot be opened.
     """
+    with _open(path) as file:
+        data = file.read()
     try:
-        return decode(path.read_bytes())
+        return decode(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -70,9 +77,10 @@ def read_lines(path: Path) -> Iterator[Line]:
     """Lines of a file of any size, one at a time; those that cannot be read have a `fault`.
 
     Raises:
+        ValueError: it is called .gz and is not.
         OSError: it cannot be opened.
     """
-    with open(path, "rb") as file:
+    with _open(path) as file:
         encoding, mark = _encoding(file.read(_SAMPLE), is_whole=False)
         file.seek(mark)
         if encoding != "utf-8":
@@ -85,6 +93,16 @@ def read_lines(path: Path) -> Iterator[Line]:
                 number += 1
                 yield _line(number, raw, place)
                 place += len(raw)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    is_packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if is_packed else open(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip file is broken: {error}") from None
 
 
 def _line(number: int, raw: bytes, place: int) -> Line:

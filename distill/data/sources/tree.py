@@ -13,15 +13,20 @@ from distill.data.audio import AudioError
 from distill.data.find_files import AUDIO_SUFFIXES, find_files
 
 TEXT_SUFFIXES = (".txt", ".lab", ".json")
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
+# What may hold clips or texts, and is not read: said, never passed over.
+_UNREAD = (".zip", ".7z", ".rar", ".xlsx", ".xls", ".ods", ".numbers", ".docx",
+           ".srt", ".vtt", ".textgrid", ".ctm", ".eaf", ".trs", ".cha", ".mlf", ".rttm",
+           ".m3u", ".m3u8", ".xml", ".arrow", ".h5", ".hdf5", ".pkl", ".npz")
 # Where datasets keep audio that their tables name without a folder.
 _AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds", "recordings")
+_OTHER = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *_UNREAD, ".stm", "wav.scp")
 
 
 class Tree:
     """Files below a folder, listed once and only when asked for.
 
-    Paths in `audio`, `texts`, `tables` and `layouts` are relative to `root`, with "/".
+    Paths in all lists are relative to `root`, with "/".
     """
 
     def __init__(self, root: Path):
@@ -29,13 +34,12 @@ class Tree:
 
     @cached_property
     def _names(self) -> list[str]:
-        kinds = (*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *TABLE_SUFFIXES, "wav.scp")
+        kinds = (*AUDIO_SUFFIXES, *_OTHER)
         return [path.relative_to(self.root).as_posix() for path in find_files(self.root, kinds)]
 
     @cached_property
     def audio(self) -> list[str]:
-        other = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, "wav.scp")
-        return [name for name in self._names if not name.lower().endswith(other)]
+        return [name for name in self._names if not name.lower().endswith(_OTHER)]
 
     @cached_property
     def texts(self) -> list[str]:
@@ -44,6 +48,14 @@ class Tree:
     @cached_property
     def tables(self) -> list[str]:
         return [name for name in self._names if name.lower().endswith(TABLE_SUFFIXES)]
+
+    @cached_property
+    def stm(self) -> list[str]:
+        return [name for name in self._names if name.lower().endswith(".stm")]
+
+    @cached_property
+    def unread(self) -> list[str]:
+        return [name for name in self._names if name.lower().endswith(_UNREAD)]
 
     @cached_property
     def layouts(self) -> list[str]:
