@@ -37,7 +37,7 @@ NUMERICAL = $(patsubst %,tests/%.py,test_losses test_targets test_divergences te
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -45,6 +45,7 @@ help:
 	@echo "make test.all         and those that say with real models, or once more, what others say"
 	@echo "make test.portable    the tests of what is computed, as a processor without AVX-512 does"
 	@echo "make lint             check the code's style"
+	@echo "make docs             build the documentation into site/; dead links are errors"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
 	@echo "make NAME.scenes      mix the scenes of recipes/NAME/scenes.yaml, if it has one"
@@ -82,6 +83,11 @@ setup: $(VENV)/.installed
 
 lint: setup
 	@$(VENV)/bin/ruff check .
+
+docs: setup
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 test: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile

@@ -31,23 +31,23 @@ class ConfigError(ValueError):
 class TrainConfig:
     """The loop; the same for every method. A step is one optimiser update over all ranks."""
 
-    max_steps: int = 1000
+    max_steps: int = 1000  # updates in all
     batch_size: int = 32  # views per update, over all ranks: the result depends on nothing else
     micro_batch_size: int = 8  # views per forward pass and rank; memory depends on it
     batch_tokens: int | None = None  # instead of batch_size: views of like length with about this
     # many decoder tokens per update, padding counted
     micro_batch_tokens: int | None = None  # per forward pass and rank; null: batch_tokens
     optimizer: str = "adamw"  # adamw | muon: for the matrices of stacked layers, AdamW for the rest
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-4  # the highest, after the warm-up
     muon_learning_rate: float | None = None  # of these matrices, as AdamW would have it; null: as
     # the rest. Muon bears a higher one
-    warmup_steps: int = 50
+    warmup_steps: int = 50  # updates in which the learning rate rises from 0
     schedule: str = "linear"  # linear | constant_with_warmup | cosine
     weight_decay: float = 0.0  # not applied to biases and norms
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.0  # longer gradients are scaled down to it
     num_workers: int = 0  # processes that read audio ahead, per rank
     mixed_precision: str = "no"  # no | bf16 | fp16; weights stay float32
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # compute activations again: less memory, more time
     average_decay: float = 0.0  # > 0: an exponential moving average is validated and saved
     log_every: int = 10  # steps
     save_every: int = 500  # steps

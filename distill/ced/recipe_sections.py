@@ -13,9 +13,9 @@ class DataConfig:
     """Manifests (JSONL), relative to the recipe's folder, or absolute. Rows have `labels`; with a
     teacher, training rows need none."""
 
-    train: list[str] = MISSING
-    validation: list[str] = field(default_factory=list)
-    test: list[str] = field(default_factory=list)
+    train: list[str] = MISSING  # clips to learn from
+    validation: list[str] = field(default_factory=list)  # measured while training
+    test: list[str] = field(default_factory=list)  # measured at the end
     allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
     # part of a file, or of another one with the same bytes) are an error unless this is true
     classes: str | None = None  # file with a class a line, relative like manifests; null: the
@@ -55,15 +55,15 @@ class ViewConfig:
 
     seed: int | None = None  # of the views; null: the recipe's. Several students may share views
     shift: float = 0.5  # circular, uniform up to this share of the clip either way; 0: none
-    shift_probability: float = 0.5
+    shift_probability: float = 0.5  # share of views that are shifted
     gain_db: list[float] = field(default_factory=lambda: [-6.0, 6.0])  # uniform
     noise: list[str] = field(default_factory=lambda: ["white", "pink", "brown"])  # one is drawn
-    noise_probability: float = 0.0
+    noise_probability: float = 0.0  # share of views with noise
     snr_db: list[float] = field(default_factory=lambda: [5.0, 30.0])  # uniform
     time_masks: int = 1  # of up to time_mask_frames frames of 10 ms, and half of the clip
-    time_mask_frames: int = 192
+    time_mask_frames: int = 192  # longest time mask
     frequency_masks: int = 1  # of up to frequency_mask_bands of the 64 mel bands
-    frequency_mask_bands: int = 24
+    frequency_mask_bands: int = 24  # widest frequency mask
     mixup_probability: float = 0.5  # share of views that another clip is mixed into
     mixup_weight: list[float] = field(default_factory=lambda: [0.1, 0.5])  # of it, uniform; both
     # are equally loud before
@@ -103,8 +103,8 @@ class LossConfig:
 
 @dataclass
 class EvaluationConfig:
-    batch_size: int = 32
-    num_bootstrap: int = 1000
+    batch_size: int = 32  # clips scored together
+    num_bootstrap: int = 1000  # resamples for the 95 % intervals
 
 
 @dataclass

@@ -37,9 +37,9 @@ class AugmentConfig:
     noise_probability: float = 0.5  # share of augmented views that get noise
     snr_db: list[float] = field(default_factory=lambda: [5.0, 30.0])  # uniform
     num_time_masks: int = 0  # of up to time_mask_frames frames of 10 ms each
-    time_mask_frames: int = 50
+    time_mask_frames: int = 50  # longest time mask
     num_frequency_masks: int = 0  # of up to frequency_mask_bands mel bands each
-    frequency_mask_bands: int = 12
+    frequency_mask_bands: int = 12  # widest frequency mask
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ class ChangeConfig:
 
     speed: float = 1.0  # tempo and pitch, drawn from 1/speed to speed
     filter_db: float = 0.0  # random equalizer, up to so much louder or softer
-    reverb: float = 0.0  # probabilities of each of these
-    reverse: float = 0.0
+    reverb: float = 0.0  # this one and those below are probabilities: sounds of a room
+    reverse: float = 0.0  # played backwards
     cross: float = 0.0  # crossed with another recording: such a sound has the labels of both
     made_up: float = 0.0  # tones, chirps and noises of no recording; without a label
 

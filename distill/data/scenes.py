@@ -42,7 +42,7 @@ class SourceConfig:
 @dataclass
 class SetConfig:
     group: str = MISSING  # of the recordings
-    scenes: int = MISSING
+    scenes: int = MISSING  # how many
     unlabelled: bool = False  # also recordings without labels, and no labels in the manifest
     sources: list[int] | None = None  # of a scene; null: as below
     changes: ChangeConfig = field(default_factory=ChangeConfig)
@@ -52,10 +52,10 @@ class SetConfig:
 class ScenesConfig:
     """Every key of a scenes file."""
 
-    output_dir: str = MISSING
-    groups: dict[str, list[SourceConfig]] = MISSING
-    sets: dict[str, SetConfig] = MISSING
-    seed: int = 0
+    output_dir: str = MISSING  # scenes and manifests are written there
+    groups: dict[str, list[SourceConfig]] = MISSING  # recordings, by a name for each group
+    sets: dict[str, SetConfig] = MISSING  # scenes to make, by the manifest's name
+    seed: int = 0  # of everything that is drawn
     seconds: list[float] = field(default_factory=lambda: [4.0, 10.0])  # of a scene, uniform
     sources: list[int] = field(default_factory=lambda: [1, 3])  # of a scene, uniform
     hits: list[int] = field(default_factory=lambda: [2, 8])  # how often a short sound is heard

@@ -28,8 +28,8 @@ from distill.whisper.recipe_sections import (
 
 @dataclass
 class WhisperRecipe:
-    method: str = "whisper"
-    seed: int = 0
+    method: str = "whisper"  # which kind of recipe this is
+    seed: int = 0  # of everything that is drawn
     language: str | None = "en"  # name or code; null: a teacher that knows only English, or rows
     # that say theirs
     task: str = "transcribe"  # transcribe | translate

@@ -14,9 +14,9 @@ from distill.data.augment import AugmentConfig
 class DataConfig:
     """Manifests (JSONL), relative to the recipe's folder, or absolute."""
 
-    train: list[str] = MISSING
-    validation: list[str] = field(default_factory=list)
-    test: list[str] = field(default_factory=list)
+    train: list[str] = MISSING  # clips to learn from
+    validation: list[str] = field(default_factory=list)  # measured while training
+    test: list[str] = field(default_factory=list)  # measured at the end
     allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
     # part of a file, or of another one with the same bytes) are an error unless this is true
     expected_hours: float | None = None  # of training audio; NAME.plan uses it while there are
@@ -40,7 +40,7 @@ class TeacherConfig:
 class PseudoLabelConfig:
     packing: str = "best_fit"  # best_fit | sequential (keeps order, gives previous text)
     num_packings: int = 1  # label this many different packings of the same clips (best_fit)
-    window_seconds: float = 30.0
+    window_seconds: float = 30.0  # longest window, 1 to 30
     long_audio: str = "speech"  # clips longer than a window. speech: windows of their own, in
     # order, cut where nobody speaks, without long silence and noise; their parts get their share
     # of the reference | quiet: everything, cut at quiet places, packed as other clips are |
@@ -73,9 +73,9 @@ class FilterConfig:
     max_compression_ratio: float | None = None  # bytes over zlib bytes; 2.4 is Whisper's own limit
     max_repeated_ngrams: float | None = None  # share of the words that stand in a 5-gram said more
     # than once; 10 characters where words are not spaced
-    max_no_speech_prob: float | None = None
+    max_no_speech_prob: float | None = None  # of <|nospeech|>, 0 to 1
     min_chars_per_second: float | None = None  # characters that are no spaces, per second of audio
-    max_chars_per_second: float | None = None
+    max_chars_per_second: float | None = None  # as min_chars_per_second
     check_script: bool = False  # drop labels mostly in a script their language is not written in
     check_language: bool = False  # drop what the teacher heard as another language with a
     # probability of at least 0.5; needs pseudo_label.detect_language
@@ -88,7 +88,8 @@ class FilterConfig:
 class TranslationConfig:
     """task=translate with labels from a text model (`pseudo_label.translate`): the teacher writes
     down what is said, a sequence-to-sequence model translates it. Without `model` the teacher
-    translates itself, which Whisper does into English only."""
+    translates itself, which Whisper does into English only. From `max_length_ratio` on, keys are
+    filters, off if null or false; another filter needs no new translations."""
 
     model: str | None = None  # Hub id or folder: Marian, NLLB, M2M100, mBART, MADLAD ...
     revision: str | None = None  # of the Hub id: pin it
@@ -98,9 +99,8 @@ class TranslationConfig:
     prefix: str = ""  # before every sentence, for models that are told so: "<2en> ", ">>fra<< "
     text: str = "label"  # label: what the teacher heard | reference: the transcript, where there is
     # one
-    num_beams: int = 4
+    num_beams: int = 4  # of the beam search; 1 is greedy
     batch_size: int = 32  # sentences translated together
-    # filters, null: off; another filter needs no new translations
     max_length_ratio: float | None = 2.0  # characters of the translation over those of its source,
     # against what is usual in the corpus, either way
     max_repeated_ngrams: float | None = 0.3  # as in `filter`, beyond what its source repeats
@@ -130,9 +130,9 @@ class StudentConfig:
     # a count (maximally spaced, first and last included) or an explicit list, -1 is the last
     decoder_layers: Any = 2
     encoder_layers: Any = None  # null: all
-    freeze_encoder: bool = True
+    freeze_encoder: bool = True  # the student keeps the teacher's encoder
     freeze_embeddings: bool = False  # token embeddings, which are also the output layer
-    freeze_positions: bool = True
+    freeze_positions: bool = True  # embeddings of positions in the decoder
     freeze_feed_forward: bool = False  # train attention and norms alone: less to overfit
 
 
@@ -140,11 +140,11 @@ class StudentConfig:
 class LossConfig:
     """arXiv:2311.00430 sec. 4: ce_weight * CE + kl_weight * T^2 * KL, means over valid tokens."""
 
-    ce_weight: float = 0.8
-    kl_weight: float = 1.0
+    ce_weight: float = 0.8  # of the cross-entropy to the pseudo-labels
+    kl_weight: float = 1.0  # of the divergence to the teacher's scores
     hidden_weight: float = 0.0  # mean squared error to the teacher's decoder states, after the
     # last norm and where the kept layers meet: a dense target, for little audio
-    temperature: float = 2.0
+    temperature: float = 2.0  # divides the logits of both in the divergence
     divergence: str = "forward"  # what stands for KL; all but forward need teacher.mode=live or
     # scores.method=decoder_state. forward: KL(teacher || student), for a student of its own |
     # reverse: KL(student || teacher) | total_variation: at temperature 1 the share of drafted
@@ -156,7 +156,7 @@ class LossConfig:
 class ViewConfig:
     """What is drawn for every window and epoch."""
 
-    timestamp_probability: float = 0.2
+    timestamp_probability: float = 0.2  # share of views whose timestamps are kept
     previous_text_probability: float = 0.2  # needs packing: sequential
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # heard by teacher and student
 
@@ -168,13 +168,13 @@ class EvaluationConfig:
     # without long silence and noise | quiet: everything, cut at quiet places | sequential: as a
     # user's long files, by the model's own timestamps, without previous text and with temperature
     # fallback (arXiv:2212.04356 sec. 3.8, 4.5). Validation always cuts at quiet places
-    batch_size: int = 16
+    batch_size: int = 16  # windows decoded together
     validation_packings: int = 1  # validate on this many packings of a small validation split: one
     # window that goes wrong decides less
     max_tokens_per_second: float = 10.0  # while validating; results have no such cap
     on_loop: str = "keep"  # a text that repeats itself: keep (plain greedy decoding) | end | break
     # (forbid the token that would go on with the loop)
-    num_bootstrap: int = 2000
+    num_bootstrap: int = 2000  # resamples for the 95 % intervals
     normalizer: str = "auto"  # english | basic | unaccented: basic, for transcripts typed without
     # accents | auto: english for English, else basic
 

@@ -15,8 +15,8 @@ from distill.config import TrainConfig, check
 class DataConfig:
     """Manifests (JSONL) whose rows have `labels`, relative to the recipe's folder, or absolute."""
 
-    train: list[str] = MISSING
-    validation: list[str] = field(default_factory=list)
+    train: list[str] = MISSING  # clips to learn from
+    validation: list[str] = field(default_factory=list)  # measured while training
     max_unreadable: float = 0.05  # share of training clips that may be unreadable: they are counted
     # and printed; with more of them a stage ends
     allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
@@ -33,8 +33,8 @@ class WhisperConfig:
 
 @dataclass
 class HeadConfig:
-    head_size: int = 256
-    head_dropout: float = 0.3
+    head_size: int = 256  # width of the head
+    head_dropout: float = 0.3  # of the head
     mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's;
     # of both Beta(5, 5), labels alike
     mask_steps: int = 3  # up to so many steps of 0.4 s in a row are hidden
@@ -42,15 +42,15 @@ class HeadConfig:
 
 @dataclass
 class WhisperAtRecipe:
-    method: str = "whisper_at"
-    seed: int = 0
+    method: str = "whisper_at"  # which kind of recipe this is
+    seed: int = 0  # of everything that is drawn
     output_dir: str | None = None  # default: runs/<recipe>
     num_threads: int | None = None  # CPU threads of torch; null: its default
     data: DataConfig = field(default_factory=DataConfig)
     whisper: WhisperConfig = field(default_factory=WhisperConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    encoder_batch_size: int = 16
+    encoder_batch_size: int = 16  # clips encoded together
 
 
 def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
