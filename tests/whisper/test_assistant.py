@@ -1,5 +1,7 @@
 """Drafts while labelling and evaluating: the same rows, fewer passes."""
 
+from pathlib import Path
+
 import pytest
 from transformers import WhisperForConditionalGeneration
 
@@ -40,6 +42,13 @@ def label(recipe, run, *overrides) -> list[dict]:
     return [row for part in parts for row in read_jsonl(part)]
 
 
+@pytest.fixture(scope="module")
+def plain(recipe, tmp_path_factory) -> tuple[list[dict], Path]:
+    """Rows without drafts, and the folder of their run."""
+    run = tmp_path_factory.mktemp("plain")
+    return label(recipe, run), run
+
+
 def same(one: list[dict], two: list[dict]) -> None:
     assert len(one) == len(two)
     for left, right in zip(one, two, strict=True):
@@ -49,25 +58,24 @@ def same(one: list[dict], two: list[dict]) -> None:
             assert left[key] == pytest.approx(right[key], abs=2e-5)
 
 
-def test_labels_are_the_same_with_drafts(recipe, student, tmp_path, capsys):
-    plain = label(recipe, tmp_path / "plain")
-    assert "Decoding:" not in capsys.readouterr().out
-    same(label(recipe, tmp_path / "student", f"decoding.assistant={student}"), plain)
+def test_labels_are_the_same_with_drafts(recipe, student, plain, tmp_path, capsys):
+    wanted, run = plain
+    same(label(recipe, tmp_path / "student", f"decoding.assistant={student}"), wanted)
     assert "drafted tokens accepted" in capsys.readouterr().out
-    old = f"decoding.old_labels={tmp_path / 'plain' / 'pseudo_labels'}"
-    same(label(recipe, tmp_path / "old", old), plain)
+    same(label(recipe, tmp_path / "old", f"decoding.old_labels={run / 'pseudo_labels'}"), wanted)
     assert "100.0 % of" in capsys.readouterr().out.split(";")[0]  # of the first of two decodings
 
 
-def test_sampled_labels_are_the_same_with_drafts(recipe, student, tmp_path):
+def test_sampled_labels_are_the_same_with_drafts(recipe, student, plain, tmp_path, capsys):
     """A random teacher is never sure: all its texts are tried again."""
     again = "pseudo_label.temperatures=[0.0,0.4]"
     wanted = label(recipe, tmp_path / "plain", again)
+    assert "Decoding:" not in capsys.readouterr().out
     assert all(row["temperature"] == 0.4 for row in wanted)
     same(label(recipe, tmp_path / "student", again, f"decoding.assistant={student}"), wanted)
     alone = label(recipe, tmp_path / "batches", again, "pseudo_label.batch_size=1")
     assert [row["tokens"] for row in alone] == [row["tokens"] for row in wanted]
-    assert wanted[0]["tokens"] != label(recipe, tmp_path / "greedy")[0]["tokens"]
+    assert wanted[0]["tokens"] != plain[0][0]["tokens"]
 
 
 def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
