@@ -37,7 +37,7 @@ def test_one_member_is_its_own_opinion():
 def test_members_are_averaged_by_probability_and_classes_go_by_name():
     opinion = ask(member("loud"), member("Half"))
     assert np.allclose(opinion.probabilities, (LOUD + HALF) / 2)
-    assert np.allclose(opinion.disagreement, np.abs(LOUD - HALF) / 2)
+    assert np.allclose(opinion.disagreement, np.abs(LOUD - HALF) / 2, atol=1e-6)
     assert np.allclose(opinion.members, [LOUD, np.tile(HALF, (2, 1))])
 
 

@@ -105,7 +105,7 @@ def test_ranks_killed_at_random_write_what_one_writes(
                      WORLD_SIZE=str(world)) for rank in range(world)]
 
     kills = 0
-    for number in range(4):
+    for number in range(2):
         both = ranks(2)
         while len(list(folder.glob("part-*.jsonl"))) <= 2 * number and both[0].is_alive():
             time.sleep(0.002)
@@ -119,7 +119,7 @@ def test_ranks_killed_at_random_write_what_one_writes(
             rank.kill()
             rank.join()
             kills += rank.exitcode == -9
-    assert kills >= 4, "labelling was over before it could be killed"
+    assert kills >= 3, "labelling was over before it could be killed"
     assert labels_of(folder) != whole
     for rank in ranks(last_world):
         rank.join()

@@ -100,7 +100,7 @@ def wait_for_shards(process, folder: Path, count: int) -> None:
 
 
 def test_sigkill_at_random_moments_changes_nothing(labelled, fork, tmp_path):
-    """Ten kills, spread over the fill, each at a random moment after some shard."""
+    """Six kills, spread over the fill, each at a random moment after some shard."""
     fill(labelled, tmp_path / "whole", "scores.shard_views=1")
     whole = tree(tmp_path / "whole")
     total = len(shards(tmp_path / "whole"))
@@ -109,10 +109,10 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, fork, tmp_path):
     found = arguments(labelled, folder, "scores.shard_views=1")
     seed = int(time.time())
     moments = random.Random(seed)
-    for kill in range(10):
+    for kill in range(6):
         process = fork("pseudo_label.scores", found, log)
         before = len(shards(folder))
-        wait_for_shards(process, folder, max(before, kill * total // 12) + 1)
+        wait_for_shards(process, folder, max(before, kill * total // 8) + 1)
         time.sleep(moments.uniform(0.0, 0.05))
         process.kill()
         process.join()
