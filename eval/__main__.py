@@ -82,7 +82,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
     from eval.asr import error_table, measure, summarise
     from eval.kept import Kept
     from eval.metrics import error_rate, paired_bootstrap, total
-    from eval.normalize import error_unit, normalizer, normalizer_name
+    from eval.normalize import check_words, error_unit, normalizer, normalizer_name
     from eval.translation import translation_scores
 
     quiet_libraries()
@@ -109,6 +109,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
     evaluation = recipe.evaluation
     unit = error_unit(written_language(recipe), " ".join(each.reference for each in units))
     normalise = normalizer(evaluation.normalizer, written_language(recipe), unit)
+    check_words([each.reference for each in units], normalise, "data.test")
     teacher_folder = locate(recipe.teacher)[0]
     # the student first: memory freed by the teacher would hide in the student's peak
     loaders = {

@@ -17,7 +17,7 @@ import importlib.util
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -85,6 +85,17 @@ def normalizer_name(name: str, language: str | None) -> str:
     if name != "auto":
         return name
     return "english" if language is None or _code(language) == "en" else "basic"
+
+
+def check_words(references: Sequence[str], clean: Callable[[str], str], split: str) -> None:
+    """
+    Raises:
+        ValueError: nothing is left of any reference: no error rate can be counted.
+    """
+    if not any(map(clean, references)):
+        raise ValueError(
+            f"{split}: no word is left of {len(references):,} transcripts once they are normalised "
+            f"({', '.join(map(repr, references[:2]))}): there is nothing to compare with")
 
 
 def error_unit(language: str | None, text: str = "") -> str:

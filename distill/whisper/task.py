@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from distill.whisper.teacher import Teacher, load_teacher
 from distill.whisper.transcribe import by_length, encode, to_text, transcribe
 from distill.whisper.view_source import ViewSource
 from eval.metrics import error_counts, total
-from eval.normalize import error_unit, normalizer
+from eval.normalize import check_words, error_unit, normalizer
 
 
 class WhisperTask:
@@ -190,7 +190,14 @@ class WhisperTask:
             order = epoch_order(self.recipe.seed, index, len(rows))
             shuffled = [rows[position] for position in order]
             units += evaluation_units(shuffled, f"validation{index}", config.pack)[0]
+        check_words([unit.reference for unit in units], self._scale(units)[1], "data.validation")
         return units
+
+    def _scale(self, units: Sequence[Unit]) -> tuple[str, Callable[[str], str]]:
+        """(unit of errors, normaliser) of the whole split, so that all ranks count the same."""
+        language = written_language(self.recipe)
+        unit = error_unit(language, " ".join(each.reference for each in units))
+        return unit, normalizer(self.recipe.evaluation.normalizer, language, unit)
 
     @property
     def _own_units(self):
@@ -214,10 +221,7 @@ class WhisperTask:
             return {}
         units = self._own_units
         texts, agreed = self._transcribe(units)
-        language = written_language(self.recipe)
-        # of the whole split, so that all ranks count the same
-        unit = error_unit(language, " ".join(u.reference for u in self._units))
-        normalise = normalizer(self.recipe.evaluation.normalizer, language, unit)
+        unit, normalise = self._scale(self._units)
         counts = total(
             error_counts(normalise(u.reference), normalise(text), unit)
             for u, text in zip(units, texts, strict=True)

@@ -228,3 +228,13 @@ def test_pictures_that_cannot_be_drawn_cost_nothing_else(run, capsys, monkeypatc
         evaluate(recipe, folder)
     assert (folder / "report" / "index.html").is_file()
     assert "teacher" in capsys.readouterr().out
+
+
+def test_references_without_a_word_are_refused_before_a_model_is_loaded(run, tmp_path, monkeypatch):
+    recipe, folder = run
+    rows = read_manifest(recipe.parent / "corpus" / "test.jsonl")[0]
+    silent = [dataclasses.replace(row, text="[music]") for row in rows]
+    write_manifest(tmp_path / "test.jsonl", silent)
+    monkeypatch.setattr(asr, "transcribe", None)
+    with pytest.raises(ValueError, match="data.test: no word is left of . transcripts once they"):
+        evaluate(recipe, folder, f"data.test=[{tmp_path / 'test.jsonl'}]")
