@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 
 from distill.config import ConfigError
+from distill.data.endings import run, writing_to
 from distill.methods import export_model, load_recipe
 
 KINDS = ("ct2", "onnx", "ggml")
@@ -31,14 +32,11 @@ def main(arguments: list[str]) -> None:
         given = ", ".join(kinds) or "nothing"
         raise ConfigError(f"to must be one of: {', '.join(KINDS)}; got {given}")
     overrides = [each for each in arguments[1:] if not each.startswith("to=")]
-    if not export_model(load_recipe(arguments[0], overrides), kinds[0]):
-        sys.exit(1)
+    recipe = load_recipe(arguments[0], overrides)
+    with writing_to(recipe.output_dir):
+        if not export_model(recipe, kinds[0]):
+            sys.exit(1)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except OSError as error:  # a full disk, above all
-        sys.exit(f"error: nothing was exported: {error}")
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -12,11 +12,10 @@ never leave the machine. Pseudo-labels have a command of their own, `python -m p
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from distill.config import ConfigError
+from distill.data.endings import run
 from distill.methods import evaluation_settings, load_recipe, write_code
 from distill.publish.card import parts_of
 from distill.publish.facts import Facts, check_recipe, public_name, read_facts
@@ -79,9 +78,4 @@ def push(recipe: Any, target: Target, files: dict[str, Path]) -> Outcome:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped. What arrived is kept; the same command goes on.")
+    run(main)

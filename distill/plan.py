@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill.ced import plan as tagger_plan
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
+from distill.data.endings import run
 from distill.data.files import read_json
 from distill.methods import check_data, load_recipe
 from distill.plan_text import describe
@@ -365,7 +365,4 @@ def _done(recipe: WhisperRecipe, run: Path, num_shards: int) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

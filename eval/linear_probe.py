@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import AudioError, load_audio
+from distill.data.endings import run
 from distill.data.files import write_json
 from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
@@ -256,7 +257,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -10,6 +10,7 @@ Exit codes: 1 for what the user can mend (`ValueError`), 2 for a folder that can
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import signal
@@ -48,6 +49,9 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         _leave(str(stop) or f"Stopped. {GOES_ON}.", 130)
+    except BrokenPipeError:  # whoever was reading what is printed (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno is None:  # of the network
             raise
