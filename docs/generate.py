@@ -9,7 +9,8 @@ Three kinds of marks in a page are filled in:
                                          so that they can be read without building the site
     <!-- keys: METHOD -->                every key of a recipe, from the dataclasses and their
                                          comments; only in the site
-    <!-- benchmarks -->, <!-- imports --> all figures; who may import whom; only in the site
+    <!-- benchmarks -->, <!-- imports -->, <!-- modules -->  all figures; who may import whom;
+                                         every module and its docstring; only in the site
 """
 
 from __future__ import annotations
@@ -258,6 +259,26 @@ def _names(modules: set[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(modules))
 
 
+def modules_page() -> str:
+    """Every module of every package, by the first sentence of its docstring."""
+    parts = []
+    for package in ("distill", "pseudo_label", "eval"):
+        for door in sorted((ROOT / package).rglob("__init__.py")):
+            folder = door.parent
+            rows = [f"| `{path.stem}` | {_escape(_told(path).split(chr(10) * 2)[0])} |"
+                    for path in sorted(folder.glob("*.py")) if path != door]
+            name = ".".join(folder.relative_to(ROOT).parts)
+            parts += [f"## {name}", _escape(_told(door))]
+            parts.append("\n".join(["| module | what it does |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _told(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first, _, rest = text.partition("\n\n")
+    return f"{' '.join(first.split())}\n\n{rest}".strip()
+
+
 # Pages
 
 def fill_tables(text: str) -> str:
@@ -268,8 +289,11 @@ def fill(text: str) -> str:
     """A page as the site shows it."""
     text = fill_tables(text)
     text = re.sub(r"<!-- keys: (\w+) -->", lambda match: keys_page(match[1]), text)
-    text = text.replace("<!-- benchmarks -->", benchmarks_page())
-    return text.replace("<!-- imports -->", imports_table()) if "<!-- imports -->" in text else text
+    made = {"benchmarks": benchmarks_page, "imports": imports_table, "modules": modules_page}
+    for name, make in made.items():
+        if (mark := f"<!-- {name} -->") in text:
+            text = text.replace(mark, make())
+    return text
 
 
 def pages() -> list[Path]:
