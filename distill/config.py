@@ -31,47 +31,57 @@ class ConfigError(ValueError):
 class TrainConfig:
     """The loop; the same for every method. A step is one optimiser update over all ranks."""
 
-    max_steps: int = 1000  # updates in all
-    batch_size: int = 32  # views per update, over all ranks: the result depends on nothing else
-    micro_batch_size: int = 8  # views per forward pass and rank; memory depends on it
-    batch_tokens: int | None = None  # instead of batch_size: views of like length with about this
-    # many decoder tokens per update, padding counted
-    micro_batch_tokens: int | None = None  # per forward pass and rank; null: batch_tokens
-    optimizer: str = "adamw"  # adamw | muon: for the matrices of stacked layers, AdamW for the rest
-    learning_rate: float = 1e-4  # the highest, after the warm-up
-    muon_learning_rate: float | None = None  # of these matrices, as AdamW would have it; null: as
-    # the rest. Muon bears a higher one
+    max_steps: int = 1000  # number of updates
+    batch_size: int = 32  # views in an update, over all ranks; the result depends on this number
+    # alone, not on the number of ranks
+    micro_batch_size: int = 8  # views in one forward pass of a rank; memory depends on it
+    batch_tokens: int | None = None  # instead of batch_size: an update has views of similar length
+    # with about so many decoder tokens, padding counted
+    micro_batch_tokens: int | None = None  # tokens in one forward pass of a rank; null:
+    # batch_tokens
+    optimizer: str = "adamw"  # adamw | muon: Muon for the matrices of stacked layers, AdamW for the
+    # rest
+    learning_rate: float = 1e-4  # highest learning rate, after the warm-up
+    muon_learning_rate: float | None = None  # learning rate of Muon's matrices, on AdamW's scale;
+    # it may be higher. null: learning_rate
     warmup_steps: int = 50  # updates in which the learning rate rises from 0
-    schedule: str = "linear"  # linear | constant_with_warmup | cosine
+    schedule: str = "linear"  # learning rate after the warm-up: linear | constant_with_warmup |
+    # cosine
     weight_decay: float = 0.0  # not applied to biases and norms
-    max_grad_norm: float = 1.0  # longer gradients are scaled down to it
+    max_grad_norm: float = 1.0  # largest norm of the gradient; longer ones are scaled down
     num_workers: int = 0  # processes that read audio ahead, per rank
     mixed_precision: str = "no"  # no | bf16 | fp16; weights stay float32
     gradient_checkpointing: bool = False  # compute activations again: less memory, more time
-    average_decay: float = 0.0  # > 0: an exponential moving average is validated and saved
-    log_every: int = 10  # steps
-    save_every: int = 500  # steps
-    validate_every: int = 500  # steps
-    keep_best: bool = True  # the student is what validated best | false: what the last step left,
-    # where validation is too small to choose by
-    keep_checkpoints: int = 2  # newest ones; the best one is kept besides
-    trackers: list[str] = field(default_factory=list)  # besides metrics.jsonl, e.g. [tensorboard]
+    average_decay: float = 0.0  # > 0: a moving average (EMA) of the weights is validated and saved
+    log_every: int = 10  # steps between two lines of the log
+    save_every: int = 500  # steps between two checkpoints
+    validate_every: int = 500  # steps between two validations
+    keep_best: bool = True  # true: the student is the checkpoint that validated best | false: it is
+    # the last one, for validation splits that are too small to choose by
+    keep_checkpoints: int = 2  # how many of the newest checkpoints are kept; the best one is kept,
+    # too
+    trackers: list[str] = field(default_factory=list)  # where metrics go besides metrics.jsonl,
+    # e.g. [tensorboard]
 
 
 @dataclass
 class HubConfig:
     """Where a run is published, and what its card says of licences; the same for every method."""
 
-    repo_id: str | None = None  # of the student: OWNER/NAME
-    private: bool = True  # of a repository that is made; one that is public is then refused
+    repo_id: str | None = None  # repository of the student: OWNER/NAME
+    private: bool = True  # whether a new repository is private; a public one is refused while this
+    # is true
     dry_run: bool = False  # write the card, list files and sizes, send nothing
-    license: str | None = None  # of the student, by the Hub's names: mit, apache-2.0, other ...
-    teacher_license: str | None = None  # told in the card; null: said to be unknown
-    data_license: str | None = None  # of the training audio and its transcripts
-    data_name: str | None = None  # what the training audio is, for readers who have no manifests
-    benchmark: str | None = None  # Hub id of a benchmark, if data.test is one of its tasks ...
-    benchmark_task: str | None = None  # ... and which, as its eval.yaml names it
-    labels_repo_id: str | None = None  # of the pseudo-labels: OWNER/NAME
+    license: str | None = None  # licence of the student, by the Hub's names: mit, apache-2.0, other
+    # ...
+    teacher_license: str | None = None  # licence of the teacher, for the card; null: the card says
+    # that it is unknown
+    data_license: str | None = None  # licence of the training audio and its transcripts, for the
+    # card
+    data_name: str | None = None  # what the training audio is, for readers of the card
+    benchmark: str | None = None  # Hub id of a benchmark, if data.test is one of its tasks
+    benchmark_task: str | None = None  # which task, by the name in the benchmark's eval.yaml
+    labels_repo_id: str | None = None  # repository of the pseudo-labels: OWNER/NAME
     labels_audio: bool = False  # publish the audio with the labels
 
 

@@ -30,7 +30,7 @@ SNR_DB = (-16.0, 47.0)
 class CedRecipe:
     method: str = "ced"  # which kind of recipe this is
     seed: int = 0  # of everything that is drawn
-    output_dir: str | None = None  # default: runs/<recipe>
+    output_dir: str | None = None  # folder of the run; default: runs/<recipe>
     num_threads: int | None = None  # CPU threads of torch; null: its default
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

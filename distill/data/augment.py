@@ -31,15 +31,17 @@ class AugmentConfig:
     """How views are augmented; the `views.augment` section of recipes."""
 
     probability: float = 0.0  # share of views that are augmented at all; 0: none
-    gain_db: list[float] = field(default_factory=lambda: [-6.0, 6.0])  # uniform
-    noise: list[str] = field(default_factory=lambda: ["white", "pink", "brown"])  # one is drawn;
-    # []: no noise
+    gain_db: list[float] = field(default_factory=lambda: [-6.0, 6.0])  # range of the gain in dB,
+    # uniform
+    noise: list[str] = field(default_factory=lambda: ["white", "pink", "brown"])  # kinds of noise,
+    # of which one is drawn; []: no noise
     noise_probability: float = 0.5  # share of augmented views that get noise
-    snr_db: list[float] = field(default_factory=lambda: [5.0, 30.0])  # uniform
-    num_time_masks: int = 0  # of up to time_mask_frames frames of 10 ms each
-    time_mask_frames: int = 50  # longest time mask
-    num_frequency_masks: int = 0  # of up to frequency_mask_bands mel bands each
-    frequency_mask_bands: int = 12  # widest frequency mask
+    snr_db: list[float] = field(default_factory=lambda: [5.0, 30.0])  # range of the signal-to-noise
+    # ratio in dB, uniform
+    num_time_masks: int = 0  # masks over time, each of up to time_mask_frames
+    time_mask_frames: int = 50  # longest mask over time, in frames of 10 ms
+    num_frequency_masks: int = 0  # masks over frequency, each of up to frequency_mask_bands
+    frequency_mask_bands: int = 12  # widest mask over frequency, in mel bands
 
 
 @dataclass(frozen=True)

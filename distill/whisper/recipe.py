@@ -30,12 +30,12 @@ from distill.whisper.recipe_sections import (
 class WhisperRecipe:
     method: str = "whisper"  # which kind of recipe this is
     seed: int = 0  # of everything that is drawn
-    language: str | None = "en"  # name or code; null: a teacher that knows only English, or rows
-    # that say theirs
-    task: str = "transcribe"  # transcribe | translate
-    output_dir: str | None = None  # default: runs/<recipe>
-    labels_dir: str | None = None  # default: <output_dir>/pseudo_labels; several students may
-    # learn from the same labels
+    language: str | None = "en"  # name or code of the spoken language; null: the teacher knows only
+    # English, or every row says its language
+    task: str = "transcribe"  # what the student learns: transcribe | translate
+    output_dir: str | None = None  # folder of the run; default: runs/<recipe>
+    labels_dir: str | None = None  # folder of the pseudo-labels; default:
+    # <output_dir>/pseudo_labels. Several students may learn from the same labels
     num_threads: int | None = None  # CPU threads of torch; null: its default
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -26,25 +26,26 @@ class DataConfig:
 @dataclass
 class WhisperConfig:
     model: str = MISSING  # Hub id, transformers folder, or CTranslate2 folder
-    revision: str | None = None  # of the Hub id: pin it
-    fallback_wheels: list[str] = field(default_factory=list)  # see recipes/demo
-    layers: int | None = None  # first ones of the encoder that are used; null: all
+    revision: str | None = None  # commit or tag on the Hub
+    fallback_wheels: list[str] = field(default_factory=list)  # data wheels with the same model; see
+    # recipes/demo
+    layers: int | None = None  # how many of the first encoder layers are used; null: all
 
 
 @dataclass
 class HeadConfig:
     head_size: int = 256  # width of the head
-    head_dropout: float = 0.3  # of the head
-    mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's;
-    # of both Beta(5, 5), labels alike
-    mask_steps: int = 3  # up to so many steps of 0.4 s in a row are hidden
+    head_dropout: float = 0.3  # dropout of the head
+    mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's; the
+    # weight is drawn from Beta(5, 5), labels are mixed alike
+    mask_steps: int = 3  # longest run of hidden steps of 0.4 s
 
 
 @dataclass
 class WhisperAtRecipe:
     method: str = "whisper_at"  # which kind of recipe this is
     seed: int = 0  # of everything that is drawn
-    output_dir: str | None = None  # default: runs/<recipe>
+    output_dir: str | None = None  # folder of the run; default: runs/<recipe>
     num_threads: int | None = None  # CPU threads of torch; null: its default
     data: DataConfig = field(default_factory=DataConfig)
     whisper: WhisperConfig = field(default_factory=WhisperConfig)
