@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distill.data.audio import AudioError
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
+from distill.data.languages import language_code
 from distill.progress import clock
 from eval.audio_files import output_places
 
@@ -53,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
     parser.add_argument("--model", required=True, help="folder, Hub id, or recipe (its teacher)")
     parser.add_argument("--assistant", help="folder of a student that drafts for the model")
-    parser.add_argument("--language", default="auto", help="a code such as en; default: as heard "
+    parser.add_argument("--language", default="auto", help="name or code; default: as heard "
                         "where somebody speaks first in each file")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["txt"],
@@ -123,11 +125,17 @@ def load_decoder(options: argparse.Namespace) -> tuple:
     from distill.whisper.special import SpecialTokens
 
     model, processor = load(options.model)
-    language = options.language
+    language = options.language.strip()
+    if language.lower() == AUTO:
+        language = AUTO
+    else:
+        with suppress(ValueError):  # a code of this model's own, or none: it says which it knows
+            language = language_code(language)
     known = SpecialTokens(processor.tokenizer, model.generation_config).languages
     codes = sorted(name.strip("<|>") for name in known) or ["en"]
     if language not in (AUTO, *codes):
-        raise ValueError(f"--language {language}: {options.model} knows {', '.join(codes)}")
+        raise ValueError(
+            f"--language {options.language}: {options.model} knows {', '.join(codes)}")
     if not known:
         language = None
     student = load(options.assistant)[0] if options.assistant else None

@@ -144,7 +144,7 @@ def test_a_model_without_a_table_of_languages(folder, tiny_teacher, tmp_path):
     path.write_text(json.dumps(config))
     command = [str(folder / "phone.wav"), "--model", str(tmp_path / "model"), "--output-dir",
                str(tmp_path), "--format", "json", "--language"]
-    assert main([*command, "de"]) == 0
+    assert main([*command, "German"]) == 0
     assert json.loads((tmp_path / "phone.wav.json").read_text())["language"] == "de"
     with pytest.raises(ValueError, match="--language xx: .* knows de, en, zh"):
         main([*command, "xx", "--overwrite"])
