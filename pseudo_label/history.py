@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.files import fingerprint, hash_of, read_json, read_jsonl, write_json, write_text
+from distill.data.files import (
+    fingerprint,
+    hash_of,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from distill.data.manifest import Row
 from distill.data.windows import Piece, Window, is_long
 from distill.progress import progress
@@ -115,6 +123,27 @@ class History:
         self.windows, self.num_shards, self.way = windows or [], num_shards, way
         self.unheard, self.speech = unheard or {}, speech or {}
         self.taken: set[Part] = set()
+        self.renamed: dict[str, str] = {}
+
+    def rename(self, clips: Clips) -> None:
+        """Take over other names of the same clips: with a second manifest, ids get the name of
+        theirs in front."""
+        by_name: dict[str, list[str]] = {}
+        known = {clip: version for window in self.windows for clip, version in window.clips.items()}
+        for clip in clips.rows.keys() - known.keys() - self.unheard.keys():
+            by_name.setdefault(_plain(clip), []).append(clip)
+        for old, version in known.items():
+            if old not in clips.rows:
+                new = [clip for clip in by_name.get(_plain(old), [])
+                       if same(version, clips.version(clip))]
+                self.renamed |= {old: new[0]} if len(new) == 1 else {}
+        if len(set(self.renamed.values())) < len(self.renamed):
+            self.renamed = {}
+        name = self.renamed.get
+        for window in self.windows:
+            window.pieces = [(name(clip, clip), *rest) for clip, *rest in window.pieces]
+            window.clips = {name(clip, clip): each for clip, each in window.clips.items()}
+        self.speech = {name(clip, clip): seconds for clip, seconds in self.speech.items()}
 
     def choose(self, clips: Clips, folder: Path) -> list[Known]:
         """Decide which windows count; windows that do again, and were left out when their shard was
@@ -157,13 +186,14 @@ class History:
 
     def changes(self, clips: Clips) -> str:
         """`2 clips came (a, b), 1 went (c), none changed`; "" if it is the same list."""
+        names = f" ({len(self.renamed):,} clips have other names)" * bool(self.renamed)
         came = [clip for clip in clips.rows if clip not in self.before]
         went = [clip for clip in self.before if clip not in clips.rows]
         changed = [clip for clip, version in self.before.items()
                    if clip in clips.rows and not same(version, clips.version(clip))]
-        if not self.before or not came + went + changed:
+        if not self.before or not (came or went or changed or names):
             return ""
-        return (f"Another list of clips: {_names(came)} came, {_names(went)} went, "
+        return (f"Another list of clips{names}: {_names(came)} came, {_names(went)} went, "
                 f"{_names(changed)} changed")
 
     def known_parts(self, clips: Clips) -> dict[str, list[tuple[float, float]]]:
@@ -181,7 +211,10 @@ class History:
         return max(numbers, default=-1) + 1
 
     def save(self, folder: Path, clips: Clips) -> None:
-        """Write plan.jsonl, unless it says so already."""
+        """Write plan.jsonl, unless it says so already; clips of other names are renamed in the
+        labels first."""
+        if self.renamed:
+            _rename_labels(folder, self.renamed)
         idle = set(range(self.num_shards)) - {w.shard for w in self.windows if w.counts}
         header = {"retired": [w.id for w in self.windows if not w.counts], "idle": sorted(idle),
                   "num_shards": self.num_shards, "long_audio": self.way,
@@ -195,6 +228,26 @@ class History:
         stamps = folder / _STAMPS
         if not stamps.is_file() or read_json(stamps) != clips.stamps:
             write_json(stamps, clips.stamps)
+
+
+def _plain(clip: str) -> str:
+    """`train-3` of `corpus/train:train-3`."""
+    return clip.split(":", 1)[-1]
+
+
+def _rename_labels(folder: Path, names: dict[str, str]) -> None:
+    """Killed in between, it is done again: the new names are none of the old ones."""
+    for path in sorted(folder.glob("part-*.jsonl")):
+        rows = read_jsonl(path)
+        new = [row | {"pieces": [piece | {"id": names.get(piece["id"], piece["id"])}
+                                 for piece in row["pieces"]]} for row in rows]
+        if new != rows:
+            write_jsonl(path, new)
+    for path in sorted(folder.glob("drops-*.jsonl")):
+        rows = read_jsonl(path)
+        new = [row | {"clip": names.get(row["clip"], row["clip"])} for row in rows]
+        if new != rows:
+            write_jsonl(path, new)
 
 
 def same(one: Sequence[str | None], other: Sequence[str | None]) -> bool:

@@ -99,6 +99,7 @@ def _plan(
 ) -> LabelPlan:
     config, rows = recipe.pseudo_label, list(clips.rows.values())
     is_first = not history.windows
+    history.rename(clips)
     windows = [clips.window(known) for known in history.choose(clips, Path(recipe.labels_dir))]
     new, unheard, speech = _new_windows(recipe, clips, history, rank, world)
     if not is_first:

@@ -23,7 +23,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what torch.save and safetensors, which raise no OSError, say of a disk
 _WRITING = re.compile(r"os error \d+|Os \{ code: \d+|No space left|Read-only file system"
                       r"|PytorchStreamWriter|enforce fail at inline_container")
-GOES_ON = "What is complete is kept, and the same command goes on"
+GOES_ON = "What is complete is kept; with that mended, the same command goes on"
 
 
 class Stopped(KeyboardInterrupt):
@@ -48,7 +48,7 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
-        _leave(str(stop) or f"Stopped. {GOES_ON}.", 130)
+        _leave(str(stop) or "Stopped. What is complete is kept, and the same command goes on.", 130)
     except BrokenPipeError:  # whoever was reading what is printed (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -90,13 +90,15 @@ def writing_to(folder: str | Path) -> Iterator[None]:
 
 def _said(error: OSError, folder: Path | None) -> str:
     """`cannot write to runs/NAME/pseudo_labels: No space left on device (part-00001.jsonl)`"""
-    path = Path(error.filename) if isinstance(error.filename, str) else None
+    path = Path(error.filename) if isinstance(error.filename, str | Path) else None
     where = path.parent if path else folder
     if where is None:
         return f"{error.strerror}. {GOES_ON}"
+    if folder is not None and where in folder.parents:  # it cannot even be made
+        where = folder
     room = _room(where) if error.errno in _FULL else ""
     verb = "write to" if error.errno in (*_FULL, errno.EROFS) else "read or write in"
-    name = f" ({path.name})" if path else ""
+    name = f" ({path.name})" if path and path != where else ""
     return f"cannot {verb} {where}: {error.strerror}{name}. {room}{GOES_ON}"
 
 

@@ -43,7 +43,7 @@ def test_exit_codes_and_sentences(tmp_path, capsys):
 
     assert ends(raises(ValueError("bad key"))) == "error: bad key"
     cases = [(full, 2, f"cannot write to {tmp_path}/run: No space left on device"),
-             (full, 2, "MB are free there. What is complete is kept, and the same command goes on"),
+             (full, 2, "MB are free there. What is complete is kept; with that mended, the same"),
              (torch_full, 2, f"cannot write to {tmp_path}/run: "),
              (forbidden, 2, f"cannot read or write in {tmp_path}/file: Not a directory (below)"),
              (terminated, 130, "Stopped."),

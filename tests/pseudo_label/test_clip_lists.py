@@ -172,6 +172,26 @@ def test_labels_of_older_versions_are_kept(corpus, capsys):
     assert "4 (train-8, train-9, train-10, ...) came" in capsys.readouterr().out
 
 
+def test_a_second_manifest_gives_clips_other_names(corpus, capsys):
+    """Ids get the name of their manifest in front; labels are the same."""
+    first = corpus.label(corpus.rows[:8])
+    before = {row["id"]: row["label"] for row in read_labels(corpus.folder)}
+    more = corpus.manifest.with_name("more.jsonl")
+    write_jsonl(more, corpus.rows[8:])
+    corpus.labelled.clear()
+    arguments = [str(corpus.recipe), f"output_dir={corpus.run}", *OPTIONS]
+    capsys.readouterr()
+    command.main([*arguments, f"data.train=[{corpus.manifest},{more}]"])
+    assert corpus.labelled and not set(corpus.labelled) & set(first)
+    said = capsys.readouterr().out
+    assert "8 clips have other names): 4 (corpus/more:train-8, " in said
+    assert "none went, none changed" in said
+    after = read_labels(corpus.folder)
+    assert before.items() <= {row["id"]: row["label"] for row in after}.items()
+    assert all(piece["id"].startswith("corpus/") for row in after for piece in row["pieces"])
+    assert corpus.label(corpus.rows[:8]) == []  # and back
+
+
 def test_scores_follow(corpus, capsys):
     """Views of labels that stay are not scored again."""
     options = ("teacher.mode=store", "scores.encoder_states=none", "train.max_steps=20")
