@@ -76,7 +76,7 @@ def writing_to(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     try:
         yield
-    except OutputError:
+    except (OutputError, BrokenPipeError):
         raise
     except OSError as error:
         if error.errno is None:

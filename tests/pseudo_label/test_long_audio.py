@@ -13,6 +13,7 @@ import pseudo_label.__main__ as command
 from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import read_json, read_jsonl
 from distill.data.manifest import Row, read_manifest, write_manifest
+from distill.data.unreadable import UnreadableError
 from distill.data.windows import load_window, pack
 from distill.plan import describe, plan
 from distill.testing import write_tiny_recipe
@@ -207,3 +208,27 @@ def test_full_windows_are_no_recordings():
     (window,) = pack(rows, "a", "sequential", window_seconds=30.0001)
     assert window.duration > 30.000001 and not is_recording(window)
     assert count_windows([window, *whole_recordings([Row("b", "b.wav", 61.0)])]) == 1 + 3
+
+
+@pytest.mark.parametrize("way", ["speech", "quiet", "sequential"])
+def test_a_recording_that_is_away_changes_no_plan(recipe, run, tmp_path, way):
+    """Nobody knows what its windows are: nothing is planned without it, and once it is back
+    everything is as if it had never been away. With labels there, nobody needs it."""
+    options = (f"pseudo_label.long_audio={way}", "num_threads=1")
+    whole = label(recipe, tmp_path / "whole", *options)
+    rows = read_jsonl(recipe.parent / "corpus" / "train.jsonl")
+    path = recipe.parent / "corpus" / next(row["audio_filepath"] for row in rows
+                                           if row["id"] == "talk")
+    folder = tmp_path / "away" / "pseudo_labels"
+    path.rename(path.with_suffix(".away"))
+    try:
+        with pytest.raises(UnreadableError, match=r"1 missing_file \(talk\)"):
+            label(recipe, tmp_path / "away", *options)
+        assert not (folder / "kept.jsonl").exists()
+        assert way == "sequential" or not (folder / "plan.jsonl").exists()
+        label(recipe, tmp_path / "whole", *options)
+    finally:
+        path.with_suffix(".away").rename(path)
+    label(recipe, tmp_path / "away", *options)
+    for name in [p.name for p in whole.glob("*.jsonl")] + ["drops.json", "settings.json"]:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
