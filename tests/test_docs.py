@@ -173,7 +173,7 @@ def test_walks_are_through_commits_that_are_there():
 def test_the_site_is_built_strictly(tmp_path):
     pytest.importorskip("mkdocs")
     ran = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "views.augment.snr_db" in read(tmp_path / "reference/whisper/index.html")
