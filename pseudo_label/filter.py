@@ -15,13 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.data.endings import run, writing_to
-from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
-from distill.whisper.label_files import plan_header, planned_rows
+from distill.data.files import read_json, write_json, write_jsonl
 from distill.whisper.recipe import FilterConfig, TranslationConfig, WhisperRecipe, load_recipe
 from pseudo_label.compare import recount
 from pseudo_label.filters import drop_reason
-from pseudo_label.shards import part_path
-from pseudo_label.translate import add_translations, swap_texts
+from pseudo_label.shards import label_parts, read_labels
+from pseudo_label.translated import add_translations, swap_texts
 from pseudo_label.translation_filters import translation_drop_reason
 
 _HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
@@ -55,29 +54,6 @@ def filter_rows(
         before = kept.get(row["previous"])
         row["prompt"] = list(before["tokens"]) if before else []
     return list(kept.values()), dict(sorted(drops.items()))
-
-
-def label_parts(folder: Path) -> list[Path]:
-    """The shards of a complete label folder that are planned, in order; not all of their rows may
-    be (`planned_rows`).
-
-    Raises:
-        ValueError: nothing is labelled yet, or shards are missing.
-    """
-    settings = folder / "settings.json"
-    if not settings.is_file():
-        raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
-    planned = set(range(read_json(settings)["num_shards"])) - set(plan_header(folder)["idle"])
-    parts = [path for index in sorted(planned) if (path := part_path(folder, index)).is_file()]
-    if len(parts) < len(planned):
-        raise ValueError(f"{folder}: {len(parts)} of {len(planned)} shards are labelled; run "
-                         "`make NAME.label` again")
-    return parts
-
-
-def read_labels(folder: Path) -> list[dict]:
-    """All label rows of a complete folder, in shard order."""
-    return planned_rows(folder, (row for part in label_parts(folder) for row in read_jsonl(part)))
 
 
 def run_filter(recipe: WhisperRecipe) -> dict:

@@ -25,8 +25,9 @@ from distill.publish.remote import Target, describe, listing, publish, quiet_bar
 from distill.whisper.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.dataset_card import card_text
-from pseudo_label.filter import filter_rows, label_parts, read_labels, run_filter
-from pseudo_label.translate import add_translations
+from pseudo_label.filter import filter_rows, run_filter
+from pseudo_label.shards import label_parts, read_labels
+from pseudo_label.translated import add_translations
 
 OWNED = ("README.md", "data/train-*.parquet")
 ROWS, ROWS_WITH_AUDIO = 20_000, 200  # a file: some 20 MB of text, or 100 MB of FLAC

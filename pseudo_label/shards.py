@@ -9,14 +9,37 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from distill.data.audio import TRANSIENT, AudioError
-from distill.data.files import read_jsonl, write_jsonl
+from distill.data.audio_error import TRANSIENT, AudioError
+from distill.data.files import read_json, read_jsonl, write_jsonl
 from distill.data.unreadable import Unreadable
-from distill.whisper.label_files import plan_header
+from distill.whisper.label_files import plan_header, planned_rows
 
 
 def part_path(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.jsonl"
+
+
+def label_parts(folder: Path) -> list[Path]:
+    """The shards of a complete label folder that are planned, in order; not all of their rows may
+    be (`planned_rows`).
+
+    Raises:
+        ValueError: nothing is labelled yet, or shards are missing.
+    """
+    settings = folder / "settings.json"
+    if not settings.is_file():
+        raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
+    planned = set(range(read_json(settings)["num_shards"])) - set(plan_header(folder)["idle"])
+    parts = [path for index in sorted(planned) if (path := part_path(folder, index)).is_file()]
+    if len(parts) < len(planned):
+        raise ValueError(f"{folder}: {len(parts)} of {len(planned)} shards are labelled; run "
+                         "`make NAME.label` again")
+    return parts
+
+
+def read_labels(folder: Path) -> list[dict]:
+    """All label rows of a complete folder, in shard order."""
+    return planned_rows(folder, (row for part in label_parts(folder) for row in read_jsonl(part)))
 
 
 def drop_row(window: str, clip: str, error: AudioError) -> dict:

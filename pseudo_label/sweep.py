@@ -24,8 +24,8 @@ from distill.whisper.label_files import planned_rows
 from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
 from eval.normalize import normalizer
 from pseudo_label.compare import recount
-from pseudo_label.filter import label_parts
 from pseudo_label.filters import MEASURES, drop_reason, error_rate, lacking
+from pseudo_label.shards import label_parts
 
 # Thresholds are quantiles of what the labels have, denser where little is dropped.
 _GRID = np.sort(np.append(np.linspace(0, 1, 51), [0.005, 0.01, 0.99, 0.995]))

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch
 
-from distill.data.audio import TRANSIENT, AudioError
+from distill.data.audio_error import TRANSIENT, AudioError
 from distill.data.endings import Stopped
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record

@@ -19,13 +19,13 @@ from distill.config import ConfigError, read_method
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
 from distill.progress import progress, quiet_libraries
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from pseudo_label.filter import describe, run_filter
 from pseudo_label.leases import Leases
-from pseudo_label.translation_filters import length_ratios
+from pseudo_label.shards import label_parts
+from pseudo_label.translated import source_text, translation_path
 
 
 def main(arguments: list[str]) -> None:
-    from pseudo_label.filter import describe, run_filter
-
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
@@ -43,11 +43,6 @@ def main(arguments: list[str]) -> None:
         print(f"Rank {rank} is done; other ranks are at what is left.")
 
 
-def translation_path(part: Path) -> Path:
-    """Where the translations of a shard of labels are."""
-    return part.with_name(part.name.replace("part-", "translations-"))
-
-
 def translate(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> bool:
     """Translate what is missing; whether all of it is there now.
 
@@ -55,7 +50,6 @@ def translate(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> bool:
         ValueError: labels are missing, the folder holds translations of other settings, or a label
             does not say its language.
     """
-    from pseudo_label.filter import label_parts
     from pseudo_label.translation import locate_translator
 
     folder = Path(recipe.labels_dir)
@@ -124,13 +118,6 @@ def _rows(recipe: WhisperRecipe, labels: list[dict], translator, tokenizer, sett
     ]
 
 
-def source_text(row: dict, recipe: WhisperRecipe) -> str:
-    """What of a label row is translated."""
-    if recipe.translation.text == "reference" and (row["reference"] or "").strip():
-        return row["reference"].strip()
-    return row["label"].strip()
-
-
 def _is_missing(part: Path) -> bool:
     return not translation_path(part).is_file()
 
@@ -155,35 +142,6 @@ def _check_settings(path: Path, settings: dict) -> None:
             f"{path.parent} holds translations made with other settings ({changes}); remove "
             f"{path.name} and translations-*.jsonl there, or choose another output_dir"
         )
-
-
-def add_translations(recipe: WhisperRecipe, parts: list[Path], rows: list[dict]) -> None:
-    """Put `translation` into label rows of these shards.
-
-    Raises:
-        ValueError: a shard is not translated yet, or what was translated is no longer the text.
-    """
-    missing = [part for part in parts if not translation_path(part).is_file()]
-    if missing:
-        raise ValueError(f"{len(missing)} of {len(parts)} shards are not translated; run "
-                         "`make NAME.label` again")
-    found = {row["id"]: row for part in parts for row in read_jsonl(translation_path(part))}
-    for row in rows:
-        row["translation"] = found[row["id"]]
-        if row["translation"]["source"] != source_text(row, recipe):
-            raise ValueError(f"label {row['id']} has another text than the one translated; remove "
-                             "translations-*.jsonl and run `make NAME.label` again")
-    length_ratios(rows)
-
-
-def swap_texts(row: dict) -> dict:
-    """A row to learn from: `label` and `tokens` are the translation, `transcript` what was said."""
-    translation = row.pop("translation")
-    kept = ("source", "target", "avg_logprob", "length_ratio", "model", "revision")
-    return row | {
-        "label": translation["text"], "tokens": translation["tokens"], "transcript": row["label"],
-        "translation": {key: translation[key] for key in kept},
-    }
 
 
 if __name__ == "__main__":

@@ -101,6 +101,30 @@ def test_import_rules():
     assert not broken, "\n".join(broken)
 
 
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Modules that a walk along the arrows comes back to, one walk for each."""
+    done, found = set(), []
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        if module in path:
+            found.append(" -> ".join([*path[path.index(module):], module]))
+        elif module not in done:
+            for other in sorted(arrows.get(module, ())):
+                walk(other, (*path, module))
+            done.add(module)
+
+    for module in arrows:
+        walk(module, ())
+    return found
+
+
+def test_no_circles():
+    arrows = {module: {name for _, name, _ in imports(ast.parse(path.read_text(encoding="utf-8")))
+                       if name in FILES} for module, path in FILES.items()}
+    assert not circles(arrows)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a -> b -> c -> a"]
+
+
 BROKEN = [
     ("distill.config", "from distill.data.files import hash_of"),
     ("distill.losses", "import distill.config"),

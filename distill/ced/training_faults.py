@@ -13,7 +13,7 @@ from pathlib import Path
 from distill.ced.clips import ClipError
 from distill.ced.scores import READABLE
 from distill.ced.view_source import ViewSource
-from distill.data.audio import TRANSIENT
+from distill.data.audio_error import TRANSIENT
 from distill.data.files import read_json, write_json
 from distill.data.unreadable import UnreadableError
 

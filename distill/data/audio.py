@@ -14,32 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.data.audio_error import AudioError
+from distill.data.sound_readers import open_reader
+
 SAMPLE_RATE = 16_000  # Hz, the only rate Whisper and our taggers know
 WINDOW_SECONDS = 30.0  # Whisper's receptive field: longer input is cut without a word by the model
 WINDOW_SAMPLES = int(WINDOW_SECONDS * SAMPLE_RATE)
 BLOCK_SECONDS = 60.0  # of a long file that are in memory at once
-
-
-# Faults of the moment, not of the file: a disk that is not mounted, a share that hangs, a package
-# that is not installed. Nothing may be settled on them: the next run tries again what met one.
-TRANSIENT = frozenset({"missing_file", "cannot_open", "needs_ffmpeg"})
-
-
-class AudioError(ValueError):
-    """Audio that cannot be used. `reason` is one of a few fixed words, for counting."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether another run may well be able to read it."""
-        return self.reason in TRANSIENT
-
-    def __reduce__(self):  # the default would call AudioError(message) in a worker's parent
-        return AudioError, (self.reason, self.detail)
 
 
 def load_audio(
@@ -60,7 +41,7 @@ def load_audio(
         AudioError: `missing_file`, `cannot_open`, `needs_ffmpeg`, `unreadable`, `empty`,
             `not_finite`, or `truncated` (the file ends more than 50 ms before offset + duration).
     """
-    with _open_reader(source) as reader:
+    with open_reader(source) as reader:
         rate = reader.rate
         reader.seek(round(offset * rate))
         samples = reader.read(None if duration is None else round(duration * rate))
@@ -81,7 +62,7 @@ def audio_blocks(
     """
     import soxr
 
-    with _open_reader(source) as reader:
+    with open_reader(source) as reader:
         rate, got, wanted = reader.rate, 0, round(duration * reader.rate)
         reader.seek(round(offset * rate))
         stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
@@ -95,12 +76,6 @@ def audio_blocks(
     _check_length(source, got / rate, offset, duration)
     if stream is not None:
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def _open_reader(source: str | Path | bytes):
-    from distill.data.sound_readers import open_reader  # here: it needs AudioError
-
-    return open_reader(source)
 
 
 def _name(source: str | Path | bytes) -> str:
@@ -139,7 +114,7 @@ def audio_info(source: str | Path | bytes) -> tuple[float, int]:
     Raises:
         AudioError: as `load_audio`.
     """
-    with _open_reader(source) as reader:
+    with open_reader(source) as reader:
         frames, rate = reader.frames(), reader.rate
     if frames == 0:
         raise AudioError("empty", f"{_name(source)}: zero-length audio")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from distill.data.audio import AudioError
+from distill.data.audio_error import AudioError
 from distill.data.audio_source import Source
 
 KEEP_SECONDS = 40.0  # the next window may begin 30 s before the end of the last

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distill.data.audio import AudioError
+from distill.data.audio_error import AudioError
 from distill.data.audio_source import Piece, Source
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.audio import AudioError
+from distill.data.audio_error import AudioError
 from distill.data.audio_source import Piece, Source, open_source
 from distill.data.forward_reader import ForwardReader, open_forward
 from distill.data.media import decode_media

@@ -7,7 +7,6 @@ and also what training compares with; the second is `pip install audio-distill[c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,32 +17,15 @@ from distill.data.windows import Window
 from distill.whisper.assistant import OldLabels, load_assistant
 from distill.whisper.decoding import GreedyDecoder
 from distill.whisper.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
-from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
+from distill.whisper.labelled import Labelled, limits_of, timestamps_of
+from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.rows import Hypothesis
 from distill.whisper.sequential import LongAudio, transcribe_long
 from distill.whisper.special import SpecialTokens
 from distill.whisper.teacher import Teacher
-from distill.whisper.transcribe import encode, token_limit
+from distill.whisper.transcribe import encode
 
 _BATCHES = 4  # in a group, whose encoder states are in memory: 1 GB for 256 windows of large-v3
-
-
-@dataclass
-class Labelled:
-    """What the teacher made of a window.
-
-    Attributes:
-        hypothesis: by the recipe's settings.
-        second: greedy, with timestamps where the first has none and without where it has them;
-            None unless `pseudo_label.second_decoding`.
-        language, language_prob: what it takes the language for; None unless
-            `pseudo_label.detect_language`.
-    """
-
-    hypothesis: Hypothesis
-    second: Hypothesis | None = None
-    language: str | None = None
-    language_prob: float | None = None
 
 
 class Backend(Protocol):
@@ -88,17 +70,6 @@ def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
 
         return Ct2Backend(recipe, teacher)
     return TransformersBackend(recipe, teacher)
-
-
-def timestamps_of(config: PseudoLabelConfig) -> list[bool]:
-    """Whether each decoding of a window writes timestamps; two with `second_decoding`."""
-    return [config.timestamps] + [not config.timestamps] * config.second_decoding
-
-
-def limits_of(recipe: WhisperRecipe, windows: Sequence[Window]) -> list[int]:
-    """Most tokens of each window's label."""
-    rate = recipe.pseudo_label.max_tokens_per_second
-    return [token_limit(window.duration, rate) for window in windows]
 
 
 class TransformersBackend:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.data.windows import Window
 from distill.products import fast_linears
-from distill.whisper.backends import Labelled, limits_of, timestamps_of
+from distill.whisper.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
 from distill.whisper.rows import Hypothesis, is_looping
 from distill.whisper.special import SpecialTokens

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distill.data.audio import TRANSIENT, AudioError, load_audio
+from distill.data.audio import load_audio
+from distill.data.audio_error import TRANSIENT, AudioError
 from distill.data.batches import FixedBatches
 from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.manifest import Row, load_rows

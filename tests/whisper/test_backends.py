@@ -7,7 +7,7 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.windows import load_window, pack
-from distill.whisper import backends
+from distill.whisper import labelled
 from distill.whisper.backends import load_backend
 from distill.whisper.ct2_backend import Ct2Backend
 from distill.whisper.recipe import load_recipe
@@ -88,7 +88,7 @@ def test_limits_are_per_row(tiny, options, monkeypatch):
     limits = dict(zip([window.duration for window in tiny.windows], [3, 448, 1, 5, 448],
                       strict=True))
     free, _ = tiny(*options, "pseudo_label.max_tokens_per_second=100")
-    monkeypatch.setattr(backends, "token_limit", lambda seconds, rate: limits[seconds])
+    monkeypatch.setattr(labelled, "token_limit", lambda seconds, rate: limits[seconds])
     found, _ = tiny(*options)
     for one, whole, limit in zip(found, free, limits.values(), strict=True):
         assert one.hypothesis.tokens == whole.hypothesis.tokens[:limit]
@@ -101,7 +101,7 @@ def test_where_a_window_ends_another_of_its_group_begins(tiny, temperatures, mon
     """Whatever the batch, the same labels and encoder states; also of what is tried again."""
     limits = dict(zip([window.duration for window in tiny.windows], [9, 30, 2, 12, 5],
                       strict=True))
-    monkeypatch.setattr(backends, "token_limit", lambda seconds, rate: limits[seconds])
+    monkeypatch.setattr(labelled, "token_limit", lambda seconds, rate: limits[seconds])
     option = f"pseudo_label.temperatures={temperatures}"
     found = [tiny(f"pseudo_label.batch_size={size}", option) for size in (1, 2, 5)]
     for labelled, states in found[:2]:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.data.audio import TRANSIENT
+from distill.data.audio_error import TRANSIENT
 from distill.data.files import write_atomic
 from distill.data.manifest import Row
 

@@ -1,0 +1,24 @@
+"""What may be wrong with audio, by the few reasons that stages count."""
+
+from __future__ import annotations
+
+# Faults of the moment, not of the file: a disk that is not mounted, a share that hangs, a package
+# that is not installed. Nothing may be settled on them: the next run tries again what met one.
+TRANSIENT = frozenset({"missing_file", "cannot_open", "needs_ffmpeg"})
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used. `reason` is one of a few fixed words, for counting."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another run may well be able to read it."""
+        return self.reason in TRANSIENT
+
+    def __reduce__(self):  # the default would call AudioError(message) in a worker's parent
+        return AudioError, (self.reason, self.detail)
