@@ -104,9 +104,9 @@ def test_where_a_window_ends_another_of_its_group_begins(tiny, temperatures, mon
     monkeypatch.setattr(labelled, "token_limit", lambda seconds, rate: limits[seconds])
     option = f"pseudo_label.temperatures={temperatures}"
     found = [tiny(f"pseudo_label.batch_size={size}", option) for size in (1, 2, 5)]
-    for labelled, states in found[:2]:
+    for labels, states in found[:2]:
         torch.testing.assert_close(states, found[2][1], rtol=1e-4, atol=1e-4)
-        for one, other in zip(labelled, found[2][0], strict=True):
+        for one, other in zip(labels, found[2][0], strict=True):
             assert one.hypothesis.tokens == other.hypothesis.tokens
             assert one.hypothesis.temperature == other.hypothesis.temperature
 
