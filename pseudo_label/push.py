@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.config import ConfigError
+from distill.data.endings import run, writing_to
 from distill.data.files import hash_of, read_json, write_atomic, write_text
 from distill.progress import progress
 from distill.publish.facts import public_name
@@ -54,7 +53,8 @@ def main(arguments: list[str]) -> None:
                          '`make NAME.push_labels SET="hub.labels_repo_id=you/your-labels"`')
     target = Target(hub.labels_repo_id or "OWNER/NAME", "hub.labels_repo_id", "dataset",
                     hub.private)
-    files = write_dataset(recipe)
+    with writing_to(recipe.labels_dir):
+        files = write_dataset(recipe)
     if hub.dry_run:
         print(listing(target, files))
         return
@@ -161,9 +161,4 @@ class _Audio:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped. What arrived is kept; the same command goes on.")
+    run(main)

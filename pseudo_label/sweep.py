@@ -10,7 +10,6 @@ reference finds bad labels. Writes `sweep.json` and `sweep.html` beside the labe
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.config import ConfigError
+from distill.data.endings import run, writing_to
 from distill.data.files import read_jsonl, write_json, write_text
 from distill.whisper.label_files import planned_rows
 from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
@@ -60,13 +59,14 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    recount(recipe)
-    result = sweep(read_table(recipe), recipe.filter)
     folder = Path(recipe.labels_dir)
-    write_json(folder / "sweep.json", result)
     from pseudo_label.sweep_text import page, table
 
-    write_text(folder / "sweep.html", page(result, Path(recipe.output_dir).name))
+    with writing_to(folder):
+        recount(recipe)
+        result = sweep(read_table(recipe), recipe.filter)
+        write_json(folder / "sweep.json", result)
+        write_text(folder / "sweep.html", page(result, Path(recipe.output_dir).name))
     print(table(result))
     print(f"Written to {folder}/sweep.json and {folder}/sweep.html")
 
@@ -229,7 +229,4 @@ def _rate(errors: float, tokens: float) -> float | None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -11,11 +11,11 @@ filter needs no new translations. Killed runs lose the shard they were in.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.config import ConfigError, read_method
+from distill.config import read_method
+from distill.data.endings import run, writing_to
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
 from distill.progress import progress, quiet_libraries
 from distill.whisper.recipe import WhisperRecipe, load_recipe
@@ -37,10 +37,11 @@ def main(arguments: list[str]) -> None:
         print("This recipe has no translation.model: nothing to translate.")
         return
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if translate(recipe, rank, world):
-        print(describe(run_filter(recipe)), flush=True)
-    else:
-        print(f"Rank {rank} is done; other ranks are at what is left.")
+    with writing_to(recipe.labels_dir):
+        if translate(recipe, rank, world):
+            print(describe(run_filter(recipe)), flush=True)
+        else:
+            print(f"Rank {rank} is done; other ranks are at what is left.")
 
 
 def translate(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> bool:
@@ -145,7 +146,4 @@ def _check_settings(path: Path, settings: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run(main)
