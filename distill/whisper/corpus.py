@@ -112,7 +112,7 @@ def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:
     pieces = []
     for piece in label["pieces"]:
         if piece["id"] not in clips:
-            raise ValueError(f"label {label['id']}: clip {piece['id']} is not in data.train any more; "
+            raise ValueError(f"label {label['id']}: clip {piece['id']} is not in data.train; "
                              "`make NAME.label` takes over another list of clips")
         audio = clips[piece["id"]].audio_filepath
         pieces.append(Piece(**piece, audio_filepath=audio, text=None))
