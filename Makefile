@@ -27,6 +27,8 @@ PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
 BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag bench.consistency
+FORMATTED = distill/cli setup.py
+STRICT = distill/cli distill/__main__.py
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,test_losses test_targets test_divergences test_products \
@@ -44,7 +46,7 @@ help:
 	@echo "make test             run the tests"
 	@echo "make test.all         and those that say with real models, or once more, what others say"
 	@echo "make test.portable    the tests of what is computed, as a processor without AVX-512 does"
-	@echo "make lint             check the code's style"
+	@echo "make lint             check style, spelling and types of the code"
 	@echo "make docs             build the documentation into site/; dead links are errors"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
@@ -71,7 +73,7 @@ help:
 	@echo "NGPU=8 launches 8 processes; SET=\"key=value ...\" overrides keys of the recipe,"
 	@echo "e.g. make demo SET=\"train.max_steps=10 output_dir=runs/short\""
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@echo "== Making $(VENV) (about 2 GB; a few minutes, once)"
 	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
@@ -83,6 +85,9 @@ setup: $(VENV)/.installed
 
 lint: setup
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --quiet --check $(FORMATTED)
+	@$(VENV)/bin/codespell
+	@$(VENV)/bin/mypy --follow-imports=silent $(STRICT)
 
 docs: setup
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"

@@ -9,6 +9,7 @@ torch: a typo must be reported in a fraction of a second.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -142,14 +143,30 @@ def _read(path: Path) -> DictConfig:
 
 
 def manifest_paths(recipe: Path, key: str, names: list[str]) -> list[str]:
-    """Paths of manifests, which are relative to the recipe's folder.
+    """Paths of manifests, see `beside`.
 
     Raises:
         ConfigError: something in the list is no path.
     """
     for name in names:
         check(isinstance(name, str) and bool(name.strip()), key, "a list of paths", name)
-    return [str(recipe.parent / name) for name in names]
+    return [beside(recipe, name) for name in names]
+
+
+def beside(recipe: Path, name: str) -> str:
+    """Path of a file that a recipe names, which is relative to the recipe's folder.
+
+    Recipes that came with the package are read as if they lay in ./recipes: what they look for
+    outside of recipes/, such as `../../data`, is sought in the working directory first.
+    """
+    path, root = recipe.parent / name, installed_recipes()
+    normal = Path(os.path.abspath(path))
+    is_ours = recipe.is_absolute() and recipe.is_relative_to(root)
+    if is_ours and not Path(name).is_absolute() and not normal.is_relative_to(root):
+        here = Path(os.path.relpath(normal, root.parent))
+        if here.exists() or not path.exists():
+            return str(here)
+    return str(path)
 
 
 def read_method(recipe: str | Path) -> str:
@@ -161,13 +178,40 @@ def read_method(recipe: str | Path) -> str:
     return method
 
 
-def find_recipe(recipe: str | Path) -> Path:
-    """Path of the recipe.yaml meant by a folder, a file or a name."""
+def installed_recipes() -> Path:
+    """The folder of the recipes that came with the package: of a wheel, or of a clone."""
+    packages = Path(__file__).resolve().parents[1]
+    ours = packages / "audio_distill_recipes"
+    return ours if ours.is_dir() else packages / "recipes"
+
+
+def recipe_folders() -> tuple[Path, Path]:
+    """Where recipes are looked for by name, in this order."""
+    return Path("recipes"), installed_recipes()
+
+
+def known_recipes() -> list[str]:
+    """Names of all recipes that can be found."""
+    found = (path for folder in recipe_folders() for path in folder.glob("*/recipe.yaml"))
+    return sorted({path.parent.name for path in found})
+
+
+def find_recipe(recipe: str | Path, file: str = "recipe.yaml") -> Path:
+    """Path of the recipe.yaml meant by a folder, a file or a name.
+
+    Args:
+        recipe: a path; or in ./recipes or among those that came with the package, a folder's name
+            (`demo`) or a file's (`demo-tagger/teachers/mini.yaml`).
+        file: what is looked for in a folder.
+    """
     recipe = Path(recipe)
-    for path in (recipe, recipe / "recipe.yaml", Path("recipes") / recipe / "recipe.yaml"):
+    places = [recipe, recipe / file]
+    for folder in recipe_folders():
+        places += [folder / recipe / file, folder / recipe]
+    for path in places:
         if path.is_file():
             return path
-    known = sorted(path.parent.name for path in Path("recipes").glob("*/recipe.yaml"))
+    known = known_recipes()
     near = difflib.get_close_matches(recipe.name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
     raise ConfigError(f"no recipe {str(recipe)!r}{hint}")

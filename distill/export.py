@@ -14,8 +14,6 @@ verification.json about all of them.
 
 from __future__ import annotations
 
-import sys
-
 from distill.config import ConfigError
 from distill.data.endings import run, writing_to
 from distill.methods import export_model, load_recipe
@@ -23,10 +21,11 @@ from distill.methods import export_model, load_recipe
 KINDS = ("ct2", "onnx", "ggml")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
+    """0; 1 if a copy did not pass."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
-        return
+        return 0
     kinds = [each.removeprefix("to=") for each in arguments if each.startswith("to=")]
     if len(kinds) != 1 or kinds[0] not in KINDS:
         given = ", ".join(kinds) or "nothing"
@@ -34,8 +33,7 @@ def main(arguments: list[str]) -> None:
     overrides = [each for each in arguments[1:] if not each.startswith("to=")]
     recipe = load_recipe(arguments[0], overrides)
     with writing_to(recipe.output_dir):
-        if not export_model(recipe, kinds[0]):
-            sys.exit(1)
+        return 0 if export_model(recipe, kinds[0]) else 1
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from distill.ced import plan as tagger_plan
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
-from distill.data.endings import run
+from distill.data.endings import run as run_command
 from distill.data.files import read_json
 from distill.methods import check_data, load_recipe
 from distill.plan_text import describe
@@ -365,4 +365,4 @@ def _done(recipe: WhisperRecipe, run: Path, num_shards: int) -> dict:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

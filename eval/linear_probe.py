@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import AudioError, load_audio
-from distill.data.endings import run
+from distill.data.endings import program, run
 from distill.data.files import write_json
 from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
     """0; 1 if some recording could not be read."""
     about, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m eval.linear_probe", description=about, epilog=rest,
+        prog=program("eval.linear_probe"), description=about, epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="what load_model of the module reads")
     parser.add_argument("--train", type=Path, required=True, help="manifest, or folder of classes")

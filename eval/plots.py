@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
 from eval.charts import WIDTH, Bar, Series, bar_chart, line_chart
 from eval.page import CHART_STYLE, COLOURS, interval, percent
@@ -146,12 +146,14 @@ def _by_step(rows: list[dict], split: str) -> list[tuple[int, dict]]:
 
 
 def main(arguments: list[str]) -> None:
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
+    if len(arguments) != 1:
+        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
     for path in write_plots(Path(arguments[0])):
         print(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_command(main)

@@ -8,7 +8,6 @@ request. It can be written at any time; a part whose input is not there yet says
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from html import escape
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
 from distill.whisper.label_files import planned_rows
 from eval.charts import Bar, Series, histogram, line_chart, number
@@ -297,14 +297,14 @@ def _examples(run: Path, config: dict) -> str:
     return render_examples(rows, normalizer(name, language, unit), unit, language)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
-    parser.add_argument("run_folder", type=Path, help="for example runs/demo")
-    try:
-        print(write_report(parser.parse_args().run_folder))
-    except ValueError as error:
-        parser.error(str(error))
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if len(arguments) != 1:
+        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
+    print(write_report(arguments[0]))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.data.audio import AudioError
+from distill.data.endings import program, run
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.progress import clock, progress
@@ -139,7 +140,7 @@ class _Files:
 def _parser() -> argparse.ArgumentParser:
     about, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m eval.tag", description=about, epilog=rest,
+        prog=program("eval.tag"), description=about, epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
     parser.add_argument("--model", required=True, help="folder, Hub id, .onnx, module:function")
@@ -161,7 +162,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,7 +9,6 @@ yet says what makes it. Of everything longer than SHOWN_SECONDS, only the beginn
 
 from __future__ import annotations
 
-import argparse
 import base64
 from html import escape
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import yaml
 
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
+from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
 from eval.charts import Bar, Series, bar_chart, line_chart, number
 from eval.examples import encode
@@ -313,16 +313,14 @@ def _example(row: dict, names: list[str], hear: _Ear, results: dict) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.tagging_report", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_folder", type=Path, help="for example runs/demo-tagger")
-    try:
-        print(write_report(parser.parse_args().run_folder))
-    except ValueError as error:
-        parser.error(str(error))
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if len(arguments) != 1:
+        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
+    print(write_report(arguments[0]))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from distill.data.audio import AudioError
+from distill.data.endings import Stopped, program, run
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
@@ -30,9 +31,11 @@ FORMATS = ("txt", "srt", "vtt", "json")
 def main(arguments: list[str]) -> int:
     """0; 1 if some file could not be read."""
     options = _parser().parse_args(arguments)
+    from distill.config import known_recipes  # after --help, which is quick
+
     if options.words and "json" not in options.format:
         raise ValueError("--words are written into the json: add --format json")
-    recipes = [path.parent.name for path in Path("recipes").glob("*/recipe.yaml")]
+    recipes = known_recipes()
     for key, name in (("--model", options.model), ("--assistant", options.assistant)):
         if name is not None and name not in recipes:
             check_hub_id(name, key, recipes)
@@ -44,13 +47,17 @@ def main(arguments: list[str]) -> int:
               "(--overwrite does them again)", flush=True)
     if not todo:
         return 0
-    return _transcribe(todo, options)
+    try:
+        return _transcribe(todo, options)
+    except KeyboardInterrupt:
+        raise Stopped("Stopped; files that were done are written, the same command goes on."
+                      ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
     about, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m eval.transcribe", description=about, epilog=rest,
+        prog=program("eval.transcribe"), description=about, epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
     parser.add_argument("--model", required=True, help="folder, Hub id, or recipe (its teacher)")
@@ -153,6 +160,7 @@ def load(name: str) -> tuple:
     import torch
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+    from distill.config import known_recipes
     from distill.progress import quiet_libraries
     from distill.whisper.recipe import load_recipe
     from distill.whisper.teacher import load_teacher
@@ -160,7 +168,7 @@ def load(name: str) -> tuple:
     quiet_libraries()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
-    if (Path("recipes") / name / "recipe.yaml").is_file():
+    if name in known_recipes() and not (Path(name) / "config.json").is_file():
         teacher = load_teacher(load_recipe(name, []).teacher)
         return teacher.model.to(device, dtype), teacher.processor
     try:
@@ -172,9 +180,4 @@ def load(name: str) -> tuple:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; files that were done are written, the same command goes on")
+    run(main)

@@ -34,8 +34,12 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if read_method(arguments[0]) == "ced":
+    method = read_method(arguments[0])
+    if method == "ced":
         tag_scores.main(arguments)
+        return
+    if method == "whisper_at":
+        print("Nothing to score: it learns from labels.")
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank = int(os.environ.get("RANK", 0))

@@ -15,7 +15,11 @@ from pathlib import Path
 from unittest import mock
 
 from distill import methods
-from distill.data import class_folders, hub_dataset
+from distill.cli.commands import COMMANDS
+from distill.cli.completion import script
+from distill.cli.stages import take_launch_options
+from distill.config import find_recipe, load
+from distill.data import class_folders, hub_dataset, scenes
 from distill.data.teacher_store import __main__ as teacher_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +35,8 @@ RECIPES = {
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
     "eval.benchmark.consistency": ("seeds",),
 }
-PARSERS = {"distill.ced.convert", "distill.data.scenes", "eval.linear_probe", "eval.report",
-           "eval.tag", "eval.transcribe"}
+PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.tag", "eval.transcribe"}
+RUN_FOLDERS = {"eval.report", "eval.plots"}
 NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",
                 "eval.benchmark.store"}
 SHELL = ("", "sh", "bash", "console")
@@ -62,7 +66,7 @@ def commands(text: str) -> list[list[str]]:
         if match := re.search(r"--wrap\s+'(.*)'", line):  # of sbatch
             line = match[1]
         line = re.sub(r"^(\w+=\S+ )*(\.venv/bin/)?", "", line)
-        if re.match(r"(make \S|python -m \S|accelerate launch \S|pip install \S)", line):
+        if re.match(r"(make|audio-distill|python -m|accelerate launch|pip install) \S", line):
             found.append(shlex.split(line))
     return found
 
@@ -84,6 +88,8 @@ def _problem(*words: str) -> str | None:
                     config = words[words.index("--config_file") + 1]
                     assert (ROOT / config).is_file(), f"no file {config}"
                 check_module(words[at + 1], list(words[at + 2 :]))
+            case "audio-distill":
+                check_short(words[1], list(words[2:]))
             case "make":
                 check_make(list(words[1:]))
             case "pip":
@@ -105,6 +111,14 @@ def check_module(module: str, arguments: list[str]) -> None:
         methods.load_recipe(arguments[0], words)
     elif module in PARSERS:
         parse(module, arguments)
+    elif module in RUN_FOLDERS:
+        assert len(arguments) == 1, f"{module} takes one run folder"
+    elif module == "distill.data.scenes":
+        path = find_recipe(arguments[0], "scenes.yaml")
+        scenes.check_scenes(load(path, scenes.ScenesConfig, arguments[1:]))
+    elif module == "distill.cli.stages":
+        arguments, _ = take_launch_options(arguments)
+        methods.load_recipe(arguments[0], arguments[1:])
     elif module == "distill.data.hub_dataset":
         hub_dataset.parse_options(arguments[2:])
     elif module == "distill.data.class_folders":
@@ -117,6 +131,19 @@ def check_module(module: str, arguments: list[str]) -> None:
     else:
         assert module in NO_ARGUMENTS or module.endswith("_samples") or "prompts" in module, (
             f"say in {Path(__file__).name} how {module} reads its arguments")
+
+
+def check_short(name: str, arguments: list[str]) -> None:
+    """A command of the console script."""
+    if name in ("--version", "--help"):
+        return
+    if name == "completion":
+        script({}, arguments[:1])
+        return
+    assert name in COMMANDS, f"no command {name}"
+    if COMMANDS[name].is_distributed:
+        arguments, _ = take_launch_options(arguments)
+    check_module(COMMANDS[name].module, arguments)
 
 
 class Parsed(Exception):

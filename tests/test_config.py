@@ -142,8 +142,39 @@ def test_unknown_recipe(tmp_path, monkeypatch):
     assert find_recipe("demo").name == "recipe.yaml"
     with pytest.raises(ConfigError, match="no recipe 'distil-larg-v3'; did you mean distil-large-"):
         find_recipe("distil-larg-v3")
-    with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, distil-large-v3"):
+    with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, demo-tagger, distil-"):
         find_recipe("zzz")
+
+
+def test_recipes_that_came_with_the_package(tmp_path, monkeypatch):
+    """They are found last, and read as if they lay in the working directory's recipes/."""
+    package, here = tmp_path / "site" / "audio_distill_recipes", tmp_path / "here"
+    for folder in (package / "demo", package / "sounds", here / "recipes" / "demo", here / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "recipe.yaml").write_text(MINIMAL.replace(
+            "[train.jsonl]", "[a.jsonl, ../demo/b.jsonl, ../../data/c.jsonl, /d.jsonl]"))
+    (package / "sounds" / "teachers").mkdir()
+    (package / "sounds" / "teachers" / "one.yaml").write_text("")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("distill.config.installed_recipes", lambda: package)
+    for name, found in (
+            ("demo", "recipes/demo/recipe.yaml"), ("mine", "mine/recipe.yaml"),
+            ("sounds", package / "sounds" / "recipe.yaml"),
+            ("sounds/teachers/one.yaml", package / "sounds" / "teachers" / "one.yaml")):
+        assert str(find_recipe(name)) == str(found), name
+    ours, theirs = f"{package}/sounds", "recipes/demo"
+    assert load_recipe("sounds", []).output_dir == "runs/sounds"
+    assert load_recipe("sounds", []).data.train == [
+        f"{ours}/a.jsonl", f"{ours}/../demo/b.jsonl", "data/c.jsonl", "/d.jsonl"]
+    assert load_recipe("demo", []).data.train == [
+        f"{theirs}/a.jsonl", f"{theirs}/../demo/b.jsonl", f"{theirs}/../../data/c.jsonl",
+        "/d.jsonl"]
+    (tmp_path / "site" / "data").mkdir()
+    (tmp_path / "site" / "data" / "c.jsonl").touch()  # a clone's, for one who works elsewhere
+    assert load_recipe("sounds", []).data.train[2] == f"{ours}/../../data/c.jsonl"
+    (here / "data").mkdir()
+    (here / "data" / "c.jsonl").touch()
+    assert load_recipe("sounds", []).data.train[2] == "data/c.jsonl"
 
 
 def test_method(recipe):

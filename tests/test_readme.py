@@ -62,7 +62,10 @@ def test_what_is_found():
     "python -m distill.data.hub_dataset a b langage=en", "pip install audio-distill[nothing]",
     "python -m distill.data.class_folders a b sed=1", "python -m distill.export demo too=ct2",
     "python -m distill.data.teacher_store stat runs/demo",
-    "accelerate launch --config_file recipes/accelerate/none.yaml -m distill.train demo"])
+    "accelerate launch --config_file recipes/accelerate/none.yaml -m distill.train demo",
+    "audio-distill trian demo", "audio-distill plan demoo", "audio-distill completion tcsh",
+    "audio-distill train demo --num-processes x", "audio-distill report runs/a runs/b",
+    "audio-distill run demo train.max_step=1", "python -m distill.data.scenes demo-tagger seeds=1"])
 def test_commands_that_cannot_be_typed_are_found(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     (words,) = commands(f"`{command}`")

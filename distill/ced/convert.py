@@ -10,21 +10,25 @@ them classes are numbered. See `distill.ced.checkpoint` for the layouts that are
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from distill.data.endings import program, run
 
 
 def main(arguments: list[str]) -> int:
     about, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m distill.ced.convert", description=about, epilog=rest,
+        prog=program("distill.ced.convert"), description=about, epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a file of weights, or a folder")
     parser.add_argument("target", type=Path, help="a new folder, or a .pt file")
     parser.add_argument("--labels", type=Path, help="names of the classes")
     parser.add_argument("--target-length", type=int, help="frames to have time positions for")
     parser.add_argument("--port", action="store_true", help="write it as the port on the Hub does")
-    _convert(parser.parse_args(arguments))
+    try:
+        _convert(parser.parse_args(arguments))
+    except OSError as error:
+        raise ValueError(str(error)) from error
     return 0
 
 
@@ -46,7 +50,4 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    run(main)

@@ -56,10 +56,10 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> CedRecipe:
         setattr(config.data, split, base.manifest_paths(
             path, f"data.{split}", getattr(config.data, split)))
     if config.data.classes:
-        config.data.classes = str(path.parent / config.data.classes)
+        config.data.classes = base.beside(path, config.data.classes)
     for member in config.teacher.members:
         if member.classes:
-            member.classes = str(path.parent / member.classes)
+            member.classes = base.beside(path, member.classes)
     if config.output_dir is None:
         config.output_dir = f"runs/{base.recipe_name(path)}"
     if config.scores.dir is None:

@@ -4,7 +4,8 @@
         run(main)
 
 Exit codes: 1 for what the user can mend (`ValueError`), 2 for a folder that cannot be written,
-130 for Ctrl-C and SIGTERM. Anything else is a fault of ours and keeps its traceback.
+130 for Ctrl-C and SIGTERM, 141 where nobody reads on. Anything else is a fault of ours and keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
     try:
         if code := main(sys.argv[1:] if arguments is None else arguments):
             sys.exit(code)
+        sys.stdout.flush()
     except OutputError as error:
         _leave(f"error: {error}", 2)
     except ValueError as error:
@@ -58,6 +60,12 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
         _leave(f"error: {_said(error, None)}", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def program(module: str) -> str:
+    """What the --help of a module's options calls it: as it was called."""
+    name = sys.argv[0]
+    return name if name.startswith("audio-distill ") else f"python -m {module}"
 
 
 def _interrupt(_number: int, _frame: object) -> None:

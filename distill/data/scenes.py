@@ -1,6 +1,7 @@
 """Scenes of known sounds: one to three labelled recordings mixed at random levels.
 
-    python -m distill.data.scenes recipes/demo-tagger/scenes.yaml   # [key=value ...]
+    python -m distill.data.scenes recipes/demo-tagger/scenes.yaml [key=value ...]
+    python -m distill.data.scenes demo-tagger [key=value ...]        the same: scenes of a recipe
 
 writes FLAC files and `<output_dir>/<set>.jsonl`, whose labels are those of the sounds that were put
 in. Recordings come in groups, and each set of scenes draws from one: a recording in two groups is
@@ -10,8 +11,6 @@ was stopped goes on, and one with other settings or recordings starts anew.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from omegaconf import MISSING
 
-from distill.config import ConfigError, check, load, to_dict
+from distill.config import ConfigError, check, find_recipe, load, to_dict
 from distill.data.audio import SAMPLE_RATE, load_audio
+from distill.data.endings import run
 from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
@@ -304,20 +304,15 @@ def check_scenes(config: ScenesConfig) -> None:
         check(ok, f"sets.{name}.changes.made_up", "< 1 with labels", changes.made_up)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m distill.data.scenes", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="YAML; see ScenesConfig")
-    parser.add_argument("overrides", nargs="*", help="key=value")
-    arguments = parser.parse_args()
-    try:
-        config = load(arguments.file, ScenesConfig, arguments.overrides)
-        check_scenes(config)
-        write_scenes(config, arguments.file.parent)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    path = find_recipe(arguments[0], "scenes.yaml")
+    config = load(path, ScenesConfig, arguments[1:])
+    check_scenes(config)
+    write_scenes(config, path.parent)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

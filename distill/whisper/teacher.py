@@ -21,6 +21,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.data.endings import run
 from distill.data.files import hash_of
 from distill.data.hub_ids import check_hub_id
 from distill.progress import quiet_libraries
@@ -244,7 +245,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(main)

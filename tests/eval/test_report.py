@@ -1,8 +1,6 @@
 import base64
 import io
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from distill.data.files import read_json, write_json, write_jsonl, write_text
 from eval.charts import Series, line_chart, linear_axis, log_axis, number
 from eval.examples import diff, encode
 from eval.page import _STYLE
-from eval.report import write_report
+from eval.report import main, write_report
 
 EVIL = '<script>alert("x")</script> & <b>bold</b>'
 
@@ -389,12 +387,10 @@ def test_colours_have_enough_contrast(theme):
     assert contrast("right", "right-back") >= 4.5
 
 
-def test_command_line(run, tmp_path):
-    command = [sys.executable, "-m", "eval.report"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run([*command, str(run)], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == str(run / "report" / "index.html")
-    done = subprocess.run(
-        [*command, str(tmp_path / "no")], cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "run folder not found" in done.stderr
+def test_command_line(run, tmp_path, capsys):
+    main([str(run)])
+    assert capsys.readouterr().out.strip() == str(run / "report" / "index.html")
+    with pytest.raises(ValueError, match="run folder not found"):
+        main([str(tmp_path / "no")])
+    with pytest.raises(ValueError, match="one run folder, got 2"):
+        main([str(run), str(run)])

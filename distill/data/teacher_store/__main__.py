@@ -12,10 +12,10 @@ repack  merges small shards into shards of about `megabytes` (10^6 bytes)
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from distill.data.endings import run as run_command
 from distill.data.files import write_json
 
 _KEYS: dict[str, dict[str, Any]] = {  # command: key and default
@@ -34,7 +34,10 @@ def main(arguments: list[str]) -> None:
                          f"{' '.join(arguments)!r}; --help says more")
     command, folder, options = arguments[0], Path(arguments[1]), arguments[2:]
     run = {"stats": _stats, "verify": _verify, "repack": _repack}[command]
-    run(folder, **_parse(command, options))
+    try:
+        run(folder, **_parse(command, options))
+    except OSError as error:  # of HDF5, too, which has no number
+        raise ValueError(str(error)) from error
 
 
 def _parse(command: str, options: list[str]) -> dict[str, Any]:
@@ -129,7 +132,4 @@ def _repack(folder: Path, megabytes: float) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)
