@@ -159,11 +159,15 @@ def test_the_rules_catch():
 
 def names_given(tree: ast.AST) -> set[str]:
     """To variables, arguments, functions and classes."""
-    found = {node.id for node in ast.walk(tree)
-             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    found |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    return found | {node.name for node in ast.walk(tree)
-                    if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+    return found
 
 
 def test_nothing_of_ours_is_named_eval():

@@ -96,9 +96,11 @@ def largest_difference(one: dict, other: dict) -> float:
 THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
 
 
-@pytest.mark.parametrize(("mode", "batches"), [("live", "fixed"), ("store", "tokens")])
+@pytest.mark.parametrize(("mode", "batches", "launched"), [
+    ("live", "fixed", False), ("store", "tokens", False),
+    pytest.param("store", "tokens", True, marks=pytest.mark.slow)])
 def test_ranks_and_accumulation_give_the_same_parameters(
-    labelled, fork_two, tmp_path, mode, batches
+    labelled, fork_two, tmp_path, mode, batches, launched
 ):
     budget, (whole, half, quarter) = BATCHES[batches]
     common = (*THREE_STEPS, *budget, f"teacher.mode={mode}")
@@ -108,7 +110,7 @@ def test_ranks_and_accumulation_give_the_same_parameters(
     before = said.read_bytes()
     said.unlink()  # two ranks share the work
     two = tmp_path / "2x2"
-    spread = launch_two if mode == "live" else fork_two
+    spread = launch_two if launched else fork_two
     spread("distill.train", new_run(labelled, two, *common, half), tmp_path / "log")
     assert said.read_bytes() == before
     for alone, shared in zip(validations(one), validations(two), strict=True):

@@ -28,13 +28,17 @@ NO_STATES = ("scores.encoder_states=none", "scores.shard_views=3")
 def labelled(tmp_path_factory) -> tuple[Path, Path]:
     """(recipe, folder with labels that nobody has scored)."""
     folder = tmp_path_factory.mktemp("scores")
-    recipe = write_tiny_recipe(folder, train=24)
+    recipe = write_tiny_recipe(folder, train=14)
     labels = folder / "labels"
     label_command.main([str(recipe), f"labels_dir={labels}", *COMMON, "teacher.mode=live"])
     for path in labels.glob("part-*.jsonl"):  # random teachers are never right
         rows = read_jsonl(path)
         write_jsonl(path, [{**row, "wer": 0.05 if i % 2 else 1.0} for i, row in enumerate(rows)])
     return recipe, labels
+
+
+def num_windows(labelled) -> int:
+    return sum(len(read_jsonl(path)) for path in labelled[1].glob("part-*.jsonl"))
 
 
 def arguments(labelled, folder: Path, *overrides: str) -> list[str]:
@@ -104,7 +108,7 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, fork, tmp_path):
     fill(labelled, tmp_path / "whole", "scores.shard_views=1")
     whole = tree(tmp_path / "whole")
     total = len(shards(tmp_path / "whole"))
-    assert total > 60
+    assert total > 30
     folder, log = tmp_path / "killed", tmp_path / "log"
     found = arguments(labelled, folder, "scores.shard_views=1")
     seed = int(time.time())
@@ -216,7 +220,9 @@ def test_a_complete_run_says_so_and_writes_nothing(labelled, tmp_path, capsys):
     printed = capsys.readouterr().out
     count = len(views(found))
     assert f"{count} of {count} views are there already" in printed
-    assert "21 of 21 windows are there already" in printed and " new in " not in printed
+    windows = num_windows(labelled)
+    assert windows > 8 and f"{windows} of {windows} windows are there already" in printed
+    assert " new in " not in printed
     assert tree(tmp_path) == before
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*.h5")}
 
@@ -279,7 +285,8 @@ def encoded(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("states", "augmented"),
-    [("disk", 0.0), ("disk", 0.5), ("disk", 1.0), ("memory", 0.0), ("none", 0.5)],
+    [("disk", 0.5), ("memory", 0.0), ("none", 0.5),
+     *(pytest.param("disk", share, marks=pytest.mark.slow) for share in (0.0, 1.0))],
 )
 def test_how_often_windows_are_encoded(labelled, tmp_path, encoded, states, augmented):
     found = [str(labelled[0]), f"output_dir={tmp_path}", *COMMON, "train.max_steps=4",
@@ -290,12 +297,13 @@ def test_how_often_windows_are_encoded(labelled, tmp_path, encoded, states, augm
     assert bool(heard) == (augmented > 0)
     # labelling hears every window as it is, scoring what it was not told by labelling
     again = len(heard) if states == "disk" else len(run)
-    assert sum(encoded) == 21 + again
+    windows = num_windows(labelled)
+    assert sum(encoded) == windows + again
     folder = tmp_path / "pseudo_labels" / "scores"
     assert (folder / "encoder_states").exists() == (states == "disk")
     if states == "disk":
         store = TeacherStore(folder / "encoder_states")
-        plain = 21 if augmented < 1 else 0
+        plain = windows if augmented < 1 else 0
         assert store.num_views == len(store.all_rows()) == plain + len(heard)
     encoded.clear()
     scores.main(found)
@@ -320,12 +328,12 @@ def test_a_full_disk_keeps_what_is_sealed(labelled, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(
         "distill.data.teacher_store.disk.shutil.disk_usage",
-        lambda path: usage(10**9, 0, 10**9 if len(shards(folder)) < 14 else 123),
+        lambda path: usage(10**9, 0, 10**9 if len(shards(folder)) < 8 else 123),
     )
     with pytest.raises(StoreError, match=r"no room to write shard-.*123 are free.*shards stay"):
         fill(labelled, folder, *few)
     sealed = tree(folder)
-    assert len(shards(folder)) == 14 and not [name for name in sealed if name.endswith(".tmp")]
+    assert len(shards(folder)) == 8 and not [name for name in sealed if name.endswith(".tmp")]
     monkeypatch.undo()
     fill(labelled, folder, *few)
     assert tree(folder) == tree(tmp_path / "whole")

@@ -283,6 +283,7 @@ def test_columns_of_other_tokens_are_noticed(tiny_model, batch):
     assert wrong > 1.05 * kl
 
 
+@pytest.mark.slow
 def test_real_teacher(demo_teacher, demo_data):
     """whisper-base and itself: two windows of speech, prompt, timestamps and padding."""
     teacher, processor = demo_teacher.model, demo_teacher.processor

@@ -1,6 +1,7 @@
 """Training on what a teacher said before is training with the live teacher."""
 
 import gc
+from functools import cache
 
 import pytest
 import torch
@@ -67,6 +68,12 @@ def stored(tiny_run):
     return lambda *overrides: tiny_run.task(tiny_run.scored(SHORT, *overrides))
 
 
+@pytest.fixture(scope="module")
+def replayed(stored):
+    """`replayed(*overrides)`: updates from a store, made once."""
+    return cache(lambda *overrides: updates(stored(*overrides)))
+
+
 def test_the_batches_have_prompts_timestamps_and_padding(stored):
     """Or the comparisons below would show less than they seem to."""
     task = stored(ALL, NO_STATES)
@@ -82,16 +89,16 @@ def test_the_batches_have_prompts_timestamps_and_padding(stored):
         assert batch["num_valid"] == num_valid and "input_features" in batch
 
 
-def test_all_scores_give_the_live_loss(live, stored):
+def test_all_scores_give_the_live_loss(live, replayed):
     """Values are float16, encoder states are computed anew."""
-    found = differences(live(), updates(stored(ALL, NO_STATES)))
+    found = differences(live(), replayed(ALL, NO_STATES))
     assert found["loss"] < 1e-5 and found["gradient"] < 1e-4
     assert found["ce"] < 1e-6 and found["kl"] < 1e-5
 
 
-def test_fewer_scores_are_a_little_less(live, stored):
+def test_fewer_scores_are_a_little_less(live, replayed):
     """The KL is a lower bound; the gradient still points the same way."""
-    few = updates(stored(NO_STATES, "scores.method=top_k"))
+    few = replayed(NO_STATES, "scores.method=top_k")
     found = differences(live(), few)
     assert 1e-3 < found["loss"] < 0.1 and 0.01 < found["gradient"] < 0.3
     for (_, parts, gradient), (_, less, other) in zip(live(), few, strict=True):
@@ -124,10 +131,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_every_way_to_store_gives_the_live_loss(live, stored, name):
+ONCE_MORE = {"memory", "matched states, exact KL", "matched states alone"}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ONCE_MORE)) for name in WAYS])
+def test_every_way_to_store_gives_the_live_loss(live, replayed, name):
     shaping, storing, kl, gradient = WAYS[name]
-    found = differences(live(*shaping), updates(stored(*storing, *shaping)))
+    found = differences(live(*shaping), replayed(*storing, *shaping))
     assert found["loss"] < 1e-4 and found["gradient"] < gradient
     assert found.get("ce", 0.0) < 1e-4 and found.get("hidden", 0.0) < 3e-4
     assert kl is None or found["kl"] < kl
@@ -155,17 +166,17 @@ def test_views_are_heard_as_they_were_drawn(tiny_run):
         assert torch.equal(heard, source.features([view])[0])
 
 
-def test_coarser_states_are_coarser(live, stored):
+def test_coarser_states_are_coarser(live, replayed):
     """Each type is what its name says; and the tolerances above are no larger than they must be."""
-    errors = [differences(live(), updates(stored(*WAYS[name][1])))
+    errors = [differences(live(), replayed(*WAYS[name][1]))
               for name in ("float16", "bfloat16", "int8")]
     float16, bfloat16, int8 = (found["gradient"] for found in errors)
     assert 1e-5 < float16 < bfloat16 / 3 and bfloat16 < int8 / 1.5
 
 
-def test_drawn_scores(live, stored):
+def test_drawn_scores(live, replayed):
     """The default. The KL of a few draws is large; the gradient is the live one and noise."""
-    found = updates(stored(NO_STATES))
+    found = replayed(NO_STATES)
     for (_, parts, gradient), (total, drawn, other) in zip(live(), found, strict=True):
         assert total.isfinite() and other.isfinite().all()
         assert drawn["kl"] > parts["kl"]
