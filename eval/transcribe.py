@@ -6,19 +6,24 @@
 The model is a folder, a Hub id, or a recipe's name, which means its teacher. With an assistant (a
 student with the model's encoder) the text is the model's own, sooner. `talk.mp3` becomes
 `talk.mp3.txt` beside it or in --output-dir (`talk.txt` may be what somebody typed); each file is
-written when it is done, and one that is there already is left alone.
+written when it is done, and one that is there already is left alone. Where no voice is found
+nothing is decoded, so that silence, noise and music without a singer have no text.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.endings import Stopped, program, run
+from distill.data.endings import Stopped, program, run, writing_to
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
@@ -31,6 +36,8 @@ FORMATS = ("txt", "srt", "vtt", "json")
 def main(arguments: list[str]) -> int:
     """0; 1 if some file could not be read."""
     options = _parser().parse_args(arguments)
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {options.batch_size}")
     from distill.config import known_recipes  # after --help, which is quick
 
     if options.words and "json" not in options.format:
@@ -73,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--int8", action="store_true", help="an int8 decoder, on CPUs")
     parser.add_argument("--previous-text", action="store_true", help="what was said is the prompt "
                         "of the next window: names stay the same, but so do mistakes")
+    parser.add_argument("--no-vad", action="store_true", help="decode where no voice is found: "
+                        "songs, crowds; but what is made up in silence is then text")
     parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
     return parser
 
@@ -84,7 +93,9 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     recordings, paths, failed = [], {}, 0
     for path in places:
         try:
-            recordings.append(audio_file(path))
+            audio = audio_file(path)
+            audio.speech = None if options.no_vad else partial(speech_of, audio)
+            recordings.append(audio)
         except AudioError as error:
             print(error, file=sys.stderr, flush=True)
             failed += 1
@@ -92,22 +103,27 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
             paths[id(recordings[-1])] = path
     if not recordings:
         return 1
+    for place in {places[path].parent for path in paths.values()}:
+        check_writable(place)  # now, and not after an hour's work
     decoder, processor = load_decoder(options)
+    silent = 0
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
-        nonlocal failed
+        nonlocal failed, silent
         path = paths[id(audio)]
         if error is not None:
             print(error, file=sys.stderr, flush=True)
             failed += 1
             return
+        silent += not segments
         language = segments[0].language if segments else None
-        for segment in segments:
-            segment.words = segment.words if options.words else []
         about = {"file": str(path), "duration": audio.seconds, "language": language,
                  "task": options.task, "model": options.model, "assistant": options.assistant}
         for kind in options.format:
-            write_text(f"{places[path]}.{kind}", write(kind, segments, about))
+            is_plain = kind == "json" and not options.words  # subtitles always need their times
+            shown = [replace(each, words=[]) for each in segments] if is_plain else segments
+            with writing_to(places[path].parent):
+                write_text(f"{places[path]}.{kind}", write(kind, shown, about))
 
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
@@ -115,10 +131,35 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
                     finished=finished, description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
-          f"{seconds / took:.1f} times real time; {failed} could not be read")
+          f"{seconds / took:.1f} times real time; {failed} could not be read"
+          + (f"; nobody speaks in {silent}" if silent else ""))
     if decoder.student is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
+
+
+def speech_of(audio) -> list[tuple[float, float]]:
+    """Where somebody speaks in a `LongAudio`, read a minute at a time.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    from distill.data.voice_activity import speech_in
+
+    starts = range(0, math.ceil(audio.seconds), 60)
+    return speech_in(audio.window(start, min(60.0, audio.seconds - start)) for start in starts)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write to it.
+
+    Raises:
+        OutputError: that is not possible.
+    """
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
 
 
 def load_decoder(options: argparse.Namespace) -> tuple:

@@ -18,6 +18,9 @@ from distill.data.windows import quiet_places
 
 FRAME = 512  # samples: 32 ms, which have one probability
 _FRAME_SECONDS = FRAME / SAMPLE_RATE
+_LOUD, _MAX_GAIN = 0.2, 300.0  # what 1 % of the samples of loud speech are above; 50 dB
+_SILENCE = 2.0**-15
+_CERTAIN = 0.5  # loses none of 501 prompts, and takes a tenth of 834 pieces of music for speech
 _STAYS = 0.5  # speech goes on while the probability is at least half of what it begins with
 
 
@@ -85,6 +88,30 @@ def speech_regions(
     bounds[:, 1] += [*padding, settings.padding_seconds]
     bounds = bounds.clip(offset, offset + duration).round(6)
     return [(start, end) for start, end in bounds.tolist()]
+
+
+def speech_in(
+    blocks: Iterable[np.ndarray], settings: SpeechSettings | None = None
+) -> list[tuple[float, float]]:
+    """Where somebody speaks in a recording, however quietly: (start, end) in seconds, in order,
+    without padding.
+
+    Args:
+        blocks: as `frame_probabilities`; each is made as loud as speech usually is before it is
+            heard, since the network takes a whisper into a distant microphone for noise.
+    """
+    probabilities = frame_probabilities(loud(block) for block in blocks)
+    runs = _runs_of_speech(probabilities, settings or SpeechSettings(_CERTAIN))
+    return [(start, end) for start, end in (runs * _FRAME_SECONDS).tolist()]
+
+
+def loud(samples: np.ndarray) -> np.ndarray:
+    """Samples (float32) amplified so that what is loud in them is as loud as usual speech. Silence
+    stays as it is: digital zeros, and what is below the last bit of 16."""
+    level = float(np.quantile(np.abs(samples), 0.99)) if len(samples) else 0.0
+    if level <= _SILENCE or level >= _LOUD:
+        return samples
+    return samples * np.float32(min(_LOUD / level, _MAX_GAIN))
 
 
 def _runs_of_speech(probabilities: np.ndarray, settings: SpeechSettings) -> np.ndarray:

@@ -32,6 +32,9 @@ from distill.whisper.transcribe import encode, log_mel, to_text
 from distill.whisper.words import Word, word_times
 
 _TICK = 0.02  # seconds between two timestamp tokens
+_SPOKEN = 0.1  # seconds of speech that a window or a segment has at least
+_BEFORE_SPEECH = 0.5  # seconds of a window before the first word, after silence
+_EARLY = 0.5  # seconds by which timestamps may miss their words
 _TOO_HOT = 0.5  # what was sampled above is no prompt: a mistake would go on
 
 
@@ -67,12 +70,16 @@ class LongAudio:
         seconds: its length.
         window: `window(start, length)` reads float32 samples at 16 kHz, both in seconds.
         language: None is the decoder's.
+        speech: tells where somebody speaks, (start, end) in seconds; asked once, when its turn
+            comes. Windows without any are not decoded, and text that is said where nobody speaks is
+            left out, for models make up words in silence. None: all of it is decoded.
     """
 
     name: str
     seconds: float
     window: Callable[[float, float], np.ndarray]
     language: str | None = None
+    speech: Callable[[], list[tuple[float, float]]] | None = None
 
 
 def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
@@ -100,6 +107,7 @@ class _State:
     audio: LongAudio
     language: str | None
     start: float = 0.0  # seconds, of the next window
+    speech: list[tuple[float, float]] | None = None  # found when its turn comes
     prompt: list[int] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     error: AudioError | None = None
@@ -112,6 +120,29 @@ class _State:
     @property
     def is_done(self) -> bool:
         return self.error is not None or self.length < _TICK
+
+    def spoken(self, start: float, end: float) -> float:
+        """Seconds in which somebody speaks between two times, as far as that is known."""
+        if self.speech is None:
+            return max(0.0, end - start)
+        return sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.speech)
+
+    def skip_silence(self) -> None:
+        """Go on to the next window in which somebody speaks.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        if self.audio.speech is None or self.is_done:
+            return
+        if self.speech is None:
+            self.speech = self.audio.speech()
+        if self.spoken(self.start, self.start + self.length) < _SPOKEN:
+            later = (a for a, b in self.speech if b - max(a, self.start) >= _SPOKEN)
+            following = next(later, self.audio.seconds)
+            self.start = max(self.start, following - _BEFORE_SPEECH)
+            if following >= self.audio.seconds:
+                self.start = self.audio.seconds
 
 
 def transcribe_long(
@@ -144,9 +175,11 @@ def transcribe_long(
         description: shown with a progress bar; None shows none.
 
     Raises:
-        ValueError: the decoder writes no timestamps.
+        ValueError: the decoder writes no timestamps, or the batch size is below 1.
         AudioError: a recording cannot be read, and nobody is told by `finished`.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if not decoder.timestamps:
         raise ValueError("long recordings need a decoder with timestamps=True: without them nobody "
                          "knows how far a window was heard")
@@ -193,10 +226,13 @@ class _Run:
         audios = []
         for state in batch:
             try:
+                state.skip_silence()
+                if state.is_done:
+                    continue
                 audios.append(state.audio.window(state.start, state.length))
             except AudioError as error:
                 state.error = error
-        batch = [state for state in batch if state.error is None]
+        batch = [state for state in batch if not state.is_done]
         return batch, log_mel(self.processor, audios) if batch else torch.zeros(0)
 
     def step(self, batch: list[_State]) -> None:
@@ -244,13 +280,21 @@ class _Run:
         for start, end, tokens in parts:
             said = [t for t in tokens if t < begin]
             text = to_text(self.processor.tokenizer, said)
-            if not text or start == end:
+            if not text or start == end or not self._is_spoken(state, segments, start, end):
                 continue
             kept += tokens
             segments.append(Segment(
                 state.start + start, state.start + end, text, said, state.language,
                 hypothesis.avg_logprob, hypothesis.no_speech_prob, hypothesis.temperature))
         return segments, kept, seconds
+
+    @staticmethod
+    def _is_spoken(state: _State, before: list[Segment], start: float, end: float) -> bool:
+        """Whether somebody speaks at these seconds of the window, and not only the segment before:
+        timestamps are rounded, and those of what was made up reach into the next words."""
+        earliest = before[-1].end if before else 0.0
+        start = max(state.start + start - _EARLY, earliest)
+        return state.spoken(start, max(start, state.start + end) + _EARLY) >= _SPOKEN
 
     def _align(self, batch: list[_State], spoken: list, states: Tensor) -> None:
         """Give the segments of each window their words."""

@@ -9,10 +9,12 @@ import soxr
 
 from distill.data import audio
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
+from distill.data.manifest import read_manifest
 from distill.data.voice_activity import (
     FRAME,
     SpeechSettings,
     frame_probabilities,
+    speech_in,
     speech_parts,
     speech_regions,
 )
@@ -204,3 +206,23 @@ def test_faults(talk_file, tmp_path):
     samples[9_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, SAMPLE_RATE, subtype="FLOAT")
     assert reason(tmp_path / "nan.wav", 0.0, 1.0) == "not_finite"
+
+
+def test_speech_however_quiet_and_nothing_else(demo_data):
+    """Prompts at 0, -30 and -45 dB of 16 bits; silence, noise, hum and a melody of tones."""
+    rows = read_manifest(demo_data / "test.jsonl")[0][1:9]
+    for gain in (1.0, 10**-1.5, 10**-2.25):
+        for row in rows:
+            sound = load_audio(row.audio_filepath, row.offset, row.duration) * gain
+            sound = (np.round(sound * 32768) / 32768).astype(np.float32)
+            spoken = sum(end - start for start, end in speech_in([sound]))
+            assert spoken > 0.5 * row.duration, (row.text, gain)
+    draw, time = np.random.default_rng(0), np.arange(20 * 16000) / 16000
+    sounds = {
+        "zeros": 0 * time, "the last bit": draw.integers(-1, 2, len(time)) / 32768,
+        "noise": draw.normal(0, 0.1, len(time)), "quiet noise": draw.normal(0, 3e-4, len(time)),
+        "hum": 0.2 * np.sin(100 * np.pi * time),
+        "melody": 0.2 * np.sin(2 * np.pi * (330 + 110 * (time // 0.5 % 4)) * time),
+    }
+    for name, sound in sounds.items():
+        assert speech_in([sound.astype(np.float32)]) == [], name

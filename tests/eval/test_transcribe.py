@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from distill.data.audio import load_audio
+from distill.data.endings import OutputError
 from distill.whisper.fallback import GREEDY
 from distill.whisper.sequential import Segment
 from distill.whisper.student import make_student
@@ -161,3 +162,27 @@ def test_what_is_refused(folder, tiny_teacher, tmp_path):
         main([file, "--model", str(tiny_teacher), "--words"])
     with pytest.raises(ValueError, match="no Whisper model"):
         load(str(tmp_path))
+    for size in ("0", "-3"):
+        with pytest.raises(ValueError, match=f"--batch-size must be 1 or more, got {size}"):
+            main([file, "--model", str(tiny_teacher), f"--batch-size={size}"])
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot .*file"):  # before the model is loaded
+        main([file, "--model", str(tiny_teacher), "--output-dir", str(tmp_path / "file" / "out")])
+
+
+def test_silence_has_no_text(folder, tiny_teacher, tmp_path, capsys):
+    for name, level in (("zeros", 0.0), ("noise", 0.1)):
+        sound = level * np.random.default_rng(0).standard_normal(40 * 16000)
+        soundfile.write(tmp_path / f"{name}.wav", sound, 16000)
+    files = [str(tmp_path / "zeros.wav"), str(tmp_path / "noise.wav"), str(folder / "phone.wav")]
+    command = [*files, "--model", str(tiny_teacher), "--output-dir", str(tmp_path / "out"),
+               "--format", "txt", "srt", "json"]
+    assert main(command) == 0
+    assert "nobody speaks in 2" in capsys.readouterr().out
+    for name in ("zeros", "noise"):
+        assert (tmp_path / f"out/{name}.wav.txt").read_text() == ""
+        assert (tmp_path / f"out/{name}.wav.srt").read_text() == ""
+        assert json.loads((tmp_path / f"out/{name}.wav.json").read_text())["segments"] == []
+    assert (tmp_path / "out/phone.wav.txt").read_text()
+    assert main([*command, "--no-vad", "--overwrite"]) == 0
+    assert (tmp_path / "out/zeros.wav.txt").read_text()  # what a random model makes up

@@ -118,7 +118,7 @@ def test_the_figures_themselves(trained):
     assert "| kept | 131 | 0.29 |" in card and "5 `unreadable`" in card
     assert "500 steps of 32 windows with 0.8 x cross-entropy to the labels + 1 x KL div" in card
     assert "weights of step 400, whose validation score (WER) of 7.12 %" in card
-    assert "do not ask for `return_timestamps=True`" in card
+    assert "its parts have no end" in " ".join(card.split())
 
 
 def test_what_the_recipe_changes(trained):

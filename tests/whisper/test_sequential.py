@@ -11,6 +11,7 @@ from distill.data.audio import AudioError, load_audio
 from distill.data.manifest import read_manifest
 from distill.whisper.decoding import AUTO, GreedyDecoder
 from distill.whisper.fallback import Fallback
+from distill.whisper.rows import Hypothesis
 from distill.whisper.sequential import LongAudio, Segment, audio_file, split, transcribe_long
 from distill.whisper.student import make_student
 
@@ -205,3 +206,29 @@ def test_timestamps_are_needed(tiny_model, tiny_processor, noise):
     decoder = GreedyDecoder(tiny_model, tiny_processor.tokenizer, "en")
     with pytest.raises(ValueError, match="need a decoder with timestamps=True"):
         transcribe_long(decoder, tiny_processor, [recording(noise[0])], 1)
+
+
+def test_nothing_is_said_where_nobody_speaks(tiny, noise, monkeypatch):
+    """A model that says something from 0 to 4 s and from 4.2 to 8 s of every window."""
+    samples = np.concatenate([noise[2], noise[0]])  # 97.3 s
+    said = Hypothesis([267, 65, 267 + 200, 267 + 210, 66, 267 + 400], -0.2, 0.0, False,
+                      False)
+    monkeypatch.setattr("distill.whisper.sequential.encode", lambda _, features: features)
+    monkeypatch.setattr("distill.whisper.sequential.decode_with_fallback",
+                        lambda *arguments: [said] * len(arguments[3]))
+
+    def spans(speech) -> list[tuple[float, float]]:
+        heard = replace(recording(samples), speech=None if speech is None else lambda: speech)
+        return [(round(s.start, 1), round(s.end, 1)) for s in tiny([heard], 1)[0]]
+
+    every = spans(None)
+    first = [span for span in every if span[0] < 8]
+    assert len(every) == 8 and first == [(0, 4), (4.2, 8)]
+    assert spans([]) == []
+    assert spans([(0.0, 97.3)]) == every
+    assert spans([(1.0, 2.0), (6.0, 7.0)]) == first
+    assert spans([(1.0, 3.9)]) == first[:1]  # the second sentence begins when nobody speaks
+    assert spans([(8.2, 8.4), (50.0, 50.05)]) == first[1:]  # timestamps may be half a second off
+    assert spans([(70.5, 71.5)]) == [(70.0, 74.0)]  # windows of silence are not decoded
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+        tiny([recording(samples)], 0)
