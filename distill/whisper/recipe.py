@@ -270,6 +270,7 @@ def _check_export(c: WhisperRecipe) -> None:
     check(e.max_wer_increase >= 0, "export.max_wer_increase", ">= 0", e.max_wer_increase)
     ok = 0 <= e.min_token_agreement <= 1
     check(ok, "export.min_token_agreement", "in [0, 1]", e.min_token_agreement)
+    check(e.max_token_loss > 0, "export.max_token_loss", "> 0", e.max_token_loss)
     ok = e.max_word_time_error is None or e.max_word_time_error > 0
     check(ok, "export.max_word_time_error", "> 0 or null", e.max_word_time_error)
 

@@ -212,11 +212,14 @@ class DecodingConfig:
 @dataclass
 class ExportConfig:
     """What a copy for another runtime may lose on the test split, against our own decoding of the
-    same windows (`python -m distill.export`); one that loses more is refused."""
+    same windows (`python -m distill.export`). One that loses more for certain is refused: the
+    whole 95 % interval, over the windows, lies beyond the limit."""
 
     max_wer_increase: float = 0.01  # largest increase of the normalised WER, absolute: 0.01 is one
     # point
     min_token_agreement: float = 0.9  # smallest share of our tokens that the copy gives, too
+    max_token_loss: float = 0.1  # largest loss of log-probability of our own tokens, nats a token,
+    # where the copy reads our text; of runtimes that can be asked: faster-whisper, onnxruntime
     max_word_time_error: float | None = 0.2  # largest median error in seconds of where
     # faster-whisper puts the beginnings of clips that were packed one after the other; null: times
     # of words do not matter

@@ -167,7 +167,8 @@ Loads = Iterator[tuple[str, Callable[[Path], Runtime]]]
 def _ct2_runtimes(student: Student, task: str, threads: int) -> Loads:
     # CPUs have no float16 to compute in
     for weights, compute in (("float16", "float32"), ("int8", "int8")):
-        yield weights, lambda folder, c=compute: runtimes.faster_whisper(folder, c, task, threads)
+        yield weights, lambda folder, c=compute: runtimes.faster_whisper(
+            folder, c, task, threads, student.processor, student.model.generation_config)
 
 
 def _onnx_runtimes(student: Student, task: str, threads: int) -> Loads:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES
+from distill.whisper.export.forced import Reader, chosen
 from distill.whisper.export.sherpa import SherpaSession
 from distill.whisper.export.word_times import Word
 from distill.whisper.special import SpecialTokens
@@ -41,15 +42,19 @@ class Runtime:
     max_tokens: int  # a text ends here at the latest
     differs: str  # from our own decoding
     words: Callable[[np.ndarray, str], list[Word]] | None = None  # with their times
+    read: Reader | None = None  # what it thinks of a given text, where it can be asked
+    suppresses: bool = False  # whether tokens that Whisper must not say have no part in that
 
     @property
     def version(self) -> str:
         return importlib.metadata.version(self.name)
 
 
-def faster_whisper(folder: Path, compute_type: str, task: str, threads: int) -> Runtime:
+def faster_whisper(folder: Path, compute_type: str, task: str, threads: int, processor,
+                   generation_config) -> Runtime:
     """A folder of `distill.whisper.export.ct2`, on the CPU."""
     package = _package("faster_whisper")
+    special = SpecialTokens(processor.tokenizer, generation_config)
     model = package.WhisperModel(
         str(folder), device="cpu", compute_type=compute_type, cpu_threads=threads)
 
@@ -64,8 +69,16 @@ def faster_whisper(folder: Path, compute_type: str, task: str, threads: int) -> 
         found = segments(audio, language, word_timestamps=True)
         return [(w.word, w.start, w.end) for segment in found for w in segment.words or []]
 
+    def read(audio: np.ndarray, language: str, tokens: Sequence[int]) -> np.ndarray:
+        frames = model.frames_per_second * 30
+        states = model.encode(model.feature_extractor(_padded(audio))[:, :frames])
+        (found,) = model.model.align(states, special.prefix(language, task, True),
+                                     [list(tokens)], frames // 2)
+        with np.errstate(divide="ignore"):
+            return np.log(np.array(found.text_token_probs[: len(tokens)], dtype=np.float64))
+
     return Runtime("faster-whisper", model.model.compute_type, transcribe, model.max_length // 2,
-                   "its own log-mel; does not forbid timestamps", words)
+                   "its own log-mel; does not forbid timestamps", words, read)
 
 
 def whisper_cpp(path: Path, compute_type: str, task: str, threads: int, context: int) -> Runtime:
@@ -124,8 +137,13 @@ def onnxruntime(folder: Path, compute_type: str, task: str, threads: int, proces
         tokens = session.greedy(mel, special.prefix(language, task, False), special.end)
         return to_text(processor.tokenizer, tokens)
 
+    def read(audio: np.ndarray, language: str, tokens: Sequence[int]) -> np.ndarray:
+        mel = log_mel(processor, [audio]).numpy()
+        logits = session.read(mel, special.prefix(language, task, False), tokens)
+        return chosen(logits[:, : special.end], tokens)
+
     return Runtime("onnxruntime", compute_type, transcribe, session.context // 2,
-                   "does not forbid timestamps")
+                   "does not forbid timestamps", read=read, suppresses=True)
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:

@@ -239,6 +239,20 @@ class SherpaSession:
         self.context = int(facts["n_text_ctx"])
         self.shape = (int(facts["n_text_layer"]), 1, self.context, int(facts["n_text_state"]))
 
+    def read(self, mel: np.ndarray, prefix: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        """Logits (tokens, vocabulary) from which each token of a text was to be said."""
+        cross = self.encoder.run(None, {"mel": mel})
+        own = [np.zeros(self.shape, np.float32)] * 2
+        found, offset = [], 0
+        for new in (list(prefix), list(tokens[:-1])):
+            if new:
+                values = (np.array([new]), *own, *cross, np.array([offset]))
+                logits, *own, _ = self.decoder.run(
+                    None, dict(zip(DECODER_INPUTS, values, strict=True)))
+                found.append(logits[0] if offset else logits[0, -1:])
+                offset += len(new)
+        return np.concatenate(found)[: len(tokens)]
+
     def greedy(self, mel: np.ndarray, prefix: Sequence[int], end: int) -> list[int]:
         """Tokens that a window of log-mel (1, bands, frames) says, without prefix and end."""
         cross = self.encoder.run(None, {"mel": mel})

@@ -7,8 +7,8 @@ def text_table(results: dict) -> str:
     """One row per runtime and type of weights."""
     rate = "CER" if results["error_unit"] == "char" else "WER"
     rows = [("weights", "runtime", "computed in", f"{rate} [95 % CI]", "ours",
-             "difference [95 % CI]", "without loops", "same tokens", "same texts", "word times",
-             "RTFx", "MB", "")]
+             "difference [95 % CI]", "without loops", "same tokens", "loss, nats", "same texts",
+             "word times", "RTFx", "MB", "")]
     rows += [_row(entry, results["num_windows"]) for entry in results["exports"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -36,7 +36,7 @@ def _row(entry: dict, num_windows: int) -> tuple[str, ...]:
         entry["weights"], f"{entry['runtime']} {entry['version']}", entry["compute_type"],
         _percent(entry, "wer"), _percent(entry, "own_wer", with_interval=False),
         _points(entry), _points_without_loops(entry), _agreement(entry),
-        f"{entry['identical_windows']} of {num_windows}",
+        _loss(entry), f"{entry['identical_windows']} of {num_windows}",
         "-" if error is None else f"{error:.2f} s of {times['num_recognised']}",
         f"{entry['rtfx']:.1f}", f"{entry['bytes'] / 1e6:.0f}",
         "refused" if entry["refused"] else "passed",
@@ -46,6 +46,10 @@ def _row(entry: dict, num_windows: int) -> tuple[str, ...]:
 def _agreement(entry: dict) -> str:
     same = entry["token_agreement"]
     return "-" if same is None else f"{100 * same:.1f} %"
+
+
+def _loss(entry: dict) -> str:
+    return "-" if entry["token_loss"] is None else f"{entry['token_loss']:.3f}"
 
 
 def _percent(entry: dict, key: str, with_interval: bool = True) -> str:

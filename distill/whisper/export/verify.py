@@ -8,7 +8,7 @@ rates, but not in the share of tokens that are the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from distill.data.windows import Window, load_window
 from distill.progress import progress
 from distill.whisper.corpus import Unit, windows_of
 from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.export.forced import compare, own_reader, without_loop
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.word_times import check_word_times
 from distill.whisper.recipe import WhisperRecipe, written_language
@@ -46,6 +47,7 @@ class Test:
     tokenizer: object
     tokens: list[list[int]]  # of each window, ours
     seconds: float  # our own decoding
+    read: Callable[..., np.ndarray]  # ours, of a given text: `own_reader`
 
     @property
     def unit(self) -> str:
@@ -78,7 +80,8 @@ def own_test(recipe: WhisperRecipe, units: Sequence[Unit], model, processor) -> 
                        description="transcribing, ours")
     seconds = time.perf_counter() - start
     return Test(recipe, units, windows, [load_window(window) for window in windows],
-                processor.tokenizer, [found[window.id].tokens for window in windows], seconds)
+                processor.tokenizer, [found[window.id].tokens for window in windows], seconds,
+                own_reader(model, processor, recipe.task))
 
 
 def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
@@ -97,10 +100,25 @@ def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
              "compute_type": runtime.compute_type, "differs": runtime.differs, "threads": threads,
              "bytes": num_bytes, "seconds": seconds, "rtfx": test.audio_seconds / seconds}
     entry |= _compare(test, ours, theirs)
+    entry |= _read(runtime, test, languages)
     if runtime.words is not None:
         known = zip(test.windows, test.audio, languages, theirs, strict=True)
         entry["word_times"] = check_word_times(runtime.words, known, test.unit)
     return entry
+
+
+def _read(runtime: Runtime, test: Test, languages: list[str]) -> dict:
+    """What the runtime thinks of our texts, against what we think of them."""
+    if runtime.read is None:
+        return {"token_loss": None, "token_loss_ci": None, "num_read_tokens": 0}
+    own, theirs = [], []
+    end = test.tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what is above it is no text
+    for audio, language, tokens in zip(test.audio, languages, test.tokens, strict=True):
+        text = without_loop([t for t in tokens[: runtime.max_tokens] if t < end])
+        if text:
+            own.append(test.read(audio, language, text, runtime.suppresses))
+            theirs.append(runtime.read(audio, language, text))
+    return compare(own, theirs, test.recipe.seed)
 
 
 def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
@@ -120,8 +138,9 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
     draws, seed = recipe.evaluation.num_bootstrap, recipe.seed
     paired = paired_bootstrap(own_counts, their_counts, draws, seed)
     steady = [not (a or b) for a, b in zip(own_loops, loops, strict=True)]
-    same = total(error_counts(" ".join(map(str, a)), " ".join(map(str, b)))
-                 for a, b, counts_too in zip(own, said, steady, strict=True) if counts_too)
+    each = [error_counts(" ".join(map(str, a)), " ".join(map(str, b)))
+            for a, b, counts_too in zip(own, said, steady, strict=True) if counts_too]
+    same, apart = total(each), bootstrap_interval(each, draws, seed)
     at = iter(steady)
     kept = [all([next(at) for _ in u.windows]) for u in test.units]
     left = paired_bootstrap([c for c, keep in zip(own_counts, kept, strict=True) if keep],
@@ -138,6 +157,7 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
         "wer_difference_without_loops": left.difference if left else None,
         "num_units_without_loops": sum(kept),
         "token_agreement": _agreement(same, own == said and all(steady)),
+        "token_agreement_ci": apart and [max(0.0, 1 - end) for end in reversed(apart)],
         "num_tokens": same.num_reference,
         "identical_windows": sum(a == b for a, b in zip(own, said, strict=True)),
         "looping_windows": sum(loops), "own_looping_windows": sum(own_loops),
@@ -148,7 +168,7 @@ def _agreement(same: ErrorCounts, is_silence: bool) -> float | None:
     """None where nothing could be compared."""
     if same.rate is None:
         return 1.0 if is_silence else None
-    return 1 - same.rate
+    return max(0.0, 1 - same.rate)
 
 
 def _without_last_loops(
@@ -165,6 +185,16 @@ def _without_last_loops(
     return found, loops
 
 
+def _most(entry: dict) -> float:
+    """The share of tokens that may be the same, at best."""
+    ends = entry["token_agreement_ci"]
+    return ends[1] if ends else entry["token_agreement"]
+
+
+def _ends(ends: Sequence[float] | None, scale: float, style: str) -> str:
+    return f" [{', '.join(f'{scale * end:{style}}' for end in ends)}]" if ends else ""
+
+
 def refusals(entry: dict, limits: ExportConfig, unit: str) -> list[str]:
     """Why an export may not be used, with the numbers; empty if it may.
 
@@ -172,19 +202,26 @@ def refusals(entry: dict, limits: ExportConfig, unit: str) -> list[str]:
         unit: of the error rate, `word` or `char`.
     """
     reasons, rate = [], "CER" if unit == "char" else "WER"
-    worse = entry["wer_difference"]
-    if worse is not None and worse > limits.max_wer_increase:
+    worse, ends = entry["wer_difference"], entry["wer_difference_ci"]
+    if worse is not None and (ends[0] if ends else worse) > limits.max_wer_increase:
         reasons.append(
             f"{rate} {100 * entry['wer']:.2f} % where ours is {100 * entry['own_wer']:.2f} %: "
-            f"{100 * worse:+.2f} points, export.max_wer_increase allows "
+            f"{100 * worse:+.2f} points{_ends(ends, 100, '+.2f')}, export.max_wer_increase allows "
             f"{100 * limits.max_wer_increase:+.2f}")
+    loss, ends = entry["token_loss"], entry["token_loss_ci"]
+    if loss is not None and not (ends[0] if ends else loss) <= limits.max_token_loss:
+        reasons.append(
+            f"it finds our {entry['num_read_tokens']} tokens {loss:.3f} nats less likely"
+            f"{_ends(ends, 1, '.3f')}, export.max_token_loss allows {limits.max_token_loss:g}")
     if entry["token_agreement"] is None:
         if limits.min_token_agreement:
             reasons.append("all windows loop, here or there, so that no tokens can be compared; "
                            "export.min_token_agreement=0 does without")
-    elif entry["token_agreement"] < limits.min_token_agreement:
+    elif _most(entry) < limits.min_token_agreement:
+        ends = _ends(entry["token_agreement_ci"], 100, ".1f")
         reasons.append(
-            f"{100 * entry['token_agreement']:.1f} % of {entry['num_tokens']} tokens are ours, "
+            f"{100 * entry['token_agreement']:.1f} %{ends} of {entry['num_tokens']} tokens "
+            "are ours, "
             f"export.min_token_agreement asks for {100 * limits.min_token_agreement:.1f} %")
     times, most = entry.get("word_times") or {}, limits.max_word_time_error
     error = times.get("median_error_seconds")

@@ -69,13 +69,14 @@ def recipe(tiny_export, tiny_run):
 
 @pytest.fixture
 def fake_runtime(monkeypatch) -> Callable[..., None]:
-    """`fake_runtime(transcribe)`: what the kind `ggml` is run by; it writes one small file."""
-    def install(transcribe: Callable[[object, str], str], words=None) -> None:
+    """`fake_runtime(transcribe, words, read)`: what the kind `ggml` is run by; it writes one small
+    file."""
+    def install(transcribe: Callable[[object, str], str], words=None, read=None) -> None:
         def write(student, out: Path) -> None:
             (out / "float16").mkdir()
             (out / "float16" / "weights").write_text("weights")
 
-        runtime = Runtime("numpy", "float16", transcribe, 224, "nothing", words)
+        runtime = Runtime("numpy", "float16", transcribe, 224, "nothing", words, read)
         monkeypatch.setitem(run_module.PACKAGES, "ggml", ("numpy",))
         monkeypatch.setitem(run_module._WRITERS, "ggml", write)
         monkeypatch.setitem(run_module._RUNTIMES, "ggml",

@@ -7,7 +7,9 @@ import pytest
 
 from distill.whisper.ct2 import read_model
 from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.export import runtimes
 from distill.whisper.export.ct2 import QUANTIZATIONS, write_ct2
+from distill.whisper.export.forced import own_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.special import SpecialTokens
 from distill.whisper.transcribe import encode, log_mel
@@ -93,3 +95,16 @@ def test_faster_whisper_says_the_same(recipe, tiny_run, capsys):
     assert sorted(p.name for p in (tiny_run / "export/ct2").iterdir()) == [
         "float16", "int8", "verification.json"]
     assert "Published" in capsys.readouterr().out
+
+
+def test_it_reads_a_text_as_we_do(folders, student_model, tiny_processor):
+    pytest.importorskip("faster_whisper")
+    audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 0.1
+    tokens = list(b"Press one, or stay.")
+    ours = own_reader(student_model, tiny_processor, "transcribe")(audio, "en", tokens, False)
+    for weights, compute, off in (("float16", "float32", 0.05), ("int8", "int8", 0.5)):
+        runtime = runtimes.faster_whisper(folders[weights], compute, "transcribe", 1,
+                                          tiny_processor, student_model.generation_config)
+        theirs = runtime.read(audio, "en", tokens)
+        assert theirs.shape == ours.shape == (len(tokens),)
+        assert np.abs(theirs - ours).max() < off  # its log-mel, and float16 weights

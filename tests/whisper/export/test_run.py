@@ -3,14 +3,17 @@
 import errno
 import json
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pytest
+import torch
 
 from distill import export
 from distill.config import ConfigError
 from distill.data.model_files import model_stamp
 from distill.whisper.export import run as run_module
+from distill.whisper.export.forced import own_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.export.table import text_table
 from distill.whisper.export.verify import refusals
@@ -84,7 +87,64 @@ def test_other_words_are_refused_with_the_numbers(recipe, tiny_run, fake_runtime
     assert len(entry["refused"]) == 2 and entry["wer_difference"] > 0.02
     shown = capsys.readouterr().out
     assert "REFUSED" in shown and "export.max_wer_increase allows +2.00" in shown
-    assert f"{100 * entry['token_agreement']:.1f} % of {entry['num_tokens']} tokens" in shown
+    assert f": 0.0 % [0.0, 0.0] of {entry['num_tokens']} tokens are ours" in shown
+
+
+def test_what_is_for_certain_beyond_a_limit_is_refused(recipe):
+    """Differences that chance alone explains are no reason; `make demo.export` met the first."""
+    limits = recipe().export
+    fine = {"wer": 0.26, "own_wer": 0.24, "wer_difference": 0.0, "wer_difference_ci": [0.0, 0.0],
+            "token_agreement": 1.0, "token_agreement_ci": [1.0, 1.0], "num_tokens": 900,
+            "token_loss": 0.0, "token_loss_ci": [0.0, 0.0], "num_read_tokens": 900}
+    cases = [  # what differs, words of each reason
+        ({"wer_difference": 0.026, "wer_difference_ci": [-0.0065, 0.072]}, []),
+        ({"wer_difference": 0.012, "wer_difference_ci": [0.009, 0.015]}, []),
+        ({"wer_difference": 0.03, "wer_difference_ci": [0.011, 0.06]}, ["+1.10, +6.00"]),
+        ({"wer_difference": -0.2, "wer_difference_ci": [-0.4, -0.1]}, []),
+        ({"wer_difference": 0.5, "wer_difference_ci": None}, ["+50.00 points, "]),  # one unit
+        ({"wer_difference": None, "wer_difference_ci": None}, []),
+        ({"token_agreement": 0.85, "token_agreement_ci": [0.7, 0.93]}, []),
+        ({"token_agreement": 0.85, "token_agreement_ci": [0.82, 0.89]}, ["85.0 % [82.0, 89.0]"]),
+        ({"token_agreement": 0.85, "token_agreement_ci": None}, ["85.0 % of 900"]),
+        ({"token_loss": 0.02, "token_loss_ci": [0.01, 0.03]}, []),
+        ({"token_loss": 0.15, "token_loss_ci": [0.05, 0.25]}, []),
+        ({"token_loss": 0.4, "token_loss_ci": [0.3, 0.5]}, ["0.400 nats less likely [0.300"]),
+        ({"token_loss": None, "token_loss_ci": None}, []),
+    ]
+    for differs, reasons in cases:
+        found = refusals(fine | differs, limits, "word")
+        assert len(found) == len(reasons) and all(
+            part in reason for part, reason in zip(reasons, found, strict=True)), (differs, found)
+
+
+def test_broken_copies_are_refused(recipe, tiny_run, fake_runtime, ours, student_model,
+                                   tiny_processor):
+    """Weights that were spoiled, and a vocabulary that is not the student's."""
+    def copy(spoil: float):
+        model = deepcopy(student_model)
+        with torch.no_grad():
+            model.model.decoder.embed_positions.weight *= 1 - spoil
+        read = own_reader(model, tiny_processor, "transcribe")
+        return lambda audio, language, tokens: read(audio, language, tokens, False)
+
+    fake_runtime(ours, read=copy(1e-4))
+    assert export_student(recipe(), "ggml")
+    (entry,) = results(tiny_run)["exports"]
+    assert abs(entry["token_loss"]) < 0.01 < 1 < entry["num_read_tokens"]
+    low, high = entry["token_loss_ci"]
+    assert low <= entry["token_loss"] <= high
+    for read in (copy(2.0), lambda audio, language, tokens: np.full(len(tokens), np.nan)):
+        fake_runtime(ours, read=read)
+        assert not export_student(recipe("export.max_wer_increase=9"), "ggml")
+        (entry,) = results(tiny_run)["exports"]
+        (reason,) = entry["refused"]
+        assert "nats less likely" in reason and entry["token_loss"] > 0.1
+        shutil.rmtree(tiny_run / "export")
+    shifted = str.maketrans({chr(n): chr(n + 1) for n in range(ord("A"), ord("z"))})
+    fake_runtime(lambda *inputs: ours(*inputs).translate(shifted), read=copy(0.0))
+    assert not export_student(recipe("export.max_wer_increase=9"), "ggml")
+    (reason,) = results(tiny_run)["exports"][0]["refused"]
+    assert "tokens are ours" in reason
 
 
 def test_loops_say_nothing_of_a_copy(recipe, tiny_run, fake_runtime, ours):
@@ -125,7 +185,7 @@ def test_what_cannot_be_known_is_refused(recipe, tiny_run, fake_runtime, ours):
     (entry,) = found["exports"]
     entry["word_times"]["num_in_texts"] = 3
     assert "no word times: 3 clips" in refusals(entry, limits, "word")[0]
-    entry |= {"word_times": None, "wer_difference": 9.0}
+    entry |= {"word_times": None, "wer_difference": 9.0, "wer_difference_ci": None}
     assert refusals(entry, limits, "char")[0].startswith("CER ")
     table = text_table(found | {"error_unit": "char"})
     assert "CER [95 % CI]" in table and "WER" not in table
@@ -182,6 +242,7 @@ def test_the_exit_code(tiny_export, tiny_run, fake_runtime):
 
 
 @pytest.mark.parametrize("override", ["export.max_wer_increase=-1", "export.max_word_time_error=0",
+                                      "export.max_token_loss=0",
                                       "export.min_token_agreement=95"])
 def test_limits_make_sense(recipe, override):
     with pytest.raises(ConfigError, match=override.split("=")[0]):

@@ -87,6 +87,9 @@ def test_sherpa_onnx_says_the_same(recipe, tiny_run):
     results = json.loads((folder / "verification.json").read_text())
     plain = {e["runtime"]: e for e in results["exports"] if e["weights"] == "float32"}
     assert plain["onnxruntime"]["token_agreement"] == 1
+    assert abs(plain["onnxruntime"]["token_loss"]) < 1e-3  # the graph suppresses tokens, as we do
+    assert plain["onnxruntime"]["num_read_tokens"] > 5
+    assert plain["sherpa-onnx"]["token_loss"] is None  # it cannot be asked
     assert plain["sherpa-onnx"]["token_agreement"] > 0.9  # log-mel of its own
     assert {e["weights"] for e in results["exports"]} == {"float32", "int8"}
     lines = (folder / "float32/tokens.txt").read_text().splitlines()
