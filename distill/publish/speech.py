@@ -311,7 +311,8 @@ def limits(facts: Facts, recipe: Any) -> list[str]:
     if recipe.language:
         lines.append(f"Trained for `{recipe.language}` only, whatever the tokenizer knows.")
     if not _has_timestamps(recipe):
-        lines.append("Trained without timestamps: do not ask for `return_timestamps=True`.")
+        lines.append("Trained without timestamps: with `return_timestamps=True` the text is the "
+                     "same, but its parts have no end; `return_timestamps=\"word\"` gives times.")
     if not facts.generation.get("alignment_heads"):  # of a student of an earlier version
         lines.append("No alignment heads: `return_timestamps=\"word\"` does not work.")
     return lines

@@ -20,7 +20,7 @@ def later_half(num_layers: int, num_heads: int) -> list[list[int]]:
 
 
 def complete(config, special: SpecialTokens, languages: Iterable[str | None], task: str,
-             timestamps: bool) -> None:
+             timestamps: bool, context: int) -> None:
     """Fill a student's generation config in, in place.
 
     A student of one language says which and needs not be told; one of several goes on detecting
@@ -31,6 +31,7 @@ def complete(config, special: SpecialTokens, languages: Iterable[str | None], ta
         languages: of what the student is trained on, as codes; None is a language to be detected.
         task: `transcribe` or `translate`.
         timestamps: whether the student is trained to write them.
+        context: decoder positions.
     """
     for key in ("language", "task", "forced_decoder_ids"):  # the teacher's own wishes
         config.__dict__.pop(key, None)
@@ -39,6 +40,7 @@ def complete(config, special: SpecialTokens, languages: Iterable[str | None], ta
     config.no_timestamps_token_id = special.no_timestamps
     config.prev_sot_token_id = special.previous
     config.num_beams = 1  # what its error rates are measured with; pipelines would take 5
+    config.max_length = context  # without it texts end after 20 tokens, or in pipelines 256
     if not timestamps:
         config.return_timestamps = False
     if not special.multilingual:
