@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,10 +29,19 @@ def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Pat
         for file in inside:
             below = file.relative_to(path if path.is_dir() else path.parent)
             places.setdefault(file, file if folder is None else folder / below)
-    by_place: dict[Path, Path] = {}
+    by_place: dict[str, Path] = {}  # by its real folder: a link to a file is a file of its own
     for file, place in places.items():
-        other = by_place.setdefault(place.resolve(), file)
-        if other.resolve() != file.resolve():
+        other = by_place.setdefault(_real(place), file)
+        if _real(other) != _real(file):
             raise ValueError(f"{other} and {file} would both be written to {place}: "
                              "take them one after the other, with another --output-dir")
-    return {by_place[place.resolve()]: place for place in places.values()}
+    return {by_place[_real(place)]: place for place in places.values()}
+
+
+def _real(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def printable(path: Path) -> str:
+    """A file's name for a text or the screen: on a disk it need not be UTF-8."""
+    return str(path).encode(errors="backslashreplace").decode()

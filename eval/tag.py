@@ -24,7 +24,7 @@ from distill.data.endings import program, run
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.progress import clock, progress
-from eval.audio_files import output_places
+from eval.audio_files import output_places, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,8 +72,8 @@ def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
     start, seconds = time.perf_counter(), 0.0
     for path, rows in files.tagged(places, tagger):
         tags = ", ".join(f"{t['label']} {t['score']:.2f}" for t in whole(rows, choice))
-        print(f"{path}: {tags or 'nothing'}", flush=True)
-        about = {"file": str(path), "duration": round(rows[-1].end, 3), "model": options.model}
+        print(f"{printable(path)}: {tags or 'nothing'}", flush=True)
+        about = {"file": printable(path), "duration": round(rows[-1].end, 3), "model": options.model}
         for kind in options.format:
             write_text(f"{places[path]}{SUFFIXES[kind]}", written(kind, rows, choice, about))
         seconds += rows[-1].end

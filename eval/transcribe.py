@@ -28,7 +28,7 @@ from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
 from distill.progress import clock
-from eval.audio_files import output_places
+from eval.audio_files import output_places, printable
 
 FORMATS = ("txt", "srt", "vtt", "json")
 
@@ -117,7 +117,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
             return
         silent += not segments
         language = segments[0].language if segments else None
-        about = {"file": str(path), "duration": audio.seconds, "language": language,
+        about = {"file": printable(path), "duration": audio.seconds, "language": language,
                  "task": options.task, "model": options.model, "assistant": options.assistant}
         for kind in options.format:
             is_plain = kind == "json" and not options.words  # subtitles always need their times

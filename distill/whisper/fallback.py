@@ -112,5 +112,6 @@ def decode_with_fallback(
 
 def seed_of(name: str, seed: int = 0) -> int:
     """For a row that is called so: 48 bits, with room for a number for each temperature."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest()
+    data = f"{seed}/{name}".encode(errors="surrogateescape")  # names of files need not be UTF-8
+    digest = hashlib.blake2b(data, digest_size=6).digest()
     return int.from_bytes(digest, "little") << 8
