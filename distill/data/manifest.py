@@ -22,6 +22,7 @@ from distill.data.json_rows import BadLines, read_rows
 from distill.data.languages import language_code
 
 _OUTSIDE_PARTS = 3  # of an absolute path, in an id: more would tell where a corpus lies
+_LONGEST = 1e6  # seconds, eleven days: what is longer is a mistake, or another unit
 _KEPT = 32  # manifests of a process; a stage looks at each several times
 _opened: dict[tuple[str, bytes], Manifest] = {}
 
@@ -46,8 +47,8 @@ class Manifest:
 
     Attributes:
         places: of each row in the file: `line 7`.
-        drops: rows that can never be used, by reason: `bad_duration` and `bad_offset` (not finite,
-            or below zero), `duplicate_clip` (the same in everything).
+        drops: rows that can never be used, by reason: `bad_duration` (not above 0, or of weeks),
+            `bad_offset` (not finite, or below zero), `duplicate_clip` (the same in everything).
         num_renamed: rows whose id others have, too; a hash of what they are stands behind it.
     """
 
@@ -247,7 +248,7 @@ def _shown(value: Any) -> str:
 
 
 def _unusable(row: Row) -> str | None:
-    if not (math.isfinite(row.duration) and row.duration > 0):
+    if not 0 < row.duration <= _LONGEST:  # also of NaN
         return "bad_duration"
     return None if math.isfinite(row.offset) and row.offset >= 0 else "bad_offset"
 
