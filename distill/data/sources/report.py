@@ -76,6 +76,7 @@ class Report:
         rows.write(self.manifest)
         self._write_entry(rows, num_read, hash_of_file(self.manifest))
         self._remove_unused(old)
+        self._remove_torn(journal)
         journal.remove()
         self._say(rows, num_read)
 
@@ -113,6 +114,12 @@ class Report:
                 removed += 1
         if removed:
             print(f"{removed} stored clips that are in no row any longer are removed")
+
+    def _remove_torn(self, journal: Journal) -> None:
+        """What a killed run had begun to store."""
+        for path in map(Path, journal.read_stored()):
+            for torn in (self.out / path.parent).glob(f".{path.name}.*.tmp"):
+                torn.unlink()
 
     def _write_entry(self, rows: RowFile, num_read: int, sha256: str | None) -> None:
         entries = read_report(self.out) or {}
