@@ -73,8 +73,11 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 def is_left_out(name: str | PurePath) -> bool:
     """Whether a path relative to a source (a member of an archive) is left out by name."""
-    parts = PurePath(name).parts
-    return any(part in _SYSTEM_NAMES or (part[0] == "." and part != "..") for part in parts)
+    return any(map(_is_systems, PurePath(name).parts))
+
+
+def _is_systems(part: str) -> bool:
+    return part in _SYSTEM_NAMES or (part[0] == "." and part != "..")
 
 
 def _walk(
@@ -96,14 +99,14 @@ def _walk(
                 continue
             raise ValueError(f"{folder}: the folder cannot be read ({error.strerror})") from error
         for entry in entries:
-            path, hidden = folder / entry.name, is_hidden or is_left_out(entry.name)
+            hidden = is_hidden or _is_systems(entry.name)
             if entry.is_dir(follow_symlinks=False):
-                todo.append((path, hidden))
+                todo.append((folder / entry.name, hidden))
             elif entry.is_symlink() and _is_folder(entry):
                 if not hidden:
-                    links.append(path)
+                    links.append(folder / entry.name)
             elif entry.name.lower().endswith(endings) or (not hidden and _leads_nowhere(entry)):
-                (left_out if hidden else found).append(path)
+                (left_out if hidden else found).append(folder / entry.name)
 
 
 def _is_folder(link: os.DirEntry) -> bool:

@@ -204,7 +204,7 @@ class Importer:
     ):
         self.out, self.options, self.journal = out, options, journal
         self.rows, self.drops, self.notes, self.num_read = rows, report.drops, report.notes, 0
-        self.outside, self._folders = Outside(out), {}
+        self.outside, self._folders, self._codes = Outside(out), {}, {}
 
     def take_all(self, clips: Iterator[Clip], total: int | None) -> None:
         limit = (self.options.max_hours or math.inf) * 3600
@@ -277,10 +277,12 @@ class Importer:
     def _language(self, clip: Clip) -> str | None:
         if self.options.language or not clip.language:
             return self.options.language
-        try:
-            return language_code(clip.language)
-        except ValueError as error:
-            raise AudioError("unknown_language", f"{clip.name or clip.id}: {error}") from None
+        if clip.language not in self._codes:
+            try:
+                self._codes[clip.language] = language_code(clip.language)
+            except ValueError as error:
+                raise AudioError("unknown_language", f"{clip.name or clip.id}: {error}") from None
+        return self._codes[clip.language]
 
     def _audio(self, clip: Clip) -> tuple[Path, str]:
         """Where the clip's audio lies, and what tells it from other audio; bytes are written first,

@@ -95,7 +95,7 @@ def _natural_id(name: str, path: Path, finder: Finder) -> str:
     name = name.strip().replace("\\", "/")
     if re.match(r"/|[A-Za-z]:/|file:", name) and path.is_relative_to(finder.tree.root):
         name = path.relative_to(finder.tree.root).as_posix()
-    return stem(Path(name).as_posix())
+    return stem(Path(name).as_posix() if "./" in name or "//" in name else name)
 
 
 def _file_name(value: Any) -> str:

@@ -35,7 +35,8 @@ class Tree:
     @cached_property
     def _names(self) -> list[str]:
         kinds = (*AUDIO_SUFFIXES, *_OTHER)
-        return [path.relative_to(self.root).as_posix() for path in find_files(self.root, kinds)]
+        begin = len(str(self.root / "x")) - 1
+        return [str(path)[begin:].replace(os.sep, "/") for path in find_files(self.root, kinds)]
 
     @cached_property
     def audio(self) -> list[str]:
@@ -90,8 +91,8 @@ def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def stem(name: str) -> str:
     """A path without the suffix of audio: "1.5" has none."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else name
+    bare, suffix = os.path.splitext(name)
+    return bare if suffix.lower() in AUDIO_SUFFIXES else name
 
 
 def key(name: str) -> str:
@@ -111,6 +112,7 @@ class Finder:
         self.tree = tree
         places = [folder / name for folder in dict.fromkeys(folders) for name in _AUDIO_FOLDERS]
         self.folders = [places[0], *(place for place in places[1:] if place.is_dir())]
+        self._written = list(map(str, self.folders))
 
     def find(self, name: str) -> Path:
         """The file, or where it should be: there is nothing then.
@@ -133,8 +135,8 @@ class Finder:
         return self._by_key(plain) or self._moved(plain) or self.folders[0] / name.strip()
 
     def _beside(self, name: str) -> Path | None:
-        paths = (folder / name for folder in self.folders)
-        return next((path for path in paths if os.path.isfile(path)), None)
+        paths = (os.path.join(folder, name) for folder in self._written)
+        return next((Path(path) for path in paths if os.path.isfile(path)), None)
 
     def _by_key(self, name: str) -> Path | None:
         """In another case or form of accents, without or with another suffix, or, where only the
