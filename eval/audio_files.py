@@ -35,7 +35,7 @@ def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Pat
         if _real(other) != _real(file):
             raise ValueError(f"{other} and {file} would both be written to {place}: "
                              "take them one after the other, with another --output-dir")
-    return {by_place[_real(place)]: place for place in places.values()}
+    return {file: places[file] for file in by_place.values()}
 
 
 def _real(path: Path) -> str:

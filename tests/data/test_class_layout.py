@@ -14,8 +14,6 @@ from distill.data.endings import Stopped
 from distill.data.files import read_json, read_jsonl
 from distill.data.sources.class_layout import understand
 
-INPUTS = Path(__file__).resolve().parents[1] / "inputs"
-
 
 def layout(names: str, way: str = "auto"):
     root = Path("sounds")
@@ -70,13 +68,6 @@ def test_what_a_user_says_counts():
 
 def rows(out: Path) -> list[dict]:
     return [row for name in class_folders.MANIFESTS for row in read_jsonl(out / name)]
-
-
-def test_railway_trains(tmp_path, capsys):
-    assert main([str(INPUTS / "cl_train2"), str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["dog", "rain", "train"]
-    assert len(rows(tmp_path / "out")) == 12
-    assert "train is taken for a class, since dog, rain are beside it" in capsys.readouterr().out
 
 
 @pytest.fixture

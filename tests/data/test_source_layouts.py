@@ -269,10 +269,3 @@ def test_a_column_that_was_named_is_there_in_every_layout(tmp_path):
         for column in ("text", "speaker", "id", "labels"):
             with pytest.raises(ValueError, match="no column nothing .*; there are "):
                 read(folder, split, **{"text": "none", column: "nothing"}), name
-
-
-def test_sounds_need_no_words_about_texts(tmp_path):
-    rows, _ = read_manifest(build(str(INPUTS / "esc"), tmp_path / "out", parse_options([])))
-    assert [(row.labels, row.text) for row in rows] == [(["dog"], None)]
-    again = build(str(INPUTS / "esc"), tmp_path / "o", parse_options(["label_column=category"]))
-    assert [row.labels for row in read_manifest(again)[0]] == [["dog"]]

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from distill.data.audio_folder import Columns, find_clips
-from distill.data.hub_dataset import main
 from distill.data.sources.tables import open_table
 from distill.data.sources.text import decode, read_text
 
 ROOT = Path(__file__).resolve().parents[2]
-INPUTS = ROOT / "tests" / "inputs"
 CLIP = ROOT / "recipes" / "demo" / "data" / "audio" / "added.ogg"
 SENTENCES = ("Hello, you\n", "Ŵyth tŷ\n", "Привет, мир", "Γειά σου", "שלום עולם\n", "مرحبا بك",
              "नमस्ते दुनिया\n", "สวัสดี\n", "今日は\n", "한국어 문장\n", "5")
@@ -168,27 +166,3 @@ def test_texts_beside_audio(tmp_path):
     assert found == {"a": "hi", "b": "hé", "c": "bad_text", "d": None, "e": "upper",
                      "f": "two lines", "g": "g", "h": None, "z": "no_audio"}
     assert not any(clip.problem for clip in find_clips(tmp_path, "train", Columns("none")))
-
-
-def test_the_inputs_that_went_wrong(tmp_path, capsys):
-    """What a user types, and what is on the screen; see tests/inputs."""
-    cases = {"semi": ({"a": "Calling, you"}, "dropped 0 of 1"),
-             "arrjson": ({"a": "x"}, "dropped 0 of 1"),
-             "badjson": ({"a": "x"}, "metadata.jsonl line 2: no JSON"),
-             "extra text_column=sentence_en": (None, "metadata.csv line 2: 3 cells, expected 2"),
-             "extra": (None, "the columns are file, sentence_en. Say text_column=NAME"),
-             "nemojson": ({"a": "calling"}, "split train is train_manifest.json"),
-             "kaldi": ({"utt1": "calling"}, "dropped 0 of 1"),
-             "libri": ({"84-121123-0000": "CALLING", "84-121123-0001": "ADDED"}, "dropped 0 of 2"),
-             "mixed": (..., "c.txt: no audio of this name")}
-    for number, (words, (expected, message)) in enumerate(cases.items()):
-        name, *keys = words.split()
-        out = tmp_path / str(number)
-        code = main([str(INPUTS / name), str(out), *keys])
-        captured = capsys.readouterr()
-        assert message in captured.out + captured.err, words
-        if expected is None:
-            assert code == 2 and not (out / "train.jsonl").exists()
-        elif expected is not ...:
-            lines = (out / "train.jsonl").read_text().splitlines()
-            assert {json.loads(x)["id"]: json.loads(x)["text"] for x in lines} == expected
