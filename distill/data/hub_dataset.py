@@ -8,8 +8,8 @@ SOURCE is one of
     shards               WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
     a folder of audio    with <split> or metadata .csv, .tsv, .jsonl or .json (a file name and a
                          text in each row), or with a .txt beside each clip; as Common Voice,
-                         LibriSpeech, Kaldi, NeMo, LJSpeech, FLEURS, VCTK, ESC-50, UrbanSound8K,
-                         FSD50K, AudioSet and audiofolder come
+                         LibriSpeech, Kaldi, NeMo, LJSpeech, FLEURS, VCTK, TEDLIUM, VITS, ESC-50,
+                         UrbanSound8K, FSD50K, AudioSet, Speech Commands and audiofolder come
     a table              one of those files
 
 Keys:

@@ -6,11 +6,12 @@
                      columns; LJSpeech and FLEURS, which have no names of columns
     wav.scp          Kaldi
     *.trans.txt      LibriSpeech; transcripts.txt: MLS
+    *.stm            TEDLIUM
     audio            a .txt, .lab or .json of the same name beside it, or in txt/: LibriTTS, VCTK
 
-Splits are tables or folders of that name, or a column `split`; what was taken is printed. Where
-there are none, all of it is read, which is printed, too: no clip is in two splits in silence.
-`split=all` is everything.
+Splits are tables, lists of files or folders of that name, or a column `split`; what was taken is
+printed. Where there are none, all of it is read, which is printed, too: no clip is in two splits in
+silence. `split=all` is everything.
 
 lhotse reads many of these, too. Its readers (1.33) need torch, open the audio of every row, and
 pass over what is missing with a word in the log: here each is counted, in some twenty lines each.
