@@ -73,7 +73,8 @@ def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
     for path, rows in files.tagged(places, tagger):
         tags = ", ".join(f"{t['label']} {t['score']:.2f}" for t in whole(rows, choice))
         print(f"{printable(path)}: {tags or 'nothing'}", flush=True)
-        about = {"file": printable(path), "duration": round(rows[-1].end, 3), "model": options.model}
+        about = {"file": printable(path), "duration": round(rows[-1].end, 3),
+                 "model": options.model}
         for kind in options.format:
             write_text(f"{places[path]}{SUFFIXES[kind]}", written(kind, rows, choice, about))
         seconds += rows[-1].end
