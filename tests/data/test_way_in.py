@@ -164,7 +164,11 @@ SPLITS = {
     "a table above folders": (
         {"train/a.wav": 1, "test/b.wav": 1,
          "metadata.csv": TEXT + "train/a.wav,A\ntest/b.wav,B\n"}, "split=test", ["b.wav B"], {}),
-    "a column": ({**AB, "metadata.csv": "file,text,Split\na.wav,A,training\nb.wav,B,EVAL\n"},
+    "tables of splits beside their folders": (
+        {"train/a.wav": 1, "test/b.wav": 1, "test/c.wav": 1,
+         "train.csv": "path,text\ntrain/a.wav,A\n", "test.csv": "path,text\ntest/b.wav,B\n"},
+        "split=all", ["a.wav A", "b.wav B"], {}, 0, "in no row: 1 (test/c.wav)"),
+    "a column": ({**AB, "metadata.csv": "file,text,Partition\na.wav,A,training\nb.wav,B,EVAL\n"},
                  "split=test", ["b.wav B"], {}),
     "nothing says so": ({**A, "a.txt": "x"}, "split=test", ["a.wav x"], {}, 0,
                         "all of it is read as test, as it would be for train"),

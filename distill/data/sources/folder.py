@@ -97,14 +97,15 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
         return read_table(above, tree, columns, keep)
     if split != ALL and (lists := find_lists(root)):
         return _of_lists(tree, lists, split, columns, above)
+    named = split_named_tables(root, tree) if above is None else []
+    if named and split == ALL:
+        say(f"{root}: all is {', '.join(path.name for path in named)}")
+        clips = chain.from_iterable([read_table(path, tree, columns) for path in named])
+        return _told_of_rest(clips, tree, tree.audio, root)
     splits = _splits(tree, split)
     if splits and (above is None or split != ALL):
         folders = list(splits.names) if split == ALL else splits.chosen(split)
         return _of_folders(tree, splits, folders, split, columns, above)
-    named = split_named_tables(root, tree) if above is None else []
-    if named and split == ALL:
-        say(f"{root}: all is {', '.join(path.name for path in named)}")
-        return chain.from_iterable([read_table(path, tree, columns) for path in named])
     if named:
         raise ValueError(f"{root}: no split {split}; there are "
                          f"{', '.join(path.name for path in named)}")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from distill.data.sources.tree import Tree
 
 ALL = "all"
-SPLIT_COLUMNS = ("split", "subset", "set")
+SPLIT_COLUMNS = ("split", "subset", "set", "partition", "data_split", "usage", "phase")
 _WORDS = {
     "train": "train training trn trainset",
     "validation": "validation valid validate val dev devel development devset valset",
