@@ -229,8 +229,9 @@ def refusals(entry: dict, limits: ExportConfig, unit: str) -> list[str]:
         reasons.append(f"no word times: {times['num_in_texts']} clips begin with a word that is in "
                        "the texts, and none of them is among the words that have times; "
                        "export.max_word_time_error=null does without")
-    if most is not None and error is not None and error > most:
-        reasons.append(f"words begin {error:.2f} s off where clips begin (median of "
-                       f"{times['num_recognised']}), "
+    ends = times.get("median_error_ci_seconds")
+    if most is not None and error is not None and (ends[0] if ends else error) > most:
+        reasons.append(f"words begin {error:.2f} s{_ends(ends, 1, '.2f')} off where clips begin "
+                       f"(median of {times['num_recognised']}), "
                        f"export.max_word_time_error allows {most:g} s")
     return reasons

@@ -96,8 +96,17 @@ def check_word_times(
         "num_in_texts": in_texts,
         "windows_without_words": missing,
         "median_error_seconds": float(np.median(size)),
+        "median_error_ci_seconds": _interval_of_median(size),
         "p90_error_seconds": float(np.quantile(size, 0.9)),
         "mean_lateness_seconds": float(np.mean(errors)),
         "share_within_200_ms": float((size <= 0.2).mean()),
         "median_error_to_joint_seconds": float(np.median(np.abs(joints))),
     }
+
+
+def _interval_of_median(values: np.ndarray) -> list[float]:
+    """95 % interval by order statistics, whatever the distribution (normal approximation of the
+    binomial)."""
+    ordered = np.sort(values)
+    first = max(0, int((len(ordered) - 1.96 * len(ordered) ** 0.5) / 2))
+    return [float(ordered[first]), float(ordered[-1 - first])]

@@ -185,6 +185,11 @@ def test_what_cannot_be_known_is_refused(recipe, tiny_run, fake_runtime, ours):
     (entry,) = found["exports"]
     entry["word_times"]["num_in_texts"] = 3
     assert "no word times: 3 clips" in refusals(entry, limits, "word")[0]
+    late = entry["word_times"] | {"median_error_seconds": 0.22, "num_recognised": 67}
+    fine = entry | {"word_times": late | {"median_error_ci_seconds": [0.19, 0.24]}}
+    assert not refusals(fine, limits, "word")  # 67 beginnings do not tell it from 0.2 s
+    worse = entry | {"word_times": late | {"median_error_ci_seconds": [0.21, 0.24]}}
+    assert "0.22 s [0.21, 0.24] off" in refusals(worse, limits, "word")[0]
     entry |= {"word_times": None, "wer_difference": 9.0, "wer_difference_ci": None}
     assert refusals(entry, limits, "char")[0].startswith("CER ")
     table = text_table(found | {"error_unit": "char"})

@@ -63,6 +63,7 @@ def test_times_are_measured_from_where_somebody_speaks(monkeypatch):
     assert found["median_error_seconds"] == pytest.approx(0.1)
     assert found["median_error_to_joint_seconds"] == pytest.approx(0.4)
     assert found["num_recognised"] == found["num_boundaries"] == 2
+    assert word_times._interval_of_median(np.arange(100.0)[::-1]) == [40, 59]
 
 
 def test_the_cheapest_path_says_when_tokens_begin():
