@@ -282,6 +282,7 @@ def generated(teacher, features, **options) -> list[list[int]]:
     return [[t for t in row if t != special.end and t not in prefix] for row in rows]
 
 
+@pytest.mark.slow
 def test_equals_transformers(real):
     teacher, features, states = real
     decoder = decoder_of(teacher.model, teacher.processor)
