@@ -15,7 +15,7 @@ verification.json about all of them.
 from __future__ import annotations
 
 from distill.config import ConfigError
-from distill.data.endings import run, writing_to
+from distill.endings import run, writing_to
 from distill.methods import export_model, load_recipe
 
 KINDS = ("ct2", "onnx", "ggml")

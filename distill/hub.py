@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill.data.endings import run
+from distill.endings import run
 from distill.methods import evaluation_settings, load_recipe, write_code
 from distill.publish.card import parts_of
 from distill.publish.facts import Facts, check_recipe, public_name, read_facts

@@ -40,7 +40,7 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
 
 
 def build_task(recipe: Any, accelerator: Any) -> Any:
-    """The `distill.task.Task` of a recipe."""
+    """The `distill.training.task.Task` of a recipe."""
     match recipe.method:
         case "whisper":
             from distill.whisper.task import WhisperTask
@@ -62,11 +62,11 @@ def build_scorer(recipe: Any) -> Any:
     """`score(texts) -> records`: a recipe's live teacher, asked about views of a teacher store."""
     match recipe.method:
         case "whisper":
-            from distill.whisper.scoring import Rescorer
+            from distill.whisper.data.scoring import Rescorer
 
             return Rescorer(recipe)
         case "ced":
-            from distill.ced.scoring import Rescorer as TagRescorer
+            from distill.ced.teachers.scoring import Rescorer as TagRescorer
 
             return TagRescorer(recipe)
         case other:
@@ -81,7 +81,7 @@ def export_model(recipe: Any, kind: str) -> bool:
 
             return export_student(recipe, kind)
         case "ced":
-            from distill.ced.export import export_student as export_tagger
+            from distill.ced.export.run import export_student as export_tagger
 
             return export_tagger(recipe, kind)
         case other:
@@ -143,7 +143,7 @@ def evaluation_settings(recipe: Any, trained: dict | None) -> str:
     """
     match recipe.method:
         case "ced":
-            from distill.ced.teachers import ensemble_settings
+            from distill.ced.teachers.ensemble import ensemble_settings
 
             data = recipe.data
             names = data.classes and fingerprint(data.classes)
@@ -163,6 +163,6 @@ def manifests_hash(paths: list[str]) -> str:
 def write_code(recipe: Any, folder: Path) -> None:
     """Put code beside a student whose architecture transformers does not have."""
     if recipe.method == "ced":
-        from distill.ced.remote_code import write_code as write_ced_code
+        from distill.ced.model.remote_code import write_code as write_ced_code
 
         write_ced_code(folder)

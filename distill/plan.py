@@ -17,16 +17,16 @@ from pathlib import Path
 from distill.ced import plan as tagger_plan
 from distill.config import ConfigError
 from distill.data.audio import WINDOW_SECONDS
-from distill.data.endings import run as run_command
 from distill.data.files import read_json
+from distill.endings import run as run_command
 from distill.methods import check_data, load_recipe
 from distill.plan_text import describe
-from distill.whisper import cost
-from distill.whisper.corpus import load_clips
+from distill.whisper.data.corpus import load_clips
+from distill.whisper.plan import cost
+from distill.whisper.plan.sizes import WhisperSize, find_size, num_parameters
+from distill.whisper.plan.store_plan import plan_store
+from distill.whisper.plan.window_plan import count_evaluation_windows, plan_training_windows
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.sizes import WhisperSize, find_size, num_parameters
-from distill.whisper.store_plan import plan_store
-from distill.whisper.window_plan import count_evaluation_windows, plan_training_windows
 
 # Assumptions; `describe` prints those of speed with what comes of them.
 FILL = {"sequential": 0.78, "best_fit": 0.99}  # of windows, of a corpus of mixed clip lengths

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from distill.config import ConfigError, to_yaml
 from distill.data.audio import AudioError
-from distill.data.endings import run as run_command
-from distill.data.endings import writing_to
 from distill.data.files import hash_of, read_json, write_json, write_text
 from distill.data.unreadable import UnreadableError
+from distill.endings import run as run_command
+from distill.endings import writing_to
 from distill.methods import build_task, check_data, load_recipe
 
 # Keys that shape neither the labels nor the weights.
@@ -50,7 +50,7 @@ def train(recipe) -> None:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from distill.loop import Interrupted, fit
+    from distill.training.loop import Interrupted, fit
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.config import read_method
-from distill.data.endings import run as run_command
-from distill.data.endings import writing_to
 from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
 from distill.data.model_files import model_stamp
+from distill.endings import run as run_command
+from distill.endings import writing_to
 from distill.methods import check_data, evaluation_settings
 from distill.publish.facts import public_name
 from distill.whisper.recipe import WhisperRecipe, load_recipe, written_language
-from eval import tagging
+from eval.tagging import measure as tagging
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +42,7 @@ def show(run: Path, results: dict) -> None:
     """
     from eval.plots import write_plots
     from eval.report import write_report
-    from eval.table import text_table
+    from eval.speech.table import text_table
 
     print(text_table(results), flush=True)
     print(f"\nReport with pictures: {write_report(run).resolve()}", flush=True)
@@ -76,14 +76,14 @@ def evaluate(recipe: WhisperRecipe, run: Path) -> dict:
 def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict, list[dict]]:
     import torch
 
+    from distill.metrics.error_rates import error_rate, paired_bootstrap, total
+    from distill.metrics.normalize import check_words, error_unit, normalizer, normalizer_name
+    from distill.metrics.translation import translation_scores
     from distill.progress import quiet_libraries
-    from distill.whisper.corpus import test_units
+    from distill.whisper.data.corpus import test_units
     from distill.whisper.teacher import load_teacher, locate
-    from eval.asr import error_table, measure, summarise
-    from eval.kept import Kept
-    from eval.metrics import error_rate, paired_bootstrap, total
-    from eval.normalize import check_words, error_unit, normalizer, normalizer_name
-    from eval.translation import translation_scores
+    from eval.speech.asr import error_table, measure, summarise
+    from eval.speech.kept import Kept
 
     quiet_libraries()
     if recipe.num_threads:

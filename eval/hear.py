@@ -18,8 +18,8 @@ import os
 import torch
 from torch import Tensor, nn
 
-from distill.ced.checkpoint import load_checkpoint
-from distill.ced.frontend import HOP, PATCH, SAMPLE_RATE, log_mel
+from distill.ced.model.checkpoint import load_checkpoint
+from distill.ced.model.frontend import HOP, PATCH, SAMPLE_RATE, log_mel
 
 SHIFTS = 4
 STEP = PATCH * HOP  # samples

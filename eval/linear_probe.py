@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import AudioError, load_audio
-from distill.data.endings import program, run
 from distill.data.files import write_json
 from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
 from distill.data.unreadable import Unreadable
+from distill.endings import program, run
+from distill.metrics.tagging import bootstrap_interval_of, evaluate_tags, mean_average_precision
 from distill.progress import progress
-from eval.tagging_metrics import bootstrap_interval_of, evaluate_tags, mean_average_precision
 
 DECAYS = tuple(10.0**power for power in range(-4, 2))  # of the mean loss a recording
 FOLDS = 5

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
-from eval.charts import WIDTH, Bar, Series, bar_chart, line_chart
-from eval.page import CHART_STYLE, COLOURS, interval, percent
+from distill.endings import run as run_command
+from distill.html.charts import WIDTH, Bar, Series, bar_chart, line_chart
+from distill.html.page import CHART_STYLE, COLOURS, interval, percent
 
 _HEAD = 30  # units above a chart, for its title
 _FONT = 'svg { font: 12px system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }'
@@ -55,7 +55,8 @@ def write_plots(run: Path) -> list[Path]:
 
 
 def standalone(title: str, chart: str, note: str = "") -> str:
-    """A whole SVG file of a chart of `eval.charts`, in the light or dark colours of its reader.
+    """A whole SVG file of a chart of `distill.html.charts`, in the light or dark colours of its
+    reader.
 
     Args:
         chart: what `bar_chart` or `line_chart` returned; what is not SVG in it is left out.

@@ -16,15 +16,15 @@ from typing import Any
 
 import yaml
 
-from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
-from distill.whisper.label_files import planned_rows
-from eval.charts import Bar, Series, histogram, line_chart, number
-from eval.comparison import render_comparison
-from eval.examples import render_examples
-from eval.metrics import ErrorCounts
-from eval.normalize import error_unit, normalizer, normalizer_name
-from eval.page import figure, missing, percent, plural, render_page, section, table
+from distill.endings import run as run_command
+from distill.html.charts import Bar, Series, histogram, line_chart, number
+from distill.html.page import figure, missing, percent, plural, render_page, section, table
+from distill.metrics.error_rates import ErrorCounts
+from distill.metrics.normalize import error_unit, normalizer, normalizer_name
+from distill.whisper.data.label_files import planned_rows
+from eval.speech.comparison import render_comparison
+from eval.speech.examples import render_examples
 
 LABEL = "python -m pseudo_label RECIPE"
 TRAIN = "accelerate launch -m distill.train RECIPE"

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.data.audio import AudioError
-from distill.data.endings import program, run
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
+from distill.endings import program, run
 from distill.progress import clock, progress
 from eval.audio_files import output_places, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from eval.tag_windows import Row, Tagger, Window
+    from eval.tagging.windows import Row, Tagger, Window
 
 SUFFIXES = {"json": ".tags.json", "csv": ".tags.csv", "audacity": ".labels.txt"}
 
@@ -63,8 +63,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
-    from eval.tag_formats import choose, whole, written
-    from eval.tag_windows import load_tagger
+    from eval.tagging.formats import choose, whole, written
+    from eval.tagging.windows import load_tagger
 
     tagger = load_tagger(options.model, options.activation, options.frames)
     choice = choose(tagger.classes, options.classes, options.top_k, options.threshold)
@@ -122,7 +122,7 @@ class _Files:
             batch = []
 
     def _windows(self, paths: Iterable[Path]) -> dict[Path, list[Window]]:
-        from eval.tag_windows import windows_of
+        from eval.tagging.windows import windows_of
 
         options, found = self.options, {}
         hop = options.window if options.hop is None else options.hop

@@ -17,11 +17,10 @@ import numpy as np
 import yaml
 
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
-from distill.data.endings import run as run_command
 from distill.data.files import read_json, read_jsonl, write_text
-from eval.charts import Bar, Series, bar_chart, line_chart, number
-from eval.examples import encode
-from eval.page import (
+from distill.endings import run as run_command
+from distill.html.charts import Bar, Series, bar_chart, line_chart, number
+from distill.html.page import (
     figure,
     interval,
     missing,
@@ -32,7 +31,8 @@ from eval.page import (
     table,
     tiles,
 )
-from eval.tagging_pictures import tagged_spectrogram
+from eval.speech.examples import encode
+from eval.tagging.pictures import tagged_spectrogram
 
 TRAIN = "accelerate launch -m distill.train RECIPE"
 EVALUATE = "python -m eval RECIPE"
@@ -264,7 +264,7 @@ class _Ear:
     def __init__(self, folder: Path, names: list[str]):
         import torch
 
-        from distill.ced.model import CedForAudioClassification
+        from distill.ced.model.modeling import CedForAudioClassification
 
         self.model = CedForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
         own = [self.model.config.id2label[n] for n in range(self.model.config.num_labels)]
@@ -274,7 +274,7 @@ class _Ear:
         """Features (64, frames), and probabilities (steps, classes)."""
         import torch
 
-        from distill.ced.frontend import log_mel
+        from distill.ced.model.frontend import log_mel
 
         features = log_mel(torch.from_numpy(wave))
         with torch.inference_mode():

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.endings import Stopped, program, run, writing_to
 from distill.data.files import write_text
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
+from distill.endings import Stopped, program, run, writing_to
 from distill.progress import clock
 from eval.audio_files import output_places, printable
 
@@ -87,8 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
-    from distill.whisper.sequential import LongAudio, Segment, audio_file, transcribe_long
-    from eval.subtitles import write
+    from distill.whisper.recognition.sequential import (
+        LongAudio,
+        Segment,
+        audio_file,
+        transcribe_long,
+    )
+    from eval.speech.subtitles import write
 
     recordings, paths, failed = [], {}, 0
     for path in places:
@@ -144,7 +149,7 @@ def speech_of(audio) -> list[tuple[float, float]]:
     Raises:
         AudioError: it cannot be read.
     """
-    from distill.data.voice_activity import speech_in
+    from distill.data.speech.voice_activity import speech_in
 
     starts = range(0, math.ceil(audio.seconds), 60)
     return speech_in(audio.window(start, min(60.0, audio.seconds - start)) for start in starts)
@@ -169,7 +174,7 @@ def load_decoder(options: argparse.Namespace) -> tuple:
         ValueError: no such model, the model does not know the language, or the assistant cannot
             draft for it.
     """
-    from distill.whisper.decoding import AUTO, GreedyDecoder
+    from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
     from distill.whisper.special import SpecialTokens
 
     model, processor = load(options.model)

@@ -21,17 +21,17 @@ from collections import Counter
 from pathlib import Path
 
 from distill.config import read_method
-from distill.data.endings import run, writing_to
 from distill.data.files import write_json
 from distill.data.unreadable import Unreadable
+from distill.endings import run, writing_to
 from distill.methods import check_data
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
-from pseudo_label.compare import recount
 from pseudo_label.filter import describe, run_filter
-from pseudo_label.references import add_references
+from pseudo_label.labelling.compare import recount
+from pseudo_label.labelling.references import add_references
+from pseudo_label.labelling.shards import count_drops, note_drops, reopen
 from pseudo_label.scores import score
-from pseudo_label.shards import count_drops, note_drops, reopen
 from pseudo_label.translate import translate
 
 
@@ -74,7 +74,7 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     Raises:
         UnreadableError: some audio cannot be opened now, or too much of it not at all.
     """
-    from distill.whisper.recordings import describe as describe_speech
+    from distill.whisper.data.recordings import describe as describe_speech
     from distill.whisper.teacher import locate
     from pseudo_label.plan import check_settings, label_settings, make_plan
 
@@ -126,7 +126,7 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     import torch
 
     from distill.whisper.teacher import load_teacher
-    from pseudo_label.transcripts import Labeller, label_shards, to_device
+    from pseudo_label.labelling.transcripts import Labeller, label_shards, to_device
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)

@@ -2,11 +2,12 @@
 
     python -m pseudo_label.filter RECIPE filter.max_wer=0.2
 
-The section `filter` of a recipe says what is dropped, `pseudo_label/filters.py` what that means;
-translations have filters of their own besides (`pseudo_label/translation_filters.py`). On
-its own, a WER of at most 10 % against the reference is asked for (arXiv:2311.00430 sec. 3; the
-reference scripts also drop those exactly at the threshold), CER where words are written without
-spaces. Writes `kept.jsonl`, with the previous window's text for prompts, and `filter.json`.
+The section `filter` of a recipe says what is dropped, `pseudo_label/filtering/filters.py` what that
+means; translations have filters of their own besides
+(`pseudo_label/filtering/translation_filters.py`). On its own, a WER of at most 10 % against the
+reference is asked for (arXiv:2311.00430 sec. 3; the reference scripts also drop those exactly at
+the threshold), CER where words are written without spaces. Writes `kept.jsonl`, with the previous
+window's text for prompts, and `filter.json`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from distill.data.endings import run, writing_to
 from distill.data.files import read_json, write_json, write_jsonl
+from distill.endings import run, writing_to
 from distill.whisper.recipe import FilterConfig, TranslationConfig, WhisperRecipe, load_recipe
-from pseudo_label.compare import recount
-from pseudo_label.filters import drop_reason
-from pseudo_label.shards import label_parts, read_labels
-from pseudo_label.translated import add_translations, swap_texts
-from pseudo_label.translation_filters import translation_drop_reason
+from pseudo_label.filtering.filters import drop_reason
+from pseudo_label.filtering.translated import add_translations, swap_texts
+from pseudo_label.filtering.translation_filters import translation_drop_reason
+from pseudo_label.labelling.compare import recount
+from pseudo_label.labelling.shards import label_parts, read_labels
 
 _HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
          "evaluation.normalizer says what counts as the same word; both need no new labels.")

@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill.data.endings import run
 from distill.data.unreadable import Unreadable
+from distill.endings import run
 from distill.whisper.recipe import load_recipe
 
 _CORES = 2.0  # of a worker without a GPU
@@ -25,8 +25,8 @@ class Worker:
 
     def __init__(self, arguments: list[str]):
         from distill.whisper.teacher import load_teacher
+        from pseudo_label.labelling.transcripts import Labeller, to_device
         from pseudo_label.plan import label_settings, make_plan
-        from pseudo_label.transcripts import Labeller, to_device
 
         recipe = load_recipe(arguments[0], arguments[1:])
         teacher = load_teacher(recipe.teacher)
@@ -38,7 +38,7 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`id`: indices of shards."""
-        from pseudo_label.transcripts import label_shards
+        from pseudo_label.labelling.transcripts import label_shards
 
         planned = [index for index in batch["id"].tolist() if self.plan.shards[index]]
         label_shards(self.labeller, self.plan, self.folder, planned, self.faults)
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     import ray
 
     from distill.whisper.teacher import locate
-    from pseudo_label.compare import recount
+    from pseudo_label.labelling.compare import recount
     from pseudo_label.plan import check_settings, label_settings, make_plan
 
     recipe = load_recipe(arguments[0], arguments[1:])

@@ -11,9 +11,9 @@ from pathlib import Path
 from distill.data.audio import WINDOW_SECONDS, AudioError
 from distill.data.files import hash_of, read_json, write_json
 from distill.data.manifest import Row
+from distill.data.speech.windows import Window
 from distill.data.unreadable import Unreadable
-from distill.data.windows import Window
-from distill.whisper.corpus import (
+from distill.whisper.data.corpus import (
     is_recording,
     load_clips,
     packing_windows,
@@ -21,8 +21,15 @@ from distill.whisper.corpus import (
     whole_recordings,
 )
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
-from pseudo_label.history import Clips, History, adopt, known_of, read_history, unheard_rows
-from pseudo_label.shards import part_path
+from pseudo_label.labelling.history import (
+    Clips,
+    History,
+    adopt,
+    known_of,
+    read_history,
+    unheard_rows,
+)
+from pseudo_label.labelling.shards import part_path
 
 
 @dataclass

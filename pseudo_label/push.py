@@ -16,17 +16,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.data.endings import run, writing_to
 from distill.data.files import hash_of, read_json, write_atomic, write_text
+from distill.endings import run, writing_to
 from distill.progress import progress
 from distill.publish.facts import public_name
 from distill.publish.remote import Target, describe, listing, publish, quiet_bars
-from distill.whisper.corpus import load_clips, rebuild_window
+from distill.whisper.data.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.dataset_card import card_text
 from pseudo_label.filter import filter_rows, run_filter
-from pseudo_label.shards import label_parts, read_labels
-from pseudo_label.translated import add_translations
+from pseudo_label.filtering.translated import add_translations
+from pseudo_label.labelling.shards import label_parts, read_labels
 
 OWNED = ("README.md", "data/train-*.parquet")
 ROWS, ROWS_WITH_AUDIO = 20_000, 200  # a file: some 20 MB of text, or 100 MB of FLAC
@@ -147,7 +147,7 @@ class _Audio:
         import soundfile
 
         from distill.data.audio import SAMPLE_RATE
-        from distill.data.windows import load_readable
+        from distill.data.speech.windows import load_readable
 
         # of the row, not of the plan: windows of recordings are found while they are labelled
         _, samples, errors = load_readable(rebuild_window(row, self.clips))

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from distill.config import read_method, to_yaml
 from distill.data.audio import AudioError
-from distill.data.endings import Stopped, run, writing_to
 from distill.data.teacher_store import digest_of
 from distill.data.teacher_store.disk import publish
 from distill.data.unreadable import Unreadable, file_fault
+from distill.endings import Stopped, run, writing_to
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
 from pseudo_label.filter import describe, run_filter
-from pseudo_label.references import add_references
+from pseudo_label.labelling.references import add_references
 
 DECODER_TOKENS = 4096  # of views scored together, padding counted
 
@@ -65,9 +65,9 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     if recipe.teacher.mode != "store":
         return
     from distill.data.teacher_store import TeacherStore
-    from distill.whisper.scoring import open_states, scores_folder, scores_settings
+    from distill.whisper.data.scoring import open_states, scores_folder, scores_settings
+    from distill.whisper.data.view_source import ViewSource
     from distill.whisper.teacher import load_teacher
-    from distill.whisper.view_source import ViewSource
 
     known = load_teacher(recipe.teacher, weights=False)
     config = known.model.config
@@ -108,7 +108,7 @@ def _load_scorer(recipe: WhisperRecipe, source, states):
     """The teacher itself, on a GPU where there is one."""
     import torch
 
-    from distill.whisper.scoring import Scorer
+    from distill.whisper.data.scoring import Scorer
     from distill.whisper.teacher import load_teacher
 
     if recipe.num_threads:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.endings import run, writing_to
 from distill.data.files import read_jsonl, write_json, write_text
-from distill.whisper.label_files import planned_rows
+from distill.endings import run, writing_to
+from distill.metrics.normalize import normalizer
+from distill.whisper.data.label_files import planned_rows
 from distill.whisper.recipe import FilterConfig, WhisperRecipe, load_recipe
-from eval.normalize import normalizer
-from pseudo_label.compare import recount
-from pseudo_label.filters import MEASURES, drop_reason, error_rate, lacking
-from pseudo_label.shards import label_parts
+from pseudo_label.filtering.filters import MEASURES, drop_reason, error_rate, lacking
+from pseudo_label.labelling.compare import recount
+from pseudo_label.labelling.shards import label_parts
 
 # Thresholds are quantiles of what the labels have, denser where little is dropped.
 _GRID = np.sort(np.append(np.linspace(0, 1, 51), [0.005, 0.01, 0.99, 0.995]))
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     folder = Path(recipe.labels_dir)
-    from pseudo_label.sweep_text import page, table
+    from pseudo_label.filtering.sweep_text import page, table
 
     with writing_to(folder):
         recount(recipe)

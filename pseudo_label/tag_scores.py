@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
-from distill.ced.scores import READABLE, UNHEARD
+from distill.ced.teachers.scores import READABLE, UNHEARD
 from distill.config import to_yaml
-from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import write_json, write_text
 from distill.data.teacher_store import Record, StoreError, TeacherStore
 from distill.data.unreadable import Unreadable, UnreadableError
+from distill.endings import Stopped, run, writing_to
 from distill.methods import check_data
 from distill.progress import progress, quiet_libraries
-from pseudo_label.leases import Leases
+from pseudo_label.labelling.leases import Leases
 
 if TYPE_CHECKING:
-    from distill.ced.clips import ClipError
+    from distill.ced.data.clips import ClipError
 
 SHARD_MEGABYTES = 256.0  # smaller ones are merged in the end
 NUM_GROUPS, MAX_BLOCKS = 256, 64  # blocks go to disk in about so many groups, of at most so many:
@@ -65,8 +65,8 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     Raises:
         StoreError: the store is of other teachers, classes or settings.
     """
-    from distill.ced.scoring import Blocks, resolve_classes, store_settings
-    from distill.ced.view_source import ViewSource
+    from distill.ced.data.view_source import ViewSource
+    from distill.ced.teachers.scoring import Blocks, resolve_classes, store_settings
 
     quiet_libraries()
     source = ViewSource(recipe)
@@ -104,7 +104,7 @@ def _open(folder: Path, settings: dict) -> TeacherStore:
     Raises:
         StoreError: it is of other settings; perhaps since clips could not be opened then.
     """
-    from distill.ced.training_faults import settled
+    from distill.ced.data.training_faults import settled
 
     try:
         return TeacherStore(folder, settings, create=True)
@@ -167,8 +167,8 @@ def _fill(
     """Score groups of blocks, one sealed shard each."""
     import torch
 
-    from distill.ced.scoring import Scorer
-    from distill.ced.teachers import Ensemble
+    from distill.ced.teachers.ensemble import Ensemble
+    from distill.ced.teachers.scoring import Scorer
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
@@ -184,7 +184,7 @@ def _fill(
 def _unheard(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, str, str]]:
     """(block, fault, reason) of views of {block: ...} that nobody learns from, as they are now;
     the reason is READABLE where nothing is wrong."""
-    from distill.ced.clips import ClipError
+    from distill.ced.data.clips import ClipError
 
     views = []
     for (text, block), row in zip(blocks.items(), store.rows(list(blocks)), strict=True):

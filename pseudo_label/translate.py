@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distill.config import read_method
-from distill.data.endings import run, writing_to
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
+from distill.endings import run, writing_to
 from distill.progress import progress, quiet_libraries
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.filter import describe, run_filter
-from pseudo_label.leases import Leases
-from pseudo_label.shards import label_parts
-from pseudo_label.translated import source_text, translation_path
+from pseudo_label.filtering.translated import source_text, translation_path
+from pseudo_label.labelling.leases import Leases
+from pseudo_label.labelling.shards import label_parts
 
 
 def main(arguments: list[str]) -> None:
@@ -97,7 +97,7 @@ def _translate(recipe: WhisperRecipe, folder: Path, todo: list[Path], settings: 
 
 def _rows(recipe: WhisperRecipe, labels: list[dict], translator, tokenizer, settings: str):
     """Translation rows of label rows."""
-    from eval.normalize import error_unit
+    from distill.metrics.normalize import error_unit
 
     texts = [source_text(row, recipe) for row in labels]
     languages = [row["language"] or recipe.language for row in labels]

@@ -17,8 +17,8 @@ import regex
 import torch
 
 from distill.data.hub_ids import check_hub_id
+from distill.metrics.normalize import error_unit
 from distill.whisper.recipe import TranslationConfig
-from eval.normalize import error_unit
 
 _MOST_SCORES = 50_000_000  # numbers in the logits of one forward pass
 _CONTEXT = 512  # tokens, of models without position embeddings

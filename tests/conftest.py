@@ -98,9 +98,10 @@ def fork() -> Callable[..., multiprocessing.Process]:
     context = multiprocessing.get_context("forkserver")
     parts = ("modeling", "processing", "tokenization", "feature_extraction")
     context.set_forkserver_preload([
-        "accelerate", "distill.loop", "distill.ced.extractor", "distill.ced.task",
+        "accelerate", "distill.training.loop", "distill.ced.model.extractor", "distill.ced.task",
         "distill.whisper.task", "pseudo_label.__main__",
-        "pseudo_label.transcripts", *(f"transformers.models.whisper.{p}_whisper" for p in parts),
+        "pseudo_label.labelling.transcripts",
+        *(f"transformers.models.whisper.{p}_whisper" for p in parts),
     ])
 
     def fork(module: str, arguments: list[str], log: Path, **environment: str):

@@ -67,7 +67,7 @@ def test_every_command_is_a_module_with_the_same_main():
         assert [each.arg for each in main.args.args] == ["arguments"], name
         ends = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name) and node.func.id in ("run", "run_command")]
-        assert ends or name == "run", f"{name}: errors end in a sentence, see distill.data.endings"
+        assert ends or name == "run", f"{name}: errors end in a sentence, see distill.endings"
 
 
 def test_help_imports_nothing_large_and_speaks_of_audio_distill():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill import losses
-from distill.losses import (
+from distill.losses import token_losses as losses
+from distill.losses.token_losses import (
     TeacherScores,
     ce_and_full_kl,
     ce_and_reverse_kl,

@@ -19,7 +19,7 @@ except ConfigError: print('train.max_step')
 CASES = [  # what is run; what it prints, divided by |; what it must not import
     (STORE_HELP, "verify PATH [n=20]", ["h5py", "torch", "distill.methods"]),
     (WRONG_KEY, "train.max_step", ["torch", "transformers", "datasets", "soundfile"]),
-    ("from distill.whisper.sizes import find_size, num_parameters; "
+    ("from distill.whisper.plan.sizes import find_size, num_parameters; "
      "print(num_parameters(find_size('openai/whisper-base')))", "72593920",
      ["torch", "transformers"]),
     ("from distill.plan import main; main(['demo']); main(['distil-large-v3'])", "Plan of",

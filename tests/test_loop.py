@@ -20,8 +20,8 @@ import distill.train
 import pseudo_label.__main__
 from distill.config import TrainConfig
 from distill.data.files import read_jsonl
-from distill.loop import learning_rate
 from distill.testing import write_tiny_recipe
+from distill.training.loop import learning_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("remembered")
@@ -135,9 +135,9 @@ def test_token_budgets_are_split_for_real(labelled):
 
 
 def view_source(recipe: Path, run: Path, *overrides: str):
+    from distill.whisper.data.view_source import ViewSource
     from distill.whisper.recipe import load_recipe
     from distill.whisper.teacher import load_teacher
-    from distill.whisper.view_source import ViewSource
 
     loaded = load_recipe(recipe, [f"output_dir={run}", *WINDOWS, *overrides])
     teacher = load_teacher(loaded.teacher)
@@ -259,8 +259,8 @@ def test_learning_rate(schedule):
 def test_the_student_is_the_best_or_the_last(keep_best, kept, step):
     from types import SimpleNamespace
 
-    from distill.checkpoint import State
-    from distill.loop import _validate
+    from distill.training.checkpoint import State
+    from distill.training.loop import _validate
 
     saved, state = [], State()
     checkpoints = SimpleNamespace(save_student=lambda name, save: saved.append(state.step))
@@ -279,7 +279,7 @@ def test_muon_is_refused_where_weights_are_sharded(kind, tmp_path):
 
     from accelerate.utils import DistributedType
 
-    from distill.loop import fit
+    from distill.training.loop import fit
 
     with pytest.raises(ValueError, match="muon needs whole matrices"):
         fit(SimpleNamespace(model=None), TrainConfig(optimizer="muon"),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill import losses
-from distill.losses import (
+from distill.losses import token_losses as losses
+from distill.losses.token_losses import (
     TeacherScores,
     ce_and_full_kl,
     ce_and_top_k_kl,
@@ -32,7 +32,7 @@ def numbers():
 
 
 def top_k_of(logits, k: int, temperature: float) -> TeacherScores:
-    """Exact scores of logits; `distill.targets` is tested elsewhere."""
+    """Exact scores of logits; `distill.losses.targets` is tested elsewhere."""
     values, indices = logits.topk(k)
     rest = (logits / temperature).log_softmax(-1).scatter(-1, indices, NOTHING).logsumexp(-1)
     return TeacherScores(indices=indices, values=values - values[:, :1], log_rest=rest)
@@ -308,7 +308,7 @@ def test_all_scores_as_stored_are_the_live_loss(numbers):
 
 
 def test_ids_of_no_weight_and_no_rest(numbers):
-    """As `distill.targets` draws them: -inf beside values, nothing left over."""
+    """As `distill.losses.targets` draws them: -inf beside values, nothing left over."""
     scores = scored(numbers, 6, 2.0)
     scores.values[:, 4:] = NOTHING
     scores.values[0, 1:] = NOTHING  # one id came every time

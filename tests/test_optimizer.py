@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill.config import ConfigError, TrainConfig, check_train
-from distill.optimizer import Muon, hidden_matrices, make_optimizer, orthogonal
+from distill.training.optimizer import Muon, hidden_matrices, make_optimizer, orthogonal
 
 
 class Model(nn.Module):

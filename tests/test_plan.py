@@ -13,9 +13,9 @@ from distill.data.files import write_json
 from distill.data.manifest import Row, write_manifest
 from distill.methods import load_recipe
 from distill.plan import FILL, describe, plan
-from distill.whisper import cost
-from distill.whisper.sizes import find_size
-from distill.whisper.window_plan import cut_long
+from distill.whisper.plan import cost
+from distill.whisper.plan.sizes import find_size
+from distill.whisper.plan.window_plan import cut_long
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")
@@ -210,7 +210,7 @@ def test_steps_of_so_many_tokens(tiny, tmp_path):
 
 
 def test_same_windows_as_labelling_and_evaluation(tiny, tmp_path):
-    from distill.whisper.corpus import evaluation_units, load_clips
+    from distill.whisper.data.corpus import evaluation_units, load_clips
     from pseudo_label.plan import make_plan
 
     recipe = load_recipe(str(tiny), [f"output_dir={tmp_path}"])

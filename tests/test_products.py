@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill import products
-from distill.products import fast_linears, product
+from distill.losses import matmul as products
+from distill.losses.matmul import fast_linears, product
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from distill import methods
 from distill.data.hub_dataset import parse_options
 from distill.plan import plan
+from distill.whisper.plan.sizes import find_size, num_parameters
 from distill.whisper.recipe import load_recipe
-from distill.whisper.sizes import find_size, num_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"

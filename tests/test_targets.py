@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from distill import losses
-from distill.losses import TeacherScores, ce_and_full_kl, ce_and_top_k_kl
-from distill.targets import METHODS, record_scores
+from distill.losses import token_losses as losses
+from distill.losses.targets import METHODS, record_scores
+from distill.losses.token_losses import TeacherScores, ce_and_full_kl, ce_and_top_k_kl
 
 TOKENS, WIDTH, VOCAB = 13, 6, 29
 DRAWN = METHODS[1:]

@@ -4,7 +4,7 @@
     python -m distill.ced.convert my-tiny tiny.pt
 
 Labels are AudioSet's table (`index,mid,display_name`) or a text file with a name a line; without
-them classes are numbered. See `distill.ced.checkpoint` for the layouts that are read.
+them classes are numbered. See `distill.ced.model.checkpoint` for the layouts that are read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distill.data.endings import program, run
+from distill.endings import program, run
 
 
 def main(arguments: list[str]) -> int:
@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from distill.ced.checkpoint import load_checkpoint, read_labels, save_port, save_published
-    from distill.ced.extractor import CedFeatureExtractor
+    from distill.ced.model.checkpoint import load_checkpoint, read_labels, save_port, save_published
+    from distill.ced.model.extractor import CedFeatureExtractor
 
     labels = read_labels(options.labels) if options.labels else None
     model = load_checkpoint(options.source, labels, options.target_length)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.ced.clips import Clip, ClipError, load_clips, load_sound, targets_of
-from distill.ced.frontend import log_mel
-from distill.ced.view_source import pad_features
+from distill.ced.data.clips import Clip, ClipError, load_clips, load_sound, targets_of
+from distill.ced.data.view_source import pad_features
+from distill.ced.model.frontend import log_mel
 from distill.data.unreadable import Unreadable
-from distill.products import fast_linears
+from distill.losses.matmul import fast_linears
 from distill.progress import progress
 
 _MANY_CLIPS = 2000  # from here on, reading them takes long enough to be told about

@@ -10,10 +10,10 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from distill.ced.clips import find_classes, load_clips
-from distill.ced.frames import num_steps
+from distill.ced.data.clips import find_classes, load_clips
+from distill.ced.data.views import view_type
 from distill.ced.recipe import CedRecipe, uses_store
-from distill.ced.views import view_type
+from distill.ced.teachers.frames import num_steps
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import read_json
 from distill.data.unreadable import file_fault
@@ -111,7 +111,7 @@ def _work(recipe: CedRecipe, clips: list, num_classes: int) -> list[str]:
 
 
 def _muon_flops(recipe: CedRecipe) -> float:
-    """Of all updates, beyond AdamW's: see `distill.optimizer.orthogonal`."""
+    """Of all updates, beyond AdamW's: see `distill.training.optimizer.orthogonal`."""
     if recipe.train.optimizer != "muon":
         return 0.0
     config = recipe.student.config

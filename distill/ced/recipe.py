@@ -19,7 +19,7 @@ from distill.ced.recipe_sections import (
     ViewConfig,
 )
 from distill.config import HubConfig, TrainConfig, check
-from distill.data.augment import NOISES
+from distill.data.views.augment import NOISES
 
 MIN_SECONDS = 0.15  # shortest clip; below one patch of 16 frames there is nothing to be seen
 MAX_GAIN_DB, MAX_MASK_FRAMES, MAX_MASKS = 31.75, 255, 8  # what a packed view has room for

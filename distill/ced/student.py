@@ -18,7 +18,7 @@ def make_student(config: StudentConfig, classes: Sequence[str], seed: int):
 
     A model whose classes are others gets a new output layer.
     """
-    from distill.ced.model import CedForAudioClassification, new_model
+    from distill.ced.model.modeling import CedForAudioClassification, new_model
 
     torch.manual_seed(seed)
     if config.model in SIZES:

@@ -6,7 +6,8 @@ With logits z, teachers' probabilities p, labels y, temperature T, classes C (me
     loss = w * BCE(z, y) + (1 - w) * soft               EfficientAT (arXiv:2211.04772) has w = 0.1
 
 and, with a frame_weight f, + (1 - w) * f * the mean over steps of 0.4 s of BCE(h, q), where h are
-the logits of a head of its own (`distill.ced.frames`) and q the teachers' probabilities of a step.
+the logits of a head of its own (`distill.ced.teachers.frames`) and q the teachers' probabilities of
+a step.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.ced.frames import overlaps, pad_steps
-from distill.ced.model import CedOutput
+from distill.ced.model.modeling import CedOutput
 from distill.ced.recipe_sections import LossConfig
-from distill.ced.scores import MAX_DISAGREEMENT, mean_of_top
-from distill.ced.teachers import Ensemble
-from distill.products import fast_linears
-from distill.task import Batch, Parts
+from distill.ced.teachers.ensemble import Ensemble
+from distill.ced.teachers.frames import overlaps, pad_steps
+from distill.ced.teachers.scores import MAX_DISAGREEMENT, mean_of_top
+from distill.losses.matmul import fast_linears
+from distill.training.task import Batch, Parts
 
 
 class TagModule(nn.Module):

@@ -13,31 +13,31 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distill.ced.clips import MIN_SAMPLES, ClipError, targets_of
+from distill.ced.data.clips import MIN_SAMPLES, ClipError, targets_of
+from distill.ced.data.training_faults import TrainingFaults
+from distill.ced.data.view_source import ViewSource, pad_features
+from distill.ced.data.views import TagView
 from distill.ced.evaluation import EvaluationClips, student_probabilities
-from distill.ced.frames import num_steps
 from distill.ced.recipe import MIN_SECONDS, CedRecipe, uses_store
-from distill.ced.recorded import RecordedScores
-from distill.ced.scores import UNHEARD, confidence, decode_frames, decode_scores
-from distill.ced.scoring import resolve_classes, store_settings
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
-from distill.ced.teachers import Ensemble, ensemble_settings
-from distill.ced.training_faults import TrainingFaults
-from distill.ced.view_source import ViewSource, pad_features
-from distill.ced.views import TagView
+from distill.ced.teachers.ensemble import Ensemble, ensemble_settings
+from distill.ced.teachers.frames import num_steps
+from distill.ced.teachers.recorded import RecordedScores
+from distill.ced.teachers.scores import UNHEARD, confidence, decode_frames, decode_scores
+from distill.ced.teachers.scoring import resolve_classes, store_settings
 from distill.data.audio import SAMPLE_RATE
-from distill.data.batches import FixedBatches
 from distill.data.files import hash_of
+from distill.data.views.batches import FixedBatches
+from distill.metrics.tagging import mean_average_precision
 from distill.progress import quiet_libraries
-from distill.task import Batch
-from eval.tagging_metrics import mean_average_precision
+from distill.training.task import Batch
 
 _FEATURE_VIEWS = 256  # that the features' statistics are measured on
 
 
 class CedTask:
-    """See `distill.task.Task`."""
+    """See `distill.training.task.Task`."""
 
     def __init__(self, recipe: CedRecipe, accelerator: Accelerator):
         quiet_libraries()
@@ -252,7 +252,7 @@ class CedTask:
                 "score": -value}
 
     def save(self, folder: Path) -> None:
-        from distill.ced.extractor import CedFeatureExtractor
+        from distill.ced.model.extractor import CedFeatureExtractor
 
         self.student.save_pretrained(folder)
         CedFeatureExtractor().save_pretrained(folder)

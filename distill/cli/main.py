@@ -19,7 +19,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from distill.cli.commands import COMMANDS, GROUPS, Command
-from distill.data.endings import run
+from distill.endings import run
 
 LAUNCHING = "--num-processes N [--accelerate-config NAME]"
 _LAUNCHED = f"""

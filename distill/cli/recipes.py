@@ -10,7 +10,7 @@ that came with the package.
 from __future__ import annotations
 
 from distill.config import find_recipe, known_recipes
-from distill.data.endings import run
+from distill.endings import run
 
 
 def main(arguments: list[str]) -> None:

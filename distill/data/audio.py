@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.audio_error import AudioError
-from distill.data.sound_readers import open_reader
+from distill.data.formats.errors import AudioError
+from distill.data.formats.readers import open_reader
 
 SAMPLE_RATE = 16_000  # Hz, the only rate Whisper and our taggers know
 WINDOW_SECONDS = 30.0  # Whisper's receptive field: longer input is cut without a word by the model

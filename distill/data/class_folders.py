@@ -33,19 +33,19 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distill.data.audio import AudioError, audio_info
-from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import read_json, write_json, write_text
 from distill.data.find_files import find_audio, is_left_out
 from distill.data.hub_ids import nearest_path
 from distill.data.manifest import Row, write_manifest
 from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
 from distill.data.sources.clips import one_line
-from distill.data.sources.file_lists import find_lists
 from distill.data.sources.journal import Journal, made_by
+from distill.data.sources.layouts.file_lists import find_lists
+from distill.data.sources.layouts.tree import key
 from distill.data.sources.output import Outside, hash_of_file, refuse_foreign, refuse_overlap
 from distill.data.sources.rows import Drops, ids_of
-from distill.data.sources.tree import key
 from distill.data.sources.vanished import part_of_row, refuse_vanished
+from distill.endings import Stopped, run, writing_to
 from distill.progress import progress
 
 MANIFESTS = tuple(f"{split}.jsonl" for split in SPLITS)

@@ -56,21 +56,22 @@ from itertools import chain
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.audio_folder import Clip, Columns, find_clips
-from distill.data.endings import Stopped, run, writing_to
 from distill.data.files import write_atomic
 from distill.data.find_files import AUDIO_SUFFIXES
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
 from distill.data.manifest import Row
+from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.hub_rows import is_dataset, open_dataset
 from distill.data.sources.journal import Journal
+from distill.data.sources.layouts.folder import find_clips
 from distill.data.sources.output import Outside, refuse_overlap
 from distill.data.sources.report import Report
 from distill.data.sources.rows import RowFile
-from distill.data.sources.tables import TABLES, table_suffix
-from distill.data.sources.times import part_of
-from distill.data.tar_shards import SUFFIXES, find_shards, read_shards
+from distill.data.sources.tables.table import TABLES, table_suffix
+from distill.data.sources.tables.times import part_of
+from distill.data.sources.tar_shards import SUFFIXES, find_shards, read_shards
+from distill.endings import Stopped, run, writing_to
 from distill.progress import progress
 
 _SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}

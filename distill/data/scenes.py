@@ -20,12 +20,12 @@ from omegaconf import MISSING
 
 from distill.config import ConfigError, check, find_recipe, load, to_dict
 from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.endings import run
 from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
-from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.data.samples.scene_sounds import ChangeConfig, Draws, change, cross, make_up
 from distill.data.sources.output import Outside, refuse_foreign
 from distill.data.unreadable import Unreadable
+from distill.endings import run
 from distill.progress import progress
 
 _SHORT_SECONDS = 1.0  # shorter sounds are heard several times in a scene

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from distill.data.audio_error import TRANSIENT, AudioError
+from distill.data.formats.errors import TRANSIENT, AudioError
 from distill.progress import progress
 
 KEY = "data.max_unreadable"

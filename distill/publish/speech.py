@@ -208,7 +208,7 @@ print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
 or with audio-distill, in batches, the encoder run once for both:
 
 ```python
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding.greedy import GreedyDecoder
 
 with torch.inference_mode():
     states = teacher.model.encoder(features).last_hidden_state

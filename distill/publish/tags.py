@@ -95,7 +95,8 @@ def _worst(student: dict) -> list[str]:
 def usage(facts: Facts, recipe: Any) -> str:
     repo = repository(recipe)
     return f"""The architecture is not part of transformers: its code lies beside the weights, and
-`trust_remote_code` lets it run. (With audio-distill, `import distill.ced.model` does without.)
+`trust_remote_code` lets it run. (With audio-distill, `import distill.ced.model.modeling` does
+without.)
 
 ```python
 import torch

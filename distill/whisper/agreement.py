@@ -16,15 +16,15 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from distill.data.files import hash_of, read_jsonl, write_jsonl
-from distill.data.windows import Window
-from distill.losses import IGNORE, chunks
-from distill.products import fast_linears, product
-from distill.whisper.collate import TokenRow, pad
-from distill.whisper.decoding import GreedyDecoder
+from distill.data.speech.windows import Window
+from distill.losses.matmul import fast_linears, product
+from distill.losses.token_losses import IGNORE, chunks
+from distill.whisper.data.collate import TokenRow, pad
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.model import decoder_states
 from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recognition.transcribe import transcribe
 from distill.whisper.teacher import Teacher
-from distill.whisper.transcribe import transcribe
 
 NUM_DRAFTS = 4  # tokens a student drafts before its teacher looks at them
 

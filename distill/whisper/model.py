@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from distill.losses import IGNORE, TeacherScores, hidden_mse, token_losses
-from distill.products import fast_linears
-from distill.task import Batch, Parts
+from distill.losses.matmul import fast_linears
+from distill.losses.token_losses import IGNORE, TeacherScores, hidden_mse, token_losses
+from distill.training.task import Batch, Parts
 from distill.whisper.recipe import LossConfig
 
 _PART_NAMES = {"forward": "kl", "reverse": "reverse_kl", "total_variation": "total_variation"}
@@ -62,7 +62,7 @@ class DistillModule(nn.Module):
         Args:
             batch: `decoder_input_ids`, `labels` (batch, tokens); `input_features`
                 (batch, mel, 3000) or `encoder_states` (batch, frames, width); `teacher`, if it was
-                asked before: columns over the valid tokens, see `distill.whisper.recorded`.
+                asked before: columns over the valid tokens, see `distill.whisper.data.recorded`.
 
         Returns:
             the sum over valid tokens, and the sums of its parts.

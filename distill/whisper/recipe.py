@@ -8,8 +8,8 @@ from typing import Any
 
 from distill import config as base
 from distill.config import ConfigError, HubConfig, TrainConfig, check
-from distill.data.augment import check_augment
 from distill.data.languages import language_code
+from distill.data.views.augment import check_augment
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,

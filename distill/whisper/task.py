@@ -12,22 +12,26 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from distill.data.unreadable import Unreadable
-from distill.data.views import epoch_order
-from distill.task import Batch
+from distill.data.views.draws import epoch_order
+from distill.metrics.error_rates import error_counts, total
+from distill.metrics.normalize import check_words, error_unit, normalizer
+from distill.training.task import Batch
 from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
-from distill.whisper.collate import pad
-from distill.whisper.corpus import (
+from distill.whisper.data.collate import pad
+from distill.whisper.data.corpus import (
     Unit,
     evaluation_units,
     load_clips,
     readable_rows,
     windows_of,
 )
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.data.recorded import RecordedTeacher
+from distill.whisper.data.view_source import ViewSource
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe, written_language
-from distill.whisper.recorded import RecordedTeacher
+from distill.whisper.recognition.transcribe import by_length, encode, to_text, transcribe
 from distill.whisper.student import (
     alignment_note,
     choose_layers,
@@ -37,14 +41,10 @@ from distill.whisper.student import (
     same_encoder,
 )
 from distill.whisper.teacher import Teacher, load_teacher
-from distill.whisper.transcribe import by_length, encode, to_text, transcribe
-from distill.whisper.view_source import ViewSource
-from eval.metrics import error_counts, total
-from eval.normalize import check_words, error_unit, normalizer
 
 
 class WhisperTask:
-    """See `distill.task.Task`."""
+    """See `distill.training.task.Task`."""
 
     def __init__(self, recipe: WhisperRecipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator

@@ -21,9 +21,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.endings import run
 from distill.data.files import hash_of
 from distill.data.hub_ids import check_hub_id
+from distill.endings import run
 from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
 from distill.whisper.recipe import TeacherConfig, load_recipe

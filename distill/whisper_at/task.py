@@ -18,24 +18,24 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.data.audio import load_audio
-from distill.data.audio_error import TRANSIENT, AudioError
-from distill.data.batches import FixedBatches
 from distill.data.files import fingerprint, hash_of, write_atomic
+from distill.data.formats.errors import TRANSIENT, AudioError
 from distill.data.manifest import Row, load_rows
 from distill.data.unreadable import Unreadable, UnreadableError
-from distill.data.views import generator
-from distill.products import fast_linears
+from distill.data.views.batches import FixedBatches
+from distill.data.views.draws import generator
+from distill.losses.matmul import fast_linears
+from distill.metrics.tagging import mean_average_precision
 from distill.progress import progress, quiet_libraries
-from distill.task import Batch
+from distill.training.task import Batch
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import load_teacher
 from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, num_steps, pool
 from distill.whisper_at.recipe import WhisperAtRecipe
-from eval.tagging_metrics import mean_average_precision
 
 
 class WhisperAtTask:
-    """See `distill.task.Task`."""
+    """See `distill.training.task.Task`."""
 
     def __init__(self, recipe: WhisperAtRecipe, accelerator: Accelerator):
         quiet_libraries()

@@ -88,7 +88,7 @@ def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed:
 def _budget(recipe: CedRecipe) -> dict:
     """What runs that are compared have in common: all of the recipe but its seed, its folders and
     whether views are shared, and what its teachers and manifests hold."""
-    from distill.ced.teachers import ensemble_settings
+    from distill.ced.teachers.ensemble import ensemble_settings
 
     values = asdict(recipe)
     for key in ("seed", "output_dir", "num_threads", "hub", "export"):
@@ -120,9 +120,9 @@ def measure(recipe: CedRecipe) -> dict:
     import torch
 
     from distill.ced.evaluation import EvaluationClips, student_probabilities
-    from distill.ced.model import CedForAudioClassification
-    from distill.ced.scoring import resolve_classes
-    from eval.tagging_metrics import mean_average_precision
+    from distill.ced.model.modeling import CedForAudioClassification
+    from distill.ced.teachers.scoring import resolve_classes
+    from distill.metrics.tagging import mean_average_precision
 
     model = CedForAudioClassification.from_pretrained(
         Path(recipe.output_dir) / "student", dtype=torch.float32).eval()

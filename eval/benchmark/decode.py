@@ -22,12 +22,12 @@ import torch
 
 from distill.config import ConfigError
 from distill.data.files import write_json
-from distill.whisper.decoding import GreedyDecoder
-from distill.whisper.draft_length import tokens_per_row
-from distill.whisper.rows import Hypothesis
+from distill.whisper.decoding.draft_length import tokens_per_row
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.rows import Hypothesis
 from eval.benchmark.decode_memory import in_a_process_of_its_own
-from eval.benchmark.decode_text import table
 from eval.benchmark.pairs import Pair, large_pairs, whisper_base
+from eval.benchmark.tables.decode import table
 
 WARM_UP_TOKENS = 12
 OUT = Path("runs/bench/decode.json")

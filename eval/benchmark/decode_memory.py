@@ -48,9 +48,9 @@ def measure(int8: bool, batch: int) -> dict:
     """Megabytes with drafts and without; the teacher, and what it hears, are there before."""
     import torch
 
-    from distill.whisper.assistant import load_assistant
-    from distill.whisper.decoding import GreedyDecoder
+    from distill.whisper.decoding.greedy import GreedyDecoder
     from distill.whisper.recipe import load_recipe
+    from distill.whisper.recognition.assistant import load_assistant
     from eval.benchmark.pairs import whisper_base
 
     pair = whisper_base(most=batch)

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from distill.config import ConfigError
 from distill.data.files import write_json
+from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate, total
+from distill.metrics.normalize import normalizer
 from distill.progress import progress
-from distill.whisper.decoding import GreedyDecoder
-from distill.whisper.transcribe import to_text
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.recognition.transcribe import to_text
 from eval.benchmark.pairs import Pair, whisper_base
-from eval.metrics import bootstrap_interval, error_counts, error_rate, total
-from eval.normalize import normalizer
 
 OUT = Path("runs/bench/identical.json")
 LIMIT = 220

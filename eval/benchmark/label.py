@@ -26,10 +26,10 @@ import numpy as np
 from distill.config import ConfigError
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import write_json
-from distill.data.windows import Window, load_window, pack
+from distill.data.speech.windows import Window, load_window, pack
+from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate
+from distill.metrics.normalize import normalizer
 from distill.whisper.recipe import WhisperRecipe, load_recipe
-from eval.metrics import bootstrap_interval, error_counts, error_rate
-from eval.normalize import normalizer
 
 OUT = Path("runs/bench")
 NUM_WINDOWS, NUM_CLIPS = 24, 72
@@ -75,7 +75,7 @@ def run(recipe: WhisperRecipe) -> dict:
 
 def material(recipe: WhisperRecipe) -> tuple[list[Window], list[Window]]:
     """Windows of packed clips, and windows of a single clip each, in random order."""
-    from distill.whisper.corpus import load_clips
+    from distill.whisper.data.corpus import load_clips
 
     rows, _ = load_clips(recipe.data.train)
     rows = [row for row in rows if row.duration <= 30]
@@ -101,7 +101,7 @@ class Ways:
     def __init__(self, recipe: WhisperRecipe):
         from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-        from distill.whisper.ct2_backend import converted
+        from distill.whisper.recognition.ct2_backend import converted
         from distill.whisper.teacher import load_teacher
 
         self.recipe, self.teacher = recipe, load_teacher(recipe.teacher)
@@ -125,7 +125,7 @@ class Ways:
     def _backend(self, name: str, compute_type: str):
         from copy import deepcopy
 
-        from distill.whisper.backends import load_backend
+        from distill.whisper.recognition.backends import load_backend
 
         recipe = deepcopy(self.recipe)
         recipe.pseudo_label.backend, recipe.pseudo_label.compute_type = name, compute_type
@@ -143,7 +143,7 @@ class Ways:
         """As the published scripts call it."""
         import torch
 
-        from distill.whisper.transcribe import log_mel
+        from distill.whisper.recognition.transcribe import log_mel
 
         texts: Texts = {}
         for at in range(0, len(windows), BATCH):
@@ -158,7 +158,7 @@ class Ways:
         return texts
 
     def _ours(self, backend) -> Callable:
-        from distill.whisper.transcribe import log_mel, to_text
+        from distill.whisper.recognition.transcribe import log_mel, to_text
 
         def way(windows: Sequence[Window], audios: dict[str, np.ndarray]) -> Texts:
             texts: Texts = {}
@@ -194,7 +194,7 @@ class Ways:
 
     def encoder_seconds(self, windows: Sequence[Window]) -> float:
         """The int8 encoder alone: no labelling by it can be faster."""
-        from distill.whisper.transcribe import log_mel
+        from distill.whisper.recognition.transcribe import log_mel
 
         features = log_mel(self.teacher.processor, [load_window(w) for w in windows])
         backend = self.ours["ours, ctranslate2 int8"]

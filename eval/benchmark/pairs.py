@@ -81,13 +81,13 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     """
     from transformers import WhisperForCausalLM, WhisperForConditionalGeneration
 
-    from distill.data.windows import load_window
+    from distill.data.speech.windows import load_window
     from distill.progress import quiet_libraries
-    from distill.whisper.corpus import evaluation_units, load_clips, windows_of
-    from distill.whisper.decoding import GreedyDecoder
+    from distill.whisper.data.corpus import evaluation_units, load_clips, windows_of
+    from distill.whisper.decoding.greedy import GreedyDecoder
     from distill.whisper.recipe import load_recipe
+    from distill.whisper.recognition.transcribe import encode, log_mel
     from distill.whisper.teacher import load_teacher
-    from distill.whisper.transcribe import encode, log_mel
 
     quiet_libraries()
     recipe = load_recipe(recipe_name, [])

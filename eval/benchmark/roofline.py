@@ -33,11 +33,15 @@ from itertools import product
 from pathlib import Path
 
 from distill.data.files import write_json
-from distill.whisper.cost import cross_attention_flops, encoder_flops
-from distill.whisper.sizes import SOURCE_POSITIONS, WhisperSize, find_size, num_decoder_parameters
+from distill.whisper.plan.cost import cross_attention_flops, encoder_flops
+from distill.whisper.plan.sizes import (
+    SOURCE_POSITIONS,
+    WhisperSize,
+    find_size,
+    num_decoder_parameters,
+)
 
 OUT = Path("runs/bench/roofline.json")
-
 BYTES = 2  # bfloat16 or float16: weights, keys and values, logits
 # Between gpt-fast's 7B model on an A100 (1397 of 2039 GB/s, gaps of kernels included) and what its
 # authors found attainable there (1700 GB/s): decoding reads matrices of a few MB each.
@@ -388,10 +392,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         print(__doc__)
         return
-    result = run()
-    write_json(OUT, result)
-    print(table(result))
-    print(f"Written to {OUT}")
+    write_json(OUT, result := run())
+    print(table(result), f"Written to {OUT}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m eval.benchmark.scores RECIPE [key=value ...]        make bench.scores
 
 For real windows, the recipe's teacher and the student it trained (or an untrained one), every way
-of keeping scores (`distill.targets`) is compared with the full KL: the error of its gradient for
-the output layer (summed over tokens, as an update sees it: noise averages out, bias does not) and
-for the decoder states (token by token), at what a token takes on disk. Writes
+of keeping scores (`distill.losses.targets`) is compared with the full KL: the error of its gradient
+for the output layer (summed over tokens, as an update sees it: noise averages out, bias does not)
+and for the decoder states (token by token), at what a token takes on disk. Writes
 runs/bench/scores.json.
 """
 
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from distill.config import ConfigError
 from distill.data.files import write_json
-from distill.losses import IGNORE, TeacherScores, token_losses
+from distill.losses.targets import METHODS, record_scores
+from distill.losses.token_losses import IGNORE, TeacherScores, token_losses
 from distill.progress import progress
-from distill.targets import METHODS, record_scores
-from distill.whisper.collate import pad
+from distill.whisper.data.collate import pad
+from distill.whisper.data.view_source import ViewSource
 from distill.whisper.model import decoder_states
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from distill.whisper.recognition.transcribe import encode
 from distill.whisper.student import choose_layers, make_student
 from distill.whisper.teacher import load_teacher
-from distill.whisper.transcribe import encode
-from distill.whisper.view_source import ViewSource
 
 KS = (8, 16, 32, 64, 128)
 NUM_WINDOWS = 24

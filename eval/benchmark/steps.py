@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.teacher_store import TeacherStore
-from distill.losses import IGNORE
-from distill.optimizer import make_optimizer
+from distill.losses.token_losses import IGNORE
 from distill.progress import progress
+from distill.training.optimizer import make_optimizer
+from distill.whisper.data.scoring import Scorer, open_states, scores_folder
+from distill.whisper.data.view_source import ViewSource
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.scoring import Scorer, open_states, scores_folder
 from distill.whisper.task import WhisperTask
 from distill.whisper.teacher import load_teacher
-from distill.whisper.view_source import ViewSource
 
 WAYS = ("usual", "unpadded", "ours")
 CONTEXT = 448  # decoder positions: what the published collator pads to

@@ -86,7 +86,7 @@ def run(recipe: CedRecipe) -> dict:
 
 def time_rounds(tasks: dict, num_rounds: int = NUM_ROUNDS) -> list[dict[str, float]]:
     """Seconds of everything on the same clips, in turn; a round of warm-up is left out."""
-    from distill.optimizer import make_optimizer
+    from distill.training.optimizer import make_optimizer
 
     optimizers = {mode: make_optimizer(task.model, task.recipe.train)
                   for mode, task in tasks.items()}
@@ -172,8 +172,8 @@ def time_inference(recipe: CedRecipe, task) -> dict:
     """Clips a second of the student, in batches and one by one, from features to probabilities."""
     import torch
 
-    from distill.ced.frontend import log_mel
-    from distill.ced.model import CedForAudioClassification
+    from distill.ced.model.frontend import log_mel
+    from distill.ced.model.modeling import CedForAudioClassification
 
     folder = Path(recipe.output_dir) / "student"
     if not folder.is_dir():
@@ -204,7 +204,7 @@ def probabilities(model, features) -> np.ndarray:
     of frames are made. At most 10 s, which is one piece."""
     import torch
 
-    from distill.products import fast_linears
+    from distill.losses.matmul import fast_linears
 
     with torch.inference_mode(), fast_linears():
         return model.outputlayer(model.encoder(features).pooler_output).sigmoid().numpy()
@@ -229,7 +229,7 @@ def onnx_systems(folder: Path, threads: int) -> dict[str, Callable]:
 
 def exported(folder: Path) -> dict[str, Path]:
     """ONNX files of the student, made anew."""
-    from distill.ced.onnx_graph import export_tagger
+    from distill.ced.export.onnx_graph import export_tagger
 
     out = OUT / "tagger-onnx"
     export_tagger(folder, out)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from distill.config import ConfigError
 from distill.data.files import write_json, write_text
-from distill.loop import learning_rate
 from distill.progress import clock as clock_text
+from distill.training.loop import learning_rate
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from eval.benchmark.steps import WAYS, Stepper, fill_store, make_stepper
 
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], [*SETTINGS, *arguments[1:]])
     result = run(recipe)
     write_json(OUT / "train.json", result)
-    from eval.benchmark.train_text import page, table
+    from eval.benchmark.tables.train import page, table
 
     write_text(OUT / "train.html", page(result))
     print(table(result))

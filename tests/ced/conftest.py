@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.ced.model import CedForAudioClassification, new_model
+from distill.ced.model.modeling import CedForAudioClassification, new_model
 from tests.ced.tiny_tags import make_tags, tags, toys  # noqa: F401
 
 LABELS = ["bark", "rain", "bell", "siren", "speech"]
@@ -44,7 +44,7 @@ def tagger() -> CedForAudioClassification:
 @pytest.fixture(scope="session")
 def tagger_folder(tmp_path_factory):
     """The same as a folder that the Auto classes load; not to be changed."""
-    from distill.ced.extractor import CedFeatureExtractor
+    from distill.ced.model.extractor import CedFeatureExtractor
 
     folder = tmp_path_factory.mktemp("tagger")
     make_tagger().save_pretrained(folder)

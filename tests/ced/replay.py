@@ -21,8 +21,8 @@ def digest(features: torch.Tensor) -> str:
 
 def heard_by_teachers(recipe) -> Digests:
     """By every member at every view of a run, in the batches they are scored in."""
-    from distill.ced.scoring import Scorer
-    from distill.ced.view_source import ViewSource
+    from distill.ced.data.view_source import ViewSource
+    from distill.ced.teachers.scoring import Scorer
 
     scorer, found = Scorer(recipe, ViewSource(recipe), None), {}
     for block in scorer.blocks:
@@ -38,7 +38,7 @@ def heard_by_student(recipe, accelerator, first_step: int = 0) -> Digests:
     from accelerate import Accelerator
 
     from distill.ced.task import CedTask
-    from distill.loop import _loader
+    from distill.training.loop import _loader
 
     task = CedTask(recipe, Accelerator(cpu=True))
     loader, found = _loader(task, recipe.train, accelerator, first_step), {}

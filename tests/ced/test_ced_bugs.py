@@ -14,15 +14,15 @@ import torch
 from accelerate import Accelerator
 from torch.overrides import TorchFunctionMode
 
-from distill.average import Average
-from distill.ced.model_config import CedConfig
-from distill.ced.scores import decode_scores
+from distill.ced.data.view_source import ViewSource
+from distill.ced.model.configuration import CedConfig
 from distill.ced.tag_loss import clip_bce
 from distill.ced.task import CedTask
-from distill.ced.view_source import ViewSource
+from distill.ced.teachers.scores import decode_scores
 from distill.data.files import read_json
 from distill.data.teacher_store import TeacherStore
-from eval import tagging
+from distill.training.average import Average
+from eval.tagging import measure as tagging
 from pseudo_label import tag_scores
 
 LABELS = "teacher.members=[]"

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification
 
-from distill.ced.checkpoint import (
+from distill.ced.convert import main
+from distill.ced.model.checkpoint import (
     load_checkpoint,
     published_state,
     read_labels,
     save_port,
     save_published,
 )
-from distill.ced.convert import main
 from tests.ced.conftest import LABELS, make_tagger, spectrogram
 from tests.rounding import assert_same_but_rounding
 
@@ -49,7 +49,7 @@ def test_published_files_are_read_and_written_back(tagger, tmp_path, bare):
 
 
 def test_names_of_a_published_tiny_model():
-    from distill.ced.model import new_model
+    from distill.ced.model.modeling import new_model
 
     with torch.device("meta"):
         keys = new_model("tiny", [f"c{i}" for i in range(527)]).state_dict()
@@ -114,7 +114,7 @@ def test_the_ports_folder_loads_by_the_auto_class_and_strictly(tagger, tmp_path)
 
 
 def test_a_port_that_names_its_size_needs_no_dimensions():
-    from distill.ced.model_config import CedConfig
+    from distill.ced.model.configuration import CedConfig
 
     config = CedConfig.from_dict({"model_type": "ced", "name": "ced-small", "outputdim": 527,
                                   "embed_dim": 768, "pooling": "mean", "eval_avg": "mean"})

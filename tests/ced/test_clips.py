@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.ced.clips import cut, find_classes, load_clips, load_sound, targets_of
+from distill.ced.data.clips import cut, find_classes, load_clips, load_sound, targets_of
 from distill.ced.evaluation import EvaluationClips
 from distill.data.audio import AudioError
 from distill.data.manifest import Row, write_manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,15 @@ import pytest
 from accelerate.state import AcceleratorState
 
 import distill.train
-from distill.ced.clips import ClipError
-from distill.ced.scoring import Scorer
+from distill.ced.data.clips import ClipError
+from distill.ced.data.view_source import ViewSource
 from distill.ced.task import CedTask
-from distill.ced.view_source import ViewSource
+from distill.ced.teachers.scoring import Scorer
 from distill.data.audio import AudioError
-from distill.data.endings import run as run_command
 from distill.data.files import read_json, write_json
 from distill.data.teacher_store import StoreError, TeacherStore
 from distill.data.unreadable import UnreadableError
+from distill.endings import run as run_command
 from pseudo_label import tag_scores
 
 UNMIXED = "views.mixup_probability=0"
@@ -51,8 +52,8 @@ class Disk:
 @pytest.fixture
 def corpus(make_tags, tmp_path, monkeypatch):
     """Tags of 14 clips of one second or less, in blocks of 3 and groups of 2 blocks; a disk."""
-    monkeypatch.setattr("distill.ced.scoring.BLOCK_CLIPS", 3)
-    monkeypatch.setattr("distill.ced.recorded.BLOCK_CLIPS", 3)
+    monkeypatch.setattr("distill.ced.teachers.scoring.BLOCK_CLIPS", 3)
+    monkeypatch.setattr("distill.ced.teachers.recorded.BLOCK_CLIPS", 3)
     monkeypatch.setattr(tag_scores, "NUM_GROUPS", 5)
     return make_tags(tmp_path, train=[0.5] * 14), Disk(tmp_path / "data" / "train")
 
@@ -120,10 +121,10 @@ def test_away_while_scoring(corpus, tmp_path, monkeypatch, names, at):
     """Noticed before a group is begun, or in the middle of one."""
     tags, disk = corpus
     folder, calls = tmp_path / "scores", []
-    owner, name = (("scoring.Scorer", "record") if at == "group" else
-                   ("view_source.ViewSource", "try_wave"))
-    module = __import__(f"distill.ced.{owner.split('.')[0]}", fromlist=["x"])
-    plain = getattr(getattr(module, owner.split(".")[1]), name)
+    owner, name = (("teachers.scoring.Scorer", "record") if at == "group" else
+                   ("data.view_source.ViewSource", "try_wave"))
+    module, _, kind = owner.rpartition(".")
+    plain = getattr(getattr(import_module(f"distill.ced.{module}"), kind), name)
 
     def unmounts(*arguments):
         calls.append(1)
@@ -133,8 +134,8 @@ def test_away_while_scoring(corpus, tmp_path, monkeypatch, names, at):
 
     monkeypatch.setattr(f"distill.ced.{owner}.{name}", unmounts)
     asked = []
-    score_views = __import__("distill.ced.scoring", fromlist=["x"]).Scorer.score
-    monkeypatch.setattr("distill.ced.scoring.Scorer.score", lambda self, prepared: (
+    score_views = __import__("distill.ced.teachers.scoring", fromlist=["x"]).Scorer.score
+    monkeypatch.setattr("distill.ced.teachers.scoring.Scorer.score", lambda self, prepared: (
         asked.append(prepared.unreadable), score_views(self, prepared))[1])
     expected = "scoring stops: " if not names else "not complete: 1 of 14"
     with pytest.raises(UnreadableError, match=expected):
@@ -144,7 +145,7 @@ def test_away_while_scoring(corpus, tmp_path, monkeypatch, names, at):
     assert store.num_views == (6 if names else 2), "the others went on"
     assert not list(folder.glob("*.lease*"))
     monkeypatch.undo()
-    monkeypatch.setattr("distill.ced.scoring.BLOCK_CLIPS", 3)
+    monkeypatch.setattr("distill.ced.teachers.scoring.BLOCK_CLIPS", 3)
     monkeypatch.setattr(tag_scores, "NUM_GROUPS", 5)
     disk.back()
     score(tags, folder, *([UNMIXED] if names else []))
@@ -249,7 +250,7 @@ def test_too_many_bad_files_end_a_stage(corpus, tmp_path):
 
 def test_test_clips(corpus, tmp_path, capsys):
     """A bad one is counted; one that is not there ends the evaluation before a model is loaded."""
-    from eval import tagging
+    from eval.tagging import measure as tagging
 
     tags, _ = corpus
     run = train(tags, tmp_path / "run", LABELS, "train.max_steps=1")
@@ -272,7 +273,7 @@ def test_test_clips(corpus, tmp_path, capsys):
 def test_ctrl_c_and_a_folder_that_cannot_be_written(corpus, tmp_path, monkeypatch, capsys):
     tags, _ = corpus
     folder, calls = tmp_path / "scores", []
-    monkeypatch.setattr("distill.data.endings.signal.signal", lambda *_: None)
+    monkeypatch.setattr("distill.endings.signal.signal", lambda *_: None)
     plain = Scorer.record
 
     def interrupted(self, *arguments):

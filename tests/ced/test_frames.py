@@ -9,14 +9,14 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import distill.train
-from distill.ced.frames import num_steps, overlaps, to_steps
-from distill.ced.frontend import log_mel
-from distill.ced.model import CedForAudioClassification, new_model
+from distill.ced.model.frontend import log_mel
+from distill.ced.model.modeling import CedForAudioClassification, new_model
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
-from distill.ced.scores import decode_frames
 from distill.ced.tag_loss import step_means
 from distill.ced.task import CedTask
-from distill.ced.teachers import Ensemble
+from distill.ced.teachers.ensemble import Ensemble
+from distill.ced.teachers.frames import num_steps, overlaps, to_steps
+from distill.ced.teachers.scores import decode_frames
 from distill.config import ConfigError
 from distill.data.files import read_jsonl
 from pseudo_label import tag_scores
@@ -29,7 +29,7 @@ SHAPE = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
 @pytest.fixture(scope="module")
 def teller(tmp_path_factory):
     """A folder with a tagger that says when it hears something."""
-    from distill.ced.extractor import CedFeatureExtractor
+    from distill.ced.model.extractor import CedFeatureExtractor
 
     folder = tmp_path_factory.mktemp("teller")
     torch.manual_seed(0)

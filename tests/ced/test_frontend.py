@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.ced.extractor import CedFeatureExtractor
-from distill.ced.frontend import log_mel, mel_filters, num_frames
+from distill.ced.model.extractor import CedFeatureExtractor
+from distill.ced.model.frontend import log_mel, mel_filters, num_frames
 from tests.ced.conftest import wave
 
 

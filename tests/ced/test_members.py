@@ -6,11 +6,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from distill.ced.extractor import CedFeatureExtractor
-from distill.ced.frontend import log_mel
-from distill.ced.members import content_of, load_member, read_labels
+from distill.ced.model.extractor import CedFeatureExtractor
+from distill.ced.model.frontend import log_mel
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
-from distill.ced.teachers import Ensemble
+from distill.ced.teachers.ensemble import Ensemble
+from distill.ced.teachers.members import content_of, load_member, read_labels
 from tests.ced.conftest import LABELS, make_tagger, wave
 
 WAVES = [wave(1.0), wave(0.4), wave(1.0, gain=0.1)]
@@ -166,9 +166,9 @@ def test_a_models_content_is_that_of_its_files(tagger_folder, tmp_path):
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_teachers_use_the_products_that_students_do(tagger_folder, monkeypatch):
     """Else times of both would not be of the same arithmetic."""
-    from distill import products
+    from distill.ced.data.view_source import pad_features
     from distill.ced.evaluation import student_probabilities
-    from distill.ced.view_source import pad_features
+    from distill.losses import matmul as products
 
     calls, linear = [], products._linear
     monkeypatch.setattr(products, "_linear", lambda *args: calls.append(1) or linear(*args))

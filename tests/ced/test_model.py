@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.ced import model as module
-from distill.ced.checkpoint import published_state
-from distill.ced.model import new_model
+from distill.ced.model import modeling as module
+from distill.ced.model.checkpoint import published_state
+from distill.ced.model.modeling import new_model
 from tests.ced.conftest import LABELS, make_tagger, spectrogram
 from tests.rounding import assert_same_but_rounding
 

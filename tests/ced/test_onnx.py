@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-import distill.ced.export
-from distill.ced.checkpoint import load_checkpoint
-from distill.ced.export import export_student, text_table
-from distill.ced.onnx_graph import FILES, LABELS_FILE, export_tagger, write_labels
-from distill.ced.onnx_verify import HALF_HOP, onnxruntime_run, own_scores, sherpa_run, verify
+import distill.ced.export.run
+from distill.ced.export.onnx_graph import FILES, LABELS_FILE, export_tagger, write_labels
+from distill.ced.export.onnx_verify import HALF_HOP, onnxruntime_run, own_scores, sherpa_run, verify
+from distill.ced.export.run import export_student, text_table
+from distill.ced.model.checkpoint import load_checkpoint
+from distill.ced.model.remote_code import write_code
 from distill.ced.recipe import load_recipe
-from distill.ced.remote_code import write_code
 from distill.data.files import read_json, write_json
 from tests.ced.conftest import LABELS, spectrogram, wave
 
@@ -152,7 +152,7 @@ def test_a_recipe_exports_what_passes(tagger_folder, exported, tmp_path, monkeyp
     (tmp_path / "recipe.yaml").write_text(
         f"method: ced\noutput_dir: {run}\ndata: {{train: [test.jsonl], test: [test.jsonl]}}\n")
     recipe = load_recipe(tmp_path, [])
-    monkeypatch.setattr("distill.ced.onnx_graph.export_tagger", lambda folder, out: [
+    monkeypatch.setattr("distill.ced.export.onnx_graph.export_tagger", lambda folder, out: [
         shutil.copyfile(path, out / path.name) for path in exported.iterdir()])
     recipe.export.max_map_loss = 1.0
     assert export_student(recipe, "onnx")
@@ -176,7 +176,7 @@ def test_a_recipe_exports_what_passes(tagger_folder, exported, tmp_path, monkeyp
     assert re.search(r"REFUSED wave.onnx, onnxruntime: it loses .*max_map_loss", table)
     with pytest.raises(ValueError, match="to=onnx, got to=ct2"):
         export_student(recipe, "ct2")
-    monkeypatch.setattr("distill.ced.export.PACKAGES", ("no-such-package",))
+    monkeypatch.setattr("distill.ced.export.run.PACKAGES", ("no-such-package",))
     with pytest.raises(ValueError, match=r"no-such-package is not installed: pip .*\[export\]"):
         export_student(recipe, "onnx")
 
@@ -189,19 +189,20 @@ def test_the_first_run_of_a_file_is_not_timed(tagger, monkeypatch, tmp_path):
         return np.zeros(5, np.float32)
 
     (tmp_path / "model.onnx").touch()
-    monkeypatch.setattr("distill.ced.onnx_verify.runs_of", lambda *_: [("x", "model.onnx", run)])
-    monkeypatch.setattr("distill.ced.onnx_verify.time.perf_counter", lambda: len(heard))
+    monkeypatch.setattr("distill.ced.export.onnx_verify.runs_of",
+                        lambda *_: [("x", "model.onnx", run)])
+    monkeypatch.setattr("distill.ced.export.onnx_verify.time.perf_counter", lambda: len(heard))
     (entry,) = verify(tagger, tmp_path, [wave(0.5), wave(0.6)])
     assert heard == [8000, 8000, 9600] and entry["ms_per_clip"] == 1000.0
 
 
 def test_without_the_extra_the_command_can_still_say_so(monkeypatch):
     """The packages are not imported before it is known that they are there."""
-    monkeypatch.setattr(distill.ced, "export", distill.ced.export)  # and back
-    for name in ("export", "onnx_graph", "onnx_verify"):
-        monkeypatch.delitem(sys.modules, f"distill.ced.{name}")
+    monkeypatch.setattr(distill.ced.export, "run", distill.ced.export.run)  # and back
+    for name in ("run", "onnx_graph", "onnx_verify"):
+        monkeypatch.delitem(sys.modules, f"distill.ced.export.{name}")
     for name in ("onnx", "onnxruntime", "sherpa_onnx"):
         monkeypatch.setitem(sys.modules, name, None)
-    importlib.import_module("distill.ced.export")
+    importlib.import_module("distill.ced.export.run")
     with pytest.raises(ImportError):
-        importlib.import_module("distill.ced.onnx_graph")
+        importlib.import_module("distill.ced.export.onnx_graph")

@@ -16,9 +16,9 @@ from transformers import (
     pipeline,
 )
 
-from distill.ced.extractor import CedFeatureExtractor
-from distill.ced.model import CedForAudioClassification, CedModel
-from distill.ced.remote_code import standalone, write_code
+from distill.ced.model.extractor import CedFeatureExtractor
+from distill.ced.model.modeling import CedForAudioClassification, CedModel
+from distill.ced.model.remote_code import standalone, write_code
 from tests.ced.conftest import LABELS, wave
 from tests.rounding import assert_same_but_rounding
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from distill.ced.scoring import Scorer
-from distill.ced.view_source import ViewSource
+from distill.ced.data.view_source import ViewSource
+from distill.ced.teachers.scoring import Scorer
 from pseudo_label import tag_scores
 from tests.ced.replay import alone, digest, heard_by_student, heard_by_teachers
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.ced.scores import confidence, decode_scores, encode_scores, mean_of_top
+from distill.ced.teachers.scores import confidence, decode_scores, encode_scores, mean_of_top
 
 
 def probabilities(views=50, classes=527, seed=0):

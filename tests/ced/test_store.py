@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.ced.recorded import RecordedScores
-from distill.ced.scores import decode_scores
-from distill.ced.scoring import Blocks, Scorer, store_settings
-from distill.ced.teachers import Ensemble
-from distill.ced.view_source import ViewSource
+from distill.ced.data.view_source import ViewSource
+from distill.ced.teachers.ensemble import Ensemble
+from distill.ced.teachers.recorded import RecordedScores
+from distill.ced.teachers.scores import decode_scores
+from distill.ced.teachers.scoring import Blocks, Scorer, store_settings
 from distill.data.files import read_json
 from distill.data.teacher_store import StoreError, TeacherStore
 from distill.data.teacher_store.__main__ import main as store_command
@@ -232,8 +232,8 @@ def test_groups_are_numbered_alike_by_whoever_comes_late():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_and_clips(make_tags, tmp_path, monkeypatch, workers):
     """CED's dump fails without workers, and where clips do not fill its batches."""
-    monkeypatch.setattr("distill.ced.scoring.BLOCK_CLIPS", 3)
-    monkeypatch.setattr("distill.ced.recorded.BLOCK_CLIPS", 3)
+    monkeypatch.setattr("distill.ced.teachers.scoring.BLOCK_CLIPS", 3)
+    monkeypatch.setattr("distill.ced.teachers.recorded.BLOCK_CLIPS", 3)
     tags = make_tags(tmp_path, train=[0.5] * 7)
     monkeypatch.setattr(tag_scores, "NUM_GROUPS", 4)  # of two blocks each
     for size in (1, 2, 7):
@@ -261,7 +261,7 @@ def test_bytes_of_a_view_at_k_20_of_527_classes(tags, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_teachers, "loud", sure)
     path = tmp_path / "classes.txt"
     path.write_text("\n".join(names))
-    monkeypatch.setattr("distill.ced.teachers.content_of", lambda _: "toy")
+    monkeypatch.setattr("distill.ced.teachers.ensemble.content_of", lambda _: "toy")
     options = (f"data.classes={path}", "teacher.members=[{model: 'toy_teachers:loud'}]")
     fill(tags, tmp_path / "scores", *options)
     store = TeacherStore(tmp_path / "scores")

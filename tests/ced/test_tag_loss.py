@@ -93,7 +93,7 @@ def test_confidence_weighs_clips(batch):
 
 
 def test_live_teachers_are_asked_about_what_the_student_hears(batch):
-    from distill.ced.teachers import Opinion
+    from distill.ced.teachers.ensemble import Opinion
 
     asked = {}
 

@@ -8,8 +8,8 @@ import pytest
 import distill.train
 from distill.data.files import read_json, read_jsonl, write_jsonl
 from distill.plan import main as plan_command
-from eval import tagging
 from eval.__main__ import main as eval_command
+from eval.tagging import measure as tagging
 from pseudo_label import tag_scores
 
 
@@ -58,7 +58,7 @@ def test_predictions_are_what_the_results_are_of(run):
             ("student", "teacher", "member1", "member2")}
     assert np.allclose(said["teacher"], (said["member1"] + said["member2"]) / 2, atol=1e-5)
     assert np.allclose(said["member2"], [0.8, 0.4, 0.2])
-    from eval.tagging_metrics import mean_average_precision
+    from distill.metrics.tagging import mean_average_precision
 
     targets = np.array([[name in row["labels"] for name in ("bell", "cat", "dog")] for row in rows])
     results = read_json(folder / "eval" / "results.json")
@@ -145,9 +145,9 @@ def test_the_plan_counts_what_muon_computes(tags):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from distill.ced.model import new_model
+    from distill.ced.model.modeling import new_model
     from distill.ced.plan import _muon_flops
-    from distill.optimizer import make_optimizer
+    from distill.training.optimizer import make_optimizer
 
     recipe = tags.recipe("train.optimizer=muon", "student.config.hidden_size=192",
                          "student.config.num_hidden_layers=2", "train.max_steps=3")

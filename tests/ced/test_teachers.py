@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
-from distill.ced.teachers import Ensemble, ensemble_settings, first_classes
+from distill.ced.teachers.ensemble import Ensemble, ensemble_settings, first_classes
 
 CLASSES = ["bell", "cat", "dog"]
 WAVES = [np.full(4000, 0.05, np.float32), np.full(3000, 0.08, np.float32)]

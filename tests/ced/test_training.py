@@ -214,7 +214,7 @@ def test_seven_classes_and_a_teacher_of_527(tags, tmp_path, monkeypatch):
 
     many.classes = [f"c{n}" for n in range(524)] + CLASSES
     monkeypatch.setattr(toy_teachers, "loud", many)
-    monkeypatch.setattr("distill.ced.teachers.content_of", lambda _: "toy")
+    monkeypatch.setattr("distill.ced.teachers.ensemble.content_of", lambda _: "toy")
     options = ("teacher.members=[{model: 'toy_teachers:loud'}]", f"scores.dir={tmp_path / 's'}")
     tag_scores.main(tags.arguments(*options))
     run = train(tags, tmp_path / "run", *options, "train.max_steps=1")

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distill.ced.recipe_sections import ViewConfig
-from distill.ced.views import (
+from distill.ced.data.views import (
     TagView,
     augment,
     draw_view,
@@ -16,6 +15,7 @@ from distill.ced.views import (
     unpack,
     view_type,
 )
+from distill.ced.recipe_sections import ViewConfig
 
 ALL = ViewConfig(noise_probability=0.5)
 NOTHING = ViewConfig(shift=0.0, gain_db=[0.0, 0.0], time_masks=0, frequency_masks=0,

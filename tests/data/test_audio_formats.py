@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.data import audio_source, forward_reader
 from distill.data.audio import SAMPLE_RATE, AudioError, audio_blocks, audio_info, load_audio
+from distill.data.formats import forward as forward_reader
+from distill.data.formats import source as audio_source
 
 INPUTS = Path(__file__).resolve().parents[1] / "inputs"
 
@@ -201,7 +202,7 @@ def test_what_is_no_audio(tmp_path, monkeypatch):
     with pytest.raises(AudioError, match="empty: .*shorter than a sample"):
         load_audio(tmp_path / "tiny.wav")
     # without FFmpeg: what it may read is not settled, text is
-    monkeypatch.setattr("distill.data.sound_readers.find_spec", lambda _: None)
+    monkeypatch.setattr("distill.data.formats.readers.find_spec", lambda _: None)
     (tmp_path / "a.wav").write_bytes(video)
     assert reason_of(tmp_path / "a.wav") == "needs_ffmpeg"
     with pytest.raises(AudioError, match=r"pip install 'audio-distill\[media\]'") as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from distill.data.augment import (
+from distill.data.views.augment import (
     NOISES,
     Augmentation,
     AugmentConfig,

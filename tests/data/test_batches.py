@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from distill.data.batches import FixedBatches, RankBatches, TokenBatches, split
-from distill.data.views import ViewStream, epoch_order
+from distill.data.views.batches import FixedBatches, RankBatches, TokenBatches, split
+from distill.data.views.draws import ViewStream, epoch_order
 
 NUM_VIEWS = 700
 # Log-normal, as the lengths of texts are; the draws of another epoch give other ones.

@@ -114,7 +114,7 @@ def test_what_telephones_record_is_pointed_at(sounds, tmp_path):
 
 
 def test_without_ffmpeg_its_formats_are_counted(sounds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("distill.data.sound_readers.find_spec", lambda _: None)
+    monkeypatch.setattr("distill.data.formats.readers.find_spec", lambda _: None)
     (sounds / "cow").mkdir()
     (sounds / "cow" / "phone.m4a").write_bytes(b"\0\0\0\x1cftypM4A what a telephone records")
     main([str(sounds), str(tmp_path / "out")])

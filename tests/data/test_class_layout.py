@@ -10,9 +10,9 @@ import soundfile
 
 from distill.data import class_folders
 from distill.data.class_folders import build, main, parse_options
-from distill.data.endings import Stopped
 from distill.data.files import read_json, read_jsonl
 from distill.data.sources.class_layout import understand
+from distill.endings import Stopped
 
 
 def layout(names: str, way: str = "auto"):

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from distill.data.endings import OutputError, Stopped, run, writing_to
+from distill.endings import OutputError, Stopped, run, writing_to
 
 
 def ends(main) -> int | str | None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.data.audio_folder import Columns
 from distill.data.hub_dataset import build, parse_options
 from distill.data.manifest import read_manifest
+from distill.data.sources.clips import Columns
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from distill.data.audio import load_audio
 from distill.data.manifest import read_manifest
-from distill.data.music_samples import main
+from distill.data.samples.music import main
 
 
 def write_g722(path, samples: np.ndarray) -> None:

@@ -9,9 +9,9 @@ import soundfile
 
 from distill.config import ConfigError, load
 from distill.data.manifest import Row, read_manifest, write_manifest
-from distill.data.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.data.samples.scene_sounds import ChangeConfig, Draws, change, cross, make_up
+from distill.data.samples.sounds import CLASSES, TAKES, assign_splits, label_of
 from distill.data.scenes import ScenesConfig, check_scenes, make_scene, place, trim, write_scenes
-from distill.data.sound_samples import CLASSES, TAKES, assign_splits, label_of
 
 CONFIG = """\
 output_dir: {out}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.data.soundfont_samples import MAX_SECONDS, chosen, family_of, samples_of
+from distill.data.samples.soundfont import MAX_SECONDS, chosen, family_of, samples_of
 
 
 def ogg(seconds: float, rate: int = 44_100) -> bytes:

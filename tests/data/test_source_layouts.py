@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.data.audio_folder import Columns, find_clips
 from distill.data.hub_dataset import build, parse_options
 from distill.data.manifest import read_manifest
+from distill.data.sources.clips import Columns
+from distill.data.sources.layouts.folder import find_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "tests" / "inputs"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.data.audio_folder import Columns, find_clips
+from distill.data.sources.clips import Columns
+from distill.data.sources.layouts.folder import find_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "tests" / "inputs"

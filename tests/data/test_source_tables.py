@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from distill.data.audio_folder import Columns, find_clips
-from distill.data.sources.tables import open_table
-from distill.data.sources.text import decode, read_text
+from distill.data.sources.clips import Columns
+from distill.data.sources.layouts.folder import find_clips
+from distill.data.sources.tables.table import open_table
+from distill.data.sources.tables.text import decode, read_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / "recipes" / "demo" / "data" / "audio" / "added.ogg"

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from distill.data.augment import AugmentConfig
-from distill.data.batches import FixedBatches, RankBatches
-from distill.data.views import (
+from distill.data.views.augment import AugmentConfig
+from distill.data.views.batches import FixedBatches, RankBatches
+from distill.data.views.draws import (
     View,
     ViewStream,
     draw_view,

@@ -10,7 +10,7 @@ import soxr
 from distill.data import audio
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
 from distill.data.manifest import read_manifest
-from distill.data.voice_activity import (
+from distill.data.speech.voice_activity import (
     FRAME,
     SpeechSettings,
     frame_probabilities,

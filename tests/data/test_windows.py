@@ -10,7 +10,7 @@ import soundfile
 
 from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES, AudioError, load_audio
 from distill.data.manifest import Row, read_manifest
-from distill.data.windows import (
+from distill.data.speech.windows import (
     GAP_SECONDS,
     Recording,
     join_texts,

@@ -19,17 +19,17 @@ from distill.data.audio import load_audio
 from distill.data.files import read_json, read_jsonl, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.testing import write_tiny_recipe
-from distill.whisper.corpus import evaluation_units
-from distill.whisper.corpus import test_units as find_units
-from distill.whisper.fallback import GREEDY
+from distill.whisper.data.corpus import evaluation_units
+from distill.whisper.data.corpus import test_units as find_units
+from distill.whisper.decoding.fallback import GREEDY
+from distill.whisper.decoding.rows import Hypothesis
 from distill.whisper.recipe import load_recipe
-from distill.whisper.rows import Hypothesis
 from distill.whisper.student import make_student
-from eval import asr
 from eval.__main__ import main
-from eval.asr import is_loop
 from eval.memory import PeakMemory
-from eval.table import text_table
+from eval.speech import asr
+from eval.speech.asr import is_loop
+from eval.speech.table import text_table
 
 pytestmark = pytest.mark.usefixtures("remembered")
 
@@ -59,8 +59,8 @@ def test_results_are_those_of_the_predictions(run, capsys):
     rows = read_jsonl(folder / "eval" / "predictions.jsonl")
     assert results["num_units"] == len(rows)
     assert {"split", "normalizer", "num_words", "hours", "decoding", "paired"} <= results.keys()
-    from eval.metrics import error_counts, total
-    from eval.normalize import normalizer
+    from distill.metrics.error_rates import error_counts, total
+    from distill.metrics.normalize import normalizer
 
     clean = normalizer("english", "en")
     for role in ("teacher", "student"):
@@ -132,7 +132,7 @@ def test_long_clips_are_units_with_their_reference(demo_data):
 @pytest.mark.parametrize("way", ["speech", "sequential"])
 def test_long_audio(run, demo_data, tmp_path, way, monkeypatch):
     """A minute with pauses of noise: one unit, whatever its windows leave out."""
-    monkeypatch.setattr("distill.whisper.sequential.Fallback", lambda: GREEDY)
+    monkeypatch.setattr("distill.whisper.recognition.sequential.Fallback", lambda: GREEDY)
     recipe, folder = run
     prompts = [load_audio(demo_data / "audio" / f"{name}.ogg")
                for name in ("agent-pass", "demo-abouttotry")]

@@ -25,7 +25,7 @@ def test_ratios_are_medians_of_pairs():
 def test_pytorch_does_what_the_onnx_graphs_do(tagger_folder):  # noqa: F811
     import torch
 
-    from distill.ced.model import CedForAudioClassification
+    from distill.ced.model.modeling import CedForAudioClassification
 
     model = CedForAudioClassification.from_pretrained(tagger_folder).eval()
     features = 20 * torch.randn(2, 64, 1001) - 30

@@ -2,8 +2,8 @@
 
 import pytest
 
+from eval.benchmark.tables.train import page, table
 from eval.benchmark.train import summarise
-from eval.benchmark.train_text import page, table
 
 
 def curve(seconds_a_step: float, wers: list[float]) -> dict:

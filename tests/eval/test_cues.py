@@ -5,10 +5,10 @@ import unicodedata
 import numpy as np
 import pytest
 
-from distill.whisper.sequential import Segment
-from distill.whisper.words import Word
-from eval.cues import GAP, MAX_SECONDS, MIN_SECONDS, cues
-from eval.subtitles import write
+from distill.whisper.recognition.sequential import Segment
+from distill.whisper.recognition.words import Word
+from eval.speech.cues import GAP, MAX_SECONDS, MIN_SECONDS, cues
+from eval.speech.subtitles import write
 
 PROSE = {
     "en": "Thank you for calling the support line of Example Incorporated. If you know the "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.metrics import error_counts, error_rate
+from distill.metrics.error_rates import error_counts, error_rate
 
 MODULES = Path(__file__).parents[2] / "eval" / "modules"
 PREDICTIONS = ["hello word", "thank you", "", "one two three"]

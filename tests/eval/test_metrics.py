@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from eval import metrics
-from eval.metrics import (
+from distill.metrics import error_rates as metrics
+from distill.metrics.error_rates import (
     Edit,
     ErrorCounts,
     align,

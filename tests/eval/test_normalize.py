@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from distill.data.windows import join_texts
-from eval.metrics import error_counts
-from eval.normalize import _spellings, error_unit, normalizer, normalizer_name
+from distill.data.speech.windows import join_texts
+from distill.metrics.error_rates import error_counts
+from distill.metrics.normalize import _spellings, error_unit, normalizer, normalizer_name
 
 
 def test_english_of_a_multilingual_teacher_is_english():

@@ -3,7 +3,7 @@
 import unicodedata
 
 from distill.data.languages import language_name
-from eval.normalize import error_unit, normalizer
+from distill.metrics.normalize import error_unit, normalizer
 
 SAME = [  # language, one spelling, the other
     ("ar", "مُحَمَّدٌ رَسُولُ اللَّهِ", "محمد رسول الله"),  # harakat, shadda, tanween

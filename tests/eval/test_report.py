@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from distill.data.files import read_json, write_json, write_jsonl, write_text
-from eval.charts import Series, line_chart, linear_axis, log_axis, number
-from eval.examples import diff, encode
-from eval.page import _STYLE
+from distill.html.charts import Series, line_chart, linear_axis, log_axis, number
+from distill.html.page import _STYLE
 from eval.report import main, write_report
+from eval.speech.examples import diff, encode
 
 EVIL = '<script>alert("x")</script> & <b>bold</b>'
 

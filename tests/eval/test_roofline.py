@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from distill.whisper.cost import token_flops
-from distill.whisper.sizes import find_size
+from distill.whisper.plan.cost import token_flops
+from distill.whisper.plan.sizes import find_size
 from eval.benchmark import roofline as r
 
 LARGE, DISTIL = find_size("openai/whisper-large-v3"), find_size("distil-whisper/distil-large-v3")
@@ -145,7 +145,7 @@ def test_what_rows_and_tokens_share():
 
 
 def test_very_many_rows_are_bound_by_compute_alone():
-    """Then only the operations count, and they are those of `distill.whisper.cost`."""
+    """Then only the operations count, and they are those of `distill.whisper.plan.cost`."""
     rows, tokens = 64, 100
     time = seconds(LARGE, r.A100, r.GRAPHS, rows, tokens)
     context = 2 * r.CONTEXT  # token_flops has half its tokens as the context, on average

@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 from eval.tag import main
-from eval.tag_formats import as_audacity, choose, whole, written
-from eval.tag_windows import Row, load_tagger, windows_of
+from eval.tagging.formats import as_audacity, choose, whole, written
+from eval.tagging.windows import Row, load_tagger, windows_of
 from tests.ced.conftest import make_tagger
 
 CLASSES = ["quiet", "loud", "Dog, bark"]
@@ -142,7 +142,7 @@ def test_settings_that_cannot_be_are_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from distill.ced.extractor import CedFeatureExtractor
+    from distill.ced.model.extractor import CedFeatureExtractor
 
     folder = tmp_path_factory.mktemp("tagger")
     make_tagger().save_pretrained(folder)
@@ -159,7 +159,7 @@ def test_frames_are_tagged_every_160_ms(folder, tmp_path):
     assert [r.end for r in rows[:-1]] == [r.start for r in rows[1:]]
     assert sum(row.weight for row in rows) == pytest.approx(13.0)
     assert len(rows) == 62 + 18 and max(row.weight for row in rows) < 0.26
-    from distill.ced.frontend import log_mel
+    from distill.ced.model.frontend import log_mel
 
     with torch.no_grad():
         features = log_mel(torch.from_numpy(windows[0].samples()))
@@ -175,7 +175,7 @@ def test_our_models_and_any_other_of_transformers(folder, tmp_path):
     assert main([str(path), "--model", folder, "--format", "json"]) == 0
     ours = json.loads((tmp_path / "a.wav.tags.json").read_text())
     with torch.no_grad():
-        from distill.ced.frontend import log_mel
+        from distill.ced.model.frontend import log_mel
         from distill.data.audio import load_audio
 
         features = log_mel(torch.from_numpy(load_audio(path)))[None]

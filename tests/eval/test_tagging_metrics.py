@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from eval.metrics import ErrorCounts, bootstrap_interval
-from eval.ranking import PerClass, Ranking
-from eval.tagging_metrics import (
+from distill.metrics.error_rates import ErrorCounts, bootstrap_interval
+from distill.metrics.ranking import PerClass, Ranking
+from distill.metrics.tagging import (
     average_precision,
     bootstrap_interval_of,
     bootstrap_tags,

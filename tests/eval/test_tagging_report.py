@@ -12,9 +12,9 @@ import soundfile
 import torch
 
 from distill.data.files import write_json, write_jsonl, write_text
+from distill.metrics.tagging import evaluate_tags, paired_bootstrap_of_map
 from eval.report import write_report as write_any_report
-from eval.tagging_metrics import evaluate_tags, paired_bootstrap_of_map
-from eval.tagging_pictures import png, shade, tagged_spectrogram
+from eval.tagging.pictures import png, shade, tagged_spectrogram
 from eval.tagging_report import write_report
 from tests.eval.test_report import Page
 
@@ -24,7 +24,7 @@ NAMES = ["<b>evil</b> & co", "bell", "dog"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of a tagger with a student of random weights."""
-    from distill.ced.model import new_model
+    from distill.ced.model.modeling import new_model
 
     folder = tmp_path_factory.mktemp("runs") / "tagger"
     torch.manual_seed(0)

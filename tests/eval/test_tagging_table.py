@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distill.data import files
-from eval.tagging_metrics import evaluate_tags
-from eval.tagging_table import CLASS_COLUMNS, markdown_table, write_class_csv
+from distill.metrics.tagging import evaluate_tags
+from eval.tagging.table import CLASS_COLUMNS, markdown_table, write_class_csv
 
 NAMES = ["Speech", "Inside, small room", 'A "quoted" name', "Never"]
 

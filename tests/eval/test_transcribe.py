@@ -10,13 +10,13 @@ import soundfile
 import soxr
 
 from distill.data.audio import load_audio
-from distill.data.endings import OutputError
-from distill.whisper.fallback import GREEDY
-from distill.whisper.sequential import Segment
+from distill.endings import OutputError
+from distill.whisper.decoding.fallback import GREEDY
+from distill.whisper.recognition.sequential import Segment
+from distill.whisper.recognition.words import Word
 from distill.whisper.student import make_student
-from distill.whisper.words import Word
 from eval.audio_files import output_places
-from eval.subtitles import write
+from eval.speech.subtitles import write
 from eval.transcribe import load, main
 from tests.media_files import write_m4a
 
@@ -82,7 +82,7 @@ def folder(tmp_path_factory, demo_data) -> Path:
 @pytest.fixture(autouse=True)
 def no_second_try(monkeypatch):
     """A random model is never sure of anything."""
-    monkeypatch.setattr("distill.whisper.sequential.Fallback", lambda: GREEDY)
+    monkeypatch.setattr("distill.whisper.recognition.sequential.Fallback", lambda: GREEDY)
 
 
 GOOD = ("phone.wav", "stereo.flac", "talk.mp3", "b/long.ogg")
@@ -132,7 +132,7 @@ def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys
     texts = {file.name: file.read_text() for file in tmp_path.glob("*.txt")}
     assert list(sorted(texts)) == ["b.wav.txt", "talk.m4a.txt"] and len(set(texts.values())) == 1
     assert texts["b.wav.txt"]
-    monkeypatch.setattr("distill.data.sound_readers.find_spec", lambda _: None)
+    monkeypatch.setattr("distill.data.formats.readers.find_spec", lambda _: None)
     assert main([str(path), "--model", str(tiny_teacher), "--overwrite"]) == 1
     assert "audio-distill[media]" in capsys.readouterr().err
 

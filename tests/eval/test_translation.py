@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.translation import translation_scores
+from distill.metrics.translation import translation_scores
 
 
 def scores(references, texts, language="en"):

@@ -14,8 +14,8 @@ from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
 from distill.testing import write_tiny_recipe
 from distill.whisper.recipe import load_recipe
 from pseudo_label import scores
+from pseudo_label.labelling.shards import read_labels
 from pseudo_label.plan import make_plan
-from pseudo_label.shards import read_labels
 
 OPTIONS = ("num_threads=1", "pseudo_label.shard_size=2", "pseudo_label.window_seconds=9",
            "pseudo_label.long_audio=quiet", "filter.max_wer=null", "teacher.mode=live")
@@ -30,7 +30,7 @@ class Corpus:
         self.rows, self.run = read_jsonl(self.manifest), folder / "run"
         self.folder = self.run / "pseudo_labels"
         self.labelled: list[str] = []
-        from pseudo_label.transcripts import Labeller
+        from pseudo_label.labelling.transcripts import Labeller
 
         prepare = Labeller.prepare
 

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
-from pseudo_label.compare import compare, disagreement, recount
+from pseudo_label.labelling.compare import compare, disagreement, recount
 
 
 @pytest.mark.parametrize(("label", "second", "expected"), [
@@ -61,7 +61,7 @@ def test_killed_while_counting(recipe, tmp_path, monkeypatch):
         write_jsonl(path, rows)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pseudo_label.compare.write_jsonl", killed)
+        patch.setattr("pseudo_label.labelling.compare.write_jsonl", killed)
         recount(recipe)
     recount(recipe)
     rates = [read_jsonl(path)[0]["wer"] for path in sorted(tmp_path.glob("part-*"))]

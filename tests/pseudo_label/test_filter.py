@@ -6,11 +6,11 @@ from dataclasses import asdict
 import pytest
 
 from distill.data.files import read_json, read_jsonl, write_json, write_jsonl
+from distill.whisper.data.view_source import read_kept
 from distill.whisper.recipe import DataConfig, FilterConfig, WhisperRecipe
-from distill.whisper.view_source import read_kept
 from pseudo_label.filter import describe, filter_rows, run_filter
-from pseudo_label.filters import drop_reason
-from pseudo_label.shards import read_labels
+from pseudo_label.filtering.filters import drop_reason
+from pseudo_label.labelling.shards import read_labels
 
 
 def row(name="w0", **changes) -> dict:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from distill.whisper.recipe import FilterConfig
-from pseudo_label import filters
-from pseudo_label.filters import (
+from pseudo_label.filtering import filters
+from pseudo_label.filtering.filters import (
     FILTERS,
     SCRIPTS,
     chars_per_second,

@@ -15,7 +15,7 @@ import soundfile
 import pseudo_label.__main__ as command
 from distill.data.files import read_json, read_jsonl
 from distill.testing import write_tiny_recipe
-from pseudo_label.leases import Leases
+from pseudo_label.labelling.leases import Leases
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_threads=1",

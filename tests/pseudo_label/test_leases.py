@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pseudo_label import leases as module
-from pseudo_label.leases import Leases
+from pseudo_label.labelling import leases as module
+from pseudo_label.labelling.leases import Leases
 
 NAME = "part-00003"
 

@@ -13,12 +13,12 @@ import pseudo_label.__main__ as command
 from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import read_json, read_jsonl
 from distill.data.manifest import Row, read_manifest, write_manifest
+from distill.data.speech.windows import load_window, pack
 from distill.data.unreadable import UnreadableError
-from distill.data.windows import load_window, pack
 from distill.plan import describe, plan
 from distill.testing import write_tiny_recipe
-from distill.whisper import recordings
-from distill.whisper.corpus import (
+from distill.whisper.data import recordings
+from distill.whisper.data.corpus import (
     is_recording,
     load_clips,
     rebuild_window,

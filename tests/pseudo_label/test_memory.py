@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from pseudo_label.memory import GiveBack
+from pseudo_label.labelling.memory import GiveBack
 
 
 def megabytes() -> float:

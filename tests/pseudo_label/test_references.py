@@ -8,7 +8,7 @@ import pytest
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.manifest import Row, write_manifest
 from distill.whisper.recipe import DataConfig, WhisperRecipe
-from pseudo_label.references import add_references, share_text
+from pseudo_label.labelling.references import add_references, share_text
 
 TEXT = ("Welcome to the directory. Please enter the first three letters of your party's last name, "
         "using your touch-tone keypad. Use the 7 key for Q and the 9 key for Z.")

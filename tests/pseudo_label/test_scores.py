@@ -71,8 +71,8 @@ def views(found: list[str]) -> dict[str, object]:
 
 
 def source_of(found: list[str]):
+    from distill.whisper.data.view_source import ViewSource
     from distill.whisper.teacher import load_teacher
-    from distill.whisper.view_source import ViewSource
 
     recipe = load_recipe(found[0], found[1:])
     teacher = load_teacher(recipe.teacher)
@@ -84,7 +84,7 @@ def source_of(found: list[str]):
 
 def accept(found: list[str]) -> None:
     """Open the stores as training does, which refuses whatever is not exactly as it should be."""
-    from distill.whisper.recorded import RecordedTeacher
+    from distill.whisper.data.recorded import RecordedTeacher
 
     teacher, source = source_of(found)
     recorded = RecordedTeacher(source.recipe, teacher, source, check=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import pseudo_label.__main__ as label_command
-from distill.data import unreadable, windows
+from distill.data import unreadable
 from distill.data.audio import AudioError
 from distill.data.files import read_jsonl
+from distill.data.speech import windows
 from distill.data.teacher_store import TeacherStore
 from distill.data.unreadable import UnreadableError
 from distill.testing import write_tiny_recipe

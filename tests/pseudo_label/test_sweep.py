@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from distill.data.files import read_json, write_json, write_jsonl
+from distill.metrics.error_rates import error_counts
+from distill.metrics.normalize import error_unit, normalizer
 from distill.testing import TINY_RECIPE
 from distill.whisper.recipe import DataConfig, FilterConfig, WhisperRecipe
-from eval.metrics import error_counts
-from eval.normalize import error_unit, normalizer
 from pseudo_label.filter import filter_rows
-from pseudo_label.filters import MEASURES
+from pseudo_label.filtering.filters import MEASURES
+from pseudo_label.filtering.sweep_text import page, table
 from pseudo_label.sweep import Labels, auc, main, read_table, sweep, thresholds
-from pseudo_label.sweep_text import page, table
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 CHINESE = "今天天气很好我们去公园散步吧"

@@ -11,9 +11,9 @@ import pseudo_label.__main__ as command
 from distill.config import ConfigError
 from distill.data.files import read_json, read_jsonl, write_jsonl
 from distill.testing import WORDS, write_tiny_recipe, write_tiny_translator
+from distill.whisper.data.view_source import read_kept
 from distill.whisper.recipe import load_recipe
 from distill.whisper.teacher import load_teacher
-from distill.whisper.view_source import read_kept
 from pseudo_label import translate
 from pseudo_label.filter import run_filter
 

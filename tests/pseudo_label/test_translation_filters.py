@@ -3,7 +3,7 @@
 import pytest
 
 from distill.whisper.recipe import TranslationConfig
-from pseudo_label.translation_filters import length_ratios, translation_drop_reason
+from pseudo_label.filtering.translation_filters import length_ratios, translation_drop_reason
 
 SOURCE = "el perro corre por la calle y ladra"
 GOOD = "the dog runs down the street and barks"

@@ -13,8 +13,8 @@ from distill.data.audio import AudioError
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.unreadable import UnreadableError
 from distill.testing import write_tiny_recipe
-from pseudo_label import transcripts
-from pseudo_label.leases import Leases
+from pseudo_label.labelling import transcripts
+from pseudo_label.labelling.leases import Leases
 
 OPTIONS = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_threads=1",
            "pseudo_label.packing=best_fit", "views.previous_text_probability=0",
@@ -103,7 +103,7 @@ def test_the_disk_fails_while_it_is_read(recipe, whole, tmp_path, monkeypatch):
         return load(source, offset, duration)
 
     with monkeypatch.context() as patch:
-        patch.setattr("distill.data.windows.load_audio", failing)
+        patch.setattr("distill.data.speech.windows.load_audio", failing)
         expected = r"1 of 16 clips could not be opened: 1 cannot_open \(train-5\).*same command"
         with pytest.raises(UnreadableError, match=expected):
             label(recipe, tmp_path)
@@ -169,6 +169,6 @@ def test_a_rank_that_ends_with_an_error_waits_for_those_at_work(tmp_path, monkey
             if len(slept) == 2:
                 other.release("part-00001")
 
-        monkeypatch.setattr("pseudo_label.leases.time.sleep", sleep)
+        monkeypatch.setattr("pseudo_label.labelling.leases.time.sleep", sleep)
         mine.wait_for_others()
         assert len(slept) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import load_audio
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding.greedy import GreedyDecoder
 from tests.hub_repository import Blob, Repository
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ import soundfile
 
 from distill.data.audio import load_audio
 from distill.data.files import read_jsonl, write_json, write_jsonl
-from distill.data.windows import load_window
+from distill.data.speech.windows import load_window
 from distill.testing import write_tiny_corpus
-from distill.whisper.corpus import load_clips
+from distill.whisper.data.corpus import load_clips
 from pseudo_label.plan import label_settings, make_plan
 from pseudo_label.push import main
 from tests.publish.conftest import load

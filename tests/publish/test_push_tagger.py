@@ -10,8 +10,8 @@ import torch
 
 from distill.data.files import write_json
 from distill.methods import evaluation_settings
+from distill.metrics.tagging import evaluate_tags
 from eval.plots import write_plots
-from eval.tagging_metrics import evaluate_tags
 from tests.publish.conftest import load
 
 REPO = "somebody/tiny-student"
@@ -35,9 +35,9 @@ def system(seed: int, **more) -> dict:
 
 @pytest.fixture
 def tagger(tmp_path, monkeypatch):
-    from distill.ced import teachers
-    from distill.ced.extractor import CedFeatureExtractor
-    from distill.ced.model import new_model
+    from distill.ced.model.extractor import CedFeatureExtractor
+    from distill.ced.model.modeling import new_model
+    from distill.ced.teachers import ensemble as teachers
 
     run = tmp_path / "runs" / "tiny"
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(run=run))
@@ -69,7 +69,7 @@ def tagger(tmp_path, monkeypatch):
 def test_a_tagger_is_pushed_and_loaded_back(tagger, hub, push, monkeypatch):
     from transformers import AutoFeatureExtractor, dynamic_module_utils
 
-    from distill.ced.model import CedForAudioClassification
+    from distill.ced.model.modeling import CedForAudioClassification
 
     folder, _ = tagger
     push(folder)

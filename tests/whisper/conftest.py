@@ -48,8 +48,8 @@ class TinyRun:
 
     def source(self, recipe):
         """The recipe's views."""
+        from distill.whisper.data.view_source import ViewSource
         from distill.whisper.teacher import load_teacher
-        from distill.whisper.view_source import ViewSource
 
         teacher = load_teacher(recipe.teacher)
         return ViewSource(recipe, teacher.processor, teacher.model.generation_config,

@@ -13,7 +13,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from distill.data.teacher_store import TeacherStore
-from distill.loop import _loader
+from distill.training.loop import _loader
 from distill.whisper.recipe import load_recipe
 from distill.whisper.task import WhisperTask
 

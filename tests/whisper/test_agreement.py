@@ -9,7 +9,7 @@ import torch
 from distill.data.files import read_jsonl
 from distill.whisper import agreement as agreement_module
 from distill.whisper.agreement import agreement, agreement_metrics, count_verifies
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.student import make_student
 
 LIVE = "teacher.mode=live"

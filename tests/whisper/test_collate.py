@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from distill.data.manifest import Row
-from distill.data.views import View
-from distill.data.windows import pack
-from distill.losses import IGNORE
-from distill.whisper.collate import TokenRow, TokenRules, pad
+from distill.data.speech.windows import pack
+from distill.data.views.draws import View
+from distill.losses.token_losses import IGNORE
+from distill.whisper.data.collate import TokenRow, TokenRules, pad
 from distill.whisper.recipe import FilterConfig
 from distill.whisper.special import SpecialTokens
 from pseudo_label.filter import filter_rows

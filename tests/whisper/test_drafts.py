@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from distill.whisper.decoder import Decoder
-from distill.whisper.draft_length import LONGEST, DraftLength, StepTimes, tokens_per_row
-from distill.whisper.drafts import StudentDraft, TextDraft
-from distill.whisper.rules import Rules
+from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.draft_length import LONGEST, DraftLength, StepTimes, tokens_per_row
+from distill.whisper.decoding.drafts import StudentDraft, TextDraft
+from distill.whisper.decoding.rules import Rules
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
 

@@ -7,14 +7,14 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipe
 
 from distill.data.audio import load_audio
 from distill.data.manifest import read_manifest
-from distill.whisper.decoding import GreedyDecoder
+from distill.metrics.error_rates import error_counts, error_rate
+from distill.metrics.normalize import normalizer
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.generation import complete
+from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
 from distill.whisper.teacher import load_teacher
-from distill.whisper.transcribe import encode, log_mel, to_text
-from eval.metrics import error_counts, error_rate
-from eval.normalize import normalizer
 
 TASK = "automatic-speech-recognition"
 WAYS = ({}, {"return_timestamps": True}, {"return_timestamps": "word"},

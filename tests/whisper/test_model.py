@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from distill.data.manifest import read_manifest
-from distill.data.views import View
-from distill.data.windows import load_window, pack
-from distill.losses import IGNORE
-from distill.targets import record_scores
-from distill.whisper.collate import TokenRules, pad
+from distill.data.speech.windows import load_window, pack
+from distill.data.views.draws import View
+from distill.losses.targets import record_scores
+from distill.losses.token_losses import IGNORE
+from distill.whisper.data.collate import TokenRules, pad
 from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
 from distill.whisper.recipe import LossConfig
+from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import freeze, make_student
-from distill.whisper.transcribe import encode, log_mel
 
 VIEWS = [
     View("w0", timestamps=False, previous=False),
@@ -218,7 +218,8 @@ def test_a_trained_encoder_gets_gradients(tiny_model, batch):
 
 
 def asked_before(teacher, batch, k, temperature=2.0, inner=None) -> dict:
-    """The batch with what a teacher said, in the types of the store; see `distill.whisper.recorded`
+    """The batch with what a teacher said, in the types of the store; see
+    `distill.whisper.data.recorded`
 
     Args:
         batch: with `encoder_states`, if they are known.

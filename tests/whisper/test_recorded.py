@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from distill.data.augment import augment_audio, mask_features
+from distill.data.speech.windows import load_window
 from distill.data.teacher_store import TeacherStore
-from distill.data.views import View
-from distill.data.windows import load_window
-from distill.losses import IGNORE
-from distill.whisper.corpus import rebuild_window
-from distill.whisper.scoring import read_states, scores_folder, states_folder
-from distill.whisper.transcribe import log_mel
+from distill.data.views.augment import augment_audio, mask_features
+from distill.data.views.draws import View
+from distill.losses.token_losses import IGNORE
+from distill.whisper.data.corpus import rebuild_window
+from distill.whisper.data.scoring import read_states, scores_folder, states_folder
+from distill.whisper.recognition.transcribe import log_mel
 
 ALL = "scores.k=9999"  # of 1768 ids
 NO_STATES = "scores.encoder_states=none"
@@ -206,7 +206,7 @@ def test_training_hears_the_states_of_labelling(tiny_run):
 def test_workers_read_the_same_tensors(tiny_run, states):
     from accelerate import Accelerator
 
-    from distill.loop import _loader
+    from distill.training.loop import _loader
 
     kind = [] if states == "disk" else ["scores.encoder_states=memory"]
     recipe = tiny_run.scored(SHORT, ALL, *kind, "loss.hidden_weight=1")

@@ -10,7 +10,7 @@ import pytest
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.teacher_store import StoreError, TeacherStore
 from distill.testing import write_tiny_teacher
-from distill.whisper.scoring import scores_folder, states_folder
+from distill.whisper.data.scoring import scores_folder, states_folder
 from pseudo_label.scores import score
 
 NO_STATES = "scores.encoder_states=none"

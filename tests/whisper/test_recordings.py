@@ -11,8 +11,8 @@ import soundfile
 
 from distill.data.audio import SAMPLE_RATE, AudioError
 from distill.data.manifest import Row
-from distill.whisper import recordings
-from distill.whisper.recordings import find_speech, known_speech
+from distill.whisper.data import recordings
+from distill.whisper.data.recordings import find_speech, known_speech
 
 
 @pytest.fixture

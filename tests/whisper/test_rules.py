@@ -11,7 +11,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from distill.whisper.rules import Rules
+from distill.whisper.decoding.rules import Rules
 
 END, NO_TIMESTAMPS, BEGIN, SIZE = 20, 29, 30, 60
 SUPPRESSED, SUPPRESSED_FIRST = [3, 7, 25], [5, END]

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from distill.whisper.decoding import GreedyDecoder
-from distill.whisper.sampling import Sampling
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.student import make_student
 
 TOKENS = [65, 66, 67, 68, 69]  # all that may be said, besides the end

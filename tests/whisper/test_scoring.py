@@ -10,7 +10,7 @@ import torch
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.teacher_store import Record, TeacherStore
 from distill.data.teacher_store.__main__ import main as look_after
-from distill.whisper.scoring import (
+from distill.whisper.data.scoring import (
     Rescorer,
     Scorer,
     read_states,

@@ -9,10 +9,16 @@ import torch
 
 from distill.data.audio import AudioError, load_audio
 from distill.data.manifest import read_manifest
-from distill.whisper.decoding import AUTO, GreedyDecoder
-from distill.whisper.fallback import Fallback
-from distill.whisper.rows import Hypothesis
-from distill.whisper.sequential import LongAudio, Segment, audio_file, split, transcribe_long
+from distill.whisper.decoding.fallback import Fallback
+from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
+from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.recognition.sequential import (
+    LongAudio,
+    Segment,
+    audio_file,
+    split,
+    transcribe_long,
+)
 from distill.whisper.student import make_student
 
 GREEDY = Fallback(temperatures=(0.0,), max_no_speech_prob=None)
@@ -213,8 +219,9 @@ def test_nothing_is_said_where_nobody_speaks(tiny, noise, monkeypatch):
     samples = np.concatenate([noise[2], noise[0]])  # 97.3 s
     said = Hypothesis([267, 65, 267 + 200, 267 + 210, 66, 267 + 400], -0.2, 0.0, False,
                       False)
-    monkeypatch.setattr("distill.whisper.sequential.encode", lambda _, features: features)
-    monkeypatch.setattr("distill.whisper.sequential.decode_with_fallback",
+    monkeypatch.setattr("distill.whisper.recognition.sequential.encode",
+                        lambda _, features: features)
+    monkeypatch.setattr("distill.whisper.recognition.sequential.decode_with_fallback",
                         lambda *arguments: [said] * len(arguments[3]))
 
     def spans(speech) -> list[tuple[float, float]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distill.whisper.sizes import (
+from distill.whisper.plan.sizes import (
     SIZES,
     find_size,
     num_encoder_parameters,

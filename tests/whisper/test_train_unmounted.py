@@ -9,8 +9,9 @@ from accelerate.state import AcceleratorState
 
 import distill.train
 import pseudo_label.__main__ as label_command
-from distill.data import unreadable, windows
+from distill.data import unreadable
 from distill.data.audio import AudioError
+from distill.data.speech import windows
 from distill.data.unreadable import UnreadableError
 from distill.testing import write_tiny_recipe
 
@@ -92,7 +93,7 @@ def test_a_full_disk_names_the_run(labelled, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("distill.checkpoint._publish", full)
+        patch.setattr("distill.training.checkpoint._publish", full)
         with pytest.raises(OSError, match=f"cannot write to {tmp_path}/run: No space left"):
             train(labelled, tmp_path / "run", "train.save_every=2")
     assert train(labelled, tmp_path / "run", "train.save_every=2") == whole

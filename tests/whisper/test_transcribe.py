@@ -8,12 +8,12 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from distill.data.manifest import read_manifest
-from distill.data.windows import load_window, pack
-from distill.whisper.decoding import AUTO, GreedyDecoder
-from distill.whisper.rows import Rows, is_looping
+from distill.data.speech.windows import load_window, pack
+from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
+from distill.whisper.decoding.rows import Rows, is_looping
+from distill.whisper.recognition.transcribe import encode, log_mel, to_text, token_limit, transcribe
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
-from distill.whisper.transcribe import encode, log_mel, to_text, token_limit, transcribe
 
 LONG = [448] * 9
 

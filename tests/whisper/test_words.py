@@ -8,9 +8,9 @@ import torch
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
 from distill.data.manifest import read_manifest
-from distill.data.windows import load_window, pack
-from distill.whisper.transcribe import encode, log_mel
-from distill.whisper.words import (
+from distill.data.speech.windows import load_window, pack
+from distill.whisper.recognition.transcribe import encode, log_mel
+from distill.whisper.recognition.words import (
     Word,
     alignment_heads,
     first_frames,

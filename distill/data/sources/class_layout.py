@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.data.sources.clips import one_line
-from distill.data.sources.splits import is_split_name, split_of
+from distill.data.sources.layouts.splits import is_split_name, split_of
 
 SPLITS = ("train", "validation", "test")
 _NAMES = {

@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill.data.audio_folder import Clip, Columns
 from distill.data.files import read_json
 from distill.data.find_files import find_files
-from distill.data.sources.clips import column_of
-from distill.data.sources.split_tables import check_unsplit, say
-from distill.data.sources.splits import ALL
-from distill.data.sources.tables import FILE_COLUMNS
-from distill.data.sources.times import Times, with_part
+from distill.data.sources.clips import Clip, Columns, column_of
+from distill.data.sources.layouts.splits import ALL
+from distill.data.sources.tables.of_splits import check_unsplit, say
+from distill.data.sources.tables.table import FILE_COLUMNS
+from distill.data.sources.tables.times import Times, with_part
 
 
 def is_dataset(path: Path) -> bool:

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.data.audio_error import TRANSIENT
 from distill.data.files import write_atomic
+from distill.data.formats.errors import TRANSIENT
 from distill.data.manifest import Row
 
 _LISTED = 20  # dropped rows named in drops.json, per reason; the counts are complete

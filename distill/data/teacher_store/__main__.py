@@ -15,8 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill.data.endings import run as run_command
 from distill.data.files import write_json
+from distill.endings import run as run_command
 
 _KEYS: dict[str, dict[str, Any]] = {  # command: key and default
     "stats": {"json": ""},

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distill.data.endings import OutputError
 from distill.data.files import sync_folder
+from distill.endings import OutputError
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _TEMPORARY = re.compile(

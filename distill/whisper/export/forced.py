@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from distill.whisper.rows import is_looping
+from distill.whisper.decoding.rows import is_looping
+from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
-from distill.whisper.transcribe import encode, log_mel
 
 # (audio, language, text tokens) -> log-probability of each token among all text tokens, nats
 Reader = Callable[[np.ndarray, str, Sequence[int]], np.ndarray]

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from distill.data.manifest import Row
-from distill.data.windows import Window, load_readable, pack
+from distill.data.speech.windows import Window, load_readable, pack
 from distill.whisper.export.word_times import speech_begins
+from distill.whisper.recognition.transcribe import log_mel
+from distill.whisper.recognition.words import alignment_heads
 from distill.whisper.special import SpecialTokens
-from distill.whisper.transcribe import log_mel
-from distill.whisper.words import alignment_heads
 
 NUM_WINDOWS = 12  # of training clips; a dozen has about a hundred beginnings
 MAX_HEADS = 4

@@ -21,7 +21,7 @@ from distill.config import to_dict
 from distill.data.files import hash_of, read_json, sync_folder, write_json
 from distill.data.model_files import model_stamp
 from distill.progress import quiet_libraries
-from distill.whisper.corpus import load_clips, test_units
+from distill.whisper.data.corpus import load_clips, test_units
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
 from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime

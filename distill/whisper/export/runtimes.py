@@ -20,8 +20,8 @@ from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from distill.whisper.export.forced import Reader, chosen
 from distill.whisper.export.sherpa import SherpaSession
 from distill.whisper.export.word_times import Word
+from distill.whisper.recognition.transcribe import log_mel, to_text
 from distill.whisper.special import SpecialTokens
-from distill.whisper.transcribe import log_mel, to_text
 
 # one greedy decoding: no second try, no window left out as silence, no text before it
 _PLAIN = dict(beam_size=1, temperature=0.0, condition_on_previous_text=False, vad_filter=False,

@@ -14,18 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE
-from distill.data.windows import Window, load_window
-from distill.progress import progress
-from distill.whisper.corpus import Unit, windows_of
-from distill.whisper.decoding import GreedyDecoder
-from distill.whisper.export.forced import compare, own_reader, without_loop
-from distill.whisper.export.runtimes import Runtime
-from distill.whisper.export.word_times import check_word_times
-from distill.whisper.recipe import WhisperRecipe, written_language
-from distill.whisper.recipe_sections import ExportConfig
-from distill.whisper.rows import is_looping
-from distill.whisper.transcribe import to_text, transcribe
-from eval.metrics import (
+from distill.data.speech.windows import Window, load_window
+from distill.metrics.error_rates import (
     ErrorCounts,
     bootstrap_interval,
     error_counts,
@@ -33,7 +23,17 @@ from eval.metrics import (
     paired_bootstrap,
     total,
 )
-from eval.normalize import error_unit, normalizer, normalizer_name
+from distill.metrics.normalize import error_unit, normalizer, normalizer_name
+from distill.progress import progress
+from distill.whisper.data.corpus import Unit, windows_of
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.rows import is_looping
+from distill.whisper.export.forced import compare, own_reader, without_loop
+from distill.whisper.export.runtimes import Runtime
+from distill.whisper.export.word_times import check_word_times
+from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recipe_sections import ExportConfig
+from distill.whisper.recognition.transcribe import to_text, transcribe
 
 
 @dataclass

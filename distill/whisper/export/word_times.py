@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.windows import Window
-from eval.metrics import align
-from eval.normalize import normalizer
+from distill.data.speech.windows import Window
+from distill.metrics.error_rates import align
+from distill.metrics.normalize import normalizer
 
 Word = tuple[str, float, float]  # text, start and end in seconds
 TimedTranscriber = Callable[[np.ndarray, str], list[Word]]

@@ -4,7 +4,7 @@
     metric.compute(predictions=["hello word"], references=["hello world"])
 
 `evaluate` copies this file elsewhere before it runs it, so it imports nothing of ours; a test
-compares it with eval.metrics. One import a line: the loader misreads `import a, b`.
+compares it with distill.metrics.error_rates. One import a line: the loader misreads `import a, b`.
 """
 
 import datasets

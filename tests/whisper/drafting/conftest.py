@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.student import make_student
 
 LONG = [40] * 9

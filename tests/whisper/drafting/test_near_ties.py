@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill.whisper import rounds
+from distill.whisper.decoding import rounds
 from tests.whisper.drafting.conftest import LONG, same
 
 

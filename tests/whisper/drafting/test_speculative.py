@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from distill.data.manifest import read_manifest
-from distill.data.windows import load_window, pack
-from distill.whisper.decoding import GreedyDecoder
+from distill.data.speech.windows import load_window, pack
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.student import make_student
-from distill.whisper.transcribe import encode, log_mel
 from tests.whisper.drafting.conftest import CALLS, LIMITS, LONG, same
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from distill.whisper.ct2 import read_model
-from distill.whisper.decoding import GreedyDecoder
+from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.export import runtimes
 from distill.whisper.export.ct2 import QUANTIZATIONS, write_ct2
 from distill.whisper.export.forced import own_reader
 from distill.whisper.export.run import export_student
+from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
-from distill.whisper.transcribe import encode, log_mel
 
 HEADS = [(1, 1), (0, 1)]
 

@@ -17,14 +17,14 @@ from distill.whisper.export.forced import own_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.export.table import text_table
 from distill.whisper.export.verify import refusals
-from distill.whisper.transcribe import to_text
+from distill.whisper.recognition.transcribe import to_text
 
 
 @pytest.fixture
 def ours(student_model, tiny_processor):
     """`transcribe(audio, language)` as our decoder does it."""
-    from distill.whisper.decoding import GreedyDecoder
-    from distill.whisper.transcribe import encode, log_mel
+    from distill.whisper.decoding.greedy import GreedyDecoder
+    from distill.whisper.recognition.transcribe import encode, log_mel
 
     model = student_model
     decoder = GreedyDecoder(model, tiny_processor.tokenizer, "en", on_loop="keep")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.data.windows import Piece, Window
-from distill.whisper.corpus import load_clips
+from distill.data.speech.windows import Piece, Window
+from distill.whisper.data.corpus import load_clips
 from distill.whisper.export import heads as heads_module
 from distill.whisper.export import word_times
 from distill.whisper.export.heads import begin_frames, choose_heads, prepare

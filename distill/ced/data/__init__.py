@@ -1,0 +1,1 @@
+"""Clips of a tagger's manifests and the views that are drawn of them."""

@@ -1,0 +1,1 @@
+"""Taggers for other runtimes, and the proof that they still say the same there."""

@@ -1,0 +1,1 @@
+"""The tagger itself: front end, layers, its form as a transformers model, its files."""

@@ -1,0 +1,132 @@
+"""The bytes of an audio file by position, for those who look before they decode.
+
+    with open_source("clip.mp3") as source:
+        source.read_at(0, 4)
+        Piece(source, start=100, end=source.size)     # a part of it as a file of its own
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.data.formats.errors import AudioError
+
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+class Source:
+    """An open file, or bytes.
+
+    Attributes:
+        name: for messages.
+        key: equal for the same content of the same file, in one process; None for bytes.
+        error: what the system said while somebody was reading a `Piece`, who cannot raise it.
+    """
+
+    def __init__(self, source: str | Path | bytes, fd: int | None):
+        self.fd, self.error = fd, None
+        if fd is None:
+            self._data, self.name, self.size, self.key = source, "<bytes>", len(source), None
+        else:
+            about = os.fstat(fd)
+            self.name, self.size = str(source), about.st_size
+            self.key = (str(source), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Up to `count` bytes, fewer at the end; nobody's place in the file is moved."""
+        if self.fd is None:
+            return self._data[position : position + count]
+        return os.pread(self.fd, count, position)
+
+    def rewound(self) -> int | io.BytesIO:
+        """What `SoundFile` reads from the beginning."""
+        if self.fd is None:
+            return io.BytesIO(self._data)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return self.fd
+
+
+@contextmanager
+def open_source(source: str | Path | bytes) -> Iterator[Source]:
+    """A `Source`; the name is not looked at, so that only the content decides what it is.
+
+    Raises:
+        AudioError: `missing_file`, `cannot_open`, `empty`, or `unreadable` for what is no file.
+    """
+    fd = None if isinstance(source, bytes) else _open(source)
+    try:
+        opened = Source(source, fd)
+        if opened.size == 0:
+            raise AudioError("empty", f"{opened.name}: a file of 0 bytes")
+        yield opened
+    except OSError as error:
+        raise AudioError("cannot_open", f"{opened.name}: {error.strerror or error}") from error
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _open(path: str | Path) -> int:
+    try:
+        # NONBLOCK: nobody may ever write to a FIFO
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the name
+        raise AudioError("missing_file", f"{path!r}: {error}") from None
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise AudioError("missing_file", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise AudioError("unreadable", f"{path}: no regular file") from None
+        raise AudioError("cannot_open", f"{path}: {error.strerror}") from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        if stat.S_ISDIR(mode):
+            raise AudioError("missing_file", f"{path}: a folder")
+        raise AudioError("unreadable", f"{path}: no regular file")
+    return fd
+
+
+class Piece(io.RawIOBase):
+    """`prefix` and the bytes from `start` to `end` of a source, as a file."""
+
+    def __init__(self, source: Source, start: int = 0, end: int | None = None, prefix: bytes = b""):
+        self.source, self.prefix, self.start = source, prefix, start
+        self.length = len(prefix) + (source.size if end is None else end) - start
+        self.place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.length}[whence]
+        self.place = max(0, base + offset)
+        return self.place
+
+    def readinto(self, buffer) -> int:
+        count = min(len(buffer), self.length - self.place)
+        if count <= 0:
+            return 0
+        if self.place < len(self.prefix):
+            data = self.prefix[self.place : self.place + count]
+        else:
+            try:
+                data = self.source.read_at(self.start + self.place - len(self.prefix), count)
+            except OSError as error:  # C code is between us and who asked
+                self.source.error = error
+                data = b""
+        buffer[: len(data)] = data
+        self.place += len(data)
+        return len(data)

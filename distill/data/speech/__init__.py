@@ -1,0 +1,1 @@
+"""Where people speak, and how clips become windows of at most 30 s."""

@@ -1,0 +1,1 @@
+"""Pages and charts, whatever they show."""

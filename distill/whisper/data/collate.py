@@ -1,0 +1,90 @@
+"""A view -> what both decoders read, and what they are asked for.
+
+Teacher and student always get the same `decoder_input_ids`, prompts included; the reference
+scripts rebuild the teacher's from the labels and lose the prompt. Labels of the prompt and of
+padding are `IGNORE`; the language, task and timestamp tokens carry loss, so that the student can
+still detect a language.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.data.views.draws import View
+from distill.losses.token_losses import IGNORE
+from distill.whisper.special import SpecialTokens
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Decoder input and labels of one view, equally long; not padded."""
+
+    inputs: list[int]
+    labels: list[int]
+
+    @property
+    def num_valid(self) -> int:
+        return sum(label != IGNORE for label in self.labels)
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """Turns label rows into token rows.
+
+    Attributes:
+        language, task: of the recipe; a row's own language comes first.
+        context: decoder positions, 448 for every Whisper.
+        timestamps: whether the labels have timestamps.
+    """
+
+    special: SpecialTokens
+    language: str | None
+    task: str
+    context: int
+    timestamps: bool
+
+    def __call__(self, row: dict, view: View) -> TokenRow:
+        """Build the view of a label row (see `pseudo_label`).
+
+        Raises:
+            ValueError: the label alone is longer than the context.
+        """
+        begin = self.special.timestamp_begin
+        keep = view.timestamps and self.timestamps
+        said = [t for t in row["tokens"] if keep or t < begin]
+        prefix = self.special.prefix(row["language"] or self.language, self.task, keep)
+        body = [*prefix, *said, self.special.end]
+        room = self.context + 1 - len(body)
+        if room < 0:
+            raise ValueError(f"label {row['id']} has {len(said)} tokens, the decoder's context "
+                             f"is {self.context}")
+        prompt = self._prompt(row, keep, room) if view.previous else []
+        full = [*prompt, *body]
+        labels = full[1:]
+        labels[: len(prompt)] = [IGNORE] * len(prompt)
+        inputs = full[:-1]
+        return TokenRow(inputs, labels)
+
+    def _prompt(self, row: dict, keep_timestamps: bool, room: int) -> list[int]:
+        """`<|startofprev|>` and the end of the previous text: at most half the context."""
+        before = [t for t in row.get("prompt", []) if keep_timestamps
+                  or t < self.special.timestamp_begin]
+        kept = min(len(before), self.context // 2 - 1, room - 1)
+        return [self.special.previous, *before[len(before) - kept :]] if kept > 0 else []
+
+
+def pad(rows: list[TokenRow], pad_token: int) -> tuple[Tensor, Tensor]:
+    """Right-padded (batch, longest) int64: decoder input ids, labels (`IGNORE` on padding).
+
+    Decoders are causal: what is right of a row's end changes nothing before it.
+    """
+    width = max(len(row.inputs) for row in rows)
+    inputs = torch.full((len(rows), width), pad_token)
+    labels = torch.full((len(rows), width), IGNORE)
+    for index, row in enumerate(rows):
+        inputs[index, : len(row.inputs)] = torch.tensor(row.inputs)
+        labels[index, : len(row.labels)] = torch.tensor(row.labels)
+    return inputs, labels

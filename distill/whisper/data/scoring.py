@@ -1,0 +1,256 @@
+"""The teacher, asked about views; what it says becomes records of the teacher store.
+
+Two kinds: token scores (a row per token that carries loss) and encoder states (a row per frame).
+Values are rounded before they are used: a run that was killed between the two and reads the states
+back gets the same scores to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.files import hash_of
+from distill.data.teacher_store import Record, TeacherStore, digest_of
+from distill.data.views.draws import View, view_from_drawn
+from distill.losses.targets import record_scores
+from distill.losses.token_losses import IGNORE
+from distill.whisper.data.collate import pad
+from distill.whisper.data.view_source import ViewSource
+from distill.whisper.model import decoder_states, inner_teacher_layers
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recognition.transcribe import encode
+from distill.whisper.student import choose_layers
+from distill.whisper.teacher import Teacher
+
+STATES_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def scores_folder(recipe: WhisperRecipe) -> Path:
+    return Path(recipe.scores.dir) / "tokens"
+
+
+def states_folder(recipe: WhisperRecipe) -> Path:
+    return Path(recipe.scores.dir) / "encoder_states"
+
+
+def tokenizer_hash(processor) -> str:
+    return hash_of(sorted(processor.tokenizer.get_vocab().items()))
+
+
+def states_settings(recipe: WhisperRecipe, revision: str) -> dict:
+    """What all encoder states of a store have in common."""
+    return {
+        "kind": "encoder states",
+        "teacher": recipe.teacher.model,
+        "revision": revision,
+        "dtype": recipe.scores.encoder_states_dtype,
+    }
+
+
+def open_states(recipe: WhisperRecipe, revision: str) -> TeacherStore:
+    """The store of encoder states, to fill."""
+    return TeacherStore(states_folder(recipe), states_settings(recipe, revision), create=True)
+
+
+def scores_settings(recipe: WhisperRecipe, revision: str, processor, config) -> dict:
+    """What all token scores of a store have in common.
+
+    Args:
+        config: of the teacher.
+    """
+    loss, scores = recipe.loss, recipe.scores
+    layers = choose_layers(recipe.student.decoder_layers, config.decoder_layers,
+                           "student.decoder_layers")
+    disk = scores.encoder_states == "disk"
+    settings = {
+        "kind": "token scores",
+        "teacher": recipe.teacher.model,
+        "revision": revision,
+        "tokenizer": tokenizer_hash(processor),
+        "vocabulary": config.vocab_size,
+        # scores of rounded states differ a little from those of the exact ones
+        "encoder_states": recipe.scores.encoder_states_dtype if disk else "float32",
+    }
+    by_state = loss.kl_weight > 0 and scores.method == "decoder_state"
+    if loss.kl_weight and not by_state:
+        settings |= {"method": scores.method, "k": min(scores.k, config.vocab_size),
+                     "temperatures": temperatures(loss.temperature)}
+    inner = inner_teacher_layers(layers) if loss.hidden_weight else []
+    if loss.hidden_weight or by_state:
+        settings["decoder_states"] = [*inner, "last"]
+    return settings
+
+
+def temperatures(temperature: float) -> list[float]:
+    """At which the mass of what is not kept is known; the last one is that of the loss."""
+    return sorted({1.0, temperature}, key=lambda each: each == temperature)
+
+
+class Scorer:
+    """Asks a teacher about views.
+
+    Args:
+        source: the views.
+        states: store of encoder states to read from and to fill; None encodes anew.
+    """
+
+    def __init__(self, recipe: WhisperRecipe, teacher: Teacher, source: ViewSource,
+                 states: TeacherStore | None):
+        self.recipe, self.source, self.store = recipe, source, states
+        self.model = teacher.model
+        self.settings = scores_settings(
+            recipe, teacher.revision, teacher.processor, teacher.model.config
+        )
+
+    def encode(self, views: Sequence[View]) -> list[Record]:
+        """Encoder states of views, computed now."""
+        dtype = self.recipe.scores.encoder_states_dtype
+        return [states_record(self.source.states_key(view), states, dtype)
+                for view, states in zip(views, self._encode(views), strict=True)]
+
+    def _encode(self, views: Sequence[View]) -> Iterator[Tensor]:
+        """(frames, width) of each view, in batches of their own: 30 s each, however few words."""
+        size = self.recipe.pseudo_label.batch_size
+        for at in range(0, len(views), size):
+            yield from encode(self.model, self.source.features(views[at : at + size]))
+
+    def states(self, views: Sequence[View]) -> Tensor:
+        """(views, frames, width) in the model's type, from the store if there is one.
+
+        A view whose states another rank has yet to store is encoded here, too: ranks do not wait
+        for each other. Its states are rounded like those of the store.
+        """
+        if self.store is None:
+            return torch.stack(list(self._encode(views)))
+        keys = [self.source.states_key(view) for view in views]
+        missing = set(self.store.missing(keys))
+        absent = {key: view for key, view in zip(keys, views, strict=True) if key in missing}
+        columns = {record.drawn: record.columns for record in self.encode(list(absent.values()))}
+        present = [key for key in keys if key not in missing]
+        rows = self.store.rows(present).tolist() if present else []
+        columns |= {key: self.store.read(row) for key, row in zip(present, rows, strict=True)}
+        dtype = self.store.settings["dtype"]
+        found = torch.stack([read_states(columns[key], dtype) for key in keys])
+        return found.to(self.model.device, self.model.dtype)
+
+    @torch.no_grad()
+    def records(self, views: Sequence[View]) -> list[Record]:
+        """Token scores of views, by one pass of the decoder; best of like length."""
+        rows = [self.source.tokens(view) for view in views]
+        inputs, labels = pad(rows, self.source.rules.special.end)
+        device, inner = self.model.device, self.settings.get("decoder_states", ["last"])[:-1]
+        hidden, between = decoder_states(
+            self.model, inputs.to(device), self.states(views), inner
+        )
+        valid = labels.to(device) != IGNORE
+        counts = [row.num_valid for row in rows]
+        columns = self._scores(hidden[valid], counts, views)
+        if "decoder_states" in self.settings:
+            columns["hidden"] = _half(hidden[valid], "the last decoder states")
+            for layer, states in zip(inner, between, strict=True):
+                columns[f"inner{layer}"] = _half(states[valid], f"what enters layer {layer}")
+        parts = {name: np.split(value, np.cumsum(counts)[:-1]) for name, value in columns.items()}
+        return [
+            Record(self.source.scores_key(view), {name: part[at] for name, part in parts.items()})
+            for at, view in enumerate(views)
+        ]
+
+    def _scores(
+        self, hidden: Tensor, counts: Sequence[int], views: Sequence[View]
+    ) -> dict[str, np.ndarray]:
+        """Columns over all tokens of the views, `counts` of each."""
+        if "k" not in self.settings:
+            return {}
+        s, weight = self.settings, self.model.proj_out.weight.float()
+        parts, seeds = [hidden.float()], [0]
+        if s["method"] != "top_k":  # draws depend on the view alone, not on its neighbours
+            parts = hidden.float().split(counts)
+            seeds = [digest_of(self.source.scores_key(view)) >> 1 for view in views]
+        found = [
+            record_scores(part, weight, s["method"], s["k"], s["temperatures"], seed)
+            for part, seed in zip(parts, seeds, strict=True)
+        ]
+        small = s["vocabulary"] <= 1 << 16
+        dtypes = {"indices": np.uint16 if small else np.uint32, "values": np.float16,
+                  "log_rest": np.float32}
+        return {
+            name: torch.cat([each[name] for each in found]).cpu().numpy().astype(dtype)
+            for name, dtype in dtypes.items()
+        }
+
+
+def _half(states: Tensor, what: str) -> np.ndarray:
+    values = states.to("cpu", torch.float16).numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{what} of this teacher do not fit float16: set loss.hidden_weight=0 and another "
+            "scores.method than decoder_state"
+        )
+    return values
+
+
+# Encoder states
+
+def states_record(key: str, states: Tensor, dtype: str) -> Record:
+    """Encoder states (frames, width) as they are kept: numpy knows no bfloat16, so that its bits
+    are; int8 comes with a scale for every frame."""
+    if dtype == "int8":
+        scale = states.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+        rounded = (states.float() / scale).round().to("cpu", torch.int8).numpy()
+        return Record(key, {"states": rounded, "scale": scale[:, 0].cpu().numpy()})
+    kept = states.to("cpu", STATES_DTYPES[dtype])
+    if not kept.isfinite().all():
+        raise ValueError(
+            f"encoder states of this teacher do not fit {dtype}: set "
+            "scores.encoder_states_dtype=bfloat16"
+        )
+    bits = kept.view(torch.int16) if dtype == "bfloat16" else kept
+    return Record(key, {"states": bits.numpy()})
+
+
+def read_states(columns: dict[str, np.ndarray], dtype: str) -> Tensor:
+    """(frames, width): float16 or bfloat16 as they are kept, int8 as float32."""
+    kept = torch.from_numpy(columns["states"].copy())  # the file's memory is read-only
+    if dtype == "int8":
+        return kept.float() * torch.from_numpy(columns["scale"].copy())[:, None]
+    return kept.view(torch.bfloat16) if dtype == "bfloat16" else kept
+
+
+# Verifying
+
+class Rescorer:
+    """`score(texts) -> records`: asks the live teacher again about views of a store."""
+
+    def __init__(self, recipe: WhisperRecipe):
+        from distill.whisper.teacher import load_teacher
+
+        self.teacher = load_teacher(recipe.teacher)
+        config = self.teacher.model.config
+        self.source = ViewSource(recipe, self.teacher.processor,
+                                 self.teacher.model.generation_config, config.max_target_positions)
+        # encoded anew: states of a store are among what is verified
+        self.scorer = Scorer(recipe, self.teacher, self.source, None)
+        self.dtype = recipe.scores.encoder_states_dtype
+
+    def __call__(self, texts: Sequence[str]) -> list[Record]:
+        return [self._record(text) for text in texts]
+
+    def _record(self, text: str) -> Record:
+        drawn = json.loads(text)
+        if drawn["id"] not in self.source.by_id:
+            raise ValueError(f"view of window {drawn['id']}: it is no longer among the labels")
+        if "tokens" in drawn:
+            record = self.scorer.records([view_from_drawn(drawn)])[0]
+        else:
+            view = view_from_drawn({"timestamps": False, "previous": False} | drawn)
+            states = encode(self.teacher.model, self.source.features([view]))[0]
+            record = states_record(self.source.states_key(view), states, self.dtype)
+        if record.drawn != text:
+            raise ValueError(f"view of window {drawn['id']}: its label or its clips have changed")
+        return record

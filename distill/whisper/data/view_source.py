@@ -1,0 +1,171 @@
+"""The views of a recipe's labels: what is drawn for each, what it sounds like, what is asked of it.
+
+Labelling (which scores views), training (which reads the scores) and verifying share this, so that
+they cannot disagree about what a view is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.files import hash_of, read_json, read_jsonl
+from distill.data.speech.windows import load_patiently
+from distill.data.teacher_store import drawn_text
+from distill.data.views.augment import augment_audio, mask_features
+from distill.data.views.batches import FixedBatches, TokenBatches
+from distill.data.views.draws import View, draw_view
+from distill.whisper.data.collate import TokenRow, TokenRules
+from distill.whisper.data.corpus import load_clips, rebuild_window
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recognition.transcribe import log_mel
+from distill.whisper.special import SpecialTokens
+
+
+def read_kept(recipe: WhisperRecipe) -> list[dict]:
+    """Filtered label rows of a recipe.
+
+    Raises:
+        ValueError: nothing is labelled, or the labels were filtered in another way.
+    """
+    folder = Path(recipe.labels_dir)
+    if not (folder / "filter.json").is_file():
+        raise ValueError(f"no labels in {folder}: run `make NAME.label` first")
+    before, wanted = read_json(folder / "filter.json").get("filter", {}), asdict(recipe.filter)
+    other = [key for key in wanted.keys() | before.keys() if before.get(key) != wanted.get(key)]
+    if other:
+        changes = ", ".join(f"filter.{k}={before.get(k)}, the recipe says {wanted.get(k)}"
+                            for k in sorted(other))
+        raise ValueError(
+            f"the labels in {folder} were filtered with {changes}: run `python -m "
+            "pseudo_label.filter` with the same settings"
+        )
+    rows = read_jsonl(folder / "kept.jsonl")
+    if not rows:
+        raise ValueError(f"no label in {folder} passed the filter; see filter.json for the reasons")
+    return rows
+
+
+def states_key_of(row: dict, augmentation: dict | None = None) -> str:
+    """What the encoder states of a label row's window are known by."""
+    heard = {"id": row["id"], "pieces": hash_of(row["pieces"])}
+    return drawn_text(heard | ({"augmentation": augmentation} if augmentation else {}))
+
+
+class ViewSource:
+    """Views of the kept labels of a recipe.
+
+    Args:
+        processor: of the teacher.
+        generation_config: of the teacher.
+        context: decoder positions of the teacher.
+
+    Attributes:
+        rows: kept label rows, in file order; views count by their index.
+    """
+
+    def __init__(self, recipe: WhisperRecipe, processor, generation_config, context: int):
+        self.recipe, self.processor = recipe, processor
+        self.rows = read_kept(recipe)
+        self.by_id = {row["id"]: row for row in self.rows}
+        self.clips = {row.id: row for row in load_clips(recipe.data.train)[0]}
+        self.rules = TokenRules(
+            special=SpecialTokens(processor.tokenizer, generation_config),
+            language=recipe.language,
+            task=recipe.task,
+            context=context,
+            timestamps=recipe.pseudo_label.timestamps,
+        )
+
+    @cached_property
+    def labels_hash(self) -> str:
+        return hash_of(self.rows)
+
+    @property
+    def languages(self) -> set[str | None]:
+        """Of the windows that a student learns from; {None} of an English-only teacher's."""
+        return {row["language"] or self.recipe.language for row in self.rows}
+
+    def view(self, index: int, epoch: int) -> View:
+        """The view of a window in an epoch; a window without a previous text never has one."""
+        config, row = self.recipe.views, self.rows[index]
+        return draw_view(
+            self.recipe.seed,
+            row["id"],
+            epoch,
+            timestamp_probability=config.timestamp_probability,
+            previous_text_probability=config.previous_text_probability if row["prompt"] else 0.0,
+            augment=config.augment,
+            num_bands=self.processor.feature_extractor.feature_size,
+        )
+
+    def tokens(self, view: View) -> TokenRow:
+        return self.rules(self.by_id[view.id], view)
+
+    def length(self, view: View) -> int:
+        """Decoder positions of a view."""
+        return len(self.tokens(view).inputs)
+
+    def features(self, views: Sequence[View]) -> Tensor:
+        """Log-mel features as teacher and student hear them, (views, bands, 3000)."""
+        mels = log_mel(self.processor, [self._audio(view) for view in views])
+        masked = [
+            mel if view.augmentation is None
+            else torch.from_numpy(mask_features(mel.numpy(), view.augmentation))
+            for mel, view in zip(mels, views, strict=True)
+        ]
+        return torch.stack(masked)
+
+    def files(self, window: str) -> list[tuple[str, str]]:
+        """(clip, path) of what is heard in a window."""
+        pieces = self.by_id[window]["pieces"]
+        return [(piece["id"], self.clips[piece["id"]].audio_filepath) for piece in pieces
+                if piece["id"] in self.clips]
+
+    def _audio(self, view: View) -> np.ndarray:
+        audio = load_patiently(rebuild_window(self.by_id[view.id], self.clips))
+        return audio if view.augmentation is None else augment_audio(audio, view.augmentation)
+
+    # What the store knows a view by
+
+    def scores_key(self, view: View) -> str:
+        """Everything that was drawn, and hashes of what is heard and read: windows and labels made
+        anew under the same id are other views."""
+        row = self.by_id[view.id]
+        tokens = self.tokens(view)
+        asked = hash_of([tokens.inputs, tokens.labels])
+        return drawn_text(view.drawn() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
+
+    def states_key(self, view: View) -> str:
+        """Encoder states do not depend on what is read: all views of a window share them, unless
+        its sound is changed."""
+        return states_key_of(self.by_id[view.id], view.drawn().get("augmentation"))
+
+    # What a run asks for
+
+    @cached_property
+    def batches(self) -> FixedBatches | TokenBatches:
+        """Which views every update of the run holds."""
+        train, size = self.recipe.train, len(self.rows)
+        if train.batch_tokens is None:
+            return FixedBatches(self.recipe.seed, size, train.batch_size, train.micro_batch_size)
+        micro = train.micro_batch_tokens or train.batch_tokens
+        return TokenBatches(self.recipe.seed, size, self._lengths, train.batch_tokens, micro)
+
+    def _lengths(self, epoch: int) -> list[int]:
+        """Decoder tokens of every window's view in an epoch."""
+        return [self.length(self.view(index, epoch)) for index in range(len(self.rows))]
+
+    def views_of_run(self) -> list[View]:
+        """Every different view of the run, once, in the order of first use."""
+        return list(dict.fromkeys(self._all_views()))
+
+    def _all_views(self) -> Iterator[View]:
+        for step in range(self.recipe.train.max_steps):
+            yield from (self.view(*place) for place in self.batches.update(step))

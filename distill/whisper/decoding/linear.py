@@ -1,0 +1,125 @@
+"""Linear layers for decoding: float as they are, or int8 with a scale per row.
+
+Int8 (CPUs): weights have a scale per output channel, inputs one per row, chosen for each row by
+itself. Sums of integers are exact, so a row's result does not depend on what else is in the batch,
+and decoding eight tokens in one pass gives bit for bit what one after the other gives; with one
+scale for a whole batch, as PyTorch's dynamic quantisation has it, it would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from distill.losses.matmul import linear
+
+Layer = Callable[[Tensor], Tensor]  # (rows, inputs) -> (rows, outputs)
+
+_SMALLEST = 1e-12  # of a row's largest value: rows of zeros stay zeros
+
+
+def float_layer(weight: Tensor, bias: Tensor | None) -> Layer:
+    """x @ weight.T + bias, by oneDNN where that is faster (`distill.losses.matmul`)."""
+    return lambda rows: linear(rows, weight, bias)
+
+
+class Int8Layer:
+    """An int8 copy of a linear layer.
+
+    Args:
+        weight: (outputs, inputs) float.
+        bias: (outputs,) or None.
+
+    Raises:
+        ValueError: PyTorch has no int8 products on this machine.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        if not (torch.backends.mkldnn.is_available() and weight.device.type == "cpu"):
+            raise ValueError("int8 decoding needs a CPU and a PyTorch with oneDNN")
+        self.largest = 127 if _sums_are_exact() else 63
+        weight = weight.detach().float()
+        scale = (weight.abs().amax(1) / 127).clamp(min=_SMALLEST)
+        whole = (weight / scale[:, None]).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(whole, None)
+        self.scale = scale / self.largest  # what a row's largest value is one part of
+        self.bias = None if bias is None else bias.detach().float().clone()
+        self.zero = torch.zeros(len(scale), dtype=torch.int32)
+        self.full = torch.tensor(float(self.largest))
+        self.middle = torch.tensor(self.largest + 1.5)  # the half rounds, for what follows cuts off
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """float32 (rows, inputs) -> float32 (rows, outputs)."""
+        size = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True).clamp_(min=_SMALLEST)
+        whole = torch.addcmul(self.middle, rows, torch.div(self.full, size)).to(torch.uint8)
+        found = _product(whole, self.largest + 1, self.weight, self.scale, self.zero)
+        return found.mul_(size) if self.bias is None else torch.addcmul(self.bias, found, size)
+
+
+def _product(whole: Tensor, middle: int, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """(whole - middle) @ weight.T * scale, float32, of uint8 rows and a packed int8 weight."""
+    return torch.ops.onednn.qlinear_pointwise(
+        whole, 1.0, middle, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
+
+
+@cache
+def _sums_are_exact() -> bool:
+    """Whether products of 8 bits by 8 are summed in 32. Without VNNI instructions pairs of them are
+    in 16, which only inputs of 7 bits never overflow. The kernel itself is asked: a processor may
+    have the instructions and oneDNN be told not to use them (ONEDNN_MAX_CPU_ISA)."""
+    width = 64
+    weight = torch.ops.onednn.qlinear_prepack(
+        torch.full((width, width), 127, dtype=torch.int8), None)
+    scale, zero = torch.ones(width), torch.zeros(width, dtype=torch.int32)
+    for rows in (1, width):  # one may have a kernel of its own
+        whole = torch.full((rows, width), 255, dtype=torch.uint8)
+        if not (_product(whole, 128, weight, scale, zero) == width * 127 * 127).all():
+            return False
+    return torch.cpu._is_vnni_supported()
+
+
+def make_layer(module: nn.Linear, int8: bool) -> Layer:
+    """A layer that does what a module does; `int8` makes a copy."""
+    if int8:
+        return Int8Layer(module.weight, module.bias)
+    return float_layer(module.weight, module.bias)
+
+
+def fused_layer(modules: list[nn.Linear], int8: bool) -> Layer:
+    """Several layers of the same input as one.
+
+    In float the modules' weights become views of one tensor, so that nothing is held twice; what
+    the modules compute stays the same. Those of a model in training are left alone.
+    """
+    if not int8 and any(module.weight.requires_grad for module in modules):
+        parts = [float_layer(module.weight, module.bias) for module in modules]
+        return lambda rows: torch.cat([part(rows) for part in parts], -1)
+    weights = [module.weight.detach() for module in modules]
+    biases = [torch.zeros_like(weight[:, 0]) if module.bias is None else module.bias.detach()
+              for module, weight in zip(modules, weights, strict=True)]
+    if int8:
+        return Int8Layer(torch.cat(weights), torch.cat(biases))
+    weight, bias = _one_tensor(weights), torch.cat(biases)
+    at = 0
+    for module in modules:
+        end = at + len(module.weight)
+        module.weight.data = weight[at:end]
+        if module.bias is not None:
+            module.bias.data = bias[at:end]
+        at = end
+    return float_layer(weight, bias)
+
+
+def _one_tensor(weights: list[Tensor]) -> Tensor:
+    """All rows; without a copy where they follow each other in memory, as an earlier decoder of the
+    same model has left them."""
+    first, at = weights[0], weights[0].data_ptr()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not (same and weight.is_contiguous() and weight.data_ptr() == at):
+            return torch.cat(weights)
+        at += weight.numel() * weight.element_size()
+    return first.as_strided((sum(map(len, weights)), first.shape[1]), first.stride())

@@ -1,0 +1,1 @@
+"""From audio to text: windows and long recordings, times of words, backends that run a teacher."""

@@ -1,0 +1,148 @@
+"""Who runs the teacher: PyTorch (`transformers`), or CTranslate2 with integers (`ctranslate2`).
+
+Both get windows with their log-mel features and give the same fields. The first is the reference,
+and also what training compares with; the second is `pip install audio-distill[ct2]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.data.audio import AudioError
+from distill.data.speech.windows import Window
+from distill.whisper.decoding.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.recipe import WhisperRecipe, teacher_task
+from distill.whisper.recognition.assistant import OldLabels, load_assistant
+from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
+from distill.whisper.recognition.sequential import LongAudio, transcribe_long
+from distill.whisper.recognition.transcribe import encode
+from distill.whisper.special import SpecialTokens
+from distill.whisper.teacher import Teacher
+
+_BATCHES = 4  # in a group, whose encoder states are in memory: 1 GB for 256 windows of large-v3
+
+
+class Backend(Protocol):
+    """Runs a teacher.
+
+    Attributes:
+        group_size: windows it wants at a time, of like length, the longest first.
+    """
+
+    group_size: int
+
+    def label(
+        self, windows: Sequence[Window], features: Tensor
+    ) -> tuple[list[Labelled], Tensor | None]:
+        """What the teacher says of windows.
+
+        Args:
+            windows: up to `group_size`.
+            features: (windows, bands, 3000) log-mel, float32, on the CPU.
+
+        Returns:
+            a `Labelled` per window, and the teacher's encoder states (windows, 1500, width), None
+            where they are not those that training would compute.
+        """
+
+    def describe(self) -> str:
+        """What there is to say of all windows so far, for the user; may be empty."""
+
+
+def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
+    """The backend a recipe names.
+
+    Raises:
+        ValueError: it is not installed, knows no such compute type here, or the teacher cannot
+            tell languages apart and was asked to.
+    """
+    special = SpecialTokens(teacher.processor.tokenizer, teacher.model.generation_config)
+    if recipe.pseudo_label.detect_language and not special.languages:
+        raise ValueError("pseudo_label.detect_language needs a multilingual teacher")
+    if recipe.pseudo_label.backend == "ctranslate2":
+        from distill.whisper.recognition.ct2_backend import Ct2Backend
+
+        return Ct2Backend(recipe, teacher)
+    return TransformersBackend(recipe, teacher)
+
+
+class TransformersBackend:
+    """PyTorch, in the type the model has: float32 on CPUs, float16 on GPUs.
+
+    `pseudo_label.batch_size` windows are in the caches at a time, and where one ends, another of
+    its group begins.
+    """
+
+    def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
+        self.recipe, self.model = recipe, teacher.model
+        self.batch_size = recipe.pseudo_label.batch_size
+        self.group_size = _BATCHES * self.batch_size
+        self.processor = teacher.processor
+        self.tokenizer = teacher.processor.tokenizer
+        self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
+        student = load_assistant(recipe, teacher.model)
+        self.decoders = [
+            GreedyDecoder(teacher.model, self.tokenizer, recipe.language,
+                          teacher_task(recipe), timestamps, student=student,
+                          exact=recipe.decoding.exact, rows_at_once=self.batch_size,
+                          detect_language=recipe.pseudo_label.detect_language and number == 0)
+            for number, timestamps in enumerate(timestamps_of(recipe.pseudo_label))
+        ]
+        for other in self.decoders[1:]:  # one after the other: one set of caches is enough
+            other.decoder, other.student = self.decoders[0].decoder, self.decoders[0].student
+        self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
+
+    def label(
+        self, windows: Sequence[Window], features: Tensor
+    ) -> tuple[list[Labelled], Tensor | None]:
+        """See `Backend`."""
+        states = torch.cat([encode(self.model, some) for some in features.split(self.batch_size)])
+        limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
+        seeds = [seed_of(window.id, self.recipe.seed) for window in windows]
+        found = [
+            decode_with_fallback(decoder, self.tokenizer, fallback, states, limits, seeds,
+                                 languages=languages,
+                                 drafts=self.old and self.old(windows, decoder))
+            for decoder, fallback in zip(self.decoders, (self.fallback, GREEDY), strict=False)
+        ]
+        labelled = [Labelled(*each) for each in zip(*found, strict=True)]
+        if self.recipe.pseudo_label.detect_language:
+            for each in labelled:
+                each.language = each.hypothesis.language
+                each.language_prob = each.hypothesis.language_prob
+        return labelled, states
+
+    def label_recordings(
+        self,
+        recordings: Sequence[LongAudio],
+        heard: Callable[[LongAudio, float, float, Labelled], None],
+        finished: Callable[[LongAudio, list, AudioError | None], None],
+    ) -> None:
+        """Label recordings of any length by the sequential algorithm (`pseudo_label.long_audio`).
+
+        Args:
+            heard, finished: as of `transcribe_long`.
+        """
+        def found(audio: LongAudio, start: float, seconds: float, hypothesis: Hypothesis) -> None:
+            labelled = Labelled(hypothesis)
+            if self.recipe.pseudo_label.detect_language:
+                labelled.language = hypothesis.language
+                labelled.language_prob = hypothesis.language_prob
+            heard(audio, start, seconds, labelled)
+
+        transcribe_long(
+            self.decoders[0], self.processor, recordings, self.batch_size, self.fallback,
+            previous_text=self.recipe.pseudo_label.packing == "sequential",
+            heard=found, finished=finished)
+
+    def describe(self) -> str:
+        """How drafts fared, also where none was worth reading; empty where none were asked for."""
+        if self.old is None and self.decoders[0].student is None:
+            return ""
+        return "; ".join(f"Decoding: {decoder.report}" for decoder in self.decoders)

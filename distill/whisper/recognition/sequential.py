@@ -1,0 +1,348 @@
+"""Long recordings, a window after the other: where a window's last sentence ends the next begins.
+
+    decoder = GreedyDecoder(model, tokenizer, "en", timestamps=True, on_loop="keep")
+    texts = transcribe_long(decoder, processor, [audio_file("hour.mp3")], batch_size=8)
+
+OpenAI's sequential algorithm (arXiv:2212.04356 sec. 3.8, 4.5; their `transcribe`): the model's own
+timestamps say how far a window was heard, what was said is the next window's prompt, what goes
+wrong is sampled at higher temperatures, and silence is skipped. Recordings are independent of each
+other, so a batch holds the next window of many of them; a single recording is decoded at batch 1,
+which is where drafts gain the most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.audio import WINDOW_SECONDS, AudioError, audio_info, load_audio
+from distill.data.speech.windows import Window
+from distill.data.unreadable import read_patiently
+from distill.progress import progress
+from distill.whisper.decoding.fallback import Fallback, decode_with_fallback, seed_of
+from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
+from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.recognition.transcribe import encode, log_mel, to_text
+from distill.whisper.recognition.words import Word, word_times
+
+_TICK = 0.02  # seconds between two timestamp tokens
+_SPOKEN = 0.1  # seconds of speech that a window or a segment has at least
+_BEFORE_SPEECH = 0.5  # seconds of a window before the first word, after silence
+_EARLY = 0.5  # seconds by which timestamps may miss their words
+_TOO_HOT = 0.5  # what was sampled above is no prompt: a mistake would go on
+
+
+@dataclass
+class Segment:
+    """A sentence or so.
+
+    Attributes:
+        start, end: seconds from the beginning of the recording.
+        text, tokens: without timestamps.
+        language: it was taken for, or that was asked for.
+        avg_logprob, no_speech_prob, temperature: of the window it was said in.
+        words: with their times, if they were asked for.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    language: str | None
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    words: list[Word] = field(default_factory=list)
+
+
+@dataclass
+class LongAudio:
+    """A recording.
+
+    Attributes:
+        name: decides what is drawn where it has to be sampled.
+        seconds: its length.
+        window: `window(start, length)` reads float32 samples at 16 kHz, both in seconds.
+        language: None is the decoder's.
+        speech: tells where somebody speaks, (start, end) in seconds; asked once, when its turn
+            comes. Windows without any are not decoded, and text that is said where nobody speaks is
+            left out, for models make up words in silence. None: all of it is decoded.
+    """
+
+    name: str
+    seconds: float
+    window: Callable[[float, float], np.ndarray]
+    language: str | None = None
+    speech: Callable[[], list[tuple[float, float]]] | None = None
+
+
+def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
+    """A file of any length; what is not decoded is not in memory.
+
+    Raises:
+        AudioError: it is missing, empty, or no audio.
+    """
+    seconds, _ = audio_info(path)
+    return LongAudio(Path(path).name, seconds, lambda start, length: load_audio(
+        path, start, length), language)
+
+
+def recording_of(window: Window) -> LongAudio:
+    """What a window of one piece, of any length, holds."""
+    piece = window.pieces[0]
+    return LongAudio(window.id, piece.duration, lambda start, length: read_patiently(
+        lambda: load_audio(piece.audio_filepath, piece.offset + start, length)), window.language)
+
+
+@dataclass
+class _State:
+    """Where a recording is."""
+
+    audio: LongAudio
+    language: str | None
+    start: float = 0.0  # seconds, of the next window
+    speech: list[tuple[float, float]] | None = None  # found when its turn comes
+    prompt: list[int] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    error: AudioError | None = None
+
+    @property
+    def length(self) -> float:
+        """Of the next window, seconds."""
+        return min(WINDOW_SECONDS, self.audio.seconds - self.start)
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or self.length < _TICK
+
+    def spoken(self, start: float, end: float) -> float:
+        """Seconds in which somebody speaks between two times, as far as that is known."""
+        if self.speech is None:
+            return max(0.0, end - start)
+        return sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.speech)
+
+    def skip_silence(self) -> None:
+        """Go on to the next window in which somebody speaks.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        if self.audio.speech is None or self.is_done:
+            return
+        if self.speech is None:
+            self.speech = self.audio.speech()
+        if self.spoken(self.start, self.start + self.length) < _SPOKEN:
+            later = (a for a, b in self.speech if b - max(a, self.start) >= _SPOKEN)
+            following = next(later, self.audio.seconds)
+            self.start = max(self.start, following - _BEFORE_SPEECH)
+            if following >= self.audio.seconds:
+                self.start = self.audio.seconds
+
+
+def transcribe_long(
+    decoder: GreedyDecoder,
+    processor,
+    recordings: Sequence[LongAudio],
+    batch_size: int,
+    fallback: Fallback | None = None,
+    previous_text: bool = True,
+    words: bool = False,
+    features: Callable[[Sequence[LongAudio], Sequence[float]], Tensor] | None = None,
+    heard: Callable[[LongAudio, float, float, Hypothesis], None] | None = None,
+    finished: Callable[[LongAudio, list[Segment], AudioError | None], None] | None = None,
+    description: str | None = None,
+) -> list[list[Segment]]:
+    """Segments of each recording.
+
+    Args:
+        decoder: with timestamps.
+        fallback: when a window is sampled, and when nobody speaks in it; None: OpenAI's defaults.
+        previous_text: give what was said as a prompt.
+        words: align each word with the audio (`distill.whisper.recognition.words`); segments then
+        begin and
+            end with their words.
+        features: `features(recordings, starts)`: log-mel (rows, bands, 3000) of the windows that
+            begin there (seconds); default: each window by itself, as students are trained.
+        heard: called with every window: its recording, where it begins and how much of it was heard
+            (seconds), and what was said in that, with timestamps; no tokens where nobody speaks.
+        finished: called with each recording as soon as it is done, its segments, and what was
+            wrong with it, if anything: the others go on.
+        description: shown with a progress bar; None shows none.
+
+    Raises:
+        ValueError: the decoder writes no timestamps, or the batch size is below 1.
+        AudioError: a recording cannot be read, and nobody is told by `finished`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    if not decoder.timestamps:
+        raise ValueError("long recordings need a decoder with timestamps=True: without them nobody "
+                         "knows how far a window was heard")
+    states = [_State(audio, audio.language or decoder.language) for audio in recordings]
+    run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features, heard)
+    total = math.ceil(sum(audio.seconds for audio in recordings))
+    seconds = _seconds(run, states, batch_size, finished)
+    for _ in progress(seconds, total, description or "", "s of audio", description is not None):
+        pass
+    return [state.segments for state in states]
+
+
+def _seconds(run: _Run, states: list[_State], batch_size: int,
+             finished: Callable | None) -> Iterator[None]:
+    """Go on with all recordings; an item for every second that is done."""
+    shown, left = 0, list(states)
+    while left:
+        run.step(left[:batch_size])
+        for state in [state for state in left if state.is_done]:
+            if finished is not None:
+                finished(state.audio, state.segments, state.error)
+            elif state.error is not None:
+                raise state.error
+        left = [state for state in left if not state.is_done]
+        done = math.ceil(sum(s.audio.seconds if s.is_done else s.start for s in states))
+        yield from [None] * (done - shown)
+        shown = max(done, shown)
+
+
+@dataclass
+class _Run:
+    decoder: GreedyDecoder
+    processor: object
+    fallback: Fallback
+    previous_text: bool
+    words: bool
+    features: Callable | None
+    heard: Callable | None
+
+    def _features(self, batch: list[_State]) -> tuple[list[_State], Tensor]:
+        """Of those that can be read."""
+        if self.features is not None:
+            return batch, self.features([s.audio for s in batch], [s.start for s in batch])
+        audios = []
+        for state in batch:
+            try:
+                state.skip_silence()
+                if state.is_done:
+                    continue
+                audios.append(state.audio.window(state.start, state.length))
+            except AudioError as error:
+                state.error = error
+        batch = [state for state in batch if not state.is_done]
+        return batch, log_mel(self.processor, audios) if batch else torch.zeros(0)
+
+    def step(self, batch: list[_State]) -> None:
+        """The next window of each."""
+        decoder, tokenizer = self.decoder, self.processor.tokenizer
+        batch, features = self._features([state for state in batch if not state.is_done])
+        if not batch:
+            return
+        states = encode(decoder.model, features)
+        limit = decoder.model.config.max_target_positions // 2
+        found = decode_with_fallback(
+            decoder, tokenizer, self.fallback, states, [limit] * len(batch),
+            [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in batch],
+            [s.prompt for s in batch], [s.language for s in batch])
+        spoken: list[tuple[int, list[Segment], float]] = []
+        for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):
+            start, segments = state.start, self._hear(state, hypothesis)
+            if segments:
+                spoken.append((row, segments, start))
+        if self.words and spoken:
+            self._align(batch, spoken, states)
+
+    def _hear(self, state: _State, hypothesis: Hypothesis) -> list[Segment]:
+        """Take what was said in the window of a recording, which then goes on after that."""
+        segments, tokens, seconds = [], [], state.length
+        if not self.fallback.is_silent(hypothesis):
+            if state.language == AUTO:  # what is heard first holds for the recording
+                state.language = hypothesis.language
+            segments, tokens, seconds = self._segments(state, hypothesis)
+            too_hot = hypothesis.temperature > _TOO_HOT
+            state.prompt = state.prompt + tokens if self.previous_text and not too_hot else []
+        if self.heard is not None:
+            self.heard(state.audio, state.start, seconds, replace(hypothesis, tokens=tokens))
+        state.segments += segments
+        state.start += seconds
+        return segments
+
+    def _segments(
+        self, state: _State, hypothesis: Hypothesis
+    ) -> tuple[list[Segment], list[int], float]:
+        """What was said in a window, its tokens, and how many seconds were heard."""
+        begin = self.decoder.special.timestamp_begin
+        parts, seconds = split(hypothesis.tokens, begin, state.length)
+        segments, kept = [], []
+        for start, end, tokens in parts:
+            said = [t for t in tokens if t < begin]
+            text = to_text(self.processor.tokenizer, said)
+            if not text or start == end or not self._is_spoken(state, segments, start, end):
+                continue
+            kept += tokens
+            segments.append(Segment(
+                state.start + start, state.start + end, text, said, state.language,
+                hypothesis.avg_logprob, hypothesis.no_speech_prob, hypothesis.temperature))
+        return segments, kept, seconds
+
+    @staticmethod
+    def _is_spoken(state: _State, before: list[Segment], start: float, end: float) -> bool:
+        """Whether somebody speaks at these seconds of the window, and not only the segment before:
+        timestamps are rounded, and those of what was made up reach into the next words."""
+        earliest = before[-1].end if before else 0.0
+        start = max(state.start + start - _EARLY, earliest)
+        return state.spoken(start, max(start, state.start + end) + _EARLY) >= _SPOKEN
+
+    def _align(self, batch: list[_State], spoken: list, states: Tensor) -> None:
+        """Give the segments of each window their words."""
+        rows = [row for row, _, _ in spoken]
+        lengths = [min(WINDOW_SECONDS, batch[row].audio.seconds - start)
+                   for row, _, start in spoken]
+        texts = [[segment.tokens for segment in segments] for _, segments, _ in spoken]
+        languages = [batch[row].language for row in rows]
+        found = word_times(self.decoder.model, self.processor.tokenizer, states[rows], texts,
+                           lengths, languages, self.decoder.task)
+        for (_, segments, start), aligned in zip(spoken, found, strict=True):
+            for segment, words in zip(segments, aligned, strict=True):
+                segment.words = [replace(word, start=start + word.start, end=start + word.end)
+                                 for word in words]
+                if words:  # the model's own timestamps are rounded, often to a second
+                    segment.start, segment.end = segment.words[0].start, segment.words[-1].end
+
+
+def split(
+    tokens: Sequence[int], begin: int, seconds: float
+) -> tuple[list[tuple[float, float, list[int]]], float]:
+    """Segments of a window's tokens, and where the next window begins.
+
+    A segment ends where two timestamps follow each other. After the last such pair there may be
+    the beginning of a sentence: it is heard again, as a whole, in the next window. A window that
+    ends with a single timestamp, or has no pair, was heard to its end.
+
+    Args:
+        tokens: with timestamps, without prompt and end of text.
+        begin: id of `<|0.00|>`.
+        seconds: length of the window; no time is after its end.
+
+    Returns:
+        (start, end, tokens with timestamps) in seconds of the window; seconds heard, > 0.
+    """
+    is_time = [token >= begin for token in tokens]
+    ends = [at for at in range(1, len(tokens)) if is_time[at] and is_time[at - 1]]
+    single = len(tokens) > 1 and is_time[-1] and not is_time[-2]
+    if not ends:
+        times = [token - begin for token in tokens if token >= begin]
+        end = times[-1] * _TICK if times and times[-1] > 0 else seconds
+        return [(0.0, min(end, seconds), list(tokens))], seconds
+    parts, last = [], 0
+    for end in [*ends, *[len(tokens)] * single]:
+        part = list(tokens[last:end])
+        times = [min(round((part[at] - begin) * _TICK, 2), seconds) for at in (0, -1)]
+        parts.append((*times, part))
+        last = end
+    heard = seconds if single else parts[-1][1]
+    return parts, heard if 0 < heard <= seconds else seconds

@@ -1,0 +1,98 @@
+"""From audio to text: features, encoder, and batches of windows; to label, validate and evaluate.
+
+    decoder = GreedyDecoder(model, processor.tokenizer, "en")     # distill.whisper.decoding.greedy
+    states = encode(model, log_mel(processor, audios))
+    hypotheses = decoder(states, max_new_tokens=[200] * len(states))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.audio import SAMPLE_RATE
+from distill.data.speech.windows import Window, load_patiently
+from distill.losses.matmul import fast_linears
+from distill.progress import progress
+from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.rows import Hypothesis
+
+MIN_NEW_TOKENS = 24  # the shortest clip may still hold a word in pieces and two timestamps
+
+
+def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
+    """float32 (batch, mel, 3000) from 16 kHz mono audio of up to 30 s each."""
+    features = processor.feature_extractor(
+        list(audios), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
+    )
+    return features["input_features"]
+
+
+@torch.no_grad()
+def encode(model, features: Tensor) -> Tensor:
+    """Encoder states (batch, 1500, width) of log-mel features (batch, mel, 3000)."""
+    encoder = model.get_encoder()
+    parameter = next(encoder.parameters())
+    with fast_linears():
+        return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
+
+
+def token_limit(seconds: float, tokens_per_second: float) -> int:
+    """Most tokens a window of this length may get: what is longer is a loop, not speech."""
+    return MIN_NEW_TOKENS + int(seconds * tokens_per_second)
+
+
+def by_length(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
+    """Batches of windows of like length, the longest first."""
+    ordered = sorted(windows, key=lambda window: -window.duration)
+    return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
+
+
+def transcribe(
+    decoder: GreedyDecoder,
+    processor,
+    windows: Sequence[Window],
+    batch_size: int,
+    max_tokens_per_second: float | None = None,
+    states_cache: dict[str, Tensor] | None = None,
+    description: str | None = None,
+) -> dict[str, Hypothesis]:
+    """Decode windows in batches of like length; {window id: hypothesis}.
+
+    Args:
+        max_tokens_per_second: cap of a row's length; None decodes up to the model's context.
+        states_cache: {window id: encoder states} to read and fill, for a frozen encoder.
+        description: shown with a progress bar; None shows none.
+
+    Raises:
+        AudioError: a window cannot be read.
+    """
+    batches = by_length(windows, batch_size)
+    results: dict[str, Hypothesis] = {}
+    shown = progress(batches, len(batches), description or "", "batches", description is not None)
+    for batch in shown:
+        limits = [decoder.model.config.max_target_positions] * len(batch)
+        if max_tokens_per_second is not None:
+            limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
+        states = _states(decoder.model, processor, batch, states_cache)
+        languages = [window.language for window in batch]
+        found = decoder(states, limits, languages=languages)
+        results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
+    return results
+
+
+def _states(model, processor, windows: Sequence[Window], cache: dict | None) -> Tensor:
+    if cache is not None and all(window.id in cache for window in windows):
+        return torch.stack([cache[window.id] for window in windows])
+    states = encode(model, log_mel(processor, [load_patiently(window) for window in windows]))
+    if cache is not None:
+        cache |= {window.id: each for window, each in zip(windows, states, strict=True)}
+    return states
+
+
+def to_text(tokenizer, tokens: Sequence[int]) -> str:
+    """Plain text of a hypothesis, without timestamps or other special tokens."""
+    return tokenizer.decode(list(tokens), skip_special_tokens=True).strip()

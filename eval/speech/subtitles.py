@@ -1,0 +1,87 @@
+"""Transcripts of recordings as plain text, SubRip, WebVTT and JSON.
+
+Subtitles are short cues, cut as broadcasters do (`eval.speech.cues`); text and JSON have the
+segments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from distill.whisper.recognition.sequential import Segment
+from eval.speech.cues import Cue, cues
+
+
+def plain(segments: Sequence[Segment]) -> str:
+    """A line for each segment."""
+    return "".join(f"{segment.text}\n" for segment in segments)
+
+
+def srt(segments: Sequence[Segment], seconds: float | None = None) -> str:
+    """SubRip: numbered, hours always, a comma before the milliseconds."""
+    return "\n".join(
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_text(cue)}\n"
+        for number, cue in enumerate(cues(segments, seconds), 1))
+
+
+def vtt(segments: Sequence[Segment], seconds: float | None = None) -> str:
+    """WebVTT (w3.org/TR/webvtt1)."""
+    found = (f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_escaped(_text(cue))}\n"
+             for cue in cues(segments, seconds))
+    return "\n".join(["WEBVTT\n", *found])
+
+
+def as_json(segments: Sequence[Segment], about: dict) -> str:
+    """Everything that is known; times in seconds, log probabilities in nats."""
+    rows = [_rounded(asdict(segment)) for segment in segments]
+    for row in rows:
+        if not row["words"]:
+            del row["words"]
+    text = " ".join(segment.text for segment in segments)
+    found = {**about, "text": text, "segments": rows}
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def _text(cue: Cue) -> str:
+    """Lines; an arrow in them would begin another cue."""
+    return "\n".join(line.replace("-->", "->") for line in cue.lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(1000 * seconds)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole, rest = divmod(milliseconds, 1000)
+    return f"{hours:02d}:{minutes:02d}:{whole:02d}{point}{rest:03d}"
+
+
+def write(kind: str, segments: Sequence[Segment], about: dict) -> str:
+    """A transcript as `txt`, `srt`, `vtt` or `json`.
+
+    Args:
+        about: for the json; its `duration` (seconds) is also where the last subtitle ends.
+    """
+    match kind:
+        case "txt":
+            return plain(segments)
+        case "srt":
+            return srt(segments, about.get("duration"))
+        case "vtt":
+            return vtt(segments, about.get("duration"))
+        case "json":
+            return as_json(segments, about)
+    raise ValueError(f"no such format: {kind!r}")

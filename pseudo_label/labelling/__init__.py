@@ -1,0 +1,2 @@
+"""Shards of windows on their way through the teacher: who is at which, what is written, what is
+known. """
