@@ -20,7 +20,7 @@ def later_half(num_layers: int, num_heads: int) -> list[list[int]]:
 
 
 def complete(config, special: SpecialTokens, languages: Iterable[str | None], task: str,
-             timestamps: bool, context: int) -> None:
+             context: int) -> None:
     """Fill a student's generation config in, in place.
 
     A student of one language says which and needs not be told; one of several goes on detecting
@@ -30,10 +30,10 @@ def complete(config, special: SpecialTokens, languages: Iterable[str | None], ta
         config: GenerationConfig, a copy of the teacher's.
         languages: of what the student is trained on, as codes; None is a language to be detected.
         task: `transcribe` or `translate`.
-        timestamps: whether the student is trained to write them.
         context: decoder positions.
     """
-    for key in ("language", "task", "forced_decoder_ids"):  # the teacher's own wishes
+    # the teacher's own wishes; return_timestamps=False makes recordings of over 30 s an error
+    for key in ("language", "task", "forced_decoder_ids", "return_timestamps"):
         config.__dict__.pop(key, None)
     config.forced_decoder_ids = None
     config.is_multilingual = special.multilingual
@@ -41,8 +41,6 @@ def complete(config, special: SpecialTokens, languages: Iterable[str | None], ta
     config.prev_sot_token_id = special.previous
     config.num_beams = 1  # what its error rates are measured with; pipelines would take 5
     config.max_length = context  # without it texts end after 20 tokens, or in pipelines 256
-    if not timestamps:
-        config.return_timestamps = False
     if not special.multilingual:
         for key in ("lang_to_id", "task_to_id"):
             config.__dict__.pop(key, None)

@@ -111,8 +111,7 @@ class WhisperTask:
         )
         complete(
             student.generation_config, self.source.rules.special, self.source.languages,
-            self.recipe.task, self.recipe.views.timestamp_probability > 0,
-            sizes.max_target_positions,
+            self.recipe.task, sizes.max_target_positions,
         )
         freeze(
             student,
