@@ -80,7 +80,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
     from distill.metrics.normalize import check_words, error_unit, normalizer, normalizer_name
     from distill.metrics.translation import translation_scores
     from distill.progress import quiet_libraries
-    from distill.whisper.data.corpus import test_units
+    from distill.whisper.data.corpus import test_utterances
     from distill.whisper.teacher import load_teacher, locate
     from eval.speech.asr import error_table, measure, summarise
     from eval.speech.kept import Kept
@@ -89,10 +89,10 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    units, drops = test_units(recipe, whole=True)
-    seconds = sum(unit.duration for unit in units)
-    print(f"Evaluating on {len(units)} units, {seconds / 60:.1f} minutes of audio; left out: "
-          f"{drops or 'nothing'}", flush=True)
+    utterances, drops = test_utterances(recipe, whole=True)
+    seconds = sum(utterance.duration for utterance in utterances)
+    print(f"Evaluating on {len(utterances)} utterances, {seconds / 60:.1f} minutes of audio; left "
+          f"out: {drops or 'nothing'}", flush=True)
 
     def load_the_teacher():
         teacher = load_teacher(recipe.teacher)
@@ -107,9 +107,9 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
         return model.to(device), WhisperProcessor.from_pretrained(run / "student")
 
     evaluation = recipe.evaluation
-    unit = error_unit(written_language(recipe), " ".join(each.reference for each in units))
+    unit = error_unit(written_language(recipe), " ".join(each.reference for each in utterances))
     normalise = normalizer(evaluation.normalizer, written_language(recipe), unit)
-    check_words([each.reference for each in units], normalise, "data.test")
+    check_words([each.reference for each in utterances], normalise, "data.test")
     teacher_folder = locate(recipe.teacher)[0]
     # the student first: memory freed by the teacher would hide in the student's peak
     loaders = {
@@ -117,19 +117,19 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
         "teacher": (load_the_teacher, recipe.teacher.model, teacher_folder),
     }
     entries, tables, texts = {}, {}, {}
-    what = _windows_hash(units)
+    what = _windows_hash(utterances)
     for role, (load, name, folder) in loaders.items():
         kept = Kept(run / "eval" / f".{role}.said.jsonl", hash_of([settings, what, folder.name,
                                                                   model_stamp(folder)]))
-        measured = measure(load, units, recipe, name, folder, kept, role == "teacher")
+        measured = measure(load, utterances, recipe, name, folder, kept, role == "teacher")
         texts[role] = measured.texts
-        tables[role] = error_table(units, measured.texts, normalise)
+        tables[role] = error_table(utterances, measured.texts, normalise)
         entries[role] = summarise(
             measured, tables[role], [normalise(t) for t in measured.texts], seconds,
             evaluation.num_bootstrap, recipe.seed,
         )
         if recipe.task == "translate":
-            entries[role] |= translation_scores(units, texts[role], written_language(recipe))
+            entries[role] |= translation_scores(utterances, texts[role], written_language(recipe))
     paired = paired_bootstrap(
         tables["teacher"]["wer"], tables["student"]["wer"], evaluation.num_bootstrap, recipe.seed
     )
@@ -137,7 +137,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
         "split": "test",
         "normalizer": normalizer_name(evaluation.normalizer, written_language(recipe)),
         "error_unit": unit,
-        "num_units": len(units),
+        "num_units": len(utterances),
         "num_words": total(tables["teacher"]["wer"]).num_reference,
         "hours": seconds / 3600,
         "drops": drops,
@@ -145,13 +145,14 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
         "decoding": f"greedy, batch {evaluation.batch_size}, no timestamps, "
         + {"keep": "nothing done about loops", "end": "loops end a text",
            "break": "loops broken"}[evaluation.on_loop]
-        + _about_long(evaluation.long_audio, units) + _about_drafts(recipe),
+        + _about_long(evaluation.long_audio, utterances) + _about_drafts(recipe),
         "threads": torch.get_num_threads(),
         "teacher": entries["teacher"],
         "student": entries["student"],
         "student_against_teacher": {
             "wer": error_rate(
-                error_table(_against(units, texts["teacher"]), texts["student"], normalise)["wer"]
+                error_table(_against(utterances, texts["teacher"]), texts["student"],
+                            normalise)["wer"]
             )
         },
         "paired": {
@@ -160,20 +161,20 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
             "p_value": paired.p_value,
         },
     }
-    return results, [_prediction(unit, texts, i) for i, unit in enumerate(units)]
+    return results, [_prediction(utterance, texts, i) for i, utterance in enumerate(utterances)]
 
 
-def _windows_hash(units: list) -> str:
+def _windows_hash(utterances: list) -> str:
     """Of everything that is heard: the windows, and the audio they are of."""
-    windows = [window for unit in units for window in unit.windows]
+    windows = [window for utterance in utterances for window in utterance.windows]
     pieces = [[w.id, w.language, [[p.audio_filepath, p.offset, p.duration, p.start]
                                   for p in w.pieces]] for w in windows]
     return hash_of([pieces, fingerprints(p.audio_filepath for w in windows for p in w.pieces)])
 
 
-def _about_long(way: str, units: list) -> str:
+def _about_long(way: str, utterances: list) -> str:
     """How clips longer than a window were decoded, if there were any."""
-    if not any(unit.seconds is not None for unit in units):
+    if not any(utterance.seconds is not None for utterance in utterances):
         return ""
     return "; long clips: " + {
         "speech": "cut where nobody speaks", "quiet": "cut at quiet places",
@@ -186,16 +187,17 @@ def _about_drafts(recipe: WhisperRecipe) -> str:
     return f"; {public_name(drafts)} drafts for the teacher" if drafts else ""
 
 
-def _against(units: list, teacher_texts: list[str]) -> list:
-    """The units with the teacher's text as their reference: what distillation itself lost."""
+def _against(utterances: list, teacher_texts: list[str]) -> list:
+    """The utterances with the teacher's text as their reference: what distillation itself lost."""
     from dataclasses import replace
 
-    return [replace(unit, reference=text) for unit, text in zip(units, teacher_texts, strict=True)]
+    return [replace(utterance, reference=text)
+            for utterance, text in zip(utterances, teacher_texts, strict=True)]
 
 
-def _prediction(unit, texts: dict[str, list[str]], index: int) -> dict:
+def _prediction(utterance, texts: dict[str, list[str]], index: int) -> dict:
     pieces, start = [], 0.0
-    for window in unit.windows:
+    for window in utterance.windows:
         for piece in window.pieces:
             pieces.append(
                 {"id": piece.id, "audio_filepath": piece.audio_filepath, "offset": piece.offset,
@@ -203,11 +205,11 @@ def _prediction(unit, texts: dict[str, list[str]], index: int) -> dict:
             )
         start += window.duration
     return {
-        "id": unit.id,
-        "reference": unit.reference,
+        "id": utterance.id,
+        "reference": utterance.reference,
         "teacher": texts["teacher"][index],
         "student": texts["student"][index],
-        "duration": round(unit.duration, 6),
+        "duration": round(utterance.duration, 6),
         "pieces": pieces,
     }
 

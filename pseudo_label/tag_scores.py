@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.ced.recipe import CedRecipe, load_recipe, uses_store
-from distill.ced.teachers.scores import READABLE, UNHEARD
+from distill.ced.teachers.scores import READABLE, UNREADABLE
 from distill.config import to_yaml
 from distill.data.files import write_json, write_text
 from distill.data.teacher_store import Record, StoreError, TeacherStore
@@ -188,7 +188,7 @@ def _unheard(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, s
 
     views = []
     for (text, block), row in zip(blocks.items(), store.rows(list(blocks)), strict=True):
-        unheard = np.flatnonzero(store.read(row)["disagreement"] == UNHEARD)
+        unheard = np.flatnonzero(store.read(row)["disagreement"] == UNREADABLE)
         views += [(text, block.first + int(number), block.epoch) for number in unheard]
     for text, index, epoch in progress(views, len(views), "unreadable", "views") if views else ():
         error = source.try_wave(index, source.scored_view(index, epoch))

@@ -210,7 +210,7 @@ def test_steps_of_so_many_tokens(tiny, tmp_path):
 
 
 def test_same_windows_as_labelling_and_evaluation(tiny, tmp_path):
-    from distill.whisper.data.corpus import evaluation_units, load_clips
+    from distill.whisper.data.corpus import evaluation_utterances, load_clips
     from pseudo_label.plan import make_plan
 
     recipe = load_recipe(str(tiny), [f"output_dir={tmp_path}"])
@@ -218,8 +218,8 @@ def test_same_windows_as_labelling_and_evaluation(tiny, tmp_path):
     assert data["train"]["windows"] == make_plan(recipe).num_windows
     for packed in (True, False):
         recipe.evaluation.pack = packed
-        units, _ = evaluation_units(load_clips(recipe.data.test)[0], "test", packed)
-        windows = sum(len(unit.windows) for unit in units)
+        utterances, _ = evaluation_utterances(load_clips(recipe.data.test)[0], "test", packed)
+        windows = sum(len(utterance.windows) for utterance in utterances)
         assert plan(recipe)["data"]["test"]["windows"] == windows
 
 

@@ -24,7 +24,7 @@ from distill.ced.tag_loss import TagModule
 from distill.ced.teachers.ensemble import Ensemble, ensemble_settings
 from distill.ced.teachers.frames import num_steps
 from distill.ced.teachers.recorded import RecordedScores
-from distill.ced.teachers.scores import UNHEARD, confidence, decode_frames, decode_scores
+from distill.ced.teachers.scores import UNREADABLE, confidence, decode_frames, decode_scores
 from distill.ced.teachers.scoring import resolve_classes, store_settings
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import hash_of
@@ -185,7 +185,7 @@ class CedTask:
             partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, places, strict=True)]
             theirs = self._decode(self.recorded(partners)[1])
             targets = _mixed(targets, theirs, views)
-        heard = columns["disagreement"] != UNHEARD
+        heard = columns["disagreement"] != UNREADABLE
         batch = {"targets": torch.from_numpy(targets),
                  "confidence": torch.from_numpy(confidence(columns)),
                  "weight": torch.from_numpy(heard.astype(np.float32))}

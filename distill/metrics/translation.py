@@ -9,12 +9,12 @@ _TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "char", "th": "char", "lo": "char"
                "km": "char", "bo": "char"}
 
 
-def translation_scores(units: Sequence, texts: Sequence[str], language: str) -> dict:
+def translation_scores(utterances: Sequence, texts: Sequence[str], language: str) -> dict:
     """`bleu` and `chrf` (0 to 100) of a corpus, each with its signature; texts as they come, with
     case and punctuation.
 
     Args:
-        units: with a `reference` each.
+        utterances: with a `reference` each.
 
     Raises:
         ValueError: sacrebleu is not installed.
@@ -24,7 +24,7 @@ def translation_scores(units: Sequence, texts: Sequence[str], language: str) -> 
     except ImportError:
         raise ValueError("task: translate is measured by sacrebleu: "
                          "pip install 'audio-distill[translate]'") from None
-    references = [[unit.reference for unit in units]]
+    references = [[utterance.reference for utterance in utterances]]
     result = {}
     for name, metric in (("bleu", BLEU(tokenize=_TOKENIZERS.get(language, "13a"))),
                          ("chrf", CHRF())):

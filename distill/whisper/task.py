@@ -19,8 +19,8 @@ from distill.training.task import Batch
 from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
 from distill.whisper.data.collate import pad
 from distill.whisper.data.corpus import (
-    Unit,
-    evaluation_units,
+    EvaluationUtterance,
+    evaluation_utterances,
     load_clips,
     readable_rows,
     windows_of,
@@ -180,29 +180,30 @@ class WhisperTask:
     # Measuring and saving
 
     @cached_property
-    def _units(self):
+    def _utterances(self):
         rows, _ = load_clips(self.recipe.data.validation)
         config = self.recipe.evaluation
         faults = Unreadable(len(rows), self.recipe.data.max_unreadable, "validation")
         rows = readable_rows(rows, faults, "data.validation")
-        units = evaluation_units(rows, "validation", config.pack)[0]
+        utterances = evaluation_utterances(rows, "validation", config.pack)[0]
         for index in range(1, config.validation_packings):
             order = epoch_order(self.recipe.seed, index, len(rows))
             shuffled = [rows[position] for position in order]
-            units += evaluation_units(shuffled, f"validation{index}", config.pack)[0]
-        check_words([unit.reference for unit in units], self._scale(units)[1], "data.validation")
-        return units
+            utterances += evaluation_utterances(shuffled, f"validation{index}", config.pack)[0]
+        references = [utterance.reference for utterance in utterances]
+        check_words(references, self._scale(utterances)[1], "data.validation")
+        return utterances
 
-    def _scale(self, units: Sequence[Unit]) -> tuple[str, Callable[[str], str]]:
+    def _scale(self, utterances: Sequence[EvaluationUtterance]) -> tuple[str, Callable[[str], str]]:
         """(unit of errors, normaliser) of the whole split, so that all ranks count the same."""
         language = written_language(self.recipe)
-        unit = error_unit(language, " ".join(each.reference for each in units))
+        unit = error_unit(language, " ".join(each.reference for each in utterances))
         return unit, normalizer(self.recipe.evaluation.normalizer, language, unit)
 
     @property
-    def _own_units(self):
+    def _rank_utterances(self):
         """This rank's share."""
-        return self._units[self.accelerator.process_index :: self.accelerator.num_processes]
+        return self._utterances[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _ask_teacher(self, teacher: Teacher, shared: bool) -> dict[str, list[int]]:
         """What it says about the validation windows; empty where the student is to say otherwise:
@@ -210,21 +211,21 @@ class WhisperTask:
         if not self.recipe.data.validation or self.recipe.translation.model:
             return {}
         return teacher_tokens(
-            self.recipe, teacher, windows_of(self._units), windows_of(self._own_units),
+            self.recipe, teacher, windows_of(self._utterances), windows_of(self._rank_utterances),
             self.accelerator, self._validation_states if shared else None,
         )
 
     def validate(self) -> dict[str, float]:
         """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
-        next token is the teacher's; this rank's share of the units each, summed over ranks."""
+        next token is the teacher's; this rank's share of the utterances each, summed over ranks."""
         if not self.recipe.data.validation:
             return {}
-        units = self._own_units
-        texts, agreed = self._transcribe(units)
-        unit, normalise = self._scale(self._units)
+        utterances = self._rank_utterances
+        texts, agreed = self._transcribe(utterances)
+        unit, normalise = self._scale(self._utterances)
         counts = total(
             error_counts(normalise(u.reference), normalise(text), unit)
-            for u, text in zip(units, texts, strict=True)
+            for u, text in zip(utterances, texts, strict=True)
         )
         sums = torch.tensor([float(counts.errors), float(counts.num_reference), *agreed])
         sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
@@ -233,8 +234,10 @@ class WhisperTask:
         return {"wer" if unit == "word" else "cer": rate, "num_words": int(words),
                 **agreement_metrics(*agreed), "score": rate}
 
-    def _transcribe(self, units: Sequence[Unit]) -> tuple[list[str], list[float]]:
-        """Texts of the units, and the sums of `agreement_counts` over their windows."""
+    def _transcribe(
+        self, utterances: Sequence[EvaluationUtterance]
+    ) -> tuple[list[str], list[float]]:
+        """Texts of the utterances, and the sums of `agreement_counts` over their windows."""
         config = self.recipe.evaluation
         was_training = self.student.training
         self.student.eval()
@@ -247,7 +250,7 @@ class WhisperTask:
             on_loop="end" if config.on_loop == "keep" else config.on_loop,
         )
         found, agreed = {}, [0.0, 0.0, 0.0]
-        for batch in by_length(windows_of(units), config.batch_size):
+        for batch in by_length(windows_of(utterances), config.batch_size):
             # an encoder that learns encodes anew at every validation, but once for both measures
             cache = self._validation_states if self.recipe.student.freeze_encoder else {}
             found |= transcribe(decoder, self.processor, batch, config.batch_size,
@@ -257,8 +260,8 @@ class WhisperTask:
         self.student.train(was_training)
         tokenizer = self.processor.tokenizer
         texts = [
-            " ".join(to_text(tokenizer, found[window.id].tokens) for window in unit.windows)
-            for unit in units
+            " ".join(to_text(tokenizer, found[window.id].tokens) for window in utterance.windows)
+            for utterance in utterances
         ]
         return texts, agreed
 

@@ -83,7 +83,7 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
 
     from distill.data.speech.windows import load_window
     from distill.progress import quiet_libraries
-    from distill.whisper.data.corpus import evaluation_units, load_clips, windows_of
+    from distill.whisper.data.corpus import evaluation_utterances, load_clips, windows_of
     from distill.whisper.decoding.greedy import GreedyDecoder
     from distill.whisper.recipe import load_recipe
     from distill.whisper.recognition.transcribe import encode, log_mel
@@ -99,18 +99,18 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     assistant = WhisperForCausalLM(student.config).eval()
     assistant.model.decoder, assistant.proj_out = student.model.decoder, student.proj_out
     assistant.generation_config.eos_token_id = teacher.model.generation_config.eos_token_id
-    units = []
+    utterances = []
     for split in ("test", "validation"):
         rows, _ = load_clips(getattr(recipe.data, split))
-        units += evaluation_units(rows, split, True)[0]
-    windows = windows_of(units)[:most]
+        utterances += evaluation_utterances(rows, split, True)[0]
+    windows = windows_of(utterances)[:most]
     states = torch.cat([encode(teacher.model, log_mel(teacher.processor, [load_window(window)]))
                         for window in windows])
     tokenizer = teacher.processor.tokenizer
     prefix = GreedyDecoder(teacher.model, tokenizer, "en").special.prefix("en", "transcribe", False)
     return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
                 long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16,
-                references=tuple((unit.reference, len(unit.windows)) for unit in units))
+                references=tuple((u.reference, len(u.windows)) for u in utterances))
 
 
 def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:

@@ -27,7 +27,7 @@ from distill.metrics.error_rates import (
     total,
 )
 from distill.progress import progress
-from distill.whisper.data.corpus import Unit, is_recording, windows_of
+from distill.whisper.data.corpus import EvaluationUtterance, is_recording, windows_of
 from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.decoding.rows import Hypothesis, is_looping
 from distill.whisper.recipe import WhisperRecipe
@@ -40,7 +40,7 @@ from eval.speech.kept import Kept
 
 @dataclass
 class Measured:
-    """A model's transcripts of all units, and what they cost."""
+    """A model's transcripts of all utterances, and what they cost."""
 
     texts: list[str]
     seconds: float  # audio decoding, features, encoder and decoder; after a warm-up
@@ -50,14 +50,14 @@ class Measured:
 
 def measure(
     load: Callable[[], tuple],
-    units: Sequence[Unit],
+    utterances: Sequence[EvaluationUtterance],
     recipe: WhisperRecipe,
     name: str,
     path: Path,
     kept: Kept,
     with_assistant: bool = False,
 ) -> Measured:
-    """Transcribe all units with one model; what a run before has done is not done again.
+    """Transcribe all utterances with one model; what a run before has done is not done again.
 
     Args:
         load: returns (model, processor); the memory it takes counts.
@@ -67,13 +67,14 @@ def measure(
         with_assistant: let `decoding.assistant` draft for it.
     """
     if kept.facts is None:
-        kept.finish(_measure(load, units, recipe, name, path, kept, with_assistant))
+        kept.finish(_measure(load, utterances, recipe, name, path, kept, with_assistant))
     facts = dict(kept.facts)
     return Measured(facts.pop("texts"), kept.seconds, facts.pop("peak_memory_bytes"), facts)
 
 
-def _measure(load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRecipe, name: str,
-             path: Path, kept: Kept, with_assistant: bool) -> dict:
+def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance],
+             recipe: WhisperRecipe, name: str, path: Path, kept: Kept,
+             with_assistant: bool) -> dict:
     """Transcribe what is missing; facts of the model, its peak memory and all texts."""
     gc.collect()
     with PeakMemory() as memory:
@@ -88,7 +89,7 @@ def _measure(load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRe
             student=load_assistant(recipe, model) if with_assistant else None,
             exact=recipe.decoding.exact,
         )
-        windows = windows_of(units)
+        windows = windows_of(utterances)
         size = recipe.evaluation.batch_size
         # Untimed: the first batch pays for threads, kernels and caches.
         first = [window for window in windows if not is_recording(window)][:1]
@@ -97,8 +98,8 @@ def _measure(load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRe
         _transcribe_all(decoder, processor, windows, size, f"transcribing, {name}", kept)
     found = kept.found
     texts = [
-        " ".join(to_text(processor.tokenizer, h.tokens) for w in unit.windows for h in found[w.id])
-        for unit in units
+        " ".join(to_text(processor.tokenizer, h.tokens) for w in u.windows for h in found[w.id])
+        for u in utterances
     ]
     facts = {
         "model": name,
@@ -108,7 +109,7 @@ def _measure(load: Callable[[], tuple], units: Sequence[Unit], recipe: WhisperRe
         "decoder_parameters": sum(p.numel() for p in model.model.decoder.parameters()),
         "file_bytes": weights_bytes(path),
         "looping_units": sum(any(is_loop(h) for w in u.windows for h in found[w.id])
-                             for u in units),
+                             for u in utterances),
     }
     if decoder.student is not None:
         facts["speculation"] = str(decoder.report)
@@ -172,10 +173,10 @@ def weights_bytes(folder: Path) -> int:
 
 
 def error_table(
-    units: Sequence[Unit], texts: Sequence[str], normalise: Callable[[str], str]
+    utterances: Sequence[EvaluationUtterance], texts: Sequence[str], normalise: Callable[[str], str]
 ) -> dict[str, list[ErrorCounts]]:
-    """Error counts per unit: {wer, cer, wer_orthographic, cer_orthographic}."""
-    pairs = [(unit.reference, text) for unit, text in zip(units, texts, strict=True)]
+    """Error counts per utterance: {wer, cer, wer_orthographic, cer_orthographic}."""
+    pairs = [(utterance.reference, text) for utterance, text in zip(utterances, texts, strict=True)]
     clean = [(normalise(reference), normalise(text)) for reference, text in pairs]
     return {
         "wer": [error_counts(*pair) for pair in clean],

@@ -19,8 +19,8 @@ from distill.data.audio import load_audio
 from distill.data.files import read_json, read_jsonl, write_json
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.testing import write_tiny_recipe
-from distill.whisper.data.corpus import evaluation_units
-from distill.whisper.data.corpus import test_units as find_units
+from distill.whisper.data.corpus import evaluation_utterances
+from distill.whisper.data.corpus import test_utterances as find_utterances
 from distill.whisper.decoding.fallback import GREEDY
 from distill.whisper.decoding.rows import Hypothesis
 from distill.whisper.recipe import load_recipe
@@ -116,16 +116,16 @@ def test_loops_are_counted_whether_ended_or_not():
 def test_long_clips_are_units_with_their_reference(demo_data):
     rows, _ = read_manifest(demo_data / "test.jsonl")
     long = [row for row in rows if row.duration > 30]
-    units, drops = evaluation_units(rows, "test", packed=True)
+    utterances, drops = evaluation_utterances(rows, "test", packed=True)
     assert not drops and len(long) == 2
-    by_id = {unit.id: unit for unit in units}
+    by_id = {utterance.id: utterance for utterance in utterances}
     for row in long:
         assert by_id[row.id].reference == row.text
         assert len(by_id[row.id].windows) == 2
         assert by_id[row.id].duration == pytest.approx(row.duration, abs=0.01)
-    words = sum(len(unit.reference.split()) for unit in units)
+    words = sum(len(utterance.reference.split()) for utterance in utterances)
     assert words == sum(len(row.text.split()) for row in rows)  # nothing is lost or twice
-    apart, _ = evaluation_units(rows, "test", packed=False)
+    apart, _ = evaluation_utterances(rows, "test", packed=False)
     assert len(apart) == len(rows)
 
 
@@ -156,7 +156,7 @@ def test_long_audio(run, demo_data, tmp_path, way, monkeypatch):
     said = {"speech": "cut where nobody speaks", "sequential": "by timestamps"}
     assert said[way] in results["decoding"]
     recipe = load_recipe(recipe, [*options, f"output_dir={copy}"])
-    sizes = {whole: [w.duration for unit in find_units(recipe, whole)[0] for w in unit.windows]
+    sizes = {whole: [w.duration for u in find_utterances(recipe, whole)[0] for w in u.windows]
              for whole in (False, True)}
     assert max(sizes[False]) <= 30
     assert (max(sizes[True]) > 30) == (way == "sequential")

@@ -142,7 +142,7 @@ def test_tokens_are_decoded_once(tiny_run, tmp_path, monkeypatch):
     again = tiny_run.task(recipe)
     assert len(asked) == 1 and again._teacher_tokens == first._teacher_tokens
     rows = read_jsonl(tokens_file(recipe))
-    windows = [window.id for unit in first._units for window in unit.windows]
+    windows = [window.id for utterance in first._utterances for window in utterance.windows]
     assert sorted(windows) == [row["id"] for row in rows[1:]]
     # other limits may give other tokens; and back again
     tiny_run.task(tiny_run.recipe(LIVE, "evaluation.max_tokens_per_second=0.5"))

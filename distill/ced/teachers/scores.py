@@ -13,8 +13,8 @@ import numpy as np
 
 STEP = 0.07  # of the logit
 MAX_DISAGREEMENT = 0.5  # of probabilities, as a standard deviation: 254
-UNHEARD = 255  # instead of a disagreement: audio that cannot be read; no student learns from it
-READABLE = "readable_by_now"  # told of UNHEARD views that a fault of the moment made so
+UNREADABLE = 255  # instead of a disagreement: audio that cannot be read; no student learns from it
+READABLE = "readable_by_now"  # told of UNREADABLE views that a fault of the moment made so
 _MIDDLE = 127.5  # codes 1 to 254 are logits from -8.9 to 8.9; 0 and 255 are 0 and 1
 _DECODED = 1 / (1 + np.exp(-STEP * (np.arange(256) - _MIDDLE)))
 _DECODED[[0, 255]] = 0.0, 1.0

@@ -24,7 +24,7 @@ from distill.ced.data.views import TagView, pack
 from distill.ced.recipe import CedRecipe
 from distill.ced.teachers.ensemble import Ensemble, ensemble_settings, first_classes
 from distill.ced.teachers.frames import STEP_SECONDS, num_steps, pad_steps
-from distill.ced.teachers.scores import UNHEARD, encode_scores
+from distill.ced.teachers.scores import UNREADABLE, encode_scores
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record, drawn_text
 from distill.data.unreadable import file_fault
@@ -156,7 +156,7 @@ class Scorer:
         frames = pad_steps(opinion.frames, self.num_steps) if config.frames else None
         columns = encode_scores(opinion.probabilities, opinion.disagreement, config.k,
                                 config.values, frames)
-        columns["disagreement"][list(prepared.unreadable)] = UNHEARD
+        columns["disagreement"][list(prepared.unreadable)] = UNREADABLE
         if self.source.view_type.itemsize:
             columns["drawn"] = pack(prepared.views, self.source.view_type)
         return columns

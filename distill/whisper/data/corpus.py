@@ -1,4 +1,4 @@
-"""From manifests to what Whisper reads: windows to label or train on, units to evaluate."""
+"""From manifests to what Whisper reads: windows to label or train on, utterances to evaluate."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:
 
 
 @dataclass(frozen=True)
-class Unit:
+class EvaluationUtterance:
     """What is scored as one: a window, or all parts of a clip that is longer than a window."""
 
     id: str
@@ -136,16 +136,16 @@ class Unit:
         return sum(window.duration for window in self.windows)
 
 
-def windows_of(units: Sequence[Unit]) -> list[Window]:
-    """Windows of all units, in order."""
-    return [window for unit in units for window in unit.windows]
+def windows_of(utterances: Sequence[EvaluationUtterance]) -> list[Window]:
+    """Windows of all utterances, in order."""
+    return [window for utterance in utterances for window in utterance.windows]
 
 
-def evaluation_units(
+def evaluation_utterances(
     rows: Sequence[Row], prefix: str, packed: bool, window_seconds: float = WINDOW_SECONDS,
     long_audio: str = "quiet", folder: Path | None = None, faults: Unreadable | None = None,
-) -> tuple[list[Unit], Counter]:
-    """What a model is measured on. Deterministic: the same rows give the same units.
+) -> tuple[list[EvaluationUtterance], Counter]:
+    """What a model is measured on. Deterministic: the same rows give the same utterances.
 
     Args:
         packed: join clips of a speaker to windows of up to 30 s, in manifest order; False measures
@@ -155,7 +155,7 @@ def evaluation_units(
         faults: is told of long clips that cannot be read.
 
     Returns:
-        units, and counts of rows left out (`no_reference`, unreadable long clips).
+        utterances, and counts of rows left out (`no_reference`, unreadable long clips).
 
     Raises:
         UnreadableError: too many, or some that may be readable again.
@@ -169,7 +169,7 @@ def evaluation_units(
     speech: dict[str, Recording] = {}
     if long_audio == "speech" and long:
         speech = {found.row.id: found for found in find_speech(long, folder, window_seconds)[0]}
-    units: list[Unit] = []
+    utterances: list[EvaluationUtterance] = []
     for row in long:
         try:
             windows = _windows_of_long(row, f"{prefix}-{row.id}", window_seconds, long_audio,
@@ -178,15 +178,15 @@ def evaluation_units(
             drops[error.reason] += 1
             faults.add(row.id, error)
             continue
-        units.append(Unit(row.id, row.text, tuple(windows), row.duration))
+        utterances.append(EvaluationUtterance(row.id, row.text, tuple(windows), row.duration))
     if packed:
         windows = pack(short, prefix, "sequential", window_seconds=window_seconds)
     else:
         windows = [replace(pack([row], prefix, "sequential")[0], id=row.id) for row in short]
-    units += [Unit(window.id, window.text, (window,)) for window in windows]
+    utterances += [EvaluationUtterance(window.id, window.text, (window,)) for window in windows]
     faults.check()
     faults.begin("the manifest")
-    return units, +drops
+    return utterances, +drops
 
 
 def _windows_of_long(row: Row, prefix: str, window_seconds: float, long_audio: str,
@@ -200,8 +200,10 @@ def _windows_of_long(row: Row, prefix: str, window_seconds: float, long_audio: s
             for window in pack([part], f"{prefix}-{index}", "sequential")]
 
 
-def test_units(recipe: WhisperRecipe, whole: bool = False) -> tuple[list[Unit], dict[str, int]]:
-    """Units of the test split whose audio can be read; the rest is counted.
+def test_utterances(
+    recipe: WhisperRecipe, whole: bool = False
+) -> tuple[list[EvaluationUtterance], dict[str, int]]:
+    """Utterances of the test split whose audio can be read; the rest is counted.
 
     Args:
         whole: leave long recordings whole where `evaluation.long_audio` is sequential; otherwise
@@ -218,12 +220,12 @@ def test_units(recipe: WhisperRecipe, whole: bool = False) -> tuple[list[Unit], 
     readable = readable_rows(rows, faults, "data.test")
     drops += Counter(faults.counts)
     way = recipe.evaluation.long_audio
-    units, more = evaluation_units(
+    utterances, more = evaluation_utterances(
         readable, "test", recipe.evaluation.pack, folder=Path(recipe.labels_dir),
         long_audio="speech" if way == "sequential" and not whole else way, faults=faults)
-    if not units:
+    if not utterances:
         raise ValueError(f"no clip of {', '.join(recipe.data.test)} can be used: {drops + more}")
-    return units, dict(sorted((drops + more).items()))
+    return utterances, dict(sorted((drops + more).items()))
 
 
 def readable_rows(rows: Sequence[Row], faults: Unreadable, where: str) -> list[Row]:

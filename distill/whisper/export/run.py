@@ -21,7 +21,7 @@ from distill.config import to_dict
 from distill.data.files import hash_of, read_json, sync_folder, write_json
 from distill.data.model_files import model_stamp
 from distill.progress import quiet_libraries
-from distill.whisper.data.corpus import load_clips, test_units
+from distill.whisper.data.corpus import load_clips, test_utterances
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
 from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime
@@ -93,7 +93,7 @@ def _published(entries: list[dict]) -> list[str]:
 def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
-    units, drops = test_units(recipe)
+    utterances, drops = test_utterances(recipe)
     student = _load(recipe, run / "student", with_heads=kind != "ggml")
     target.mkdir(parents=True, exist_ok=True)
     for leftover in target.glob(f"{PARTIAL}*"):  # of a run that was killed
@@ -101,7 +101,7 @@ def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target) as temporary:
         partial = Path(temporary)
         _WRITERS[kind](student, partial)
-        test = own_test(recipe, units, student.model, student.processor)
+        test = own_test(recipe, utterances, student.model, student.processor)
         entries = list(_verify(recipe, student, kind, partial, test))
         _publish(partial, target, {entry["weights"] for entry in entries}, _refused(entries))
     results = {"kind": kind, "student": run.name, "drops": drops, **test.facts(),

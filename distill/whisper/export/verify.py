@@ -25,7 +25,7 @@ from distill.metrics.error_rates import (
 )
 from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.progress import progress
-from distill.whisper.data.corpus import Unit, windows_of
+from distill.whisper.data.corpus import EvaluationUtterance, windows_of
 from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.decoding.rows import is_looping
 from distill.whisper.export.forced import compare, own_reader, without_loop
@@ -41,7 +41,7 @@ class Test:
     """The test split, and what our own decoder says of it."""
 
     recipe: WhisperRecipe
-    units: Sequence[Unit]
+    utterances: Sequence[EvaluationUtterance]
     windows: list[Window]
     audio: list[np.ndarray]
     tokenizer: object
@@ -51,7 +51,8 @@ class Test:
 
     @property
     def unit(self) -> str:
-        return error_unit(written_language(self.recipe), " ".join(u.reference for u in self.units))
+        references = " ".join(utterance.reference for utterance in self.utterances)
+        return error_unit(written_language(self.recipe), references)
 
     @property
     def audio_seconds(self) -> float:
@@ -62,7 +63,7 @@ class Test:
         name = normalizer_name(self.recipe.evaluation.normalizer, written_language(self.recipe))
         return {
             "split": "test", "normalizer": name, "error_unit": self.unit,
-            "num_units": len(self.units), "num_windows": len(self.windows),
+            "num_units": len(self.utterances), "num_windows": len(self.windows),
             "hours": self.audio_seconds / 3600,
             "conditions": "windows of up to 30 s one by one, greedy, no timestamps, no second try, "
             "no text before; a loop at the end of a text is cut",
@@ -70,16 +71,18 @@ class Test:
         }
 
 
-def own_test(recipe: WhisperRecipe, units: Sequence[Unit], model, processor) -> Test:
+def own_test(
+    recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance], model, processor
+) -> Test:
     """Decode the test split with the student itself, plain greedy."""
-    windows = windows_of(units)
+    windows = windows_of(utterances)
     decoder = GreedyDecoder(model, processor.tokenizer, recipe.language, recipe.task,
                             on_loop="keep")
     start = time.perf_counter()
     found = transcribe(decoder, processor, windows, recipe.evaluation.batch_size,
                        description="transcribing, ours")
     seconds = time.perf_counter() - start
-    return Test(recipe, units, windows, [load_window(window) for window in windows],
+    return Test(recipe, utterances, windows, [load_window(window) for window in windows],
                 processor.tokenizer, [found[window.id].tokens for window in windows], seconds,
                 own_reader(model, processor, recipe.task))
 
@@ -130,9 +133,9 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
 
     def counts(tokens: list[list[int]]) -> list:
         texts = iter([to_text(test.tokenizer, each) for each in tokens])
-        joined = [" ".join(next(texts) for _ in u.windows) for u in test.units]
+        joined = [" ".join(next(texts) for _ in u.windows) for u in test.utterances]
         return [error_counts(clean(u.reference), clean(text), unit)
-                for u, text in zip(test.units, joined, strict=True)]
+                for u, text in zip(test.utterances, joined, strict=True)]
 
     own_counts, their_counts = counts(own), counts(said)
     draws, seed = recipe.evaluation.num_bootstrap, recipe.seed
@@ -142,7 +145,7 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
             for a, b, counts_too in zip(own, said, steady, strict=True) if counts_too]
     same, apart = total(each), bootstrap_interval(each, draws, seed)
     at = iter(steady)
-    kept = [all([next(at) for _ in u.windows]) for u in test.units]
+    kept = [all([next(at) for _ in u.windows]) for u in test.utterances]
     left = paired_bootstrap([c for c, keep in zip(own_counts, kept, strict=True) if keep],
                             [c for c, keep in zip(their_counts, kept, strict=True) if keep],
                             draws, seed)
