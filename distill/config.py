@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -96,7 +97,6 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing value.
     """
     path = find_recipe(recipe)
-    base = OmegaConf.structured(schema)
     from_file = _read(path)
     wanted = getattr(schema, "method", None)
     if (got := from_file.get("method", wanted)) != wanted:
@@ -112,7 +112,7 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         except Exception as error:
             raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
     try:
-        merged = OmegaConf.merge(base, from_file, OmegaConf.from_dotlist(overrides))
+        merged = OmegaConf.merge(_typed(schema), from_file, OmegaConf.from_dotlist(overrides))
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ConfigError(f"{path}: no value for {', '.join(sorted(missing))}")
@@ -121,6 +121,12 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         key = getattr(error, "full_key", None) or "?"
         reason = _in_words(str(error).splitlines()[0])
         raise ConfigError(f"{path}: {key}: {reason}") from None
+
+
+@cache
+def _typed(schema: type) -> DictConfig:
+    """The schema with its defaults; not to be changed. To make it takes as long as to load."""
+    return OmegaConf.structured(schema)
 
 
 def _in_words(reason: str) -> str:
@@ -223,11 +229,12 @@ def recipe_name(recipe: str | Path) -> str:
 
 def to_dict(config: Any) -> dict:
     """A config as plain containers, for hashing and saving."""
-    return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+    return asdict(config)
 
 
 def to_yaml(config: Any) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Text that `load` reads back: values such as `"1e-4"` keep their quotes."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def check(condition: bool, key: str, expected: str, got: Any) -> None:
@@ -275,13 +282,16 @@ def check_hub(hub: HubConfig) -> None:
     check(ok, "hub.benchmark_task", "set with hub.benchmark, and only then", hub.benchmark_task)
 
 
+_hints = cache(get_type_hints)
+
+
 def _nested(keys: list[str]) -> dict:
     return {keys[0]: _nested(keys[1:]) if len(keys) > 1 else None}
 
 
 def _check_keys(values: dict, schema: Any, where: str, prefix: str) -> None:
     """Name the first unknown key and the one that was probably meant."""
-    hints = get_type_hints(schema)
+    hints = _hints(schema)
     known = [field.name for field in fields(schema)]
     for key, value in values.items():
         if key not in known:
