@@ -174,7 +174,7 @@ def load_decoder(options: argparse.Namespace) -> tuple:
         ValueError: no such model, the model does not know the language, or the assistant cannot
             draft for it.
     """
-    from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
+    from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
     from distill.whisper.special import SpecialTokens
 
     model, processor = load(options.model)
@@ -192,7 +192,7 @@ def load_decoder(options: argparse.Namespace) -> tuple:
     if not known:
         language = None
     student = load(options.assistant)[0] if options.assistant else None
-    decoder = GreedyDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
+    decoder = WhisperDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
                             on_loop="keep", student=student, int8=options.int8, exact=True)
     return decoder, processor
 

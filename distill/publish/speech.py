@@ -208,11 +208,11 @@ print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
 or with audio-distill, in batches, the encoder run once for both:
 
 ```python
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
 with torch.inference_mode():
     states = teacher.model.encoder(features).last_hidden_state
-decoder = GreedyDecoder(teacher, processor.tokenizer, {language}, student=student)
+decoder = WhisperDecoder(teacher, processor.tokenizer, {language}, student=student)
 for hypothesis in decoder(states, max_new_tokens=[200] * len(states)):
     print(processor.decode(hypothesis.tokens, skip_special_tokens=True))
 ```"""

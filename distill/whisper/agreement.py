@@ -20,7 +20,7 @@ from distill.data.speech.windows import Window
 from distill.losses.matmul import fast_linears, product
 from distill.losses.token_losses import IGNORE, chunks
 from distill.whisper.data.collate import TokenRow, pad
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.model import decoder_states
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.transcribe import transcribe
@@ -93,7 +93,7 @@ def _decode(
     A text that loops is ended, whatever evaluation.on_loop says: where a loop is broken, the token
     is not the one that the teacher would have chosen.
     """
-    decoder = GreedyDecoder(teacher.model, teacher.processor.tokenizer, recipe.language,
+    decoder = WhisperDecoder(teacher.model, teacher.processor.tokenizer, recipe.language,
                             recipe.task, on_loop="end")
     config = recipe.evaluation
     found = transcribe(
@@ -111,7 +111,7 @@ def _decode(
 
 
 def agreement_counts(
-    decoder: GreedyDecoder,
+    decoder: WhisperDecoder,
     windows: Sequence[Window],
     states: dict[str, Tensor],
     tokens: dict[str, list[int]],
@@ -137,7 +137,7 @@ def agreement_counts(
 
 @torch.no_grad()
 def agreement(
-    decoder: GreedyDecoder,
+    decoder: WhisperDecoder,
     states: Tensor,
     tokens: Sequence[Sequence[int]],
     languages: Sequence[str | None],
@@ -167,7 +167,7 @@ def agreement(
     return [same[end - len(said) : end] for said, end in zip(tokens, ends, strict=True)]
 
 
-def _choose(decoder: GreedyDecoder, hidden: Tensor, is_first: Tensor) -> Tensor:
+def _choose(decoder: WhisperDecoder, hidden: Tensor, is_first: Tensor) -> Tensor:
     """Greedy tokens (tokens,) of decoder states (tokens, width)."""
     weight = decoder.model.proj_out.weight.to(hidden.dtype)
     chosen = []

@@ -200,7 +200,7 @@ class EvaluationConfig:
 
 @dataclass
 class DecodingConfig:
-    """Drafts for the teacher: the same labels, sooner (`distill.whisper.decoding.greedy`)."""
+    """Drafts for the teacher: the same labels, sooner (`distill.whisper.decoding`)."""
 
     assistant: str | None = None  # folder of a student that drafts; it needs this teacher's encoder
     old_labels: str | None = None  # labels folder of an earlier run over the same windows, whose

@@ -27,7 +27,7 @@ from distill.whisper.data.corpus import (
 )
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe, written_language
@@ -241,7 +241,7 @@ class WhisperTask:
         config = self.recipe.evaluation
         was_training = self.student.training
         self.student.eval()
-        decoder = GreedyDecoder(
+        decoder = WhisperDecoder(
             self.student,
             self.processor.tokenizer,
             self.recipe.language,

@@ -23,8 +23,8 @@ import torch
 from distill.config import ConfigError
 from distill.data.files import write_json
 from distill.whisper.decoding.draft_length import tokens_per_row
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from eval.benchmark.decode_memory import in_a_process_of_its_own
 from eval.benchmark.pairs import Pair, large_pairs, whisper_base
 from eval.benchmark.tables.decode import table
@@ -92,7 +92,7 @@ class _Ours:
     """One of our decoders as a way; keeps it, for its report and its measured times."""
 
     def __init__(self, pair: Pair, compute: str, speculative: bool):
-        self.decoder = GreedyDecoder(
+        self.decoder = WhisperDecoder(
             pair.teacher, pair.tokenizer, "en", on_loop="keep", int8=compute == "int8",
             student=pair.student if speculative else None)
 
@@ -113,7 +113,7 @@ def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
     return ways | {"plain": plain, "speculative": speculative}
 
 
-def _speculation(own: GreedyDecoder, batch: int, first: float) -> dict:
+def _speculation(own: WhisperDecoder, batch: int, first: float) -> dict:
     """How drafts fared, the measured costs of passes, and the speed-up that these allow.
 
     Args:
@@ -144,7 +144,7 @@ def _speculation(own: GreedyDecoder, batch: int, first: float) -> dict:
 def relabelling(pair: Pair, batch: int) -> dict:
     """Labelling again, the old transcripts as drafts."""
     states = pair.states[: pair.num_windows(batch)]
-    decoder = GreedyDecoder(pair.teacher, pair.tokenizer, "en", on_loop="keep")
+    decoder = WhisperDecoder(pair.teacher, pair.tokenizer, "en", on_loop="keep")
     limit = [pair.limit(batch)] * batch
     old = [each.tokens for at in range(0, len(states), batch)
            for each in decoder(states[at : at + batch], limit[: len(states[at : at + batch])])]

@@ -48,7 +48,7 @@ def measure(int8: bool, batch: int) -> dict:
     """Megabytes with drafts and without; the teacher, and what it hears, are there before."""
     import torch
 
-    from distill.whisper.decoding.greedy import GreedyDecoder
+    from distill.whisper.decoding.whisper_decoder import WhisperDecoder
     from distill.whisper.recipe import load_recipe
     from distill.whisper.recognition.assistant import load_assistant
     from eval.benchmark.pairs import whisper_base
@@ -58,12 +58,12 @@ def measure(int8: bool, batch: int) -> dict:
     del pair
     recipe = load_recipe("demo", ["decoding.assistant=runs/demo/student"])
     limits = [200] * len(states)
-    plain = GreedyDecoder(teacher, tokenizer, "en", on_loop="keep", int8=int8)
+    plain = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", int8=int8)
     plain(states, limits)  # its caches, and what libraries keep, are there from now on
     before = _resident()
     student = load_assistant(recipe, teacher)
     weights = sum(p.numel() * p.element_size() for p in student.model.decoder.parameters())
-    drafted = GreedyDecoder(teacher, tokenizer, "en", on_loop="keep", student=student, int8=False)
+    drafted = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", student=student, int8=False)
     drafted.decoder = plain.decoder
     del student
     loaded = _resident()

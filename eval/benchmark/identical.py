@@ -24,8 +24,9 @@ from distill.data.files import write_json
 from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate, total
 from distill.metrics.normalize import normalizer
 from distill.progress import progress
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recognition.transcribe import to_text
+from distill.whisper.special import SpecialTokens
 from eval.benchmark.pairs import Pair, whisper_base
 
 OUT = Path("runs/bench/identical.json")
@@ -107,7 +108,7 @@ def said_by_transformers(
     from transformers.modeling_outputs import BaseModelOutput
 
     own = pair.teacher.generation_config
-    special = GreedyDecoder(pair.teacher, pair.tokenizer, "en").special
+    special = SpecialTokens(pair.tokenizer, own)
     config = GenerationConfig(
         max_new_tokens=LIMIT, max_length=None, do_sample=False, num_beams=1,
         eos_token_id=special.end, pad_token_id=special.end, decoder_start_token_id=special.start,
@@ -128,8 +129,8 @@ def said_by_transformers(
 
 def ours(
     pair: Pair, timestamps: bool, prompts: Sequence[list[int]], batch: int, int8: bool, drafts: bool
-) -> tuple[list[list[int]], GreedyDecoder]:
-    decoder = GreedyDecoder(
+) -> tuple[list[list[int]], WhisperDecoder]:
+    decoder = WhisperDecoder(
         pair.teacher, pair.tokenizer, "en", timestamps=timestamps, on_loop="keep", int8=int8,
         student=pair.student if drafts else None, exact=True, draft_length=4 if drafts else None)
     said: list[list[int]] = []

@@ -84,9 +84,9 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     from distill.data.speech.windows import load_window
     from distill.progress import quiet_libraries
     from distill.whisper.data.corpus import evaluation_utterances, load_clips, windows_of
-    from distill.whisper.decoding.greedy import GreedyDecoder
     from distill.whisper.recipe import load_recipe
     from distill.whisper.recognition.transcribe import encode, log_mel
+    from distill.whisper.special import SpecialTokens
     from distill.whisper.teacher import load_teacher
 
     quiet_libraries()
@@ -107,7 +107,8 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     states = torch.cat([encode(teacher.model, log_mel(teacher.processor, [load_window(window)]))
                         for window in windows])
     tokenizer = teacher.processor.tokenizer
-    prefix = GreedyDecoder(teacher.model, tokenizer, "en").special.prefix("en", "transcribe", False)
+    special = SpecialTokens(tokenizer, teacher.model.generation_config)
+    prefix = special.prefix("en", "transcribe", timestamps=False)
     return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
                 long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16,
                 references=tuple((u.reference, len(u.windows)) for u in utterances))

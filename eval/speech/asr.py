@@ -28,8 +28,8 @@ from distill.metrics.error_rates import (
 )
 from distill.progress import progress
 from distill.whisper.data.corpus import EvaluationUtterance, is_recording, windows_of
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis, is_looping
+from distill.whisper.decoding.sequences import Hypothesis, is_looping
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.assistant import load_assistant
 from distill.whisper.recognition.sequential import LongAudio, recording_of, transcribe_long
@@ -80,7 +80,7 @@ def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance
     with PeakMemory() as memory:
         model, processor = load()
         model.eval()
-        decoder = GreedyDecoder(
+        decoder = WhisperDecoder(
             model,
             processor.tokenizer,
             recipe.language,
@@ -117,7 +117,7 @@ def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance
 
 
 def _transcribe_all(
-    decoder: GreedyDecoder, processor, windows: Sequence[Window], size: int, description: str,
+    decoder: WhisperDecoder, processor, windows: Sequence[Window], size: int, description: str,
     kept: Kept,
 ) -> None:
     """Keep what is said of each window that nothing is known of; of a whole recording
@@ -144,7 +144,7 @@ def _transcribe_all(
             kept.add({audio.name: found[audio.name]}, time.perf_counter() - start)
             start = time.perf_counter()
 
-        with_times = GreedyDecoder(decoder.model, processor.tokenizer, decoder.language,
+        with_times = WhisperDecoder(decoder.model, processor.tokenizer, decoder.language,
                                    decoder.task, timestamps=True, on_loop="keep",
                                    exact=decoder.exact)
         with_times.decoder, with_times.student = decoder.decoder, decoder.student

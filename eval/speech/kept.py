@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.data.files import read_jsonl, write_jsonl
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
 
 
 class Kept:

@@ -199,7 +199,7 @@ def test_the_metric_that_tells(trained, overrides, changes, entries, shown):
 
 def test_batches_of_a_student_of_many_languages(trained):
     many = card_text(read_facts(load(trained)), load(trained, "language=null"), [])
-    assert 'GreedyDecoder(teacher, processor.tokenizer, "auto", student=student)' in many
+    assert 'WhisperDecoder(teacher, processor.tokenizer, "auto", student=student)' in many
     path = trained / "runs/tiny/student/generation_config.json"
     write_json(path, read_json(path) | {"is_multilingual": False})
     one = card_text(read_facts(load(trained)), load(trained, "language=null"), [])

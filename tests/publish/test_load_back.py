@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import load_audio
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from tests.hub_repository import Blob, Repository
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def test_the_lines_of_the_card_run(trained, first_run, hub, push, tiny_teacher):
     (text,) = processor.batch_decode(tokens, skip_special_tokens=True)
     # a random model writes timestamps, which ours forbids where none are asked for
     states = student.model.encoder(features).last_hidden_state.detach()
-    (ours,) = GreedyDecoder(student, processor.tokenizer, "en")(states, max_new_tokens=[200])
+    (ours,) = WhisperDecoder(student, processor.tokenizer, "en")(states, max_new_tokens=[200])
     own_text = processor.decode(ours.tokens, skip_special_tokens=True)
     assert len(text) > 5 and len(own_text) > 5
 

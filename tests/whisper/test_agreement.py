@@ -9,7 +9,7 @@ import torch
 from distill.data.files import read_jsonl
 from distill.whisper import agreement as agreement_module
 from distill.whisper.agreement import agreement, agreement_metrics, count_verifies
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.student import make_student
 
 LIVE = "teacher.mode=live"
@@ -75,8 +75,8 @@ def states():
     return torch.randn(3, 1500, 32, generator=torch.Generator().manual_seed(0))
 
 
-def decoder_of(model, processor) -> GreedyDecoder:
-    return GreedyDecoder(model.eval(), processor.tokenizer, "en")
+def decoder_of(model, processor) -> WhisperDecoder:
+    return WhisperDecoder(model.eval(), processor.tokenizer, "en")
 
 
 def test_one_pass_finds_what_decoding_step_by_step_does(tiny_model, tiny_processor, states):

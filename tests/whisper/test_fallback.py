@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distill.whisper.decoding.fallback import Fallback, decode_with_fallback, seed_of
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.student import make_student
 
 LIMITS = [60, 60, 40, 60, 12, 60]
@@ -58,7 +58,7 @@ def test_bad_temperatures_are_refused():
 
 
 def run(teacher, processor, states, fallback, rows=slice(None), **options):
-    decoder = GreedyDecoder(teacher, processor.tokenizer, "en", on_loop="keep", **options)
+    decoder = WhisperDecoder(teacher, processor.tokenizer, "en", on_loop="keep", **options)
     return decode_with_fallback(decoder, processor.tokenizer, fallback, states[rows],
                                 LIMITS[rows], SEEDS[rows])
 

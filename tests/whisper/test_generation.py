@@ -9,7 +9,7 @@ from distill.data.audio import load_audio
 from distill.data.manifest import read_manifest
 from distill.metrics.error_rates import error_counts, error_rate
 from distill.metrics.normalize import normalizer
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.generation import complete
 from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 from distill.whisper.special import SpecialTokens
@@ -106,7 +106,7 @@ def test_pipelines_and_generate_say_what_we_do(tiny_model, tiny_processor, sound
     folder = saved(tmp_path / "student", tiny_model, tiny_processor, [0, 3], {"en"})
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     processor = WhisperProcessor.from_pretrained(folder)
-    (ours,) = GreedyDecoder(model, processor.tokenizer, "en", on_loop="keep")(
+    (ours,) = WhisperDecoder(model, processor.tokenizer, "en", on_loop="keep")(
         encode(model, log_mel(processor, [sound])), [448])
     features = processor(sound, sampling_rate=16_000, return_tensors="pt").input_features
     (theirs,) = model.generate(features).tolist()  # it does not forbid timestamps
@@ -144,7 +144,7 @@ def test_the_real_teacher_in_all_ways(demo_teacher, demo_data, tmp_path):
                            for r, t in zip(references, texts, strict=True)])
 
     model, processor = demo_teacher.model, demo_teacher.processor
-    decoder = GreedyDecoder(model, processor.tokenizer, "en", on_loop="keep")
+    decoder = WhisperDecoder(model, processor.tokenizer, "en", on_loop="keep")
     with torch.inference_mode():
         ours = rate([to_text(processor.tokenizer, decoder(encode(model, log_mel(
             processor, [sound])), [440])[0].tokens) for sound in sounds])

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from distill.whisper.decoding.greedy import GreedyDecoder
 from distill.whisper.decoding.sampling import Sampling
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.student import make_student
 
 TOKENS = [65, 66, 67, 68, 69]  # all that may be said, besides the end
@@ -41,7 +41,7 @@ def states():
 
 def chances_of_texts(teacher, tokenizer, states, temperature, length) -> dict[tuple, float]:
     """Of every text of so many tokens, by transformers' decoder."""
-    prefix = GreedyDecoder(teacher, tokenizer, "en").special.prefix("en", "transcribe", False)
+    prefix = WhisperDecoder(teacher, tokenizer, "en").special.prefix("en", "transcribe", False)
     end = teacher.config.eos_token_id
     found, texts = {}, {(): 1.0}
     for place in range(length):
@@ -98,7 +98,7 @@ def test_the_distribution_is_the_teachers(teacher, student, states, tiny_process
     tokenizer = tiny_processor.tokenizer
     chances = chances_of_texts(teacher, tokenizer, states, temperature, 3)
     assert sum(chances.values()) == pytest.approx(1) and len(chances) > 100
-    decoder = GreedyDecoder(teacher, tokenizer, "en", on_loop="keep", draft_length=2,
+    decoder = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", draft_length=2,
                             student=student if drafts == "student" else None)
     old = [66, 65, 68] if drafts == "text" else None
     counts = sampled(decoder, states, rule, temperature, old)
@@ -140,14 +140,14 @@ def test_a_seed_says_the_same_with_drafts(tiny_model, states, tiny_processor, in
     options = dict(int8=int8, timestamps=timestamps, on_loop="keep")
 
     def decode(rows=slice(None), drafts=None, **more):
-        decoder = GreedyDecoder(teacher, tiny_processor.tokenizer, "en", **options, **more)
+        decoder = WhisperDecoder(teacher, tiny_processor.tokenizer, "en", **options, **more)
         sampling = Sampling(0.6, [5, 6, 5, 8, 9, 10][rows])
         return [h.tokens for h in decoder(states[rows], [30, 12, 30, 1, 30, 30][rows],
                                           drafts=drafts, sampling=sampling)]
 
     wanted = decode()
     assert len({tuple(text) for text in wanted}) == 6
-    assert wanted != [h.tokens for h in GreedyDecoder(
+    assert wanted != [h.tokens for h in WhisperDecoder(
         teacher, tiny_processor.tokenizer, "en", **options)(states, [30, 12, 30, 1, 30, 30])]
     assert decode(student=student, draft_length=3) == wanted
     assert decode(student=student, draft_length=7) == wanted
@@ -161,7 +161,7 @@ def test_log_probs_are_of_temperature_one(teacher, states, tiny_processor):
     tokenizer = tiny_processor.tokenizer
     chances = chances_of_texts(teacher, tokenizer, states, 1.0, 2)
     for rule in ("coupled", "rejection"):
-        decoder = GreedyDecoder(teacher, tokenizer, "en", on_loop="keep")
+        decoder = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep")
         for hypothesis in decoder(states[:1].expand(8, -1, -1), [2] * 8,
                                   sampling=Sampling(1.7, range(8), rule)):
             text = (*hypothesis.tokens, *[decoder.special.end] * (not hypothesis.truncated))

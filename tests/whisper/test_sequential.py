@@ -10,8 +10,8 @@ import torch
 from distill.data.audio import AudioError, load_audio
 from distill.data.manifest import read_manifest
 from distill.whisper.decoding.fallback import Fallback
-from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.recognition.sequential import (
     LongAudio,
     Segment,
@@ -80,7 +80,7 @@ def test_equals_transformers(demo_teacher, speech):
                for s in starts]
         return torch.stack([torch.nn.functional.pad(c, (0, 3000 - c.shape[1])) for c in cut])
 
-    decoder = GreedyDecoder(model, processor.tokenizer, "en", timestamps=True, on_loop="keep")
+    decoder = WhisperDecoder(model, processor.tokenizer, "en", timestamps=True, on_loop="keep")
     end = decoder.special.end
     wanted = [(round(float(s["start"]), 2), round(float(s["end"]), 2),
                [t for t in s["tokens"].tolist() if t < end]) for s in theirs]
@@ -105,7 +105,7 @@ def tiny(tiny_model, tiny_processor):
 
     def run(recordings, batch_size, fallback=GREEDY, language="en", **options):
         student = options.pop("student", False)
-        decoder = GreedyDecoder(
+        decoder = WhisperDecoder(
             tiny_model, tiny_processor.tokenizer, language, timestamps=True, on_loop="keep",
             int8=True, student=make_student(tiny_model, [0, 3], [0, 1]).eval() if student else None,
             draft_length=3)
@@ -209,7 +209,7 @@ def test_files(tiny, noise, tmp_path):
 
 
 def test_timestamps_are_needed(tiny_model, tiny_processor, noise):
-    decoder = GreedyDecoder(tiny_model, tiny_processor.tokenizer, "en")
+    decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, "en")
     with pytest.raises(ValueError, match="need a decoder with timestamps=True"):
         transcribe_long(decoder, tiny_processor, [recording(noise[0])], 1)
 

@@ -9,8 +9,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
-from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
-from distill.whisper.decoding.rows import Rows, is_looping
+from distill.whisper.decoding.sequences import Rows, is_looping
+from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.recognition.transcribe import encode, log_mel, to_text, token_limit, transcribe
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
@@ -24,8 +24,8 @@ def states():
     return 3 * torch.randn(9, 1500, 32, generator=torch.Generator().manual_seed(1))
 
 
-def decoder_of(model, processor, language="en", **options) -> GreedyDecoder:
-    return GreedyDecoder(model, processor.tokenizer, language, "transcribe", **options)
+def decoder_of(model, processor, language="en", **options) -> WhisperDecoder:
+    return WhisperDecoder(model, processor.tokenizer, language, "transcribe", **options)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_language_is_heard(tiny_model, tiny_processor, states):
     ("language", "task", "message"), [("xx", "transcribe", "xx"), (None, "transcribe", "language")]
 )
 def test_unknown_languages(tiny_model, tiny_processor, states, language, task, message):
-    decoder = GreedyDecoder(tiny_model, tiny_processor.tokenizer, language, task)
+    decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, language, task)
     with pytest.raises(ValueError, match=message):
         decoder(states[:1], [3])
 

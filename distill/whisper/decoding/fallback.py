@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from distill.metrics.error_rates import compression_ratio
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
 from distill.whisper.decoding.sampling import Sampling
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recognition.transcribe import to_text
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # OpenAI's
@@ -69,7 +69,7 @@ GREEDY = Fallback((0.0,))  # no second try
 
 @torch.inference_mode()
 def decode_with_fallback(
-    decoder: GreedyDecoder,
+    decoder: WhisperDecoder,
     tokenizer,
     fallback: Fallback,
     states: Tensor,
@@ -86,7 +86,7 @@ def decode_with_fallback(
 
     Args:
         seeds: of each row (`seed_of`).
-        others: see `GreedyDecoder.__call__`.
+        others: see `WhisperDecoder.__call__`.
     """
     found: list[Hypothesis | None] = [None] * len(states)
     left = list(range(len(states)))

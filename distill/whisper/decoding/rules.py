@@ -18,7 +18,7 @@ class Rules:
     Args:
         generation_config: of the model; `suppress_tokens`, `begin_suppress_tokens` and
             `max_initial_timestamp_index` are used.
-        special: `distill.whisper.decoding.greedy.SpecialTokens` of its tokenizer.
+        special: `distill.whisper.decoding.whisper_decoder.SpecialTokens` of its tokenizer.
         timestamps: whether they may be written.
     """
 

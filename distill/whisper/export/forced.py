@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from distill.whisper.decoding.rows import is_looping
+from distill.whisper.decoding.sequences import is_looping
 from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
 

@@ -26,8 +26,8 @@ from distill.metrics.error_rates import (
 from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.progress import progress
 from distill.whisper.data.corpus import EvaluationUtterance, windows_of
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import is_looping
+from distill.whisper.decoding.sequences import is_looping
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.export.forced import compare, own_reader, without_loop
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.word_times import check_word_times
@@ -76,7 +76,7 @@ def own_test(
 ) -> Test:
     """Decode the test split with the student itself, plain greedy."""
     windows = windows_of(utterances)
-    decoder = GreedyDecoder(model, processor.tokenizer, recipe.language, recipe.task,
+    decoder = WhisperDecoder(model, processor.tokenizer, recipe.language, recipe.task,
                             on_loop="keep")
     start = time.perf_counter()
     found = transcribe(decoder, processor, windows, recipe.evaluation.batch_size,

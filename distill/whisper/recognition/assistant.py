@@ -8,7 +8,7 @@ from pathlib import Path
 from distill.data.files import read_jsonl
 from distill.data.hub_ids import nearest_path
 from distill.data.speech.windows import Window
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recipe import WhisperRecipe
 
 
@@ -47,7 +47,7 @@ class OldLabels:
             for part in parts for row in read_jsonl(part)
         }
 
-    def __call__(self, windows: Sequence[Window], decoder: GreedyDecoder) -> list[list[int]]:
+    def __call__(self, windows: Sequence[Window], decoder: WhisperDecoder) -> list[list[int]]:
         """Drafts for windows, without timestamps where the decoder writes none; [] where the old
         run had other windows."""
         begin = decoder.special.timestamp_begin

@@ -15,8 +15,8 @@ from torch import Tensor
 from distill.data.audio import AudioError
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.recognition.assistant import OldLabels, load_assistant
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
@@ -88,7 +88,7 @@ class TransformersBackend:
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
         student = load_assistant(recipe, teacher.model)
         self.decoders = [
-            GreedyDecoder(teacher.model, self.tokenizer, recipe.language,
+            WhisperDecoder(teacher.model, self.tokenizer, recipe.language,
                           teacher_task(recipe), timestamps, student=student,
                           exact=recipe.decoding.exact, rows_at_once=self.batch_size,
                           detect_language=recipe.pseudo_label.detect_language and number == 0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.data.speech.windows import Window
 from distill.losses.matmul import fast_linears
-from distill.whisper.decoding.rows import Hypothesis, is_looping
+from distill.whisper.decoding.sequences import Hypothesis, is_looping
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.special import SpecialTokens

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.data.speech.windows import Window
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 from distill.whisper.recognition.transcribe import token_limit
 

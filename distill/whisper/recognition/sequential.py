@@ -1,6 +1,6 @@
 """Long recordings, a window after the other: where a window's last sentence ends the next begins.
 
-    decoder = GreedyDecoder(model, tokenizer, "en", timestamps=True, on_loop="keep")
+    decoder = WhisperDecoder(model, tokenizer, "en", timestamps=True, on_loop="keep")
     texts = transcribe_long(decoder, processor, [audio_file("hour.mp3")], batch_size=8)
 
 OpenAI's sequential algorithm (arXiv:2212.04356 sec. 3.8, 4.5; their `transcribe`): the model's own
@@ -26,8 +26,8 @@ from distill.data.speech.windows import Window
 from distill.data.unreadable import read_patiently
 from distill.progress import progress
 from distill.whisper.decoding.fallback import Fallback, decode_with_fallback, seed_of
-from distill.whisper.decoding.greedy import AUTO, GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 from distill.whisper.recognition.words import Word, word_times
 
@@ -146,7 +146,7 @@ class _State:
 
 
 def transcribe_long(
-    decoder: GreedyDecoder,
+    decoder: WhisperDecoder,
     processor,
     recordings: Sequence[LongAudio],
     batch_size: int,
@@ -212,7 +212,7 @@ def _seconds(run: _Run, states: list[_State], batch_size: int,
 
 @dataclass
 class _Run:
-    decoder: GreedyDecoder
+    decoder: WhisperDecoder
     processor: object
     fallback: Fallback
     previous_text: bool

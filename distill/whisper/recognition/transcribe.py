@@ -1,6 +1,6 @@
 """From audio to text: features, encoder, and batches of windows; to label, validate and evaluate.
 
-    decoder = GreedyDecoder(model, processor.tokenizer, "en")     # distill.whisper.decoding.greedy
+    decoder = WhisperDecoder(model, processor.tokenizer, "en")  # distill.whisper.decoding
     states = encode(model, log_mel(processor, audios))
     hypotheses = decoder(states, max_new_tokens=[200] * len(states))
 """
@@ -17,8 +17,8 @@ from distill.data.audio import SAMPLE_RATE
 from distill.data.speech.windows import Window, load_patiently
 from distill.losses.matmul import fast_linears
 from distill.progress import progress
-from distill.whisper.decoding.greedy import GreedyDecoder
-from distill.whisper.decoding.rows import Hypothesis
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
 MIN_NEW_TOKENS = 24  # the shortest clip may still hold a word in pieces and two timestamps
 
@@ -52,7 +52,7 @@ def by_length(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
 
 
 def transcribe(
-    decoder: GreedyDecoder,
+    decoder: WhisperDecoder,
     processor,
     windows: Sequence[Window],
     batch_size: int,

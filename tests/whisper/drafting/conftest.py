@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.student import make_student
 
 LONG = [40] * 9
@@ -50,16 +50,16 @@ def teacher(students):
     return students["itself"]
 
 
-def decoder_of(models, processor, student: str | None = None, **options) -> GreedyDecoder:
+def decoder_of(models, processor, student: str | None = None, **options) -> WhisperDecoder:
     options = {"draft_length": 3, "on_loop": "keep"} | options
-    return GreedyDecoder(models["itself"], processor.tokenizer, "en",
+    return WhisperDecoder(models["itself"], processor.tokenizer, "en",
                          student=student and models[student], **options)
 
 
 @pytest.fixture
 def make(students, tiny_processor):
     """`make(student=None, **options)`: a decoder."""
-    def make(student: str | None = None, **options) -> GreedyDecoder:
+    def make(student: str | None = None, **options) -> WhisperDecoder:
         return decoder_of(students, tiny_processor, student, **options)
 
     return make

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill.whisper.decoding import rounds
+from distill.whisper.decoding import state
 from tests.whisper.drafting.conftest import LONG, same
 
 
@@ -19,7 +19,7 @@ def alone(decoder, states, limit: int = 40):
 def test_every_near_tie_is_resolved(make, states, monkeypatch, on_loop, timestamps):
     options, limit = dict(on_loop=on_loop, timestamps=timestamps), 24 if on_loop == "keep" else 40
     wanted = alone(make(**options), states[:2], limit)
-    monkeypatch.setattr(rounds, "NEAR", 1e9)  # every place is one
+    monkeypatch.setattr(state, "NEAR", 1e9)  # every place is one
     decoder = make("two", exact=True, **options)
     found = decoder(states[:2], [limit] * 2)
     same(found, wanted)
@@ -47,7 +47,7 @@ def test_the_plain_computation_decides(make, teacher, states, monkeypatch, dtype
     wanted = make()(states[:1], [10])
     step = torch.finfo(dtype).eps
     if dtype == torch.float32:
-        monkeypatch.setattr(rounds, "NEAR", 0.5)
+        monkeypatch.setattr(state, "NEAR", 0.5)
         step = 0.01
     results = {}
     for exact in (False, True):
@@ -72,12 +72,12 @@ def test_the_plain_computation_decides(make, teacher, states, monkeypatch, dtype
 
 
 def test_only_near_places_count(make, states, monkeypatch):
-    monkeypatch.setattr(rounds, "NEAR", 1e9)
+    monkeypatch.setattr(state, "NEAR", 1e9)
     every = make("two")
     every(states, LONG)
     gaps = sorted(tie.gap for tie in every.report.near_ties)
     near = gaps[len(gaps) // 3]
-    monkeypatch.setattr(rounds, "NEAR", near)
+    monkeypatch.setattr(state, "NEAR", near)
     some = make("two")
     some(states, LONG)
     assert 0 < len(some.report.near_ties) < len(gaps) / 2
@@ -100,7 +100,7 @@ def test_half_types_say_the_same(make, teacher, states, dtype):
 def test_what_is_near_depends_on_the_steps_of_the_type(dtype, int8, near):
     model = SimpleNamespace(int8=int8, embeddings=torch.zeros(1, dtype=dtype))
     scores = torch.tensor([[1.0, 40.0], [-1e-4, -2.0]])
-    found = rounds.Batch._near(SimpleNamespace(model=model), scores, [[1, 0], [0, 1]])
+    found = state.Batch._near(SimpleNamespace(model=model), scores, [[1, 0], [0, 1]])
     assert found == pytest.approx([near, 2e-3])
 
 
@@ -108,9 +108,9 @@ def test_a_gpu_is_waited_for_before_the_clock_is_read(make, states, monkeypatch)
     waited = []
     on_gpu = SimpleNamespace(states=SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    rounds.Batch._wait(on_gpu)
+    state.Batch._wait(on_gpu)
     assert waited == [torch.device("cuda")]
-    monkeypatch.setattr(rounds.Batch, "_wait", lambda batch: waited.append(batch))
+    monkeypatch.setattr(state.Batch, "_wait", lambda batch: waited.append(batch))
     decoder = make("two")
     decoder(states[:2], LONG[:2])
     assert len(waited) - 1 == decoder.report.passes
@@ -118,7 +118,7 @@ def test_a_gpu_is_waited_for_before_the_clock_is_read(make, states, monkeypatch)
 
 @pytest.mark.parametrize("options", [{"int8": True, "student": "two"}, {}])
 def test_int8_and_plain_decoding_have_no_near_ties(make, states, monkeypatch, options):
-    monkeypatch.setattr(rounds, "NEAR", 1e9)
+    monkeypatch.setattr(state, "NEAR", 1e9)
     decoder = make(exact=True, **options)
     decoder(states[:3], LONG[:3])
     assert decoder.report.near_ties == []
@@ -126,7 +126,7 @@ def test_int8_and_plain_decoding_have_no_near_ties(make, states, monkeypatch, op
 
 def test_near_ties_of_rows_beside_drafts(make, states, monkeypatch):
     """A pass of several tokens rounds its way for all its rows, also those without a draft."""
-    monkeypatch.setattr(rounds, "NEAR", 1e9)
+    monkeypatch.setattr(state, "NEAR", 1e9)
     own = [h.tokens for h in make()(states[:2], LONG[:2])]
     decoder = make()
     decoder(states[:2], LONG[:2], drafts=[own[0], [301]])

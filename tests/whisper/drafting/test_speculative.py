@@ -5,7 +5,7 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.student import make_student
 from tests.whisper.drafting.conftest import CALLS, LIMITS, LONG, same
@@ -147,15 +147,15 @@ def test_a_student_must_fit(teacher, tiny_processor):
     with torch.no_grad():
         student.model.encoder.layers[0].fc1.bias[3] += 1e-3
     with pytest.raises(ValueError, match="the student's encoder is not the teacher's"):
-        GreedyDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
+        WhisperDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
     with pytest.raises(ValueError, match="the student's encoder is not the teacher's"):
-        GreedyDecoder(teacher, tiny_processor.tokenizer, "en",
+        WhisperDecoder(teacher, tiny_processor.tokenizer, "en",
                       student=make_student(teacher, [0, 3], [1]).eval())
     student = make_student(teacher, [0, 3], [0, 1])
     size = student.config.vocab_size
     student.resize_token_embeddings(size + 1)
     with pytest.raises(ValueError, match=f"has {size + 1} tokens, the teacher {size}"):
-        GreedyDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
+        WhisperDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
 
 
 def test_the_report_counts_what_happened(make, states):
@@ -205,9 +205,9 @@ def test_a_real_teacher_says_the_same(demo_teacher, demo_data):
     states = encode(model, log_mel(processor, [load_window(window) for window in windows]))
     student = make_student(model, [0, 3, 5], list(range(model.config.encoder_layers))).eval()
     for int8 in (False, True):
-        plain = GreedyDecoder(model, processor.tokenizer, "en", int8=int8)
+        plain = WhisperDecoder(model, processor.tokenizer, "en", int8=int8)
         wanted = plain(states, LONG[:2])
-        drafted = GreedyDecoder(model, processor.tokenizer, "en", int8=int8, exact=True,
+        drafted = WhisperDecoder(model, processor.tokenizer, "en", int8=int8, exact=True,
                                 student=student, draft_length=2)
         old = [[*h.tokens[:4], *h.tokens[5:]] for h in wanted]
         same(drafted(states, [24, 24]), plain(states, [24, 24]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.whisper.ct2 import read_model
-from distill.whisper.decoding.greedy import GreedyDecoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.export import runtimes
 from distill.whisper.export.ct2 import QUANTIZATIONS, write_ct2
 from distill.whisper.export.forced import own_reader
@@ -33,7 +33,7 @@ def test_the_same_tokens(folders, student_model, tiny_processor):
     audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 0.1
     features = log_mel(tiny_processor, [audio])
     special = SpecialTokens(tiny_processor.tokenizer, student_model.generation_config)
-    (ours,) = GreedyDecoder(student_model, tiny_processor.tokenizer, "de", on_loop="keep")(
+    (ours,) = WhisperDecoder(student_model, tiny_processor.tokenizer, "de", on_loop="keep")(
         encode(student_model, features), [448])
     model = ctranslate2.models.Whisper(str(folders["float16"]), compute_type="float32")
     (theirs,) = model.generate(ctranslate2.StorageView.from_array(features.numpy()),

@@ -143,13 +143,13 @@ def test_other_feed_forward_sizes_are_refused(full, tmp_path):
 
 def test_whisper_cpp_says_the_same(full, path):
     pytest.importorskip("pywhispercpp")
-    from distill.whisper.decoding.greedy import GreedyDecoder
+    from distill.whisper.decoding.whisper_decoder import WhisperDecoder
     from distill.whisper.export.runtimes import whisper_cpp
     from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 
     model, processor = full
     audio = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 0.1
-    decoder = GreedyDecoder(model, processor.tokenizer, "en", on_loop="keep")
+    decoder = WhisperDecoder(model, processor.tokenizer, "en", on_loop="keep")
     (ours,) = decoder(encode(model, log_mel(processor, [audio])), [220])
     runtime = whisper_cpp(path, "float16", "transcribe", 1, 448)
     assert runtime.transcribe(audio, "en") == to_text(processor.tokenizer, ours.tokens)

@@ -23,11 +23,11 @@ from distill.whisper.recognition.transcribe import to_text
 @pytest.fixture
 def ours(student_model, tiny_processor):
     """`transcribe(audio, language)` as our decoder does it."""
-    from distill.whisper.decoding.greedy import GreedyDecoder
+    from distill.whisper.decoding.whisper_decoder import WhisperDecoder
     from distill.whisper.recognition.transcribe import encode, log_mel
 
     model = student_model
-    decoder = GreedyDecoder(model, tiny_processor.tokenizer, "en", on_loop="keep")
+    decoder = WhisperDecoder(model, tiny_processor.tokenizer, "en", on_loop="keep")
 
     def transcribe(audio: np.ndarray, language: str) -> str:
         states = encode(model, log_mel(tiny_processor, [audio]))

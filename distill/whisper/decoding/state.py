@@ -1,4 +1,4 @@
-"""Rounds of draft, verify and accept over the rows of a batch (`greedy`)."""
+"""Rounds of draft, verify and accept over the rows of a batch (`whisper_decoder`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from distill.whisper.decoding.decoder import Cache
 from distill.whisper.decoding.draft_length import TEXT_LONGEST
 from distill.whisper.decoding.drafts import TextDraft
 from distill.whisper.decoding.report import NearTie
-from distill.whisper.decoding.rows import Rows, loop_size
 from distill.whisper.decoding.sampling import Sampling
+from distill.whisper.decoding.sequences import Rows, loop_size
 
 NEAR = 2e-3  # logits; passes of one and of several tokens differ by up to 2e-4 (whisper-base)
 # Half types: rounded scores lie further apart than that (float16: 0.03 from 32 on), and the gap of
@@ -26,7 +26,7 @@ class Batch:
     """The rows of one call; `slots` are those begun and not done, by their place in the caches.
 
     Args:
-        decoder: `GreedyDecoder`.
+        decoder: `WhisperDecoder`.
         states: (rows, frames, width) encoder states.
         max_new_tokens: limit for each row, besides the context.
         prompt_of: `prompt_of(rows, cache)`: the prompts of some rows, whose audio is in this cache.

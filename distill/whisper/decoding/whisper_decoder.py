@@ -1,7 +1,7 @@
 """Decoding of a batch of windows, alone or with drafts, always with the teacher's output.
 
-    decoder = GreedyDecoder(model, tokenizer, "en")                       # plain
-    decoder = GreedyDecoder(model, tokenizer, "en", student=student)      # speculative
+    decoder = WhisperDecoder(model, tokenizer, "en")                       # plain
+    decoder = WhisperDecoder(model, tokenizer, "en", student=student)      # speculative
     hypotheses = decoder(states, max_new_tokens=[200] * len(states))
 
 Drafts come from a student (its decoder; the encoder must be the teacher's) or from older
@@ -13,7 +13,7 @@ What is exact: a token is the argmax of the teacher's scores, after the rules. I
 depend on how many tokens a pass has (`distill.whisper.decoding.linear`), so drafts change nothing,
 bit for bit. In float a pass over several tokens rounds differently from one over a single token, in
 the fourth decimal, in half types by a step or two of those their numbers have; where the two best
-scores are nearer than that may matter (`distill.whisper.decoding.rounds`), the place is counted and
+scores are nearer than that may matter (`distill.whisper.decoding.state`), the place is counted and
 listed, and with `exact` decided by the plain computation, one token at a time. Sampled texts are
 the teacher's as well (`distill.whisper.decoding.sampling`).
 """
@@ -29,17 +29,17 @@ from distill.whisper.decoding.decoder import Cache, Decoder
 from distill.whisper.decoding.draft_length import DraftLength
 from distill.whisper.decoding.drafts import StudentDraft
 from distill.whisper.decoding.report import Report
-from distill.whisper.decoding.rounds import Batch
-from distill.whisper.decoding.rows import Hypothesis
 from distill.whisper.decoding.rules import Rules
 from distill.whisper.decoding.sampling import Sampling
+from distill.whisper.decoding.sequences import Hypothesis
+from distill.whisper.decoding.state import Batch
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import same_encoder
 
 AUTO = "auto"  # the language that the model hears
 
 
-class GreedyDecoder:
+class WhisperDecoder:
     """Decoding with Whisper's own rules (suppressed tokens, timestamps); greedy, or sampled.
 
     Args:
