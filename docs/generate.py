@@ -186,7 +186,12 @@ def table(name: str) -> str:
     found = benchmark(name)
     rows = [found["columns"], ["---"] * len(found["columns"]), *found["rows"]]
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-    machine = found["machine"][0].upper() + found["machine"][1:]
+    machine = found["machine"]
+    if isinstance(machine, dict):  # as benchmarks record it
+        from eval.machine import describe
+
+        machine = describe(machine)
+    machine = machine[0].upper() + machine[1:]
     source = f"<small>{machine}; {found['date']}; `{found['command']}`</small>"
     return "\n".join([*(re.sub(" {2,}", " ", line) for line in lines), "", source])
 

@@ -82,6 +82,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
     from distill.progress import quiet_libraries
     from distill.whisper.data.corpus import test_utterances
     from distill.whisper.teacher import load_teacher, locate
+    from eval.machine import this_machine
     from eval.speech.asr import error_table, measure, summarise
     from eval.speech.kept import Kept
 
@@ -147,6 +148,7 @@ def _measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict
            "break": "loops broken"}[evaluation.on_loop]
         + _about_long(evaluation.long_audio, utterances) + _about_drafts(recipe),
         "threads": torch.get_num_threads(),
+        "machine": this_machine(),
         "teacher": entries["teacher"],
         "student": entries["student"],
         "student_against_teacher": {

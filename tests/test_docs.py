@@ -60,6 +60,15 @@ def test_tables_and_pictures_are_of_the_figures(generate):
     assert "`make bench.decode`" in generate.fill("<!-- benchmarks -->")
 
 
+def test_a_recorded_machine_is_named_under_its_table(generate, monkeypatch):
+    from eval.machine import describe, this_machine
+
+    found = {"columns": ["", "s"], "rows": [["a", 1]], "date": "2026-01-01", "command": "make x",
+             "machine": this_machine()}
+    monkeypatch.setattr(generate, "benchmark", lambda name: found)
+    assert f"{describe(found['machine'])[1:]}; 2026-01-01; `make x`" in generate.table("x")
+
+
 def leaves(value, prefix: str = "") -> list[str]:
     """Keys of a recipe as OmegaConf knows them, which is not how the reference finds them."""
     if not isinstance(value, dict) or not value:

@@ -26,7 +26,10 @@ from pathlib import Path
 from distill.ced.recipe import CedRecipe, load_recipe
 from distill.config import ConfigError
 from distill.data.files import hash_of, read_json, write_json
+from distill.endings import run as run_command
 from distill.methods import manifests_hash
+from eval.benchmark.result import write_result
+from eval.machine import this_machine
 
 OUT = Path("runs/bench")
 FOLDER = OUT / "consistency"
@@ -51,8 +54,7 @@ def main(arguments: list[str]) -> None:
             run_one(name, overrides, recipe, mode, seed)
             write_json(OUT / "consistency.json", summarise(recipe))
     result = summarise(recipe)
-    print(text(result))
-    print(f"Written to {OUT}/consistency.json")
+    write_result(OUT / "consistency.json", result, text(result))
 
 
 def _seeds(given: list[str]) -> list[int]:
@@ -81,7 +83,8 @@ def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed:
     print(f"== {mode}, seed {seed}", flush=True)
     _call("pseudo_label.tag_scores", name, *keys)
     _call("distill.train", name, *keys, f"seed={seed}", f"output_dir={folder}")
-    write_json(done, {**measure(own), "budget": budget, "mode": mode, "seed": seed})
+    write_json(done, {**measure(own), "budget": budget, "mode": mode, "seed": seed,
+                      "machine": this_machine()})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -173,7 +176,4 @@ def text(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -27,7 +27,9 @@ from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from eval.benchmark.decode_memory import in_a_process_of_its_own
 from eval.benchmark.pairs import Pair, large_pairs, whisper_base
+from eval.benchmark.result import run_benchmark
 from eval.benchmark.tables.decode import table
+from eval.machine import describe, this_machine
 
 WARM_UP_TOKENS = 12
 OUT = Path("runs/bench/decode.json")
@@ -42,7 +44,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"there is one option, quick; got {' '.join(arguments)}")
     base = whisper_base()
     result: dict = {
-        "threads": torch.get_num_threads(), "settings": {},
+        "machine": this_machine(), "threads": torch.get_num_threads(), "settings": {},
         "memory": {kind: in_a_process_of_its_own(kind, 8) for kind in ("fp32", "int8")},
         "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch) for batch in (1, 8)},
     }
@@ -52,6 +54,7 @@ def main(arguments: list[str]) -> None:
             result["settings"][f"{pair.name}.{compute}.{batch}"] = found
             write_json(OUT, result | ratios(result["settings"]))  # a killed run leaves what it has
     print(table(result | ratios(result["settings"])))
+    print(f"Machine: {describe(result['machine'])}")
 
 
 def measure(pair: Pair, compute: str, batch: int) -> dict:
@@ -183,7 +186,4 @@ def ratios(settings: dict[str, dict]) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

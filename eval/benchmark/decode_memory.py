@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 
-from distill.config import ConfigError
+from eval.benchmark.result import run_benchmark
 from eval.memory import PeakMemory
 
 
@@ -89,7 +89,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

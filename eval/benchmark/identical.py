@@ -11,7 +11,6 @@ listed, and decided by plain decoding (`exact`).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
@@ -19,8 +18,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill.config import ConfigError
-from distill.data.files import write_json
 from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate, total
 from distill.metrics.normalize import normalizer
 from distill.progress import progress
@@ -28,6 +25,7 @@ from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.special import SpecialTokens
 from eval.benchmark.pairs import Pair, whisper_base
+from eval.benchmark.result import run_benchmark, write_result
 
 OUT = Path("runs/bench/identical.json")
 LIMIT = 220
@@ -65,16 +63,21 @@ def main(arguments: list[str]) -> None:
                                "resolved": tie.resolved} for tie in decoder.report.near_ties],
             })
             print(describe(rows[-1]), flush=True)
-    write_json(OUT, {"settings": rows, "wer": rates})
+    write_result(OUT, {"settings": rows, "wer": rates}, _rates_text(pair, rates))
+
+
+def _rates_text(pair: Pair, rates: dict) -> str:
+    lines = []
     for kind, rate in rates.items():
         low, high = rate["interval"]
-        print(f"WER of the teacher, {kind}: {100 * rate['wer']:.2f} % [{100 * low:.1f}, "
-              f"{100 * high:.1f}], {rate['words']} words, {len(pair.references)} units of test "
-              "and validation, English normaliser")
+        lines.append(f"WER of the teacher, {kind}: {100 * rate['wer']:.2f} % [{100 * low:.1f}, "
+                     f"{100 * high:.1f}], {rate['words']} words, {len(pair.references)} "
+                     "utterances of test and validation, English normaliser")
+    return "\n".join(lines)
 
 
 def error_rates(pair: Pair, said: dict[str, list[list[int]]]) -> dict:
-    """WER of plain decoding, with a 95 % bootstrap interval over units."""
+    """WER of plain decoding, with a 95 % bootstrap interval over utterances."""
     normalise = normalizer("english", "en")
     found = {}
     for kind, rows in said.items():
@@ -142,7 +145,4 @@ def ours(
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

@@ -23,13 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.config import ConfigError
 from distill.data.audio import SAMPLE_RATE
-from distill.data.files import write_json
 from distill.data.speech.windows import Window, load_window, pack
 from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate
 from distill.metrics.normalize import normalizer
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from eval.benchmark.result import run_benchmark, write_result
 
 OUT = Path("runs/bench")
 NUM_WINDOWS, NUM_CLIPS = 24, 72
@@ -47,9 +46,7 @@ def main(arguments: list[str]) -> None:
         "pseudo_label.timestamps=false", f"pseudo_label.batch_size={BATCH}", "teacher.mode=live",
         *arguments[1:]])
     result = run(recipe)
-    write_json(OUT / "label.json", result)
-    print(table(result))
-    print(f"Written to {OUT}/label.json")
+    write_result(OUT / "label.json", result, table(result))
 
 
 def run(recipe: WhisperRecipe) -> dict:
@@ -292,7 +289,4 @@ def table(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

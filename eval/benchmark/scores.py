@@ -11,14 +11,11 @@ runs/bench/scores.json.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from distill.config import ConfigError
-from distill.data.files import write_json
 from distill.losses.targets import METHODS, record_scores
 from distill.losses.token_losses import IGNORE, TeacherScores, token_losses
 from distill.progress import progress
@@ -29,6 +26,7 @@ from distill.whisper.recipe import WhisperRecipe, load_recipe
 from distill.whisper.recognition.transcribe import encode
 from distill.whisper.student import choose_layers, make_student
 from distill.whisper.teacher import load_teacher
+from eval.benchmark.result import run_benchmark, write_result
 
 KS = (8, 16, 32, 64, 128)
 NUM_WINDOWS = 24
@@ -41,9 +39,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     result = measure(load_recipe(arguments[0], arguments[1:]))
-    write_json(OUT, result)
-    print(table(result))
-    print(f"Written to {OUT}")
+    write_result(OUT, result, table(result))
 
 
 def measure(recipe: WhisperRecipe, num_windows: int = NUM_WINDOWS) -> dict:
@@ -157,7 +153,4 @@ def table(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

@@ -31,9 +31,9 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from distill.data.files import write_json
 from distill.data.teacher_store import Record, TeacherStore, drawn_text
 from distill.progress import progress
+from eval.benchmark.result import run_benchmark, write_result
 
 Arrays = dict[str, np.ndarray]
 Reader = Callable[[int], Arrays]  # number of a view: {column: array (rows, width)}
@@ -69,9 +69,7 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"bench.store takes no arguments, got {' '.join(arguments)}")
     result = measure()
-    write_json(OUT, result)
-    print(table(result))
-    print(f"Written to {OUT}")
+    write_result(OUT, result, table(result))
 
 
 def measure(num_views: int = NUM_VIEWS, num_reads: int = NUM_READS, num_rounds: int = NUM_ROUNDS,
@@ -393,7 +391,4 @@ def table(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

@@ -26,8 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.ced.recipe import CedRecipe, load_recipe
-from distill.config import ConfigError
-from distill.data.files import write_json
+from eval.benchmark.result import run_benchmark, write_result
 
 OUT = Path("runs/bench")
 NUM_ROUNDS = 7
@@ -41,9 +40,7 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     result = run(recipe)
-    write_json(OUT / "tag.json", result)
-    print(text(result))
-    print(f"Written to {OUT}/tag.json")
+    write_result(OUT / "tag.json", result, text(result))
 
 
 def run(recipe: CedRecipe) -> dict:
@@ -262,7 +259,4 @@ def text(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

@@ -20,11 +20,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.config import ConfigError
-from distill.data.files import write_json, write_text
+from distill.data.files import write_text
 from distill.progress import clock as clock_text
 from distill.training.loop import learning_rate
 from distill.whisper.recipe import WhisperRecipe, load_recipe
+from eval.benchmark.result import run_benchmark, write_result
 from eval.benchmark.steps import WAYS, Stepper, fill_store, make_stepper
 
 OUT = Path("runs/bench")
@@ -52,12 +52,11 @@ def main(arguments: list[str]) -> None:
         return
     recipe = load_recipe(arguments[0], [*SETTINGS, *arguments[1:]])
     result = run(recipe)
-    write_json(OUT / "train.json", result)
     from eval.benchmark.tables.train import page, table
 
     write_text(OUT / "train.html", page(result))
-    print(table(result))
-    print(f"Written to {OUT}/train.json and {OUT}/train.html")
+    write_result(OUT / "train.json", result, table(result))
+    print(f"Curves: {OUT}/train.html")
 
 
 def run(recipe: WhisperRecipe) -> dict:
@@ -194,7 +193,4 @@ def _time_to(found: dict, target: float) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_benchmark(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eval.machine import describe
+
 
 def text_table(results: dict) -> str:
     """A plain table of results.json; every row says what it is."""
@@ -55,6 +57,8 @@ def _footer(results: dict) -> list[str]:
         f"{results['student']['dtype']} on {results['student']['device']}, "
         f"{results['threads']} threads"
     ]
+    if machine := results.get("machine"):
+        lines.append(f"machine: {describe(machine)}")
     if paired["wer_difference_ci"]:
         low, high = (100 * end for end in paired["wer_difference_ci"])
         lines.append(

@@ -25,6 +25,7 @@ from distill.data.manifest import read_manifest
 from distill.methods import check_data, evaluation_settings
 from distill.metrics.tagging import evaluate_tags, paired_bootstrap_of_map
 from distill.progress import progress, quiet_libraries
+from eval.machine import describe, this_machine
 from eval.plots import write_plots
 from eval.tagging.table import markdown_table, write_class_csv
 
@@ -98,6 +99,8 @@ def table(results: dict) -> str:
         f"{results['clip_seconds']:g} s. Times: {results['device']}, {results['threads']} "
         f"thread(s), float32, batches of {results['batch_size']}, from decoded audio to "
         "probabilities.\n")
+    if machine := results.get("machine"):
+        text += f"Machine: {describe(machine)}.\n"
     paired = results.get("paired")
     if not paired:
         return text
@@ -149,8 +152,8 @@ def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
         "hours": sum(clip.num_samples for clip in clips.clips) / SAMPLE_RATE / 3600,
         "drops": dict(clips.drops), "clip_seconds": recipe.data.clip_seconds,
         "batch_size": recipe.evaluation.batch_size, "device": device,
-        "threads": torch.get_num_threads(), "average": recipe.teacher.average,
-        "systems": systems,
+        "threads": torch.get_num_threads(), "machine": this_machine(),
+        "average": recipe.teacher.average, "systems": systems,
     }
     if "teacher" in systems:
         results["paired"] = _paired(recipe, said, targets, systems)

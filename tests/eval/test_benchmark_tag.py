@@ -54,6 +54,7 @@ def test_both_benchmarks_on_a_small_tagger(tags, tmp_path, monkeypatch, capsys):
         assert result[key] > 0
     assert result["inference"]["pytorch_float32"]["clips_per_second"] > 0
     assert "clips/s" in capsys.readouterr().out
+    assert result["machine"]["processor"]
 
     modules = {"pseudo_label.tag_scores": tag_scores.main, "distill.train": distill.train.main}
     calls = []
@@ -67,6 +68,7 @@ def test_both_benchmarks_on_a_small_tagger(tags, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(consistency, "_call", call)
     consistency.main([*arguments, "seeds=[0]"])
     found = read_json(tmp_path / "consistency.json")
+    assert found["machine"]["processor"]
     assert found["seeds"] == [0] and found["difference_ci"] is None
     done = len(calls)
     consistency.main([*arguments, "seeds=[0]"])
