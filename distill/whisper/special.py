@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 _ENGLISH_END = 50_256  # <|endoftext|> of English-only models, which have GPT-2's tokens
@@ -60,3 +61,15 @@ class SpecialTokens:
                 raise ValueError("language must be set for a multilingual teacher, got null")
             ids += [self._find(f"<|{language}|>"), self._find(f"<|{task}|>")]
         return ids if timestamps else [*ids, self.no_timestamps]
+
+    def prompt(self, before: Sequence[int], context: int, room: int | None = None) -> list[int]:
+        """`<|startofprev|>` and the end of the text before, at most half the context, as OpenAI
+        does; [] where nothing of the text is left.
+
+        Args:
+            context: decoder positions, 448 for every Whisper: 223 tokens of text are kept.
+            room: positions that are free, where there may be fewer.
+        """
+        limit = context // 2 - 1
+        kept = min(len(before), limit if room is None else min(limit, room - 1))
+        return [self.previous, *before[len(before) - kept :]] if kept > 0 else []

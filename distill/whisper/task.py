@@ -159,8 +159,8 @@ class WhisperTask:
 
     # Batches
 
-    def collate(self, places: list[tuple[int, int]]) -> Batch:
-        views = [self.source.view(index, epoch) for index, epoch in places]
+    def collate(self, samples: list[tuple[int, int]]) -> Batch:
+        views = [self.source.view(index, epoch) for index, epoch in samples]
         rows = [self.source.tokens(view) for view in views]
         inputs, labels = pad(rows, self.source.rules.special.end)
         batch = {
@@ -169,7 +169,7 @@ class WhisperTask:
             "num_valid": sum(row.num_valid for row in rows),
         }
         if self.recorded:
-            batch |= self.recorded(views)
+            batch |= self.recorded(samples)
         if "encoder_states" not in batch:
             batch["input_features"] = self.source.features(views)
         return batch

@@ -26,8 +26,8 @@ from distill.data.unreadable import Unreadable, file_fault
 from distill.endings import Stopped
 from distill.metrics.error_rates import compression_ratio
 from distill.progress import progress
-from distill.whisper.data.corpus import is_recording
-from distill.whisper.data.scoring import open_states, states_record
+from distill.whisper.data.corpus import is_recording, piece_rows
+from distill.whisper.data.scoring import open_states, states_columns
 from distill.whisper.data.view_source import states_key_of
 from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.recognition.backends import Labelled, load_backend
@@ -100,7 +100,7 @@ class Labeller:
             new = [self._row(w, each) for w, each in zip(group, labelled, strict=True)]
             if self.keeps_states and states is not None:
                 dtype = self.recipe.scores.encoder_states_dtype
-                records += [states_record(states_key_of(row), each, dtype)
+                records += [Record(states_key_of(row), states_columns(each, dtype))
                             for row, each in zip(new, states, strict=True)]
             rows += new
         return rows, records
@@ -114,11 +114,7 @@ class Labeller:
         reference = None if translated else window.text
         return {
             "id": window.id,
-            "pieces": [
-                {"id": p.id, "offset": round(p.offset, 6), "duration": p.duration,
-                 "start": p.start}
-                for p in window.pieces
-            ],
+            "pieces": piece_rows(window),
             "duration": round(window.duration, 6),
             "speaker": window.speaker,
             "language": window.language,

@@ -88,7 +88,7 @@ def accept(found: list[str]) -> None:
 
     teacher, source = source_of(found)
     recorded = RecordedTeacher(source.recipe, teacher, source, check=True)
-    assert recorded(source.views_of_run()[:2])["teacher"]
+    assert recorded(source.batches.update(0)[:2])["teacher"]
 
 
 # Processes

@@ -13,7 +13,7 @@ from distill.data.views.augment import augment_audio, mask_features
 from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.corpus import rebuild_window
-from distill.whisper.data.scoring import read_states, scores_folder, states_folder
+from distill.whisper.data.scoring import scores_folder, stack_states, states_folder
 from distill.whisper.recognition.transcribe import log_mel
 
 ALL = "scores.k=9999"  # of 1768 ids
@@ -188,15 +188,16 @@ def test_training_hears_the_states_of_labelling(tiny_run):
     """They are written once; scoring and training read the same bytes."""
     recipe = tiny_run.recipe()
     task = tiny_run.task(recipe)
-    views = [task.source.view(*place) for place in task.batches.update(0)]
-    batch = task.recorded(views)
+    samples = task.batches.update(0)
+    views = [task.source.view(*sample) for sample in samples]
+    batch = task.recorded(samples)
     assert batch["encoder_states"].dtype == torch.float16
     store = TeacherStore(states_folder(recipe))
     assert store.num_views == len(task.source.rows)
     teacher = tiny_run.task(tiny_run.recipe("teacher.mode=live")).model.teacher
     for view, states in zip(views, batch["encoder_states"], strict=True):
         row = store.rows([task.source.states_key(view)])[0]
-        assert torch.equal(states, read_states(store.read(row), "float16"))
+        assert torch.equal(states, stack_states([store.read(row)], "float16")[0])
         with torch.no_grad():
             again = teacher.model.encoder(task.source.features([view])).last_hidden_state[0]
         torch.testing.assert_close(states.float(), again, rtol=2e-3, atol=2e-3)
@@ -260,9 +261,10 @@ def test_the_last_column_is_of_the_temperature_of_the_loss(stored):
     task = stored(NO_STATES, "scores.method=top_k")
     store = TeacherStore(scores_folder(task.recipe))
     assert store.settings["temperatures"] == [1.0, task.recipe.loss.temperature]
-    view = task.source.views_of_run()[0]
+    sample = task.batches.update(0)[0]
+    view = task.source.view(*sample)
     stored = store.read(store.rows([task.source.scores_key(view)])[0])
-    columns = task.recorded([view])["teacher"]
+    columns = task.recorded([sample])["teacher"]
     assert columns["log_rest"].tolist() == stored["log_rest"][:, 1].tolist()
     assert (stored["log_rest"][:, 1] > stored["log_rest"][:, 0]).all()  # a flatter distribution
     assert columns["indices"].dtype == torch.int64 and columns["values"].dtype == torch.float16

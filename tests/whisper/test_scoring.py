@@ -13,11 +13,11 @@ from distill.data.teacher_store.__main__ import main as look_after
 from distill.whisper.data.scoring import (
     Rescorer,
     Scorer,
-    read_states,
     scores_folder,
     scores_settings,
+    stack_states,
+    states_columns,
     states_folder,
-    states_record,
     temperatures,
 )
 from distill.whisper.teacher import Teacher, load_teacher
@@ -37,7 +37,7 @@ def test_states_are_rounded_as_their_type_says():
     states = torch.randn(50, 32, generator=generator)
     states[3] *= 100  # int8 has a scale for every frame
     states[4] = 0.0
-    kept = {dtype: read_states(states_record("key", states, dtype).columns, dtype)
+    kept = {dtype: stack_states([states_columns(states, dtype)], dtype)[0]
             for dtype in ("float16", "bfloat16", "int8")}
     assert torch.equal(kept["float16"], states.half())
     assert torch.equal(kept["bfloat16"], states.bfloat16())
@@ -46,9 +46,9 @@ def test_states_are_rounded_as_their_type_says():
     error = (kept["int8"] - states).abs()
     assert (error <= 0.501 * step).all() and (error[3] > 0.3 * step[3]).any()
     assert not kept["int8"][4].any()
-    records = {dtype: states_record("key", states, dtype) for dtype in kept}
-    sizes = {dtype: sum(column.nbytes for column in record.columns.values())
-             for dtype, record in records.items()}
+    columns = {dtype: states_columns(states, dtype) for dtype in kept}
+    sizes = {dtype: sum(column.nbytes for column in each.values())
+             for dtype, each in columns.items()}
     assert sizes == {"float16": 50 * 64, "bfloat16": 50 * 64, "int8": 50 * 36}
 
 
@@ -157,8 +157,8 @@ def test_states_beyond_float16_are_refused(tiny_run):
         scorer.records(scorer.source.views_of_run()[:1])
     large = torch.full((2, 3), 1e6)
     with pytest.raises(ValueError, match="do not fit float16: set .*=bfloat16"):
-        states_record("", large, "float16")
-    kept = read_states(states_record("", large, "bfloat16").columns, "bfloat16").float()
+        states_columns(large, "float16")
+    kept = stack_states([states_columns(large, "bfloat16")], "bfloat16")[0].float()
     torch.testing.assert_close(kept, large, rtol=0.01, atol=0.0)
 
 
@@ -284,8 +284,9 @@ def test_verify_bears_the_arithmetic_of_another_device(store, tmp_path):
 
     def change(record: Record) -> None:
         if dtype:
-            states = half_precision(read_states(record.columns, dtype).float().numpy(), generator)
-            record.columns.update(states_record("", torch.from_numpy(states), dtype).columns)
+            wide = stack_states([record.columns], dtype)[0].float()
+            states = half_precision(wide.numpy(), generator)
+            record.columns.update(states_columns(torch.from_numpy(states), dtype))
         else:
             for name in record.columns.keys() - {"indices", "log_rest"}:
                 record.columns[name] = half_precision(record.columns[name], generator)

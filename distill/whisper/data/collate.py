@@ -54,26 +54,20 @@ class TokenRules:
         """
         begin = self.special.timestamp_begin
         keep = view.timestamps and self.timestamps
-        said = [t for t in row["tokens"] if keep or t < begin]
+        text = [t for t in row["tokens"] if keep or t < begin]
         prefix = self.special.prefix(row["language"] or self.language, self.task, keep)
-        body = [*prefix, *said, self.special.end]
+        body = [*prefix, *text, self.special.end]
         room = self.context + 1 - len(body)
         if room < 0:
-            raise ValueError(f"label {row['id']} has {len(said)} tokens, the decoder's context "
+            raise ValueError(f"label {row['id']} has {len(text)} tokens, the decoder's context "
                              f"is {self.context}")
-        prompt = self._prompt(row, keep, room) if view.previous else []
+        before = [t for t in row.get("prompt", []) if keep or t < begin]
+        prompt = self.special.prompt(before, self.context, room) if view.previous else []
         full = [*prompt, *body]
         labels = full[1:]
         labels[: len(prompt)] = [IGNORE] * len(prompt)
         inputs = full[:-1]
         return TokenRow(inputs, labels)
-
-    def _prompt(self, row: dict, keep_timestamps: bool, room: int) -> list[int]:
-        """`<|startofprev|>` and the end of the previous text: at most half the context."""
-        before = [t for t in row.get("prompt", []) if keep_timestamps
-                  or t < self.special.timestamp_begin]
-        kept = min(len(before), self.context // 2 - 1, room - 1)
-        return [self.special.previous, *before[len(before) - kept :]] if kept > 0 else []
 
 
 def pad(rows: list[TokenRow], pad_token: int) -> tuple[Tensor, Tensor]:

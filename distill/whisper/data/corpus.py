@@ -103,6 +103,12 @@ def is_recording(window: Window) -> bool:
     return is_long(window.pieces[0])  # packed clips may add up to a microsecond more than a window
 
 
+def piece_rows(window: Window) -> list[dict]:
+    """`pieces` of a pseudo-label row; `rebuild_window` reads them again."""
+    return [{"id": p.id, "offset": round(p.offset, 6), "duration": p.duration, "start": p.start}
+            for p in window.pieces]
+
+
 def rebuild_window(label: dict, clips: dict[str, Row]) -> Window:
     """The window of a pseudo-label row; audio paths come from the manifest.
 

@@ -17,9 +17,9 @@ from distill.data.views.draws import View
 from distill.progress import progress
 from distill.training.task import Batch
 from distill.whisper.data.scoring import (
-    read_states,
     scores_folder,
     scores_settings,
+    stack_states,
     states_folder,
     states_settings,
 )
@@ -29,7 +29,7 @@ from distill.whisper.teacher import Teacher
 
 
 class RecordedTeacher:
-    """Reads what a batch of views needs.
+    """Reads what a batch needs.
 
     Args:
         teacher: who was asked; only its revision and config are looked at.
@@ -43,24 +43,34 @@ class RecordedTeacher:
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher, source: ViewSource, check: bool):
         self.source = source
         self.scores = self.states = None
-        self.in_memory: dict[str, Tensor] = {}
-        views = source.views_of_run()
+        self.score_rows = self.state_rows = np.empty((0, 0), np.int64)  # of each sample of the run
+        self.to_encode: list[View] = []
+        self.in_memory: list[Tensor] = []
+        views, numbers = source.numbered_views()
         loss = recipe.loss
         if loss.kl_weight or loss.hidden_weight:
             settings = scores_settings(
                 recipe, teacher.revision, teacher.processor, teacher.model.config
             )
             self.scores = TeacherStore(scores_folder(recipe), settings)
-            self.scores.rows([source.scores_key(view) for view in views])
-        if recipe.scores.encoder_states == "disk":
-            self.states = TeacherStore(
-                states_folder(recipe), states_settings(recipe, teacher.revision)
-            )
-            self.states.rows(list(dict.fromkeys(source.states_key(view) for view in views)))
+            rows = self.scores.rows([source.scores_key(view) for view in views])
+            self.score_rows = _of_samples(rows, numbers)
+        if recipe.scores.encoder_states != "none":
+            keys = [source.states_key(view) for view in views]
+            unique = dict(zip(keys, views, strict=True))
+            if recipe.scores.encoder_states == "disk":
+                self.states = TeacherStore(
+                    states_folder(recipe), states_settings(recipe, teacher.revision)
+                )
+                rows = self.states.rows(list(unique)).tolist()
+            else:
+                self.to_encode = list(unique.values())
+                rows = range(len(unique))
+            row_of = dict(zip(unique, rows, strict=True))
+            self.state_rows = _of_samples(np.array([row_of[key] for key in keys]), numbers)
         if check:
             for store in filter(None, (self.scores, self.states)):
                 store.check(show_progress=True)
-        self.keeps_states = recipe.scores.encoder_states != "none"
 
     def encode_all(self, encode: Callable[[Tensor], Tensor], show_progress: bool) -> None:
         """Fill the memory: float16 states of everything the run hears (scores.encoder_states).
@@ -68,34 +78,42 @@ class RecordedTeacher:
         Args:
             encode: features (1, bands, 3000) -> states (1, frames, width).
         """
-        heard = {self.source.states_key(view): view for view in self.source.views_of_run()}
-        for key, view in progress(
-            heard.items(), len(heard), "encoding", "windows", show_progress
-        ):
+        views = self.to_encode
+        for view in progress(views, len(views), "encoding", "windows", show_progress):
             states = encode(self.source.features([view]))[0]
             # shared, so that workers that are started later do not copy it
-            self.in_memory[key] = states.to("cpu", torch.float16).share_memory_()
+            self.in_memory.append(states.to("cpu", torch.float16).share_memory_())
 
-    def __call__(self, views: Sequence[View]) -> Batch:
-        """Batch entries: `encoder_states` (views, frames, width), unless the encoder is run at
-        every step; `teacher`, columns of all tokens that carry loss, one view after the other."""
+    def __call__(self, samples: Sequence[tuple[int, int]]) -> Batch:
+        """Batch entries of (index, epoch)s of the run: `encoder_states` (samples, frames, width),
+        unless the encoder is run at every step; `teacher`, columns of all tokens that carry loss,
+        one sample after the other."""
         batch: Batch = {}
-        if self.keeps_states:
-            batch["encoder_states"] = torch.stack([self._states(view) for view in views])
+        if self.state_rows.size:
+            batch["encoder_states"] = self._states(_rows(self.state_rows, samples))
         if self.scores is not None:
-            rows = self.scores.rows([self.source.scores_key(view) for view in views])
-            found = [self.scores.read(row) for row in rows.tolist()]
+            found = [self.scores.read(row) for row in _rows(self.score_rows, samples)]
             batch["teacher"] = {
                 name: _column(name, [each[name] for each in found]) for name in found[0]
             }
         return batch
 
-    def _states(self, view: View) -> Tensor:
-        key = self.source.states_key(view)
+    def _states(self, rows: Sequence[int]) -> Tensor:
         if self.states is None:
-            return self.in_memory[key]
-        row = self.states.rows([key]).tolist()[0]
-        return read_states(self.states.read(row), self.states.settings["dtype"])
+            return torch.stack([self.in_memory[row] for row in rows])
+        found = [self.states.read(row) for row in rows]
+        return stack_states(found, self.states.settings["dtype"])
+
+
+def _of_samples(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Rows of views -> rows of samples (epochs, windows), see `ViewSource.numbered_views`."""
+    return np.where(numbers < 0, -1, rows[numbers])
+
+
+def _rows(rows: np.ndarray, samples: Sequence[tuple[int, int]]) -> list[int]:
+    found = [int(rows[epoch, index]) for index, epoch in samples]
+    assert min(found) >= 0, f"{samples}: not all of them are samples of this run"
+    return found
 
 
 def _column(name: str, parts: list[np.ndarray]) -> Tensor:

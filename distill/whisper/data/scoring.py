@@ -111,7 +111,7 @@ class Scorer:
     def encode(self, views: Sequence[View]) -> list[Record]:
         """Encoder states of views, computed now."""
         dtype = self.recipe.scores.encoder_states_dtype
-        return [states_record(self.source.states_key(view), states, dtype)
+        return [Record(self.source.states_key(view), states_columns(states, dtype))
                 for view, states in zip(views, self._encode(views), strict=True)]
 
     def _encode(self, views: Sequence[View]) -> Iterator[Tensor]:
@@ -131,12 +131,14 @@ class Scorer:
         keys = [self.source.states_key(view) for view in views]
         missing = set(self.store.missing(keys))
         absent = {key: view for key, view in zip(keys, views, strict=True) if key in missing}
-        columns = {record.drawn: record.columns for record in self.encode(list(absent.values()))}
+        dtype = self.store.settings["dtype"]
+        encoded = self._encode(list(absent.values()))
+        columns = {key: states_columns(states, dtype)
+                   for key, states in zip(absent, encoded, strict=True)}
         present = [key for key in keys if key not in missing]
         rows = self.store.rows(present).tolist() if present else []
         columns |= {key: self.store.read(row) for key, row in zip(present, rows, strict=True)}
-        dtype = self.store.settings["dtype"]
-        found = torch.stack([read_states(columns[key], dtype) for key in keys])
+        found = stack_states([columns[key] for key in keys], dtype)
         return found.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
@@ -197,13 +199,17 @@ def _half(states: Tensor, what: str) -> np.ndarray:
 
 # Encoder states
 
-def states_record(key: str, states: Tensor, dtype: str) -> Record:
-    """Encoder states (frames, width) as they are kept: numpy knows no bfloat16, so that its bits
-    are; int8 comes with a scale for every frame."""
+def states_columns(states: Tensor, dtype: str) -> dict[str, np.ndarray]:
+    """Encoder states (frames, width) as a store keeps them: of bfloat16, which numpy does not know,
+    the bits; int8 with a scale for every frame.
+
+    Raises:
+        ValueError: values that do not fit float16.
+    """
     if dtype == "int8":
         scale = states.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
         rounded = (states.float() / scale).round().to("cpu", torch.int8).numpy()
-        return Record(key, {"states": rounded, "scale": scale[:, 0].cpu().numpy()})
+        return {"states": rounded, "scale": scale[:, 0].cpu().numpy()}
     kept = states.to("cpu", STATES_DTYPES[dtype])
     if not kept.isfinite().all():
         raise ValueError(
@@ -211,14 +217,16 @@ def states_record(key: str, states: Tensor, dtype: str) -> Record:
             "scores.encoder_states_dtype=bfloat16"
         )
     bits = kept.view(torch.int16) if dtype == "bfloat16" else kept
-    return Record(key, {"states": bits.numpy()})
+    return {"states": bits.numpy()}
 
 
-def read_states(columns: dict[str, np.ndarray], dtype: str) -> Tensor:
-    """(frames, width): float16 or bfloat16 as they are kept, int8 as float32."""
-    kept = torch.from_numpy(columns["states"].copy())  # the file's memory is read-only
+def stack_states(views: Sequence[dict[str, np.ndarray]], dtype: str) -> Tensor:
+    """Columns of some views -> (views, frames, width): float16 or bfloat16 as they are kept, int8
+    as float32. Copied once: the memory of a store's files is read-only."""
+    kept = torch.from_numpy(np.stack([columns["states"] for columns in views]))
     if dtype == "int8":
-        return kept.float() * torch.from_numpy(columns["scale"].copy())[:, None]
+        scale = torch.from_numpy(np.stack([columns["scale"] for columns in views]))
+        return kept.float() * scale[..., None]
     return kept.view(torch.bfloat16) if dtype == "bfloat16" else kept
 
 
@@ -250,7 +258,7 @@ class Rescorer:
         else:
             view = view_from_drawn({"timestamps": False, "previous": False} | drawn)
             states = encode(self.teacher.model, self.source.features([view]))[0]
-            record = states_record(self.source.states_key(view), states, self.dtype)
+            record = Record(self.source.states_key(view), states_columns(states, self.dtype))
         if record.drawn != text:
             raise ValueError(f"view of window {drawn['id']}: its label or its clips have changed")
         return record

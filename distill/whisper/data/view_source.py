@@ -6,7 +6,7 @@ they cannot disagree about what a view is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -164,8 +164,17 @@ class ViewSource:
 
     def views_of_run(self) -> list[View]:
         """Every different view of the run, once, in the order of first use."""
-        return list(dict.fromkeys(self._all_views()))
+        return self.numbered_views()[0]
 
-    def _all_views(self) -> Iterator[View]:
+    def numbered_views(self) -> tuple[list[View], np.ndarray]:
+        """`views_of_run`, and for each sample of the run the number of its view among them:
+        (epochs, windows) int64, -1 where the run has no such sample."""
+        numbers: dict[View, int] = {}
+        epochs: list[np.ndarray] = []
         for step in range(self.recipe.train.max_steps):
-            yield from (self.view(*place) for place in self.batches.update(step))
+            for index, epoch in self.batches.update(step):
+                while epoch >= len(epochs):
+                    epochs.append(np.full(len(self.rows), -1))
+                view = self.view(index, epoch)
+                epochs[epoch][index] = numbers.setdefault(view, len(numbers))
+        return list(numbers), np.stack(epochs)

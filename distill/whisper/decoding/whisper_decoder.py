@@ -154,12 +154,8 @@ class WhisperDecoder:
                 for i, probability in zip(index.tolist(), best.tolist(), strict=True)]
 
     def _prompt(self, previous: Sequence[int], language: str | None) -> list[int]:
-        prefix = self.special.prefix(language, self.task, self.timestamps)
-        if not previous:
-            return prefix
-        # as OpenAI: the last 223 tokens
-        kept = list(previous)[-(self.decoder.context // 2 - 1) :]
-        return [self.special.previous, *kept, *prefix]
+        return [*self.special.prompt(previous, self.decoder.context),
+                *self.special.prefix(language, self.task, self.timestamps)]
 
 
 def _check_pair(model, student) -> None:
