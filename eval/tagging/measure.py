@@ -5,13 +5,16 @@
 Writes runs/NAME/eval/{predictions.jsonl,results.json}, a CSV of all classes for each system, and
 runs/NAME/report/index.html.
 Every system hears the same clips, no longer than `data.clip_seconds`; a recording's probabilities
-are the mean of its clips', by their length. Times are from decoded audio to probabilities.
+are the mean of its clips', by their length. Times are from decoded audio to probabilities. A run
+that is stopped goes on: batches that are done are kept in runs/NAME/eval/ until all are.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +25,11 @@ from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
 from distill.data.manifest import read_manifest
+from distill.data.model_files import model_stamp
 from distill.methods import check_data, evaluation_settings
 from distill.metrics.tagging import evaluate_tags, paired_bootstrap_of_map
 from distill.progress import progress, quiet_libraries
+from eval.kept import append, begin
 from eval.machine import describe, this_machine
 from eval.plots import write_plots
 from eval.tagging.table import markdown_table, write_class_csv
@@ -33,17 +38,21 @@ SPEED_SECONDS = 10.0  # of audio, one at a time
 _REPEATS = 5
 
 
+FEATURES = ("features", 0)
+Asked = tuple[tuple[str, int], float, np.ndarray | None]  # of a batch: see `_ask_all`
+
+
 @dataclass
 class Measured:
-    """What a system said, and how long it took.
+    """What a system computed, and how long it took.
 
     Attributes:
-        said: its probabilities of each batch of clips.
+        probabilities: (clips, classes) of each batch of clips.
         seconds: for all clips, in batches.
         ms_per_10_s: median time of one clip of 10 s alone.
     """
 
-    said: list[np.ndarray] = field(default_factory=list)
+    probabilities: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
     ms_per_10_s: float = 0.0
 
@@ -76,11 +85,14 @@ def evaluate(recipe: CedRecipe, run: Path) -> dict:
     if found.get("settings") == settings and found.get("audio") == audio:
         print("Evaluation is done already.")
         return found
-    results, predictions = measure(recipe, run)
+    kept = run / "eval" / ".tags.said.jsonl"
+    key = hash_of([settings, audio, model_stamp(student)])
+    results, predictions = measure(recipe, run, kept, key)
     for name, system in results["systems"].items():
         write_class_csv(run / "eval" / f"classes-{name}.csv", system)
     write_jsonl(run / "eval" / "predictions.jsonl", predictions)
     write_json(path, {**results, "settings": settings, "audio": audio})
+    kept.unlink()
     return results
 
 
@@ -104,17 +116,21 @@ def table(results: dict) -> str:
     paired = results.get("paired")
     if not paired:
         return text
-    low, high = paired["map_difference_ci"] or (float("nan"),) * 2
+    ends = paired["map_difference_ci"]
+    interval = f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]" if ends else ""
     return text + (
-        f"\nStudent minus teacher, mAP: {100 * paired['map_difference']:+.2f} points "
-        f"[{100 * low:.2f}, {100 * high:.2f}]; {paired['map_ratio']:.1%} of the teacher's at "
-        f"{paired['speed_ratio']:.1f} times its speed ({paired['speed_ratio_10_s']:.1f} times one "
-        "by one).\n"
+        f"\nStudent minus teacher, mAP: {100 * paired['map_difference']:+.2f} points{interval}; "
+        f"{paired['map_ratio']:.1%} of the teacher's at {paired['speed_ratio']:.1f} times its "
+        f"speed ({paired['speed_ratio_10_s']:.1f} times one by one).\n"
     )
 
 
-def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
-    """Everything in results.json but the settings, and the rows of predictions.jsonl."""
+def measure(recipe: CedRecipe, run: Path, kept: Path, key: str) -> tuple[dict, list[dict]]:
+    """Everything in results.json but the settings, and the rows of predictions.jsonl.
+
+    Args:
+        kept: file of what is computed so far, under `key` of all that it depends on.
+    """
     import torch
 
     from distill.ced.evaluation import EvaluationClips
@@ -134,18 +150,18 @@ def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
     print(f"Evaluating on {len(clips.rows)} recordings ({len(clips)} clips, "
           f"{sum(clip.num_samples for clip in clips.clips) / SAMPLE_RATE / 60:.1f} minutes); left "
           f"out: {dict(clips.drops) or 'nothing'}", flush=True)
-    own = TeacherConfig([MemberConfig(str(run / "student"), activation="sigmoid")])
-    ensembles = {"student": Ensemble(own, classes, device)}
+    student = TeacherConfig([MemberConfig(str(run / "student"), activation="sigmoid")])
+    ensembles = {"student": Ensemble(student, classes, device)}
     if recipe.teacher.members:
         ensembles["teacher"] = Ensemble(recipe.teacher, classes, device)
-    front, measured = _measure_all(ensembles, clips, recipe.evaluation.batch_size)
-    systems, said = {}, {}
-    for name, number, probabilities, parts in _systems(ensembles, measured):
-        said[name] = clips.pool(probabilities)
+    measured = _measure_all(ensembles, clips, recipe.evaluation.batch_size, kept, key)
+    systems, pooled = {}, {}
+    for name, which, probabilities, parts in _systems(ensembles, measured):
+        pooled[name] = clips.pool(probabilities)
         systems[name] = {
-            **evaluate_tags(said[name], targets, classes, recipe.evaluation.num_bootstrap,
+            **evaluate_tags(pooled[name], targets, classes, recipe.evaluation.num_bootstrap,
                             recipe.seed),
-            **_cost(ensembles[number[0]], number, front, parts, len(clips)),
+            **_cost(ensembles[which[0]], which, measured[FEATURES], parts, len(clips)),
         }
     results = {
         "split": "test", "num_recordings": len(clips.rows), "num_clips": len(clips),
@@ -156,57 +172,94 @@ def measure(recipe: CedRecipe, run: Path) -> tuple[dict, list[dict]]:
         "average": recipe.teacher.average, "systems": systems,
     }
     if "teacher" in systems:
-        results["paired"] = _paired(recipe, said, targets, systems)
-    return results, _predictions(clips, classes, said)
+        results["paired"] = _paired(recipe, pooled, targets, systems)
+    return results, _predictions(clips, classes, pooled)
 
 
-def _measure_all(ensembles: dict, clips, batch_size: int) -> tuple[Measured, dict]:
-    """Times of the features that our models share, and of each member of each ensemble."""
+def _measure_all(
+    ensembles: dict, clips, batch_size: int, kept: Path, key: str
+) -> dict[tuple[str, int], Measured]:
+    """What each member of each ensemble computes of all clips, and its times.
+
+    Args:
+        kept: file of the batches that are done; with the same key they are not computed again.
+
+    Returns:
+        by (ensemble, number of its member); the features that members share are FEATURES.
+    """
+    measured = {FEATURES: Measured()} | {
+        (name, number): Measured() for name, ensemble in ensembles.items()
+        for number in range(len(ensemble.members))}
+    long = np.resize(clips.wave(0), round(SPEED_SECONDS * SAMPLE_RATE))
+    alone = [{each: seconds for each, seconds, _ in _ask_all(ensembles, [long])}
+             for _ in range(1 + _REPEATS)]  # the first one warms up
+    for each, member in measured.items():
+        member.ms_per_10_s = 1000 * float(np.median([times[each] for times in alone[1:]]))
+    batches = {line["start"]: _read_batch(line) for line in begin(kept, key)}
+    starts = range(0, len(clips), batch_size)
+    todo = [start for start in starts if start not in batches]
+    for start in progress(todo, len(starts), "evaluating", "batches",
+                          initial=len(starts) - len(todo)):
+        waves = [clips.wave(n) for n in range(start, min(start + batch_size, len(clips)))]
+        batches[start] = list(_ask_all(ensembles, waves))
+        append(kept, _written_batch(start, batches[start]))
+    for start in starts:
+        for each, seconds, probabilities in batches[start]:
+            measured[each].seconds += seconds
+            if probabilities is not None:
+                measured[each].probabilities.append(probabilities)
+    return measured
+
+
+def _ask_all(ensembles: dict, waves: Sequence[np.ndarray]) -> Iterator[Asked]:
+    """(ensemble and number of its member, seconds, its probabilities) of some clips; the shared
+    features first, without probabilities."""
     import torch
 
     from distill.ced.model.frontend import log_mel
 
-    front = Measured()
-    measured = {name: [Measured() for _ in each.members] for name, each in ensembles.items()}
-    starts = range(0, len(clips), batch_size)
+    begun = time.perf_counter()
+    features = [log_mel(torch.from_numpy(wave)) for wave in waves]
+    yield FEATURES, time.perf_counter() - begun, None
+    for name, ensemble in ensembles.items():
+        for number in range(len(ensemble.members)):
+            begun = time.perf_counter()
+            probabilities = ensemble.ask(number, waves, features)
+            yield (name, number), time.perf_counter() - begun, probabilities
 
-    def run(waves: Sequence[np.ndarray], took: Callable[[Measured, float, object], None]) -> None:
-        begun = time.perf_counter()
-        features = [log_mel(torch.from_numpy(wave)) for wave in waves]
-        took(front, time.perf_counter() - begun, None)
-        for name, ensemble in ensembles.items():
-            for number, member in enumerate(measured[name]):
-                begun = time.perf_counter()
-                said = ensemble.ask(number, waves, features)
-                took(member, time.perf_counter() - begun, said)
 
-    def keep(member: Measured, seconds: float, said: object) -> None:
-        member.seconds += seconds
-        if said is not None:
-            member.said.append(said)
+def _written_batch(start: int, asked: Sequence[Asked]) -> dict:
+    """A batch as a line of JSON; arrays as .npy in base64, to the last bit."""
+    return {"start": start, "asked": [
+        [*which, seconds, None if probabilities is None else _to_text(probabilities)]
+        for which, seconds, probabilities in asked]}
 
-    long = np.resize(clips.wave(0), round(SPEED_SECONDS * SAMPLE_RATE))
-    times: dict[int, list[float]] = {}
-    for _ in range(1 + _REPEATS):  # the first one warms up
-        run([long], lambda member, seconds, _: times.setdefault(id(member), []).append(seconds))
-    for member in [front, *(m for each in measured.values() for m in each)]:
-        member.ms_per_10_s = 1000 * float(np.median(times[id(member)][1:]))
-    for start in progress(starts, len(starts), "evaluating", "batches"):
-        run([clips.wave(index) for index in range(start, min(start + batch_size, len(clips)))],
-            keep)
-    return front, measured
+
+def _read_batch(line: dict) -> list[Asked]:
+    return [((name, number), seconds, None if text is None else _from_text(text))
+            for name, number, seconds, text in line["asked"]]
+
+
+def _to_text(array: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _from_text(text: str) -> np.ndarray:
+    return np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
 
 
 def _systems(ensembles: dict, measured: dict):
     """(name, (ensemble, number of its member or None), probabilities, what it is made of)."""
     for name, ensemble in ensembles.items():
-        members = measured[name]
-        said = np.stack([np.concatenate(each.said) for each in members])
-        yield name, (name, None), ensemble.combine(said).probabilities, members
+        members = [measured[name, number] for number in range(len(ensemble.members))]
+        each = np.stack([np.concatenate(member.probabilities) for member in members])
+        yield name, (name, None), ensemble.combine(each).probabilities, members
         if name == "teacher" and len(members) > 1:
             for number, member in enumerate(members):
-                # classes it does not know are never said
-                yield (f"member{number + 1}", (name, number), np.nan_to_num(said[number]),
+                # a class that it does not know counts as absent
+                yield (f"member{number + 1}", (name, number), np.nan_to_num(each[number]),
                        [member])
 
 
@@ -227,8 +280,8 @@ def _cost(ensemble, which: tuple, front: Measured, parts: Sequence[Measured], nu
     }
 
 
-def _paired(recipe: CedRecipe, said: dict, targets: np.ndarray, systems: dict) -> dict:
-    found = paired_bootstrap_of_map(said["teacher"], said["student"], targets,
+def _paired(recipe: CedRecipe, pooled: dict, targets: np.ndarray, systems: dict) -> dict:
+    found = paired_bootstrap_of_map(pooled["teacher"], pooled["student"], targets,
                                     recipe.evaluation.num_bootstrap, recipe.seed)
     teacher, student = systems["teacher"], systems["student"]
     key = "mean_average_precision"
@@ -242,7 +295,7 @@ def _paired(recipe: CedRecipe, said: dict, targets: np.ndarray, systems: dict) -
     }
 
 
-def _predictions(clips, classes: Sequence[str], said: dict) -> list[dict]:
+def _predictions(clips, classes: Sequence[str], pooled: dict) -> list[dict]:
     """A line per recording: labels, and each system's probability of every class, in order."""
     first: dict[str, object] = {}
     seconds: dict[str, float] = {}
@@ -253,6 +306,6 @@ def _predictions(clips, classes: Sequence[str], said: dict) -> list[dict]:
         {"id": row, "audio_filepath": first[row].path,
          "offset": round(first[row].start / SAMPLE_RATE, 6), "duration": round(seconds[row], 6),
          "labels": list(first[row].labels),
-         **{name: [float(f"{p:.6g}") for p in values[number]] for name, values in said.items()}}
+         **{name: [float(f"{p:.6g}") for p in values[number]] for name, values in pooled.items()}}
         for number, row in enumerate(clips.rows)
     ]

@@ -1,11 +1,13 @@
 """`python -m eval` and `distill.plan` of a tagger."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import distill.train
+from distill.ced.teachers.ensemble import Ensemble
 from distill.data.files import read_json, read_jsonl, write_jsonl
 from distill.plan import main as plan_command
 from eval.__main__ import main as eval_command
@@ -71,6 +73,58 @@ def test_nothing_is_measured_twice(run, monkeypatch, capsys):
     monkeypatch.setattr(tagging, "measure", None)
     eval_command(arguments)
     assert "done already" in capsys.readouterr().out
+
+
+def test_batches_before_a_stop_are_kept(run, tmp_path, monkeypatch):
+    """Ctrl-C in the second of two batches: the first is not computed again, and the results are
+    those of a run that nobody stopped."""
+    arguments, folder = run
+    shutil.copytree(folder / "student", tmp_path / "student")
+    shutil.copy(folder / "student.json", tmp_path)
+    arguments = [arguments[0], f"output_dir={tmp_path}", *arguments[2:]]
+    batches, stop_after = [], 1
+
+    def ask(ensemble, number, waves, features):
+        if len(waves) > 1:  # not the clip that is timed alone
+            batches.append(len(waves))
+            if len(batches) > 3 * stop_after:  # the student and two teachers each
+                raise KeyboardInterrupt
+        return real(ensemble, number, waves, features)
+
+    real = Ensemble.ask
+    monkeypatch.setattr(Ensemble, "ask", ask)
+    with pytest.raises(KeyboardInterrupt):
+        eval_command(arguments)
+    kept = tmp_path / "eval" / ".tags.said.jsonl"
+    assert len(kept.read_text().splitlines()) == 2  # the key and a batch
+    with open(kept, "a") as file:
+        file.write('{"start": 4, "torn')  # a power cut
+    batches.clear()
+    eval_command(arguments)
+    assert len(batches) == 3 and not kept.exists()
+    ours, whole = (read_json(each / "eval" / "results.json") for each in (tmp_path, folder))
+    for name, system in whole["systems"].items():
+        assert ours["systems"][name]["classes"] == system["classes"]
+        assert ours["systems"][name]["clips_per_second"] > 0
+    assert (tmp_path / "eval" / "predictions.jsonl").read_text() == (
+        folder / "eval" / "predictions.jsonl").read_text()
+
+
+def test_batches_of_another_student_are_not_taken(run, tmp_path, monkeypatch):
+    arguments, folder = run
+    shutil.copytree(folder / "student", tmp_path / "student")
+    arguments = [arguments[0], f"output_dir={tmp_path}", *arguments[2:]]
+    monkeypatch.setattr(tagging, "evaluate_tags", None)  # all batches are done by then
+    with pytest.raises(TypeError):
+        eval_command(arguments)
+    kept = tmp_path / "eval" / ".tags.said.jsonl"
+    before = kept.read_text().splitlines()
+    weights = tmp_path / "student" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(TypeError):
+        eval_command(arguments)
+    after = kept.read_text().splitlines()
+    assert len(before) == len(after) == 3 and before[0] != after[0] and before[1] != after[1]
 
 
 def test_other_labels_or_sounds_under_the_same_names_are_measured_again(run, monkeypatch):
