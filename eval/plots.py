@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from distill.data.files import read_json, read_jsonl, write_text
+from distill.data.files import read_json, write_text
 from distill.endings import run as run_command
 from distill.html.charts import WIDTH, Bar, Series, bar_chart, line_chart
 from distill.html.page import CHART_STYLE, COLOURS, interval, percent
+from eval.run_folder import folder_argument, metrics_of
 
 _HEAD = 30  # units above a chart, for its title
 _FONT = 'svg { font: 12px system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }'
@@ -40,10 +41,9 @@ _VALIDATION = {
 def write_plots(run: Path) -> list[Path]:
     """Draw what there are figures for; files of older figures go."""
     results = read_json(run / "eval" / "results.json")
-    log = run / "metrics.jsonl"
-    rows = read_jsonl(log, may_be_torn=True) if log.is_file() else []
-    drawn = {"1-quality": _quality(results), "2-speed": _speed(results), "3-loss": _loss(rows),
-             "4-validation": _validation(rows)}
+    drawn = {"1-quality": _quality(results), "2-speed": _speed(results),
+             "3-loss": _loss(metrics_of(run, "train")),
+             "4-validation": _validation(metrics_of(run, "validation"))}
     folder = run / "eval" / "plots"
     for path in folder.glob("*.svg"):
         if not drawn.get(path.stem):
@@ -121,7 +121,7 @@ def _student(results: dict) -> dict:
 
 
 def _loss(rows: list[dict]) -> str:
-    points = [(step, row["loss"]) for step, row in _by_step(rows, "train") if "loss" in row]
+    points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     finite = [y for _, y in points if 0 < y < math.inf]
     if not finite:
         return ""
@@ -131,29 +131,19 @@ def _loss(rows: list[dict]) -> str:
 
 
 def _validation(rows: list[dict]) -> str:
-    rows_of = _by_step(rows, "validation")
-    key = next((k for k in _VALIDATION if any(row.get(k) is not None for _, row in rows_of)), None)
+    key = next((k for k in _VALIDATION if any(row.get(k) is not None for row in rows)), None)
     if key is None:
         return ""
     title, axis = _VALIDATION[key]
-    points = [(step, 100 * row[key]) for step, row in rows_of if row.get(key) is not None]
+    points = [(row["step"], 100 * row[key]) for row in rows if row.get(key) is not None]
     return standalone(title, line_chart(title, [Series(title, points, "a", markers=True)],
                                         "step", axis))
 
 
-def _by_step(rows: list[dict], split: str) -> list[tuple[int, dict]]:
-    """In order; a resumed run repeats steps, and the last one counts."""
-    return sorted({row["step"]: row for row in rows if row.get("split") == split}.items())
-
-
 def main(arguments: list[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if len(arguments) != 1:
-        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
-    for path in write_plots(Path(arguments[0])):
-        print(path)
+    if run := folder_argument(arguments, __doc__):
+        for path in write_plots(run):
+            print(path)
 
 
 if __name__ == "__main__":

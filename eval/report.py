@@ -9,26 +9,30 @@ request. It can be written at any time; a part whose input is not there yet says
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from html import escape
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from distill.data.files import read_json, read_jsonl, write_text
+from distill.data.files import read_json, read_jsonl
 from distill.endings import run as run_command
 from distill.html.charts import Bar, Series, histogram, line_chart, number
-from distill.html.page import figure, missing, percent, plural, render_page, section, table
+from distill.html.page import figure, missing, percent, plural, table
 from distill.metrics.error_rates import ErrorCounts
 from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.whisper.data.label_files import planned_rows
+from eval.run_folder import (
+    EVALUATE,
+    TRAIN,
+    folder_argument,
+    guarded_section,
+    metrics_of,
+    read_config,
+    read_if_there,
+    write_page,
+)
 from eval.speech.comparison import render_comparison
 from eval.speech.examples import render_examples
 
 LABEL = "python -m pseudo_label RECIPE"
-TRAIN = "accelerate launch -m distill.train RECIPE"
-EVALUATE = "python -m eval RECIPE"
 
 _BIN = 0.05  # width of the histogram's bars, a fraction
 _NUM_BINS = 10  # up to 50 %; all that is worse is one bar
@@ -51,59 +55,29 @@ def write_report(run_folder: str | Path) -> Path:
         ValueError: there is no such folder.
     """
     run = Path(run_folder)
-    if not run.is_dir():
-        raise ValueError(f"run folder not found: {run}")
-    text = _read(run / "config.yaml", lambda path: path.read_text(encoding="utf-8"))
-    config = yaml.safe_load(text or "") or {}
+    config = read_config(run)
     if config.get("method") == "ced":
         from eval import tagging_report
 
         return tagging_report.write_report(run)
-    parts = [_header(run, config)]
-    parts += [
-        _guarded(title, part, run, config)
-        for title, part in (
-            ("Teacher and student", _results),
-            ("Training", _training),
-            ("Pseudo-labels", _labels),
-            ("Examples", _examples),
-        )
-    ]
-    if text:
-        recipe = f"<details class='card'><summary>config.yaml</summary><pre>{escape(text)}</pre>"
-        parts.append(section("Recipe", recipe + "</details>"))
-    path = run / "report" / "index.html"
-    write_text(path, render_page(f"{run.resolve().name}: distillation report", "\n".join(parts)))
-    return path
-
-
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    """The file's content, None when it is not there yet."""
-    return reader(path) if path.is_file() else None
+    sections = [guarded_section(title, partial(part, run, config)) for title, part in (
+        ("Teacher and student", _results), ("Training", _training), ("Pseudo-labels", _labels),
+        ("Examples", _examples))]
+    return write_page(run, "distillation report", _facts(config), sections)
 
 
 def _setting(config: dict, key: str, default: str) -> str:
     return (config.get("evaluation") or {}).get(key, default)
 
 
-def _guarded(title: str, part: Callable, run: Path, config: dict) -> str:
-    """A file that is being written, or broken, must not cost the rest of the page."""
-    try:
-        return section(title, part(run, config))
-    except ValueError as error:
-        return section(title, f'<div class="missing">Cannot be read: {escape(str(error))}</div>')
-
-
-def _header(run: Path, config: dict) -> str:
+def _facts(config: dict) -> list[str]:
     teacher = (config.get("teacher") or {}).get("model")
-    facts = [
+    return [
         f"method {config['method']}" if config.get("method") else "",
         f"teacher {teacher}" if teacher else "",
         f"language {config.get('language') or 'of an English-only teacher'}" if config else "",
         f"seed {config['seed']}" if "seed" in config else "",
     ]
-    line = escape(", ".join(fact for fact in facts if fact))
-    return f'<h1>{escape(run.resolve().name)}: distillation report</h1><p class="note">{line}</p>'
 
 
 def _language(config: dict) -> str | None:
@@ -119,7 +93,7 @@ def _unit(results: dict, config: dict) -> str:
 
 
 def _results(run: Path, config: dict) -> str:
-    results = _read(run / "eval" / "results.json", read_json)
+    results = read_if_there(run / "eval" / "results.json", read_json)
     if results is None:
         return missing("There are no results yet.", EVALUATE)
     return render_comparison(results, _unit(results, config))
@@ -129,31 +103,37 @@ def _results(run: Path, config: dict) -> str:
 
 
 def _training(run: Path, config: dict) -> str:
-    rows = _read(run / "metrics.jsonl", read_jsonl)
-    if not rows:
+    train, validation = (metrics_of(run, split) for split in ("train", "validation"))
+    if not train and not validation:
         return missing("There is no metrics.jsonl yet.", TRAIN)
-    train, validation = (_by_step(rows, split) for split in ("train", "validation"))
-    pictures = []
+    pictures = [_loss(train), _learning_rate(train), _validation(validation, config),
+                _acceptance(validation)]
+    return f'<div class="grid-2">{"".join(pictures)}</div>'
+
+
+def _loss(rows: list[dict]) -> str:
     losses = [
-        Series(name, [(row["step"], row[key]) for row in train if key in row], style)
+        Series(name, [(row["step"], row[key]) for row in rows if key in row], style)
         for key, name, style in _LOSSES
     ]
     losses = [line for line in losses if line.points]
-    if losses:
-        finite = [y for line in losses for _, y in line.points if 0 < y < math.inf]
-        log = bool(finite) and max(finite) > 20 * min(finite)
-        picture = line_chart("Training loss", losses, "step", "loss per token", log)
-        caption = "Train split; CE and KL in nats, hidden states as squared error"
-        caption += "; logarithmic scale." if log else "."
-        pictures.append(figure("Loss", picture, caption))
-    rates = [(row["step"], row["learning_rate"]) for row in train if "learning_rate" in row]
-    if rates:
-        line = [Series("learning rate", rates, "a")]
-        picture = line_chart("Learning rate", line, "step", "learning rate")
-        caption = f"Peak {number(max(y for _, y in rates))}. One step is one optimiser update."
-        pictures.append(figure("Learning rate", picture, caption))
-    pictures += [_validation(validation, config), _acceptance(validation)]
-    return f'<div class="grid-2">{"".join(pictures)}</div>'
+    if not losses:
+        return ""
+    finite = [y for line in losses for _, y in line.points if 0 < y < math.inf]
+    log = bool(finite) and max(finite) > 20 * min(finite)
+    picture = line_chart("Training loss", losses, "step", "loss per token", log)
+    caption = "Train split; CE and KL in nats, hidden states as squared error"
+    return figure("Loss", picture, caption + ("; logarithmic scale." if log else "."))
+
+
+def _learning_rate(rows: list[dict]) -> str:
+    rates = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
+    if not rates:
+        return ""
+    picture = line_chart("Learning rate", [Series("learning rate", rates, "a")], "step",
+                         "learning rate")
+    caption = f"Peak {number(max(y for _, y in rates))}. One step is one optimiser update."
+    return figure("Learning rate", picture, caption)
 
 
 def _validation(rows: list[dict], config: dict) -> str:
@@ -185,12 +165,6 @@ def _acceptance(rows: list[dict]) -> str:
     return figure(title, line_chart(title, line, "step", "tokens (%)"), caption)
 
 
-def _by_step(rows: list[dict], split: str) -> list[dict]:
-    """Rows of a split in order of step. A resumed run repeats steps: the last one counts."""
-    last = {row["step"]: row for row in rows if row.get("split") == split}
-    return [last[step] for step in sorted(last)]
-
-
 # --- Pseudo-labels -----------------------------------------------------------------------------
 
 
@@ -200,8 +174,8 @@ def _labels(run: Path, config: dict) -> str:
     rows = planned_rows(folder, (row for shard in shards for row in read_jsonl(shard)))
     if not rows:
         return missing("There are no pseudo-labels yet.", LABEL)
-    kept = _read(folder / "filter.json", read_json)
-    unread = _read(folder / "drops.json", read_json) or {}
+    kept = read_if_there(folder / "filter.json", read_json)
+    unread = read_if_there(folder / "drops.json", read_json) or {}
     counts = f"<h3>What became of them</h3>{_label_table(rows, kept, unread)}"
     picture = _label_histogram(rows, kept)
     return f'<div class="grid-2">{picture}<div class="card">{counts}</div></div>'
@@ -286,10 +260,10 @@ def _count(rows: list[dict], key: str) -> str:
 
 
 def _examples(run: Path, config: dict) -> str:
-    rows = _read(run / "eval" / "predictions.jsonl", read_jsonl)
+    rows = read_if_there(run / "eval" / "predictions.jsonl", read_jsonl)
     if not rows:
         return missing("There are no predictions yet.", EVALUATE)
-    results = _read(run / "eval" / "results.json", read_json) or {}
+    results = read_if_there(run / "eval" / "results.json", read_json) or {}
     language = _language(config)
     # the name that was used wins over the recipe, which may have been edited since
     name = results.get("normalizer") or _setting(config, "normalizer", "auto")
@@ -298,12 +272,8 @@ def _examples(run: Path, config: dict) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if len(arguments) != 1:
-        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
-    print(write_report(arguments[0]))
+    if run := folder_argument(arguments, __doc__):
+        print(write_report(run))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ yet says what makes it. Of everything longer than SHOWN_SECONDS, only the beginn
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
-from distill.data.files import read_json, read_jsonl, write_text
+from distill.data.files import read_json, read_jsonl
 from distill.endings import run as run_command
 from distill.html.charts import Bar, Series, bar_chart, line_chart, number
 from distill.html.page import (
@@ -25,17 +23,25 @@ from distill.html.page import (
     interval,
     missing,
     percent,
+    player,
     plural,
-    render_page,
     section,
     table,
     tiles,
 )
+from eval.run_folder import (
+    EVALUATE,
+    TRAIN,
+    folder_argument,
+    guarded_section,
+    metrics_of,
+    read_config,
+    read_if_there,
+    write_page,
+)
 from eval.speech.examples import encode
 from eval.tagging.pictures import tagged_spectrogram
 
-TRAIN = "accelerate launch -m distill.train RECIPE"
-EVALUATE = "python -m eval RECIPE"
 NUM_SHOWN = 2  # clips of each kind
 SHOWN_SECONDS = 12.0
 _MOST_CLASSES = 6  # drawn under a clip
@@ -50,32 +56,21 @@ def write_report(run_folder: str | Path) -> Path:
         ValueError: there is no such folder.
     """
     run = Path(run_folder)
-    if not run.is_dir():
-        raise ValueError(f"run folder not found: {run}")
-    config_file, results_file = run / "config.yaml", run / "eval" / "results.json"
-    text = config_file.read_text(encoding="utf-8") if config_file.is_file() else ""
-    config = yaml.safe_load(text) or {}
-    results = read_json(results_file) if results_file.is_file() else None
-    name = escape(run.resolve().name)
+    config = read_config(run)
     members = (config.get("teacher") or {}).get("members") or []
     facts = [f"{len(members)} teachers" if members else "learns from labels",
              f"seed {config['seed']}" if "seed" in config else ""]
-    parts = [f'<h1>{name}: report on a tagger</h1><p class="note">'
-             f"{escape(', '.join(filter(None, facts)))}</p>"]
+    results = read_if_there(run / "eval" / "results.json", read_json)
     if results is None:
-        parts.append(section("Student and teachers",
-                             missing("There are no results yet.", EVALUATE)))
+        sections = [section("Student and teachers",
+                            missing("There are no results yet.", EVALUATE))]
     else:
-        parts += [section("Student and teachers", _systems(results)),
-                  section("Classes", _classes(results)),
-                  section("What it hears", _examples(run, results), _EXAMPLES_INTRO)]
-    parts.append(section("Training", _training(run)))
-    if text:
-        parts.append(section("Recipe", "<details class='card'><summary>config.yaml</summary>"
-                                       f"<pre>{escape(text)}</pre></details>"))
-    path = run / "report" / "index.html"
-    write_text(path, render_page(f"{run.resolve().name}: report on a tagger", "\n".join(parts)))
-    return path
+        sections = [
+            section("Student and teachers", _systems(results)),
+            section("Classes", _classes(results)),
+            guarded_section("What it hears", lambda: _examples(run, results), _EXAMPLES_INTRO)]
+    sections.append(guarded_section("Training", lambda: _training(run)))
+    return write_page(run, "report on a tagger", facts, sections)
 
 
 # Figures
@@ -96,10 +91,10 @@ def _systems(results: dict) -> str:
     paired, systems = results.get("paired"), _named(results)
     heads = []
     if paired:
-        low = interval(paired["map_difference_ci"])
+        ends = interval(paired["map_difference_ci"])
         heads = [
             ("Of the teachers' mAP", percent(paired["map_ratio"]),
-             f"{100 * paired['map_difference']:+.1f} points {low}"),
+             f"{100 * paired['map_difference']:+.1f} points {ends}".strip()),
             ("Speed", f"{paired['speed_ratio']:.1f}\u00a0\N{MULTIPLICATION SIGN}",
              "clips per second, against all teachers together"),
         ]
@@ -164,9 +159,9 @@ def _classes(results: dict) -> str:
     student = systems["student"]["classes"]
     teacher = systems.get("teacher", {}).get("classes")
     rows = []
-    for number_, own in enumerate(student):
-        theirs = teacher[number_] if teacher else {}
-        values = [own.get("average_precision"), theirs.get("average_precision")]
+    for index, ours in enumerate(student):
+        theirs = teacher[index] if teacher else {}
+        values = [ours.get("average_precision"), theirs.get("average_precision")]
         if not teacher:
             shown = [percent(values[0])]
         elif None in values:
@@ -174,8 +169,8 @@ def _classes(results: dict) -> str:
         else:
             shown = [percent(values[0]), percent(values[1]),
                      f"{100 * (values[0] - values[1]):+.1f}"]
-        auc = percent(own.get("auc"))
-        rows.append((own["name"], f"{own['num_positives']:,}", *shown, auc))
+        auc = percent(ours.get("auc"))
+        rows.append((ours["name"], f"{ours['num_positives']:,}", *shown, auc))
     rows.sort(key=lambda row: row[0].lower())
     middle = ("AP, student", "AP, teachers", "difference, points") if teacher else ("AP",)
     return ('<div class="card">'
@@ -183,20 +178,16 @@ def _classes(results: dict) -> str:
 
 
 def _chosen(run: Path) -> str:
-    path = run / "student.json"
-    if not path.is_file():
-        return ""
-    return f" The student is that of step {read_json(path)['best_step']:,}."
+    trained = read_if_there(run / "student.json", read_json)
+    return f" The student is that of step {trained['best_step']:,}." if trained else ""
 
 
 def _training(run: Path) -> str:
-    path = run / "metrics.jsonl"
-    rows = read_jsonl(path, may_be_torn=True) if path.is_file() else []
-    if not rows:
+    train, validation = (metrics_of(run, split) for split in ("train", "validation"))
+    if not train and not validation:
         return missing("There is no metrics.jsonl yet.", TRAIN)
-    losses = _losses([row for row in rows if row.get("split") == "train"])
-    maps = [(r["step"], 100 * r["map"]) for r in rows if r.get("split") == "validation"
-            and r.get("map") is not None]
+    losses = _losses(train)
+    maps = [(r["step"], 100 * r["map"]) for r in validation if r.get("map") is not None]
     pictures = ""
     if losses:
         line = line_chart("Loss", losses, "step", "BCE per class, nats")
@@ -232,8 +223,7 @@ _EXAMPLES_INTRO = (
 
 
 def _examples(run: Path, results: dict) -> str:
-    path = run / "eval" / "predictions.jsonl"
-    rows = read_jsonl(path) if path.is_file() else []
+    rows = read_if_there(run / "eval" / "predictions.jsonl", read_jsonl) or []
     rows = [row for row in rows if row["labels"]]
     if not rows or not (run / "student").is_dir():
         return missing("There are no predictions yet.", EVALUATE)
@@ -241,25 +231,25 @@ def _examples(run: Path, results: dict) -> str:
     scored = [(_precision(row, names), len(row["labels"]), row) for row in rows]
     best = sorted(scored, key=lambda item: (-item[0], -item[1], item[2]["id"]))[:NUM_SHOWN]
     worst = sorted(scored, key=lambda item: (item[0], item[2]["id"]))[:NUM_SHOWN]
-    hear = _Ear(run / "student", names)
+    tagger = _FrameTagger(run / "student", names)
     parts = []
     for title, chosen in (("Best, with the most classes", best), ("Worst", worst)):
-        cards = "".join(_example(row, names, hear, results) for _, _, row in chosen)
+        cards = "".join(_example(row, names, tagger) for _, _, row in chosen)
         parts.append(f'<h3>{title}</h3><div class="grid-2">{cards}</div>')
     return "".join(parts)
 
 
 def _precision(row: dict, names: list[str]) -> float:
     """Mean precision at the ranks of a clip's labels; 1 if they are the likeliest classes."""
-    said = np.array(row["student"])
+    probabilities = np.array(row["student"])
     true = np.array([name in row["labels"] for name in names])
-    order = np.argsort(-said, kind="stable")
+    order = np.argsort(-probabilities, kind="stable")
     hits = true[order]
     return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
 
 
-class _Ear:
-    """The student, every 160 ms."""
+class _FrameTagger:
+    """The student: probabilities of every 160 ms."""
 
     def __init__(self, folder: Path, names: list[str]):
         import torch
@@ -267,8 +257,8 @@ class _Ear:
         from distill.ced.model.modeling import CedForAudioClassification
 
         self.model = CedForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
-        own = [self.model.config.id2label[n] for n in range(self.model.config.num_labels)]
-        self.places = [own.index(name) for name in names]
+        outputs = [self.model.config.id2label[n] for n in range(self.model.config.num_labels)]
+        self.columns = [outputs.index(name) for name in names]
 
     def __call__(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (64, frames), and probabilities (steps, classes)."""
@@ -279,10 +269,10 @@ class _Ear:
         features = log_mel(torch.from_numpy(wave))
         with torch.inference_mode():
             frames = self.model(features[None]).frame_logits[0].sigmoid()
-        return features.numpy(), frames[:, self.places].double().numpy()
+        return features.numpy(), frames[:, self.columns].double().numpy()
 
 
-def _example(row: dict, names: list[str], hear: _Ear, results: dict) -> str:
+def _example(row: dict, names: list[str], tagger: _FrameTagger) -> str:
     title = f"<h3><code>{escape(row['id'])}</code>, {row['duration']:.1f} s</h3>"
     try:
         wave = load_audio(row["audio_filepath"], row["offset"],
@@ -290,36 +280,29 @@ def _example(row: dict, names: list[str], hear: _Ear, results: dict) -> str:
     except AudioError as error:
         return (f'<article class="card example">{title}<p class="note">No audio: '
                 f"{escape(error.reason)}.</p></article>")
-    features, frames = hear(wave)
-    said = np.array(row["student"])
-    likely = [names[n] for n in np.argsort(-said, kind="stable")]
+    features, frames = tagger(wave)
+    probabilities = np.array(row["student"])
+    likely = [names[n] for n in np.argsort(-probabilities, kind="stable")]
     shown = (row["labels"] + [name for name in likely if name not in row["labels"]])[:_MOST_CLASSES]
     shown.sort(key=likely.index)
     picture = tagged_spectrogram(f"Spectrogram of {row['id']}", features,
                                  frames[:, [names.index(name) for name in shown]], shown,
                                  row["labels"])
-    data = base64.b64encode(encode(wave[: round(SHOWN_SECONDS * SAMPLE_RATE)])[0]).decode("ascii")
+    sound, _ = encode(wave[: round(SHOWN_SECONDS * SAMPLE_RATE)])
     lines = []
     for name in shown:
-        cells = [percent(said[names.index(name)], 0)]
+        cells = [percent(probabilities[names.index(name)], 0)]
         if "teacher" in row:
             cells.append(percent(row["teacher"][names.index(name)], 0))
         lines.append((("\N{BLACK CIRCLE} " if name in row["labels"] else "") + name, *cells))
     head = ("Whole clip", "student", "teachers") if "teacher" in row else ("Whole clip", "student")
-    return (
-        f'<article class="card example">{title}<audio controls preload="metadata" '
-        f'src="data:audio/ogg;base64,{data}" aria-label="Audio of {escape(row["id"])}"></audio>'
-        f"{picture}{table(head, lines)}</article>"
-    )
+    return (f'<article class="card example">{title}{player(sound, row["id"])}{picture}'
+            f"{table(head, lines)}</article>")
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if len(arguments) != 1:
-        raise ValueError(f"expected one run folder, got {len(arguments)} arguments")
-    print(write_report(arguments[0]))
+    if run := folder_argument(arguments, __doc__):
+        print(write_report(run))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
@@ -144,12 +145,30 @@ def missing(what: str, command: str) -> str:
     return f'<div class="missing">{escape(what)} Make it with <code>{escape(command)}</code></div>'
 
 
+def broken(why: str) -> str:
+    """In place of a section whose input cannot be read."""
+    return f'<div class="missing">Cannot be read: {escape(why)}</div>'
+
+
+def folded(title: str, text: str) -> str:
+    """Text as it stands in a file, shown once its title is clicked."""
+    return (f"<details class='card'><summary>{escape(title)}</summary>"
+            f"<pre>{escape(text)}</pre></details>")
+
+
 def figure(title: str, picture: str, caption: str) -> str:
     """`picture` is HTML; `title` and `caption` are text."""
     return (
         f"<figure><h3>{escape(title)}</h3>{picture}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def player(ogg: bytes, name: str) -> str:
+    """A player with the sound inside: an Ogg file, and what it is called."""
+    data = base64.b64encode(ogg).decode("ascii")
+    return (f'<audio controls preload="metadata" src="data:audio/ogg;base64,{data}" '
+            f'aria-label="Audio of {escape(name)}"></audio>')
 
 
 def tiles(items: Iterable[tuple[str, str, str]]) -> str:

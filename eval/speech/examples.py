@@ -6,7 +6,6 @@ ones that were counted.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from html import escape
@@ -14,7 +13,7 @@ from html import escape
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
-from distill.html.page import plural
+from distill.html.page import player, plural
 from distill.metrics.error_rates import ErrorCounts, align, error_counts
 
 NUM_WORST, NUM_BEST = 6, 3
@@ -115,14 +114,10 @@ def _player(row: dict) -> str:
         data, seconds = encode(samples)
     except AudioError as error:
         return f'<p class="note">No audio: {escape(error.reason)}.</p>'
-    source = base64.b64encode(data).decode("ascii")
     cut = ""
     if seconds < len(samples) / SAMPLE_RATE - 0.01:
         cut = f'<p class="note">The first {seconds:.0f} of {row["duration"]:.0f} s.</p>'
-    return (
-        f'<audio controls preload="metadata" src="data:audio/ogg;base64,{source}" '
-        f'aria-label="Audio of {escape(row["id"])}"></audio>{cut}'
-    )
+    return player(data, row["id"]) + cut
 
 
 def _unit_audio(pieces: list[dict]) -> np.ndarray:
