@@ -138,7 +138,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read"
           + (f"; nobody speaks in {silent}" if silent else ""))
-    if decoder.student is not None:
+    if decoder.drafter is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
 

@@ -22,7 +22,7 @@ import torch
 
 from distill.config import ConfigError
 from distill.data.files import write_json
-from distill.whisper.decoding.draft_length import tokens_per_row
+from distill.whisper.decoding.drafting.length import tokens_per_sequence
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from eval.benchmark.decode_memory import in_a_process_of_its_own
@@ -94,10 +94,11 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
 class _Ours:
     """One of our decoders as a way; keeps it, for its report and its measured times."""
 
-    def __init__(self, pair: Pair, compute: str, speculative: bool):
+    def __init__(self, pair: Pair, compute: str, plain: WhisperDecoder | None = None):
+        """With `plain`: speculative, with its copy of the teacher and its caches."""
         self.decoder = WhisperDecoder(
             pair.teacher, pair.tokenizer, "en", on_loop="keep", int8=compute == "int8",
-            student=pair.student if speculative else None)
+            student=pair.student if plain else None, share_weights_with=plain)
 
     def __call__(self, states: torch.Tensor, limit: int) -> list[list[int]]:
         found: list[Hypothesis] = self.decoder(states, [limit] * len(states))
@@ -111,9 +112,8 @@ def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
     if batch == 1:
         ways["transformers, assisted"] = (
             lambda states, limit: pair.transformers(states, limit, pair.assistant))
-    plain, speculative = (_Ours(pair, compute, drafts) for drafts in (False, True))
-    speculative.decoder.decoder = plain.decoder.decoder  # one copy, one cache for both
-    return ways | {"plain": plain, "speculative": speculative}
+    plain = _Ours(pair, compute)
+    return ways | {"plain": plain, "speculative": _Ours(pair, compute, plain.decoder)}
 
 
 def _speculation(own: WhisperDecoder, batch: int, first: float) -> dict:
@@ -136,7 +136,7 @@ def _speculation(own: WhisperDecoder, batch: int, first: float) -> dict:
         "draft_length": drafts, "predicted_speedup": predicted,
         "limit": 1 / (first + (1 - first) / of_passes), "limit_of_passes": of_passes,
         "share_to_first_token": first,
-        "expected_tokens": tokens_per_row(rate or 0.0, drafts),
+        "expected_tokens": tokens_per_sequence(rate or 0.0, drafts),
         "milliseconds": {kind: {f"{rows}x{tokens}": 1000 * statistics.median(times)
                                 for (rows, tokens), times in sorted(table.seconds.items())}
                          for kind, table in costs.items()},

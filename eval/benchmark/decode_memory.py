@@ -63,17 +63,17 @@ def measure(int8: bool, batch: int) -> dict:
     before = _resident()
     student = load_assistant(recipe, teacher)
     weights = sum(p.numel() * p.element_size() for p in student.model.decoder.parameters())
-    drafted = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", student=student, int8=False)
-    drafted.decoder = plain.decoder
+    drafted = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", student=student,
+                             share_weights_with=plain)
     del student
     loaded = _resident()
     with PeakMemory() as peak:
         drafted(states, limits)
-    caches = drafted.student.decoder._buffers.num_bytes
+    caches = drafted.drafter.decoder._buffers.num_bytes
     own = sum(p.numel() * p.element_size() for p in teacher.model.decoder.parameters())
     scores = batch * 11 * teacher.config.vocab_size * 4  # of one pass, and a copy
     return {"type": "int8" if int8 else "fp32", "batch": batch, "threads": torch.get_num_threads(),
-            "teacher_decoder": own / 1e6, "teacher_caches": plain.decoder._buffers.num_bytes / 1e6,
+            "teacher_decoder": own / 1e6, "teacher_caches": plain.target._buffers.num_bytes / 1e6,
             "student_decoder": weights / 1e6, "student_caches": caches / 1e6,
             "scores_of_a_pass": 2 * scores / 1e6,
             "grown_after_loading": (loaded - before) / 1e6,

@@ -111,7 +111,7 @@ def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance
         "looping_units": sum(any(is_loop(h) for w in u.windows for h in found[w.id])
                              for u in utterances),
     }
-    if decoder.student is not None:
+    if decoder.drafter is not None:
         facts["speculation"] = str(decoder.report)
     return facts | {"texts": texts, "peak_memory_bytes": memory.peak_bytes}
 
@@ -145,10 +145,9 @@ def _transcribe_all(
             start = time.perf_counter()
 
         with_times = WhisperDecoder(decoder.model, processor.tokenizer, decoder.language,
-                                   decoder.task, timestamps=True, on_loop="keep",
-                                   exact=decoder.exact)
-        with_times.decoder, with_times.student = decoder.decoder, decoder.student
-        with_times.report = decoder.report
+                                    decoder.task, timestamps=True, on_loop="keep",
+                                    exact=decoder.exact, share_weights_with=decoder)
+        with_times.report = decoder.report  # both count as one
         transcribe_long(
             with_times, processor, [recording_of(window) for window in long], size,
             previous_text=False, description=f"{description}, long",

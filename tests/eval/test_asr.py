@@ -21,9 +21,9 @@ from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.testing import write_tiny_recipe
 from distill.whisper.data.corpus import evaluation_utterances
 from distill.whisper.data.corpus import test_utterances as find_utterances
-from distill.whisper.decoding.fallback import GREEDY
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.recipe import load_recipe
+from distill.whisper.recognition.fallback import GREEDY
 from distill.whisper.student import make_student
 from eval.__main__ import main
 from eval.memory import PeakMemory

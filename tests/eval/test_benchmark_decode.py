@@ -36,7 +36,7 @@ def test_a_small_large_shape_runs_every_way(monkeypatch):
     for name, value in {"WIDTH": 64, "HEADS": 4, "INNER": 128}.items():
         monkeypatch.setattr(pairs, name, value)
     # so small a teacher is not worth drafting for
-    monkeypatch.setattr("distill.whisper.decoding.draft_length.DraftLength.choose", lambda *_: 3)
+    monkeypatch.setattr("distill.whisper.decoding.drafting.length.DraftLength.choose", lambda *_: 3)
     shape = LargeShape(layers=4)
     states = torch.randn(2, 1500, 64, generator=torch.Generator().manual_seed(0))
     assert abs(shape.set_acceptance(0.8, states[:1]) - 0.8) < 0.08

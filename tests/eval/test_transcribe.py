@@ -11,7 +11,7 @@ import soxr
 
 from distill.data.audio import load_audio
 from distill.endings import OutputError
-from distill.whisper.decoding.fallback import GREEDY
+from distill.whisper.recognition.fallback import GREEDY
 from distill.whisper.recognition.sequential import Segment
 from distill.whisper.recognition.words import Word
 from distill.whisper.student import make_student

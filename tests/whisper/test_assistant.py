@@ -9,7 +9,7 @@ import pseudo_label.__main__ as command
 from distill.config import ConfigError
 from distill.data.files import read_jsonl
 from distill.testing import write_tiny_recipe
-from distill.whisper.decoding.draft_length import DraftLength
+from distill.whisper.decoding.drafting.length import DraftLength
 from distill.whisper.recipe import load_recipe
 from distill.whisper.student import make_student
 from eval.__main__ import evaluate

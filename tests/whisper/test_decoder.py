@@ -68,7 +68,7 @@ def test_equals_transformers(model, draw, starts):
     wanted = expected(model, texts, states)
     wanted = torch.stack([row[s : s + 6] for row, s in zip(wanted, starts, strict=True)])
     torch.testing.assert_close(hidden, wanted, rtol=1e-4, atol=1e-4)
-    scores = decoder.scores(hidden[:, -1])
+    scores = decoder.logits(hidden[:, -1])
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, model.proj_out(wanted[:, -1]), rtol=1e-4, atol=1e-4)
 
@@ -95,9 +95,9 @@ def test_a_pass_of_many_is_many_passes_of_one(model, draw, int8, rows):
         wanted = one_by_one(decoder, new, starts, cache)
         found = decoder(new, starts, cache)
         assert is_same(found, wanted, int8)
-        scores = decoder.scores(found.flatten(0, 1)).view(rows, count, -1)
+        scores = decoder.logits(found.flatten(0, 1)).view(rows, count, -1)
         for place in range(count):
-            assert is_same(scores[:, place], decoder.scores(wanted[:, place]), int8)
+            assert is_same(scores[:, place], decoder.logits(wanted[:, place]), int8)
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -112,7 +112,7 @@ def test_rows_are_independent_after_others_left(model, draw, int8):
         slots[leaving] = slots[-1]
         slots.pop()
         starts = [STARTS[row] for row in slots]
-        assert cache.num_rows == len(slots)
+        assert cache.num_used == len(slots)
         assert is_same(decoder(cut(texts[slots], starts, 4), starts, cache), whole[slots], int8)
         wanted = one_by_one(decoder, cut(texts[slots], starts, 4), starts, cache)
         assert is_same(wanted, whole[slots], int8)
@@ -133,12 +133,12 @@ def test_what_is_beyond_a_row_is_never_seen(model, draw, int8):
     for start in (starts, [5, 22, 11]):  # rejected drafts: all of them, or the last ones
         decoder(words(3, 30, draw), start, cache)
         assert is_same(decoder(cut(texts, starts, 3), starts, cache), wanted, int8)
-    for parts in cache.own:
+    for parts in cache.self_attention:
         for part in parts:
             for row, start in enumerate(starts):
                 part[row, :, start + 3 :] = 1e4
     assert is_same(decoder(cut(texts, starts, 3), starts, cache), wanted, int8)
-    for parts in cache.own:
+    for parts in cache.self_attention:
         parts[0][1, :, 2] += 3  # the check itself: what is before the end does count
     changed = decoder(cut(texts, starts, 3), starts, cache)
     assert [is_same(*pair, int8) for pair in zip(changed, wanted, strict=True)] == [
@@ -167,8 +167,9 @@ def test_memory_of_an_earlier_batch_leaves_no_trace(model, draw, int8):
     first = used.cache(states)
     used(texts[:, :150], [0] * 5, first)
     small = used.cache(states[3:])
-    assert small.cross[0][0].data_ptr() == first.cross[0][0].data_ptr(), "used again"
-    assert small.num_rows == 2 and small.num_bytes == first.num_bytes * 2 // 5
+    memory = [cache.cross_attention[0][0].data_ptr() for cache in (small, first)]
+    assert memory[0] == memory[1], "used again"
+    assert small.num_used == 2 and small.num_bytes == first.num_bytes * 2 // 5
     fresh = Decoder(model, int8)
     for decoder in (used, fresh):
         cache = decoder.cache(states[3:])
@@ -176,17 +177,17 @@ def test_memory_of_an_earlier_batch_leaves_no_trace(model, draw, int8):
         decoder.found = decoder(cut(texts[3:], starts, 5), starts, cache)
     assert is_same(used.found, fresh.found, int8)
     larger = used.cache(torch.cat([states, states]))
-    assert larger.num_rows == 10 and len(larger.cross[0][0]) == 10
+    assert larger.num_used == 10 and len(larger.cross_attention[0][0]) == 10
 
 
 def test_a_cache_of_one_row_hears_the_same_and_has_read_nothing(model, draw):
     decoder, states, texts = Decoder(model), audio(3, draw), words(3, CONTEXT, draw)
     cache = prefilled(decoder, texts, [9, 9, 9], states)
-    before = [part.clone() for parts in cache.own for part in parts]
-    found = decoder(texts[1:2, :9], [0], cache.row(1))
+    before = [part.clone() for parts in cache.self_attention for part in parts]
+    found = decoder(texts[1:2, :9], [0], cache.alone(1))
     wanted = expected(model, texts[1:2, :9], states[1:2])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    after = [part for parts in cache.own for part in parts]
+    after = [part for parts in cache.self_attention for part in parts]
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from distill.whisper.decoding.decoder import Decoder
-from distill.whisper.decoding.draft_length import LONGEST, DraftLength, StepTimes, tokens_per_row
-from distill.whisper.decoding.drafts import StudentDraft, TextDraft
-from distill.whisper.decoding.rules import Rules
+from distill.whisper.decoding.drafting.drafters import StudentDrafter, TranscriptDrafter
+from distill.whisper.decoding.drafting.length import (
+    LONGEST,
+    DraftLength,
+    StepTimes,
+    tokens_per_sequence,
+)
+from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
 
@@ -18,7 +23,7 @@ OLD = list(range(10, 40))
 
 def play(old: list[int], new: list[int], count: int = 4) -> tuple[int, list[list[int]]]:
     """(passes, drafts) of a teacher that says `new`, given an older transcript."""
-    source, said, drafts = TextDraft([old], END), [], []
+    source, said, drafts = TranscriptDrafter([old], END), [], []
     new = [*new, END]
     while len(said) < len(new):
         draft = source(0, said, count)
@@ -49,7 +54,7 @@ def test_a_transcript_is_followed_again(at, edit):
 
 
 def test_drafts_end_with_the_transcript():
-    source = TextDraft([OLD[:3], []], END)
+    source = TranscriptDrafter([OLD[:3], []], END)
     assert source(0, [], 10) == [*OLD[:3], END]
     assert source(0, OLD[:2], 10) == [OLD[2], END]
     assert source(0, OLD[:3], 10) == [END]
@@ -72,7 +77,7 @@ def test_made_up_histories_never_leave_a_transcript():
 
 
 def test_rows_have_their_own_transcripts():
-    source = TextDraft([OLD, OLD[::-1]], END)
+    source = TranscriptDrafter([OLD, OLD[::-1]], END)
     assert source(1, [], 2) == [39, 38] and source(0, [], 2) == [10, 11]
     assert source(1, [39, 38], 2) == [37, 36] and source(0, [10], 2) == [11, 12]
 
@@ -89,7 +94,8 @@ def setup(tiny_model, tiny_processor):
         suggested = torch.randint(256, (448,), generator=torch.Generator().manual_seed(0))
         inner.embed_positions.weight.copy_(10 * inner.embed_tokens.weight[suggested])
     special = SpecialTokens(tiny_processor.tokenizer, tiny_model.generation_config)
-    rules = Rules(tiny_model.generation_config, special, False, student.config.vocab_size, "cpu")
+    rules = LogitsRules(tiny_model.generation_config, special, False, student.config.vocab_size,
+                        "cpu")
 
     def greedy(states, text, prompt, count):
         decoder = Decoder(student)
@@ -97,7 +103,7 @@ def setup(tiny_model, tiny_processor):
         for _ in range(count):
             tokens = text + drafts
             hidden = decoder(torch.tensor([tokens]), [0], cache)[:, -1]
-            drafts.append(int(rules(decoder.scores(hidden), [tokens[prompt:]]).argmax()))
+            drafts.append(int(rules(decoder.logits(hidden), [tokens[prompt:]]).argmax()))
             if drafts[-1] == rules.end:
                 break
         return drafts
@@ -109,7 +115,7 @@ def test_what_is_equal_is_not_held_twice(setup, tiny_model):
     """And nothing of a student is kept but what drafts need: its file would stay in memory."""
     teacher = Decoder(tiny_model)
     student = make_student(tiny_model, [0, 3], [0, 1]).eval().requires_grad_(False)
-    kept = StudentDraft(student, True, teacher).decoder
+    kept = StudentDrafter(student, True, teacher).decoder
     assert kept.embeddings is teacher.embeddings and kept.positions is teacher.positions
     tensors = [kept.norm.weight, kept.norm.bias, *(n.bias for layer in kept.layers
                for n in (*layer.norms, layer.qkv, layer.out, layer.fc1, layer.fc2))]
@@ -117,7 +123,7 @@ def test_what_is_equal_is_not_held_twice(setup, tiny_model):
     assert not pointers & {t.untyped_storage().data_ptr() for t in tensors}
     with torch.no_grad():
         student.model.decoder.embed_tokens.weight += 1
-    other = StudentDraft(student, True, teacher).decoder
+    other = StudentDrafter(student, True, teacher).decoder
     assert other.embeddings is not teacher.embeddings and other.positions is teacher.positions
 
 
@@ -128,14 +134,15 @@ def test_a_student_catches_up(setup, prefix):
     student, rules, greedy = setup
     draw = random.Random(1)
     states = 3 * torch.randn(6, 300, 32, generator=torch.Generator().manual_seed(1))
-    source = StudentDraft(student, int8=False)
-    source.begin(states)
+    source = StudentDrafter(student, int8=False)
+    source.start(states)
     slots, seen = list(range(6)), set()
     prompts = [prefix + row for row in range(6)]
     texts = [[draw.randrange(256) for _ in range(prompt)] for prompt in prompts]
     for turn in range(10):
         count = draw.randrange(1, 6)
-        found = source([texts[r] for r in slots], [prompts[r] for r in slots], count, rules)
+        drafts = source([texts[r] for r in slots], [prompts[r] for r in slots], count, rules)
+        found = [draft.tokens for draft in drafts]
         wanted = [greedy(states[r], texts[r], prompts[r], count) for r in slots]
         assert found == wanted, turn
         seen |= set(map(tuple, wanted))
@@ -158,10 +165,10 @@ def test_a_student_catches_up(setup, prefix):
 def test_a_student_in_int8_drafts_nearly_the_same(setup):
     student, rules, greedy = setup
     states = 3 * torch.randn(6, 300, 32, generator=torch.Generator().manual_seed(1))
-    source = StudentDraft(student, int8=True)
-    source.begin(states)
+    source = StudentDrafter(student, int8=True)
+    source.start(states)
     texts = [[70 + row, 2, 3] for row in range(6)]
-    found = source(texts, [3] * 6, 4, rules)
+    found = [draft.tokens for draft in source(texts, [3] * 6, 4, rules)]
     wanted = [greedy(s, text, 3, 4) for s, text in zip(states, texts, strict=True)]
     assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= 4
 
@@ -171,7 +178,7 @@ def test_a_student_in_int8_drafts_nearly_the_same(setup):
 
 @pytest.mark.parametrize("acceptance", [0.0, 0.4, 0.9, 1.0])
 @pytest.mark.parametrize("drafts", [1, 3, 8])
-def test_tokens_per_row_equals_a_simulation(acceptance, drafts):
+def test_tokens_per_sequence_equals_a_simulation(acceptance, drafts):
     draw, rounds, said = random.Random(0), 4000, 0
     for _ in range(rounds):
         said += 1
@@ -179,7 +186,7 @@ def test_tokens_per_row_equals_a_simulation(acceptance, drafts):
             if draw.random() >= acceptance:
                 break
             said += 1
-    assert tokens_per_row(acceptance, drafts) == pytest.approx(said / rounds, rel=0.04)
+    assert tokens_per_sequence(acceptance, drafts) == pytest.approx(said / rounds, rel=0.04)
 
 
 def test_times_are_medians_and_interpolated():

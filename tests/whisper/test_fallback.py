@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from distill.whisper.decoding.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.student import make_student
 
 LIMITS = [60, 60, 40, 60, 12, 60]

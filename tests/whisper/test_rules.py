@@ -11,7 +11,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from distill.whisper.decoding.rules import Rules
+from distill.whisper.decoding.rules import LogitsRules
 
 END, NO_TIMESTAMPS, BEGIN, SIZE = 20, 29, 30, 60
 SUPPRESSED, SUPPRESSED_FIRST = [3, 7, 25], [5, END]
@@ -56,7 +56,7 @@ def test_timestamps_equal_transformers(settings, scale):
     said = histories(200)
     scores = scale * torch.randn(len(said), SIZE, generator=torch.Generator().manual_seed(2))
     wanted = torch.stack([theirs(settings, True, *pair) for pair in zip(scores, said, strict=True)])
-    rules = Rules(settings, SPECIAL, True, SIZE, "cpu")
+    rules = LogitsRules(settings, SPECIAL, True, SIZE, "cpu")
     found = rules(scores.clone(), said)
     assert torch.equal(found, wanted)
     text = wanted[:, :BEGIN].amax(-1) > -torch.inf
@@ -70,12 +70,22 @@ def test_without_timestamps():
     scores = torch.randn(len(said), SIZE, generator=torch.Generator().manual_seed(2))
     wanted = torch.stack([theirs(config(), False, *p) for p in zip(scores, said, strict=True)])
     wanted[:, BEGIN:] = -torch.inf  # transformers leaves it to the model not to say them
-    assert torch.equal(Rules(config(), SPECIAL, False, SIZE, "cpu")(scores.clone(), said), wanted)
+    rules = LogitsRules(config(), SPECIAL, False, SIZE, "cpu")
+    assert torch.equal(rules(scores.clone(), said), wanted)
+
+
+def test_positions_of_one_sequence_see_what_comes_before_them():
+    text = [30, 1, 36, 36, 2, 40, 40, 7]
+    scores = torch.randn(len(text) + 1, SIZE, generator=torch.Generator().manual_seed(2))
+    rules, lengths = LogitsRules(config(), SPECIAL, True, SIZE, "cpu"), range(len(text) + 1)
+    wanted = rules(scores.clone(), [text[:length] for length in lengths])
+    assert torch.equal(rules(scores.clone(), [text] * len(scores), lengths), wanted)
+    assert not torch.equal(rules(scores.clone(), [text] * len(scores)), wanted)
 
 
 def test_rules_work_in_place_and_for_places_that_are_all_in_the_middle():
     scores = torch.zeros(2, SIZE)
-    rules = Rules(config(), SPECIAL, False, SIZE, "cpu")
+    rules = LogitsRules(config(), SPECIAL, False, SIZE, "cpu")
     assert rules(scores, [[1], [2, 4]]) is scores
     assert (scores[:, SUPPRESSED] == -torch.inf).all() and (scores[:, SUPPRESSED_FIRST] == 0).all()
     assert scores[0, NO_TIMESTAMPS] == 0 and torch.equal(scores[0], scores[1])
@@ -83,5 +93,5 @@ def test_rules_work_in_place_and_for_places_that_are_all_in_the_middle():
 
 def test_no_lists_of_suppressed_tokens():
     empty = config(suppress_tokens=None, begin_suppress_tokens=None)
-    found = Rules(empty, SPECIAL, False, SIZE, "cpu")(torch.zeros(1, SIZE), [[]])
+    found = LogitsRules(empty, SPECIAL, False, SIZE, "cpu")(torch.zeros(1, SIZE), [[]])
     assert (found[0, :BEGIN] == 0).all() and (found[0, BEGIN:] == -torch.inf).all()

@@ -9,9 +9,9 @@ import torch
 
 from distill.data.audio import AudioError, load_audio
 from distill.data.manifest import read_manifest
-from distill.whisper.decoding.fallback import Fallback
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
+from distill.whisper.recognition.fallback import Fallback
 from distill.whisper.recognition.sequential import (
     LongAudio,
     Segment,

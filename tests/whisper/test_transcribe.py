@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
-from distill.whisper.decoding.sequences import Rows, is_looping
+from distill.whisper.decoding.sequences import Sequences, is_looping
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.recognition.transcribe import encode, log_mel, to_text, token_limit, transcribe
 from distill.whisper.special import SpecialTokens
@@ -185,7 +185,7 @@ def test_tiny_timestamps(tiny_model, tiny_processor, states):
 
 def test_a_broken_loop_goes_on_and_a_stubborn_one_ends():
     vocab, end = 20, 19
-    rows = Rows([400, 400], end)
+    rows = Sequences([400, 400], end)
 
     def say(favourite: int, second: int) -> None:
         """One step: both rows like `favourite` best, then `second`."""

@@ -1,10 +1,10 @@
-"""Attention over caches: in float, or over integers, where no order of summing matters.
+"""Attention over caches, in float or with integers, whose sums do not depend on their order.
 
-A pass over five tokens and five passes over one go through different kernels, which add in
-different orders: in float32 the results differ in the last bits. `IntegerAttention` rounds queries,
-keys and values to 8 bits with a scale for each head and position, and weights to 16 bits, so that
-every sum is one of whole numbers below 2^24. Those float32 holds exactly, whatever the order:
-results are equal bit for bit in any batch, and for any number of tokens in a pass.
+A pass over five tokens and five passes over one token use different kernels, which add in different
+orders: in float32 the results differ in the last bits. `IntegerAttention` rounds queries, keys and
+values to 8 bits, with a scale for each head and position, and attention weights to 16 bits. Then
+every sum is of whole numbers and below 2^24, and float32 holds it exactly in any order. So results
+are equal bit for bit in any batch and for any number of tokens in a pass.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LARGEST = 127.0
-_WEIGHTS = 65536.0  # what the weights of a query add up to; 65,536 * 127 < 2^24
+_WEIGHTS = 65536.0  # sum of the weights of a query; 65,536 * 127 < 2^24
 _SMALLEST = 1e-12
 LENGTHS = 64  # caches are read in multiples of it, so that vectorised sums group alike
 
 
 class FloatAttention:
-    """Scaled dot-product attention in the type of the model; parts of a cache are keys, values."""
+    """Scaled dot-product attention in the type of the model; a cache holds keys and values."""
 
     @staticmethod
-    def room(shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, ...]:
-        """Parts of an empty cache for keys of shape (slots, heads, positions, head width)."""
+    def allocate(shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, ...]:
+        """Tensors of an empty cache for keys of shape (slots, heads, positions, head width)."""
         return like.new_zeros(shape), like.new_zeros(shape)
 
     @staticmethod
     def parts(keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of keys and values (rows, heads, positions, head width)."""
+        """What a cache holds of keys and values (rows, heads, positions, head width)."""
         return keys, values
 
     @staticmethod
@@ -40,10 +40,10 @@ class FloatAttention:
 
 
 class IntegerAttention:
-    """See the top of the file; parts of a cache are keys, their scales, values, their scales."""
+    """See the top of the file; a cache holds keys, their scales, values, their scales."""
 
     @staticmethod
-    def room(shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, ...]:
+    def allocate(shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, ...]:
         return tuple(like.new_zeros(size) for size in (shape, shape[:-1], shape, shape[:-1]))
 
     @staticmethod

@@ -1,9 +1,9 @@
-"""Linear layers for decoding: float as they are, or int8 with a scale per row.
+"""Linear layers for decoding: in float, or in int8 with a scale for each row of inputs.
 
-Int8 (CPUs): weights have a scale per output channel, inputs one per row, chosen for each row by
-itself. Sums of integers are exact, so a row's result does not depend on what else is in the batch,
-and decoding eight tokens in one pass gives bit for bit what one after the other gives; with one
-scale for a whole batch, as PyTorch's dynamic quantisation has it, it would not.
+Int8 (CPUs): weights have a scale for each output channel, inputs have one for each row. Sums of
+integers are exact, so the result of a row does not depend on the rest of the batch, and a pass over
+eight tokens gives bit for bit what eight passes over one token give. PyTorch's dynamic quantisation
+has one scale for a whole batch, and there this is not so.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Int8Layer:
         scale = (weight.abs().amax(1) / 127).clamp(min=_SMALLEST)
         whole = (weight / scale[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(whole, None)
-        self.scale = scale / self.largest  # what a row's largest value is one part of
+        self.scale = scale / self.largest  # times a row's largest value: one step of its sums
         self.bias = None if bias is None else bias.detach().float().clone()
         self.zero = torch.zeros(len(scale), dtype=torch.int32)
         self.full = torch.tensor(float(self.largest))
-        self.middle = torch.tensor(self.largest + 1.5)  # the half rounds, for what follows cuts off
+        self.middle = torch.tensor(self.largest + 1.5)  # 0.5 to round: the conversion cuts off
 
     def __call__(self, rows: Tensor) -> Tensor:
         """float32 (rows, inputs) -> float32 (rows, outputs)."""
@@ -67,14 +67,17 @@ def _product(whole: Tensor, middle: int, weight: Tensor, scale: Tensor, zero: Te
 
 @cache
 def _sums_are_exact() -> bool:
-    """Whether products of 8 bits by 8 are summed in 32. Without VNNI instructions pairs of them are
-    in 16, which only inputs of 7 bits never overflow. The kernel itself is asked: a processor may
-    have the instructions and oneDNN be told not to use them (ONEDNN_MAX_CPU_ISA)."""
+    """Whether products of 8-bit numbers are summed in 32 bits.
+
+    Without VNNI instructions, pairs of products are summed in 16 bits, which only inputs of 7 bits
+    never overflow. The kernel itself is tried: the processor may have the instructions, but oneDNN
+    may be told not to use them (ONEDNN_MAX_CPU_ISA).
+    """
     width = 64
     weight = torch.ops.onednn.qlinear_prepack(
         torch.full((width, width), 127, dtype=torch.int8), None)
     scale, zero = torch.ones(width), torch.zeros(width, dtype=torch.int32)
-    for rows in (1, width):  # one may have a kernel of its own
+    for rows in (1, width):  # a single row may have another kernel
         whole = torch.full((rows, width), 255, dtype=torch.uint8)
         if not (_product(whole, 128, weight, scale, zero) == width * 127 * 127).all():
             return False
@@ -82,7 +85,7 @@ def _sums_are_exact() -> bool:
 
 
 def make_layer(module: nn.Linear, int8: bool) -> Layer:
-    """A layer that does what a module does; `int8` makes a copy."""
+    """A function that computes what a module does; `int8` makes a copy of its weights."""
     if int8:
         return Int8Layer(module.weight, module.bias)
     return float_layer(module.weight, module.bias)
@@ -91,8 +94,8 @@ def make_layer(module: nn.Linear, int8: bool) -> Layer:
 def fused_layer(modules: list[nn.Linear], int8: bool) -> Layer:
     """Several layers of the same input as one.
 
-    In float the modules' weights become views of one tensor, so that nothing is held twice; what
-    the modules compute stays the same. Those of a model in training are left alone.
+    In float the modules' weights become views of one tensor, so that nothing is held twice. The
+    modules compute the same as before. The weights of a model in training are not changed.
     """
     if not int8 and any(module.weight.requires_grad for module in modules):
         parts = [float_layer(module.weight, module.bias) for module in modules]
@@ -114,8 +117,8 @@ def fused_layer(modules: list[nn.Linear], int8: bool) -> Layer:
 
 
 def _one_tensor(weights: list[Tensor]) -> Tensor:
-    """All rows; without a copy where they follow each other in memory, as an earlier decoder of the
-    same model has left them."""
+    """All rows in one tensor; no copy where they already follow each other in memory, because the
+    model has another decoder."""
     first, at = weights[0], weights[0].data_ptr()
     for weight in weights:
         same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()

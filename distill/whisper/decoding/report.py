@@ -1,4 +1,4 @@
-"""What decoding with drafts cost, and where rounding could have decided."""
+"""Counts of decoding with drafts, and near ties."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class NearTie:
-    """A place where rounding could have decided.
+    """A position where rounding could decide between the two best tokens.
 
     Attributes:
-        said: the tokens before it, prompt left out.
+        generated: the tokens before it, without the prompt.
         tokens: the two likeliest.
         gap: between their logits.
-        chosen: the token taken; by the plain computation if `resolved`.
+        chosen: the token taken; by plain decoding if `resolved`.
     """
 
-    said: tuple[int, ...]
+    generated: tuple[int, ...]
     tokens: tuple[int, int]
     gap: float
     chosen: int
@@ -25,22 +25,26 @@ class NearTie:
 
 @dataclass
 class Report:
-    """What decoding cost and how drafts fared, over all batches so far.
+    """Counts of all calls so far.
 
     Attributes:
-        rows, tokens: windows, and tokens said (ends of text included).
-        passes: of the teacher after the prompt, of them `plain` without any draft.
-        tested, accepted: drafted tokens that the teacher looked at, and those it agreed with.
-        row_passes: passes counted once for each row in them.
+        sequences, tokens: windows, and generated tokens (ends of text included).
+        passes: of the target model after the prompts.
+        plain: those of the passes that had no drafts.
+        tested: drafted tokens that were verified: the accepted ones and the first one of each
+            draft that was not.
+        accepted: drafted tokens that the target model would have generated itself.
+        sequence_passes: passes, each counted once for every sequence in it.
+        near_ties: see `NearTie`.
     """
 
-    rows: int = 0
+    sequences: int = 0
     tokens: int = 0
     passes: int = 0
     plain: int = 0
     tested: int = 0
     accepted: int = 0
-    row_passes: int = 0
+    sequence_passes: int = 0
     near_ties: list[NearTie] = field(default_factory=list)
 
     @property
@@ -49,8 +53,10 @@ class Report:
 
     @property
     def tokens_per_pass(self) -> float | None:
-        """Of a row, after the first token."""
-        return (self.tokens - self.rows) / self.row_passes if self.row_passes else None
+        """Of a sequence, after the first token."""
+        if not self.sequence_passes:
+            return None
+        return (self.tokens - self.sequences) / self.sequence_passes
 
     def __str__(self) -> str:
         if not self.tested:

@@ -1,7 +1,7 @@
-"""What Whisper may say next: suppressed tokens, rules of timestamps; for many places at once.
+"""Logits processors of Whisper: suppressed tokens and rules of timestamps, for many positions.
 
-The rules are those of OpenAI's decoding.py (ApplyTimestampRules) as transformers has them; there
-they work on rows of equal length, here each place has a history of its own.
+The rules are those of OpenAI's decoding.py (ApplyTimestampRules) as transformers has them. There
+all sequences have one length; here each position has its own history.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distill.whisper.special import SpecialTokens
 
-class Rules:
+
+class LogitsRules:
     """Forbids tokens by setting their logits to -inf.
 
     Args:
         generation_config: of the model; `suppress_tokens`, `begin_suppress_tokens` and
             `max_initial_timestamp_index` are used.
-        special: `distill.whisper.decoding.whisper_decoder.SpecialTokens` of its tokenizer.
-        timestamps: whether they may be written.
+        special: ids of special tokens.
+        timestamps: whether the model may write them.
+        size: of the vocabulary.
     """
 
-    def __init__(self, generation_config, special, timestamps: bool, size: int, device):
+    def __init__(self, generation_config, special: SpecialTokens, timestamps: bool, size: int,
+                 device: torch.device | str):
         self.timestamps = timestamps
         self.end, self.begin = special.end, special.timestamp_begin
         self.latest_first = getattr(generation_config, "max_initial_timestamp_index", None)
@@ -33,44 +37,49 @@ class Rules:
         self.first = self.always.clone()
         self.first[generation_config.begin_suppress_tokens or []] = -torch.inf
 
-    def __call__(self, scores: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(self, logits: Tensor, generated: Sequence[Sequence[int]],
+                 lengths: Sequence[int] | None = None) -> Tensor:
         """Apply the rules in place.
 
         Args:
-            scores: (places, vocabulary) logits.
-            said: what was said before each place, prompt and prefix left out.
+            logits: (positions, vocabulary).
+            generated: tokens of each position's sequence, without the prompt.
+            lengths: how many of these tokens come before each position; None: all of them.
         """
-        if all(said):
-            scores += self.always
+        if lengths is None:
+            lengths = [len(tokens) for tokens in generated]
+        if all(lengths):
+            logits += self.always
         else:
-            for row, before in zip(scores, said, strict=True):
-                row += self.always if before else self.first
+            for row, length in zip(logits, lengths, strict=True):
+                row += self.always if length else self.first
         if self.timestamps:
-            for row, before in zip(scores, said, strict=True):
-                self._forbid(row, before)
-            self._prefer_timestamps(scores)
-        return scores
+            for row, tokens, length in zip(logits, generated, lengths, strict=True):
+                self._forbid(row, tokens, length)
+            self._prefer_timestamps(logits)
+        return logits
 
-    def _forbid(self, row: Tensor, said: Sequence[int]) -> None:
+    def _forbid(self, row: Tensor, tokens: Sequence[int], length: int) -> None:
         """Timestamps come in pairs, begin early, and do not go back."""
         begin = self.begin
-        if not said:
+        if not length:
             row[:begin] = -torch.inf
             if self.latest_first is not None:
                 row[begin + self.latest_first + 1 :] = -torch.inf
             return
-        is_pair = len(said) < 2 or said[-2] >= begin
-        opens = said[-1] >= begin
+        is_pair = length < 2 or tokens[length - 2] >= begin
+        opens = tokens[length - 1] >= begin
         if opens and is_pair:
             row[begin:] = -torch.inf
         elif opens:
             row[: self.end] = -torch.inf
-        last = next((token for token in reversed(said) if token >= begin), None)
+        before = (tokens[at] for at in range(length - 1, -1, -1))
+        last = next((token for token in before if token >= begin), None)
         if last is not None:
             row[begin : last if opens and not is_pair else last + 1] = -torch.inf
 
-    def _prefer_timestamps(self, scores: Tensor) -> None:
+    def _prefer_timestamps(self, logits: Tensor) -> None:
         """A timestamp comes where all of them together are likelier than any one text token."""
-        text = scores[:, : self.begin]
-        likelier = scores[:, self.begin :].logsumexp(-1) > text.amax(-1)
+        text = logits[:, : self.begin]
+        likelier = logits[:, self.begin :].logsumexp(-1) > text.amax(-1)
         text.masked_fill_(likelier[:, None], -torch.inf)

@@ -1,11 +1,15 @@
-"""Sampling at a temperature, alone or with drafts; the teacher's distribution either way.
+"""Sampling at a temperature, with drafts or without: always from the target model's distribution.
 
-Two rules. `coupled`: what is drawn at a place of a text is noise for every token there (Gumbel), a
-function of the row's seed and the place alone, and teacher and student choose with the same noise.
-A sampled text is then a function of its seed: the same with drafts and without them, in any batch,
-and after a resume. `rejection` (arXiv:2211.17192 sec. 2.3, 3.1): a drafted token is kept with
-probability min(1, p / q), else another is drawn from what p exceeds q by. It keeps the most drafts
-that can be kept, but what it says depends on where drafts began and ended.
+There are two rules.
+
+`coupled` (Gumbel-max with common random numbers): every token at a position gets Gumbel noise,
+which depends only on the sequence's seed and the position. Target model and draft model choose with
+the same noise. So a sampled text depends on its seed alone: it is the same with drafts and without,
+in any batch, and after a resume.
+
+`rejection` (arXiv:2211.17192 sec. 2.3, 3.1): a drafted token is accepted with probability
+min(1, p / q), p by the target model and q by the draft model; else another token is drawn from
+max(0, p - q). No rule accepts more drafts, but the text depends on where drafts begin and end.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ RULES = ("coupled", "rejection")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample the rows of a batch.
+    """How to sample the sequences of a call.
 
     Attributes:
         temperature: the logits are divided by it; > 0.
-        seeds: of each row; the same seed draws the same.
+        seeds: of each sequence; the same seed draws the same.
         rule: `coupled` or `rejection`.
 
     Raises:
@@ -48,52 +52,56 @@ class Sampling:
     def is_coupled(self) -> bool:
         return self.rule == "coupled"
 
-    def noise(self, places: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-        """Gumbel noise times the temperature: logits plus noise are largest at a sample.
+    def noise(self, positions: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+        """Gumbel noise times the temperature: the token with the largest logit plus noise is a
+        sample.
 
         Args:
-            places: (row, tokens said before) of each row of the result.
-            like: logits (len(places), vocabulary).
+            positions: (sequence, number of generated tokens before) of each position.
+            like: logits (positions, vocabulary).
         """
         size = like.shape[-1]
-        found = [torch.from_numpy(uniforms(philox(self.seeds[row], "noise", at), size))
-                 for row, at in places]
+        found = [torch.from_numpy(uniforms(philox(self.seeds[sequence], "noise", at), size))
+                 for sequence, at in positions]
         drawn = torch.stack(found).add_(2.0**-54)  # never 0
         return (-self.temperature * (-drawn.log_()).log_()).to(like)
 
-    def chances(self, scores: Tensor) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """float64 probabilities (..., vocabulary) of logits to which the rules were applied."""
-        return (scores.double() / self.temperature).softmax(-1)
+        return (logits.double() / self.temperature).softmax(-1)
 
-    def uniform(self, kind: str, row: int, at: int) -> float:
-        """In [0, 1), one of each kind for a row and a place; it may be asked for again after a
-        draft was thrown away: nothing that was kept has come of the first."""
-        return float(uniforms(philox(self.seeds[row], kind, at), 1)[0])
+    def uniform(self, kind: str, sequence: int, at: int) -> float:
+        """A number in [0, 1) for a sequence and a position, one of each kind.
 
-    def draw(self, chances: Tensor, kind: str, row: int, at: int) -> int:
-        """A token by chances (vocabulary,) that need not sum to one."""
-        below = chances.cumsum(-1)
-        wanted = below[-1:] * self.uniform(kind, row, at)
+        The same number may be drawn again after a draft was rejected: no token that was accepted
+        depends on the first draw.
+        """
+        return float(uniforms(philox(self.seeds[sequence], kind, at), 1)[0])
+
+    def draw(self, probabilities: Tensor, kind: str, sequence: int, at: int) -> int:
+        """A token by its probability; (vocabulary,), they need not sum to one."""
+        below = probabilities.cumsum(-1)
+        wanted = below[-1:] * self.uniform(kind, sequence, at)
         found = int(torch.searchsorted(below, wanted, right=True))
         # a product rounded up to the sum would find nothing
-        return found if found < len(below) else int(chances.nonzero()[-1])
+        return found if found < len(below) else int(probabilities.nonzero()[-1])
 
-    def decide(self, chances: Tensor, draft: Tensor | None, wanted: int | None, row: int,
+    def decide(self, target: Tensor, draft: Tensor | None, drafted: int | None, sequence: int,
                at: int) -> int:
-        """The token at a place, by rejection.
+        """The token at a position, by rejection.
 
         Args:
-            chances: (vocabulary,) of the teacher.
-            draft: (vocabulary,) of the student that drew the token; None where it did not come
-                of chance (an older transcript).
-            wanted: the drafted token, None if there is none.
+            target: (vocabulary,) probabilities of the target model.
+            draft: (vocabulary,) probabilities that the drafted token was drawn from; None where it
+                was not drawn (an older transcript).
+            drafted: the drafted token, None if there is none.
         """
-        if wanted is None:
-            return self.draw(chances, "own", row, at)
-        theirs = float(draft[wanted]) if draft is not None else 1.0
-        if self.uniform("keep", row, at) * theirs < float(chances[wanted]):
-            return wanted
+        if drafted is None:
+            return self.draw(target, "own", sequence, at)
+        probability = float(draft[drafted]) if draft is not None else 1.0
+        if self.uniform("keep", sequence, at) * probability < float(target[drafted]):
+            return drafted
         if draft is None:
-            draft = torch.zeros_like(chances)
-            draft[wanted] = 1.0
-        return self.draw((chances - draft).clamp_(min=0.0), "own", row, at)
+            draft = torch.zeros_like(target)
+            draft[drafted] = 1.0
+        return self.draw((target - draft).clamp_(min=0.0), "own", sequence, at)

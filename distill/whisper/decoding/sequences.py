@@ -1,4 +1,4 @@
-"""What the rows of a batch said: limits, loops, and the result."""
+"""The sequences of a call: generated tokens, limits, loops, and the result."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A row loops when its last `n` tokens were said this often in a row: short patterns occur in real
-# speech ("no, no, no"), long ones do not.
+# A sequence loops when its last `n` tokens occur this often, one after the other: short patterns
+# occur in real speech ("no, no, no"), long ones do not.
 _LOOP_REPEATS = {1: 10, 2: 8, 3: 6, 4: 4} | dict.fromkeys(range(5, 41), 3)
 _MAX_BREAKS = 3  # loops broken in a text; the next one ends it
 
 
 @dataclass
 class Hypothesis:
-    """What a model said about a window.
+    """The text of a window.
 
     Attributes:
         tokens: ids without prompt and end of text; timestamps included.
         avg_logprob: mean log-probability (nats) over the tokens and the end of text.
         no_speech_prob: probability of `<|nospeech|>` at the first position.
         truncated: the token limit came before the end of text.
-        looped: repeated itself, and was ended or made to go on.
-        language, language_prob: what it was taken for, and how surely; None if nobody asked.
-        temperature: it was sampled at; 0 took the likeliest tokens.
+        looped: it repeated itself; the sequence was ended, or the loop was broken.
+        language, language_prob: the detected language and its probability; None if not asked for.
+        temperature: of sampling; 0 takes the likeliest tokens.
     """
 
     tokens: list[int]
@@ -57,50 +57,76 @@ def loop_size(tokens: Sequence[int]) -> int:
     return 0
 
 
-class Rows:
-    """Bookkeeping of a batch: what each row said and whether it is done."""
+class Sequences:
+    """The sequences of one call: what was generated, and which are done.
+
+    Args:
+        limits: most tokens of each.
+        end: id of the end of text.
+
+    Attributes:
+        prompts: of each sequence; [] before it begins.
+        tokens: generated so far, end of text included.
+        slots: the sequence in each batch slot, the first slots of the caches.
+    """
 
     def __init__(self, limits: list[int], end: int):
-        batch = len(limits)
+        count = len(limits)
         self.end = end
-        self.tokens: list[list[int]] = [[] for _ in range(batch)]
-        self.log_prob = [0.0] * batch
+        self.prompts: list[list[int]] = [[] for _ in range(count)]
+        self.tokens: list[list[int]] = [[] for _ in range(count)]
+        self.slots: list[int] = []
+        self.log_prob = [0.0] * count
         self.limits = limits
-        self.done = [False] * batch
-        self.truncated = [False] * batch
-        self.looped = [False] * batch
-        self.breaks = [0] * batch
+        self.done = [False] * count
+        self.truncated = [False] * count
+        self.looped = [False] * count
+        self.breaks = [0] * count
 
-    def add(self, row: int, token: int, log_prob: float, end_loops: bool) -> None:
-        self.log_prob[row] += log_prob
-        self.tokens[row].append(token)
+    def begin(self, number: int, prompt: list[int], context: int) -> None:
+        """Give a sequence its prompt; both together fit the model's context."""
+        self.prompts[number] = prompt
+        self.limits[number] = min(self.limits[number], context - len(prompt))
+
+    def with_prompt(self, number: int) -> list[int]:
+        return self.prompts[number] + self.tokens[number]
+
+    def length(self, number: int) -> int:
+        """Tokens of the prompt and generated tokens."""
+        return len(self.prompts[number]) + len(self.tokens[number])
+
+    def add(self, number: int, token: int, log_prob: float, end_loops: bool) -> None:
+        """Add a generated token; `end_loops` ends a sequence that repeats itself."""
+        self.log_prob[number] += log_prob
+        self.tokens[number].append(token)
         if token == self.end:
-            self.done[row] = True
-        elif len(self.tokens[row]) >= self.limits[row]:
-            self.done[row] = self.truncated[row] = True
-        elif (end_loops or self.breaks[row] == _MAX_BREAKS) and is_looping(self.tokens[row]):
-            self.done[row] = self.looped[row] = True
+            self.done[number] = True
+        elif len(self.tokens[number]) >= self.limits[number]:
+            self.done[number] = self.truncated[number] = True
+        elif ((end_loops or self.breaks[number] == _MAX_BREAKS)
+              and is_looping(self.tokens[number])):
+            self.done[number] = self.looped[number] = True
 
-    def break_loop(self, row: int, scores: Tensor) -> None:
-        """Forbid, in place, the token that would go on with a loop; scores (vocabulary,)."""
-        size = loop_size(self.tokens[row])
-        if size and not self.done[row]:
-            scores[self.tokens[row][-size]] = -torch.inf
-            self.looped[row] = True
-            self.breaks[row] += 1
+    def break_loop(self, number: int, logits: Tensor) -> None:
+        """Forbid, in place, the token that would continue a loop; logits (vocabulary,)."""
+        size = loop_size(self.tokens[number])
+        if size and not self.done[number]:
+            logits[self.tokens[number][-size]] = -torch.inf
+            self.looped[number] = True
+            self.breaks[number] += 1
 
     def hypotheses(self, no_speech: list[float]) -> list[Hypothesis]:
         result = []
-        for row, tokens in enumerate(self.tokens):
-            said = tokens[: tokens.index(self.end)] if self.end in tokens else tokens
-            scored = len(said) + (self.end in tokens and not self.truncated[row])
+        for number, tokens in enumerate(self.tokens):
+            text = tokens[: tokens.index(self.end)] if self.end in tokens else tokens
+            scored = len(text) + (self.end in tokens and not self.truncated[number])
             result.append(
                 Hypothesis(
-                    tokens=said,
-                    avg_logprob=self.log_prob[row] / max(scored, 1),
-                    no_speech_prob=no_speech[row],
-                    truncated=self.truncated[row],
-                    looped=self.looped[row],
+                    tokens=text,
+                    avg_logprob=self.log_prob[number] / max(scored, 1),
+                    no_speech_prob=no_speech[number],
+                    truncated=self.truncated[number],
+                    looped=self.looped[number],
                 )
             )
         return result

@@ -1,21 +1,22 @@
-"""Decoding of a batch of windows, alone or with drafts, always with the teacher's output.
+"""Decoding of a batch of windows, with drafts or without: always the target model's output.
 
     decoder = WhisperDecoder(model, tokenizer, "en")                       # plain
     decoder = WhisperDecoder(model, tokenizer, "en", student=student)      # speculative
     hypotheses = decoder(states, max_new_tokens=[200] * len(states))
 
-Drafts come from a student (its decoder; the encoder must be the teacher's) or from older
-transcripts. The teacher reads all drafted tokens of a row in one pass; those that it would have
-said itself are kept, then one of its own (arXiv:2211.17192). Rows accept by themselves: each has
-its own length, rows that end leave the batch, and no row waits for another.
+Speculative decoding (arXiv:2211.17192): a **draft model** proposes tokens, and the **target model**
+reads all drafted tokens of a sequence in one pass. It accepts those that it would have generated
+itself, then adds one token of its own. In this project the target model is mostly a teacher, and
+the draft model its student (its decoder; the encoder must be the teacher's) or an older transcript.
+Each sequence accepts by itself: it has its own length, and no sequence waits for another.
 
-What is exact: a token is the argmax of the teacher's scores, after the rules. In int8 these do not
-depend on how many tokens a pass has (`distill.whisper.decoding.linear`), so drafts change nothing,
-bit for bit. In float a pass over several tokens rounds differently from one over a single token, in
-the fourth decimal, in half types by a step or two of those their numbers have; where the two best
-scores are nearer than that may matter (`distill.whisper.decoding.state`), the place is counted and
-listed, and with `exact` decided by the plain computation, one token at a time. Sampled texts are
-the teacher's as well (`distill.whisper.decoding.sampling`).
+What is exact: a token is the argmax of the target model's logits, after the logits processors. In
+int8 the logits do not depend on the number of tokens in a pass (`decoding.linear`), so drafts
+change nothing, bit for bit. In float a pass over several tokens rounds differently from a pass over
+one token: in the fourth decimal, and in half types by one or two of their steps. Where the two best
+logits are nearer than that (`decoding.near_ties`), the position is counted and listed, and `exact`
+decides it by plain decoding, one token at a time. Sampled texts, too, are from the target model's
+distribution (`decoding.sampling`).
 """
 
 from __future__ import annotations
@@ -25,39 +26,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.decoder import Cache, Decoder
-from distill.whisper.decoding.draft_length import DraftLength
-from distill.whisper.decoding.drafts import StudentDraft
+from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.drafting.drafters import StudentDrafter, TranscriptDrafter
+from distill.whisper.decoding.drafting.length import DraftLength
+from distill.whisper.decoding.drafting.policy import Drafting
+from distill.whisper.decoding.prompts import AUTO, Prompts
 from distill.whisper.decoding.report import Report
-from distill.whisper.decoding.rules import Rules
+from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
-from distill.whisper.decoding.sequences import Hypothesis
-from distill.whisper.decoding.state import Batch
+from distill.whisper.decoding.sequences import Hypothesis, Sequences
+from distill.whisper.decoding.state import DecodingState
+from distill.whisper.decoding.verification import Verifier
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import same_encoder
 
-AUTO = "auto"  # the language that the model hears
-
 
 class WhisperDecoder:
-    """Decoding with Whisper's own rules (suppressed tokens, timestamps); greedy, or sampled.
+    """Decoding by Whisper's rules (suppressed tokens, timestamps); greedy, or sampled.
 
     Args:
-        model: WhisperForConditionalGeneration.
+        model: WhisperForConditionalGeneration, the target model.
         tokenizer: its tokenizer.
-        language, task: forced, as in `<|en|><|transcribe|>`; rows may have their own language.
-            With the language `auto` a multilingual model says which one it hears.
+        language, task: forced, as in `<|en|><|transcribe|>`; each window may have its own
+            language. With the language `auto`, a multilingual model detects it.
         timestamps: let the model write timestamps, by the rules of its generation config.
-        on_loop: what to do with a row that repeats itself: `end` it (labels: it is dropped),
-            `break` the loop (forbid the token that would go on with it; after three of them the
-            row is ended), or `keep` it (plain greedy decoding).
-        student: drafts for the model; its decoder runs in int8 on CPUs.
+        on_loop: what to do with a sequence that repeats itself: `end` it (labels: it is dropped),
+            `break` the loop (forbid the token that would continue it; after three loops the
+            sequence is ended), or `keep` it (plain greedy decoding).
+        student: the draft model; its decoder runs in int8 on CPUs.
         int8: decode with an int8 copy of the decoder (CPUs).
-        exact: decide near ties by the plain computation.
-        detect_language: say what language each row is taken for, also where it is known.
-        draft_length: K for every round; None chooses it from measured times and acceptance.
-        rows_at_once: most rows in the caches. A call may have more: where one ends, another
-            begins. None decodes all of a call together.
+        exact: decide near ties by plain decoding.
+        detect_language: detect the language of each window, also where it is known.
+        draft_length: tokens of every draft; None chooses the number for each round from measured
+            times and acceptance.
+        max_slots: most sequences in the caches. A call may have more: where one ends, another
+            begins. None decodes all sequences of a call together.
+        share_weights_with: another decoder of the same model, whose weights and caches are used,
+            `int8` included; also its draft model's, unless `student` is given. Only one of the two
+            can decode at a time.
+
+    Attributes:
+        target: the target model's decoder.
+        drafter: the draft model; None without.
+        length: measured times and acceptance, over all calls.
+        report: counts of all calls.
 
     Raises:
         ValueError: the student has another vocabulary or another encoder, int8 is not possible, or
@@ -78,23 +90,24 @@ class WhisperDecoder:
         exact: bool = False,
         detect_language: bool = False,
         draft_length: int | None = None,
-        rows_at_once: int | None = None,
+        max_slots: int | None = None,
+        share_weights_with: WhisperDecoder | None = None,
     ):
         self.model = model
         self.special = SpecialTokens(tokenizer, model.generation_config)
         self.language, self.task, self.timestamps = language, task, timestamps
-        self.on_loop, self.exact, self.rows_at_once = on_loop, exact, rows_at_once
-        self.decoder = Decoder(model, int8)
-        self.rules = Rules(model.generation_config, self.special, timestamps,
-                           model.config.vocab_size, model.device)
-        self.languages = self.special.languages
+        self.on_loop, self.exact, self.max_slots = on_loop, exact, max_slots
+        self.rules = LogitsRules(model.generation_config, self.special, timestamps,
+                                 model.config.vocab_size, model.device)
         self.detect_language = detect_language
-        if (detect_language or language == AUTO) and not self.languages:
+        if (detect_language or language == AUTO) and not self.special.languages:
             raise ValueError("the model knows one language only: there is none to detect")
-        self.student = None
+        other = share_weights_with
+        self.target = Decoder(model, int8) if other is None else other.target
+        self.drafter = None if other is None else other.drafter
         if student is not None:
             _check_pair(model, student)
-            self.student = StudentDraft(student, model.device.type == "cpu", self.decoder)
+            self.drafter = StudentDrafter(student, model.device.type == "cpu", self.target)
         self.length, self.fixed_length = DraftLength(), draft_length
         self.report = Report()
 
@@ -108,54 +121,48 @@ class WhisperDecoder:
         drafts: Sequence[Sequence[int]] | None = None,
         sampling: Sampling | None = None,
     ) -> list[Hypothesis]:
-        """Decode a batch; rows of like length should follow each other if it is larger than
-        `rows_at_once`, the longest first.
+        """Decode a batch of windows, each to a sequence.
+
+        If there are more than `max_slots`, windows of like length should follow each other, the
+        longest first.
 
         Args:
             states: (batch, frames, width) encoder states.
-            max_new_tokens: limit for each row; the model's context (448) limits all.
-            previous: text tokens said before each row, given as a prompt; [] for none.
-            languages: of each row, where it differs from the decoder's.
-            drafts: an older transcript (tokens without prompt and end) of each row; [] for none.
+            max_new_tokens: limit for each sequence; the model's context (448) limits all.
+            previous: text tokens before each window, given as a prompt; [] for none.
+            languages: of each window, where it is not the decoder's.
+            drafts: an older transcript (tokens without prompt and end) of each; [] for none.
             sampling: None takes the likeliest tokens.
         """
         if not len(states):
             return []
         spoken = [language or self.language for language in languages or [None] * len(states)]
-        heard: list[tuple[str | None, float | None]] = [(None, None)] * len(states)
-        before = previous or [[]] * len(states)
-
-        def prompt_of(rows: Sequence[int], cache: Cache) -> list[list[int]]:
-            if self.detect_language or any(spoken[row] == AUTO for row in rows):
-                for row, found in zip(rows, self._hear_languages(cache, len(rows)), strict=True):
-                    heard[row] = found
-                    spoken[row] = found[0] if spoken[row] == AUTO else spoken[row]
-            return [self._prompt(before[row], spoken[row]) for row in rows]
-
-        batch = Batch(self, states, max_new_tokens, prompt_of, drafts, sampling,
-                      self.rows_at_once or len(states))
-        batch.run()
-        report = self.report
-        report.rows += len(states)
-        report.tokens += sum(map(len, batch.rows.tokens))
-        found = batch.rows.hypotheses(batch.no_speech)
-        for hypothesis, (language, probability) in zip(found, heard, strict=True):
+        prompts = Prompts(self.target, self.special, self.task, self.timestamps,
+                          previous or [[]] * len(states), spoken, self.detect_language)
+        sequences = Sequences(list(max_new_tokens), self.special.end)
+        state = self._begin(states, sequences, prompts, drafts, sampling)
+        state.run()
+        self.report.sequences += len(states)
+        self.report.tokens += sum(map(len, sequences.tokens))
+        found = sequences.hypotheses(state.no_speech)
+        for hypothesis, (language, probability) in zip(found, prompts.detected, strict=True):
             hypothesis.language, hypothesis.language_prob = language, probability
         return found
 
-    def _hear_languages(self, cache: Cache, rows: int) -> list[tuple[str, float]]:
-        """The likeliest language of each row and its probability among the languages; nothing but
-        `<|startoftranscript|>` is read (arXiv:2212.04356 sec. 2.3)."""
-        start = torch.full((rows, 1), self.special.start, device=self.model.device)
-        scores = self.decoder.scores(self.decoder(start, [0] * rows, cache)[:, 0])
-        names = list(self.languages)
-        best, index = scores[:, [self.languages[name] for name in names]].softmax(-1).max(-1)
-        return [(names[i].strip("<|>"), probability)
-                for i, probability in zip(index.tolist(), best.tolist(), strict=True)]
-
-    def _prompt(self, previous: Sequence[int], language: str | None) -> list[int]:
-        return [*self.special.prompt(previous, self.decoder.context),
-                *self.special.prefix(language, self.task, self.timestamps)]
+    def _begin(
+        self, states: Tensor, sequences: Sequences, prompts: Prompts,
+        transcripts: Sequence[Sequence[int]] | None, sampling: Sampling | None,
+    ) -> DecodingState:
+        max_slots = min(self.max_slots or len(states), len(states))
+        cache = self.target.allocate_cache(states, max_slots)
+        verifier = Verifier(self.target, cache, sequences, self.rules, sampling, self.on_loop,
+                            self.exact, self.report)
+        older = None if transcripts is None else TranscriptDrafter(transcripts, self.special.end)
+        drafting = Drafting(
+            self.drafter, older, states, sequences, self.rules, sampling, self.length,
+            self.fixed_length, max_slots, self.on_loop == "break", verifier.seconds)
+        return DecodingState(self.target, cache, states, sequences, prompts, drafting, verifier,
+                             self.special, self.report, max_slots)
 
 
 def _check_pair(model, student) -> None:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from distill.data.audio import AudioError
 from distill.data.speech.windows import Window
-from distill.whisper.decoding.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.recognition.assistant import OldLabels, load_assistant
+from distill.whisper.recognition.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.recognition.sequential import LongAudio, transcribe_long
 from distill.whisper.recognition.transcribe import encode
@@ -87,15 +87,17 @@ class TransformersBackend:
         self.tokenizer = teacher.processor.tokenizer
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
         student = load_assistant(recipe, teacher.model)
-        self.decoders = [
-            WhisperDecoder(teacher.model, self.tokenizer, recipe.language,
-                          teacher_task(recipe), timestamps, student=student,
-                          exact=recipe.decoding.exact, rows_at_once=self.batch_size,
-                          detect_language=recipe.pseudo_label.detect_language and number == 0)
-            for number, timestamps in enumerate(timestamps_of(recipe.pseudo_label))
-        ]
-        for other in self.decoders[1:]:  # one after the other: one set of caches is enough
-            other.decoder, other.student = self.decoders[0].decoder, self.decoders[0].student
+        first, *others = timestamps_of(recipe.pseudo_label)
+
+        def decoder(timestamps: bool, **options) -> WhisperDecoder:
+            return WhisperDecoder(
+                teacher.model, self.tokenizer, recipe.language, teacher_task(recipe), timestamps,
+                exact=recipe.decoding.exact, max_slots=self.batch_size, **options)
+
+        self.decoders = [decoder(first, student=student,
+                                 detect_language=recipe.pseudo_label.detect_language)]
+        self.decoders += [decoder(timestamps, share_weights_with=self.decoders[0])
+                          for timestamps in others]
         self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
 
     def label(
@@ -143,6 +145,6 @@ class TransformersBackend:
 
     def describe(self) -> str:
         """How drafts fared, also where none was worth reading; empty where none were asked for."""
-        if self.old is None and self.decoders[0].student is None:
+        if self.old is None and self.decoders[0].drafter is None:
             return ""
         return "; ".join(f"Decoding: {decoder.report}" for decoder in self.decoders)

@@ -25,9 +25,9 @@ from distill.data.audio import WINDOW_SECONDS, AudioError, audio_info, load_audi
 from distill.data.speech.windows import Window
 from distill.data.unreadable import read_patiently
 from distill.progress import progress
-from distill.whisper.decoding.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
+from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 from distill.whisper.recognition.words import Word, word_times
 

@@ -53,18 +53,18 @@ def test_rows_begin_where_others_end(make, plain, states, student, at_once):
     """A call that is larger than the caches says the same, whoever shares them; also with rows'
     own prompts, languages and older transcripts."""
     options, wanted = CALLS["rows' own"], plain("rows' own", int8=True)
-    refilled = make(student, int8=True, rows_at_once=at_once)
+    refilled = make(student, int8=True, max_slots=at_once)
     same(refilled(states, **options), wanted, True)
     same(refilled(states, LONG), plain("long", int8=True), True)
     old = [h.tokens for h in wanted]
     same(refilled(states, **options, drafts=old), wanted, True)
-    assert refilled.decoder._buffers.own[0][0].shape[0] == min(at_once, len(states))
+    assert refilled.target._buffers.self_attention[0][0].shape[0] == min(at_once, len(states))
 
 
 def test_fewer_passes_than_one_batch_after_the_other(make, states):
     """Rows of very different length: the caches are kept full."""
     limits = [40, 3, 3, 3, 3, 40, 3, 3, 3]
-    refilled, batches = make(rows_at_once=3), make()
+    refilled, batches = make(max_slots=3), make()
     refilled(states, limits)
     for at in range(0, 9, 3):
         batches(states[at : at + 3], limits[at : at + 3])
@@ -74,7 +74,7 @@ def test_fewer_passes_than_one_batch_after_the_other(make, states):
 
 def test_languages_are_heard_where_rows_begin(make, states, teacher):
     teacher.generation_config.lang_to_id = {"<|en|>": 10, "<|de|>": 11, "<|fr|>": 12}
-    found = make(rows_at_once=2, detect_language=True)(states, LONG)
+    found = make(max_slots=2, detect_language=True)(states, LONG)
     wanted = make(detect_language=True)(states, LONG)
     assert [h.language for h in found] == [h.language for h in wanted]
     same(found, wanted)
@@ -158,28 +158,41 @@ def test_a_student_must_fit(teacher, tiny_processor):
         WhisperDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
 
 
+def test_decoders_share_weights_and_caches(make, plain, states):
+    """One after the other, with settings of their own."""
+    first = make("two", int8=True)
+    second = make(timestamps=True, int8=True, share_weights_with=first)
+    assert second.target is first.target and second.drafter is first.drafter
+    for _ in range(2):
+        same(first(states, LONG), plain("long", int8=True), True)
+        same(second(states, LONG), plain("long", int8=True, timestamps=True), True)
+    assert first.report is not second.report and second.report.accepted
+    other = make("one", share_weights_with=make())
+    assert other.drafter is not None and other.target is not first.target
+
+
 def test_the_report_counts_what_happened(make, states):
     decoder = make("two", draft_length=3)
-    scores, rounds = decoder.decoder.__class__.__call__, []
+    scores, rounds = decoder.target.__class__.__call__, []
 
     def counted(self, tokens, starts, cache):
-        if self is decoder.decoder:
+        if self is decoder.target:
             rounds.append(tuple(tokens.shape))
         return scores(self, tokens, starts, cache)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder.decoder.__class__, "__call__", counted)
+        patch.setattr(decoder.target.__class__, "__call__", counted)
         found = decoder(states, LIMITS) + decoder(states[:2], LONG[:2])
     report = decoder.report
-    assert report.rows == 11
+    assert report.sequences == 11
     assert report.tokens == sum(len(h.tokens) + (not h.truncated) for h in found)
     assert report.passes == len(rounds) - 2  # the prompts of both batches
     assert report.plain == sum(tokens == 1 for _, tokens in rounds)
-    assert report.row_passes == sum(rows for rows, _ in rounds) - 11
-    most = report.rows + report.row_passes + report.accepted
-    assert most - report.rows <= report.tokens <= most  # after an end nothing is said
+    assert report.sequence_passes == sum(rows for rows, _ in rounds) - 11
+    most = report.sequences + report.sequence_passes + report.accepted
+    assert most - report.sequences <= report.tokens <= most  # after an end nothing is said
     assert report.acceptance == report.accepted / report.tested
-    assert report.tokens_per_pass == (report.tokens - report.rows) / report.row_passes
+    assert report.tokens_per_pass == (report.tokens - report.sequences) / report.sequence_passes
     assert str(report) == (
         f"{report.tokens} tokens, {100 * report.acceptance:.1f} % of {report.tested} drafted "
         f"tokens accepted, {report.tokens_per_pass:.2f} tokens a pass, {report.plain} of "

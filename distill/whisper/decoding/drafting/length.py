@@ -1,9 +1,10 @@
-"""How many tokens to draft: what a pass costs, measured, against what it is expected to bring.
+"""How many tokens to draft, by the measured time of passes and the expected number of tokens.
 
-With `a` the chance that the teacher accepts a drafted token, K drafts bring on average
-(1 - a^(K+1)) / (1 - a) tokens a row (arXiv:2211.17192 sec. 3.3, eq. 1), and cost one pass of the
-teacher over K + 1 tokens and K of the student. Both are measured where decoding happens: on a GPU
-several tokens cost what one does, on a CPU they may not, and at large batches seldom do.
+If the target model (the teacher) accepts a drafted token with probability `a`, a round with K
+drafted tokens gives on average (1 - a^(K+1)) / (1 - a) tokens for each sequence (arXiv:2211.17192
+sec. 3.3, eq. 1). It costs one pass of the target model over K + 1 tokens, and K passes of the draft
+model (the student). Times and acceptance are measured while decoding: on a GPU several tokens take
+as long as one; on a CPU, and in large batches, they often take longer.
 """
 
 from __future__ import annotations
@@ -13,33 +14,34 @@ from collections.abc import Callable
 from statistics import median
 
 LONGEST = 10
-TEXT_LONGEST = 32  # of drafts that cost nothing: an older transcript
-_PROBED = (1, 2, 5, 11)  # tokens a pass; between them costs are interpolated
-_GAIN = 1.05  # less is not worth its risk
-_GAIN_LATE = 1.3  # where most is said already
-_PLAIN_EVERY = 48  # rounds with drafts between two without, whose time must be known as well
+TRANSCRIPT_LONGEST = 32  # drafts by an older transcript cost nothing
+_PROBED = (1, 2, 5, 11)  # tokens of a pass; times of others are interpolated
+_GAIN = 1.05  # predicted speed-up below which nothing is drafted
+_GAIN_LATE = 1.3  # the same if the draft model must first read all earlier tokens
+_PLAIN_EVERY = 48  # every so many rounds one without drafts, to measure its time as well
 _LEARNING = 0.2  # weight of the latest round
 _KEPT = 9  # latest times of each kind of pass
-_DECAY = 0.98  # of what was accepted, a round
+_DECAY = 0.98  # of older counts of accepted tokens, each round
 _PRIOR, _PRIOR_WEIGHT = 0.75, 8.0
-_PROBE_EVERY = 64  # plain passes between two looks whether drafting has come to pay
-_HOPED = 0.95
+_PROBE_EVERY = 64  # every so many plain passes one with drafts, to measure acceptance again
+_HOPED = 0.95  # acceptance at which that must pay
 
 
-def tokens_per_row(acceptance: float, drafts: int) -> float:
-    """Expected tokens of a round."""
+def tokens_per_sequence(acceptance: float, drafts: int) -> float:
+    """Expected tokens of a round, for each sequence."""
     if acceptance >= 1:
         return drafts + 1.0
     return (1 - acceptance ** (drafts + 1)) / (1 - acceptance)
 
 
 def _bucket(rows: int) -> int:
-    """The next power of two: batches shrink row by row, and measuring takes passes."""
+    """The next power of two: batches shrink by one sequence at a time, and not every size is
+    measured."""
     return 1 << (rows - 1).bit_length()
 
 
 class StepTimes:
-    """Seconds of a pass by number of rows and tokens a row: medians of what was measured."""
+    """Seconds of a pass by the number of sequences (`rows`) and tokens for each: medians."""
 
     def __init__(self):
         self.seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -53,7 +55,7 @@ class StepTimes:
         return any(r == _bucket(rows) for r, _ in self.seconds)
 
     def __call__(self, rows: int, tokens: int) -> float:
-        """Interpolated linearly in tokens, beyond what was measured extrapolated."""
+        """Seconds; linear in tokens between and beyond those that were measured."""
         rows = _bucket(rows)
         known = sorted(t for r, t in self.seconds if r == rows)
         if tokens in known:
@@ -75,49 +77,54 @@ class DraftLength:
         self._accepted, self._tested = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
         self._plain = 0  # passes since the last drafts
         self._drafted = 0  # rounds with drafts
-        self._besides: dict[tuple[int, bool], float] = {}  # by rows, and whether there are drafts
+        # time of rounds over time of their passes, by number of sequences and whether with drafts
+        self._overhead: dict[tuple[int, bool], float] = {}
 
     @property
     def acceptance(self) -> float:
-        """Running share of the tested drafts that the teacher accepted."""
+        """Running share of accepted tokens among the tested ones."""
         return self._accepted / self._tested
 
     def note(self, accepted: int, tested: int) -> None:
-        """Tested are those accepted and the one that was not, if any."""
+        """Count a sequence's draft: tested are the accepted tokens and the first rejected one."""
         self._accepted = self._accepted * _DECAY + accepted
         self._tested = self._tested * _DECAY + tested
 
     def note_round(self, rows: int, drafts: int, seconds: float) -> None:
-        """What a round took in all: rules, choices and lists come on top of its passes."""
+        """Learn the time of a whole round: its passes, logits processors, choices and lists."""
         key = _bucket(rows), drafts > 0
         passes = self._passes(rows, drafts)
-        before = self._besides.get(key, seconds / passes)
-        self._besides[key] = (1 - _LEARNING) * before + _LEARNING * seconds / passes
+        before = self._overhead.get(key, seconds / passes)
+        self._overhead[key] = (1 - _LEARNING) * before + _LEARNING * seconds / passes
 
     def is_measured(self, rows: int) -> bool:
         return self.draft.has(rows)
 
     def measure(self, rows: int, verify: Callable[[int], float], draft: Callable[[int], float]):
-        """Time passes of so many rows; the functions take tokens a row, return seconds."""
+        """Time passes over so many sequences.
+
+        Args:
+            verify, draft: seconds of a pass over so many tokens for each sequence.
+        """
         for tokens in _PROBED:
             self.verify.add(rows, tokens, min(verify(tokens) for _ in range(2)))
         for tokens in (1, 2):
             self.draft.add(rows, tokens, min(draft(tokens) for _ in range(2)))
 
     def seconds(self, rows: int, drafts: int) -> float:
-        """Predicted, of a round."""
-        return self._passes(rows, drafts) * self._besides.get((_bucket(rows), drafts > 0), 1.0)
+        """Predicted time of a round."""
+        return self._passes(rows, drafts) * self._overhead.get((_bucket(rows), drafts > 0), 1.0)
 
     def _passes(self, rows: int, drafts: int) -> float:
-        """The first pass of the student reads two tokens."""
+        """Predicted time of its passes; the first pass of the draft model reads two tokens."""
         if drafts == 0:
             return self.verify(rows, 1)
         student = self.draft(rows, 2) + (drafts - 1) * self.draft(rows, 1)
         return self.verify(rows, drafts + 1) + student
 
     def speedup(self, rows: int, drafts: int, acceptance: float) -> float:
-        """Predicted, against plain decoding."""
-        gain = tokens_per_row(acceptance, drafts)
+        """Predicted speed-up over plain decoding."""
+        gain = tokens_per_sequence(acceptance, drafts)
         return gain * self.seconds(rows, 0) / self.seconds(rows, drafts)
 
     def best(self, rows: int, acceptance: float | None = None) -> tuple[int, float]:
@@ -128,20 +135,23 @@ class DraftLength:
         return (found, gain) if gain > _GAIN else (0, 1.0)
 
     def limit(self, rows: int, acceptance: float) -> float:
-        """The speed-up that passes alone allow at the best K: choices and lists cost nothing."""
+        """The speed-up at the best K if a round took no longer than its passes."""
         return max(1.0, *(
-            tokens_per_row(acceptance, k) * self._passes(rows, 0) / self._passes(rows, k)
+            tokens_per_sequence(acceptance, k) * self._passes(rows, 0) / self._passes(rows, k)
             for k in range(1, LONGEST + 1)))
 
     def choose(self, rows: int, is_ready: bool = True) -> int:
         """K for the next round.
 
-        If the student is not ready, and has all that was said to hear and read first, it must be
-        worth more. Where drafting does not pay it is tried now and then, if it would pay at an
-        acceptance of 0.95: otherwise nobody would learn that it had become better.
+        Where drafting does not pay, it is tried now and then if it would pay at an acceptance of
+        0.95: else a better acceptance would never be noticed.
+
+        Args:
+            is_ready: False if the draft model must first read the encoder states and all earlier
+                tokens; then the predicted speed-up must be larger.
         """
-        if (_bucket(rows), False) not in self._besides:
-            return 0  # a first round each: passes alone promise more than comes of them
+        if (_bucket(rows), False) not in self._overhead:
+            return 0  # the first round is plain, to learn how long rounds are besides their passes
         drafts, gain = self.best(rows)
         if drafts and (is_ready or gain > _GAIN_LATE):
             self._plain, self._drafted = 0, self._drafted + 1

@@ -1,4 +1,4 @@
-"""Temperature fallback: what goes wrong greedily is sampled, hotter each time (arXiv:2212.04356
+"""Temperature fallback: a bad text is sampled again at higher temperatures (arXiv:2212.04356
 sec. 4.5).
 
     hypotheses = decode_with_fallback(decoder, tokenizer, Fallback(), states, limits, seeds)
@@ -24,14 +24,14 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # OpenAI's
 
 @dataclass(frozen=True)
 class Fallback:
-    """When a text is not good enough, and what is tried then; the defaults are OpenAI's.
+    """When a text is good enough, and the temperatures to try; the defaults are OpenAI's.
 
     Attributes:
-        temperatures: tried in turn; the last one's text is taken whatever it is. 0 is greedy.
-        max_compression_ratio: of a text's UTF-8 bytes over its zlib bytes: what repeats itself is
-            above.
+        temperatures: tried in turn; the text of the last one is always taken. 0 is greedy.
+        max_compression_ratio: UTF-8 bytes of a text over its zlib bytes; texts that repeat
+            themselves are above.
         min_avg_logprob: mean log probability of the tokens, nats.
-        max_no_speech_prob: above it, an improbable text is taken for silence, and left as it is.
+        max_no_speech_prob: above it, an improbable text counts as silence, and is not tried again.
 
     Raises:
         ValueError: no temperatures, or one below 0.
@@ -48,14 +48,14 @@ class Fallback:
                              f"{list(self.temperatures)}")
 
     def is_silent(self, hypothesis: Hypothesis) -> bool:
-        """Whether nobody seems to speak: then what was written is not worth trying again."""
+        """Whether the window counts as silence."""
         if self.max_no_speech_prob is None or self.min_avg_logprob is None:
             return False
         return (hypothesis.no_speech_prob > self.max_no_speech_prob
                 and hypothesis.avg_logprob < self.min_avg_logprob)
 
     def is_good(self, hypothesis: Hypothesis, text: str) -> bool:
-        """Whether a text is taken."""
+        """Whether a text is good enough."""
         if self.is_silent(hypothesis):
             return True
         ratio, least = self.max_compression_ratio, self.min_avg_logprob
@@ -79,13 +79,13 @@ def decode_with_fallback(
     languages: Sequence[str | None] | None = None,
     drafts: Sequence[Sequence[int]] | None = None,
 ) -> list[Hypothesis]:
-    """Decode a batch; rows that are not good enough, again at the next temperature.
+    """Decode a batch; texts that are not good enough, again at the next temperature.
 
-    Sampling is coupled: a row's text is a function of the row and its seed, with drafts and
-    without. One sample is taken at each temperature (OpenAI's command takes the best of five).
+    Sampling is coupled: a text depends on its window and seed alone, with drafts and without. One
+    sample is taken at each temperature (OpenAI's command takes the best of five).
 
     Args:
-        seeds: of each row (`seed_of`).
+        seeds: of each window (`seed_of`).
         others: see `WhisperDecoder.__call__`.
     """
     found: list[Hypothesis | None] = [None] * len(states)
@@ -111,7 +111,7 @@ def decode_with_fallback(
 
 
 def seed_of(name: str, seed: int = 0) -> int:
-    """For a row that is called so: 48 bits, with room for a number for each temperature."""
+    """Seed of a window by its name: 48 bits, then 8 bits for the number of the temperature."""
     data = f"{seed}/{name}".encode(errors="surrogateescape")  # names of files need not be UTF-8
     digest = hashlib.blake2b(data, digest_size=6).digest()
     return int.from_bytes(digest, "little") << 8
