@@ -321,27 +321,27 @@ def _train_work(
     layers, loss = student["decoder_layers"], recipe.loss
 
     def decoder(layers: int | None, output: bool) -> float:
-        own = cost.token_flops(size, tokens, layers, output)
-        return cost.cross_attention_flops(size, layers) + own
+        cross = cost.cross_attention_flops(size, layers)
+        return cross + cost.token_flops(size, tokens, layers, output)
 
     # Where states alone are matched, nobody asks for the scores of all tokens.
-    own_decoder = decoder(layers, loss.ce_weight + loss.kl_weight > 0)
+    student_decoder = decoder(layers, loss.ce_weight + loss.kl_weight > 0)
     whole = cost.encoder_flops(size)
-    own = cost.encoder_flops(size, student["encoder_layers"])
-    flops = training["views"] * 3 * own_decoder  # backward costs two forward passes
+    student_encoder = cost.encoder_flops(size, student["encoder_layers"])
+    flops = training["views"] * 3 * student_decoder  # backward costs two forward passes
     passes = 1 if recipe.student.freeze_encoder else 3
     if recipe.teacher.mode == "live":
         flops += training["views"] * (whole + decoder(None, loss.kl_weight > 0))
         if not _shares_encoder(recipe, size, student):
-            flops += training["views"] * own * passes
+            flops += training["views"] * student_encoder * passes
     else:
         times = {"disk": 0, "memory": min(training["windows"], training["views"]),
                  "none": training["views"] * passes}
-        flops += times[recipe.scores.encoder_states] * own
+        flops += times[recipe.scores.encoder_states] * student_encoder
     work = Work(flops)
     windows = data["validation"]["windows"] or 0
     rounds = 1 if recipe.student.freeze_encoder else training["validations"]  # states are kept
-    work += Work(own) * (windows * rounds)
+    work += Work(student_encoder) * (windows * rounds)
     decoding = _decode_work(size, data["validation"], layers)
     return work + decoding * (windows * training["validations"])
 

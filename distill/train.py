@@ -19,6 +19,7 @@ from pathlib import Path
 from distill.config import ConfigError, to_yaml
 from distill.data.audio import AudioError
 from distill.data.files import hash_of, read_json, write_json, write_text
+from distill.data.manifest import counts_text
 from distill.data.unreadable import UnreadableError
 from distill.endings import run as run_command
 from distill.endings import writing_to
@@ -74,7 +75,7 @@ def train(recipe) -> None:
         accelerator.end_training()
         sys.exit(130)
     if accelerator.is_main_process:
-        _finish(run, state, settings, task.heard)
+        _finish(run, state, settings, task.dataset_summary)
     accelerator.end_training()
 
 
@@ -127,7 +128,7 @@ def check_output(run: Path) -> None:
                          f"{run.parent / f'{run.name}-2'}")
 
 
-def _finish(run: Path, state, settings: str, heard: dict) -> None:
+def _finish(run: Path, state, settings: str, dataset_summary: dict) -> None:
     """Publish the best student as runs/NAME/student."""
     target, temporary = run / "student", run / ".student.tmp"
     for folder in (temporary, target):
@@ -137,11 +138,11 @@ def _finish(run: Path, state, settings: str, heard: dict) -> None:
     write_json(
         run / "student.json",
         {"settings": settings, "steps": state.step, "best_step": state.best_step,
-         "best_score": state.best_score, "data": heard},
+         "best_score": state.best_score, "data": dataset_summary},
     )
-    drops = ", ".join(f"{count:,} {why}" for why, count in sorted(heard["drops"].items()))
+    drops = dataset_summary["drops"]
     print(f"Student: {target} (weights of step {state.best_step})"
-          + (f"; left out: {drops}" if drops else ""), flush=True)
+          + (f"; left out: {counts_text(drops)}" if drops else ""), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ one ends with an error, before it filters.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 from distill.config import read_method
 from distill.data.files import write_json
+from distill.data.manifest import counts_text
 from distill.data.unreadable import Unreadable
 from distill.endings import run, writing_to
 from distill.methods import check_data
@@ -99,7 +99,7 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     if plan.long_seconds:
         print(describe_speech(plan.long_seconds), flush=True)
     if plan.notes:
-        print("Clips split or dropped: " + _count_text(plan.notes), flush=True)
+        print("Clips split or dropped: " + counts_text(plan.notes), flush=True)
     if not plan.missing(folder):
         print("All labels are there already.", flush=True)
         return plan
@@ -135,10 +135,6 @@ def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int,
     # this rank's share first, then whatever nobody else is at
     order = sorted(_planned(plan), key=lambda index: (index % world != rank, index))
     return label_shards(Labeller(recipe, teacher, settings), plan, folder, order, faults)
-
-
-def _count_text(counts: Counter) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
 
 
 def _planned(plan) -> list[int]:

@@ -93,11 +93,11 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
             batches = batches_of(group, source.length)
             store.add([record for batch in batches for record in scorer().records(batch)])
 
-        heard = set() if states is None else set(map(source.states_key, views))
-        heard -= set(states.missing(list(heard)) if states else ())
+        encoded = set() if states is None else set(map(source.states_key, views))
+        encoded -= set(states.missing(list(encoded)) if states else ())
 
         def files(view) -> list[tuple[str, str]]:
-            return [] if source.states_key(view) in heard else source.files(view.id)
+            return [] if source.states_key(view) in encoded else source.files(view.id)
 
         fill = Fill(store, source.scores_key, source.length, recipe, rank, world, faults)
         fill(views, "scoring", "views", add_scores, files)

@@ -135,23 +135,23 @@ def sweep(labels: Labels, config: FilterConfig) -> dict:
     }
 
 
-def _sweep_one(labels: Labels, key: str, own: float | None, limit: float) -> dict:
+def _sweep_one(labels: Labels, key: str, chosen: float | None, limit: float) -> dict:
     """One filter: `lacks` says why there is nothing to see, else `auc` and `points`."""
     values = labels.values[key]
     num_missing = int(np.isnan(values).sum())
     if key == "max_wer":
         if num_missing == len(values):
-            return {"recipe": own, "lacks": "no label has a reference text"}
+            return {"recipe": chosen, "lacks": "no label has a reference text"}
     elif num_missing:
         missing = f"{num_missing} of {len(values)} labels lack it"
-        return {"recipe": own, "lacks": f"{missing}: {lacking(key)}"}
+        return {"recipe": chosen, "lacks": f"{missing}: {lacking(key)}"}
     referenced = ~np.isnan(labels.rates)
     bad = labels.rates[referenced] > limit
     return {
-        "recipe": own,
+        "recipe": chosen,
         # of max_wer it is 1 by definition: it looks at what the others have to guess
         "auc": None if key == "max_wer" else auc(_sign(key) * values[referenced], bad),
-        "points": curve(labels, key, own),
+        "points": curve(labels, key, chosen),
     }
 
 
@@ -170,7 +170,7 @@ def auc(scores: np.ndarray, bad: np.ndarray) -> float | None:
     return round(float(above / (num_bad * num_good)), 4)
 
 
-def curve(labels: Labels, key: str, own: float | None) -> list[dict]:
+def curve(labels: Labels, key: str, chosen: float | None) -> list[dict]:
     """What is kept at every threshold of the grid and at the recipe's own, in rising order.
 
     Labels without a reference pass `max_wer`.
@@ -183,7 +183,7 @@ def curve(labels: Labels, key: str, own: float | None) -> list[dict]:
     kept = np.concatenate([np.zeros((4, 1)), columns[:, known][:, order].cumsum(1)], axis=1)
     kept += columns[:, ~known].sum(1, keepdims=True)
     total, points = columns.sum(1), []
-    for threshold in thresholds(values[known], key, own):
+    for threshold in thresholds(values[known], key, chosen):
         at = np.searchsorted(scores, sign * threshold, side="right")  # what is exactly at it stays
         count, seconds, errors, tokens = kept[:, at]
         points.append({
@@ -196,13 +196,13 @@ def curve(labels: Labels, key: str, own: float | None) -> list[dict]:
     return points
 
 
-def thresholds(values: np.ndarray, key: str, own: float | None) -> list[float]:
+def thresholds(values: np.ndarray, key: str, chosen: float | None) -> list[float]:
     """Quantiles of the values, rounded to the side that keeps them, and the recipe's own."""
     found = {
         _round_out(value, _sign(key))
         for value in np.quantile(values, _GRID, method="inverted_cdf").tolist()
     }
-    return sorted(found if own is None else found | {own})
+    return sorted(found if chosen is None else found | {chosen})
 
 
 def _round_out(value: float, sign: int) -> float:

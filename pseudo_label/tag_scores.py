@@ -27,6 +27,7 @@ from distill.ced.recipe import CedRecipe, load_recipe, uses_store
 from distill.ced.teachers.scores import READABLE, UNREADABLE
 from distill.config import to_yaml
 from distill.data.files import write_json, write_text
+from distill.data.manifest import counts_text
 from distill.data.teacher_store import Record, StoreError, TeacherStore
 from distill.data.unreadable import Unreadable, UnreadableError
 from distill.endings import Stopped, run, writing_to
@@ -139,10 +140,9 @@ def _finish(
 
 def describe(recipe: CedRecipe, source, blocks, classes, num_missing: int, num_blocks: int) -> None:
     hours = sum(clip.num_samples for clip in source.clips) / 16_000 / 3600
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(source.drops.items()))
     print(f"Scoring {blocks.num_epochs} views of {blocks.num_clips:,} clips ({hours:.2f} h) for "
           f"{len(classes)} classes by {len(recipe.teacher.members)} teacher(s); dropped: "
-          f"{dropped or 'nothing'}", flush=True)
+          f"{counts_text(source.drops)}", flush=True)
     if num_missing < num_blocks:
         print(f"{num_blocks - num_missing} of {num_blocks} blocks are there already", flush=True)
 
@@ -224,7 +224,7 @@ def _tell_unreadable(store: TeacherStore, source, blocks: dict) -> None:
         path.unlink(missing_ok=True)
         return
     write_json(path, dict(sorted(found.items())))
-    reasons = ", ".join(f"{n} {why}" for why, n in sorted(Counter(found.values()).items()))
+    reasons = counts_text(Counter(found.values()))
     print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
 
 
@@ -237,7 +237,7 @@ def _scored(
 
     taken: list[tuple[str, list[str]]] = []  # lease and blocks of ours, the group at hand first
 
-    def places() -> Iterator[list[tuple[int, int]]]:
+    def batches() -> Iterator[list[tuple[int, int]]]:
         for number, texts in groups.items():
             if not leases.take(name := f"group-{number:05d}"):
                 continue
@@ -251,7 +251,7 @@ def _scored(
                 leases.release(name)
 
     loader = DataLoader(
-        _Identity(), batch_sampler=places(), collate_fn=scorer.prepare,
+        _Identity(), batch_sampler=batches(), collate_fn=scorer.prepare,
         num_workers=scorer.recipe.scores.num_workers,
     )
     parts: list[dict] = []
@@ -288,10 +288,10 @@ def _count(errors: Iterable[ClipError], faults: Unreadable) -> int:
 
 
 class _Identity:
-    """The "dataset": what a place becomes is decided in `Scorer.prepare` alone."""
+    """The "dataset": what a sample becomes is decided in `Scorer.prepare` alone."""
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[int, int]:
-        return place
+    def __getitem__(self, sample: tuple[int, int]) -> tuple[int, int]:
+        return sample
 
 
 def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:

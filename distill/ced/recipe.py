@@ -108,8 +108,8 @@ def _check(c: CedRecipe) -> None:
     check(0 <= loss.label_weight <= 1, "loss.label_weight", "in [0, 1]", loss.label_weight)
     check(loss.temperature > 0, "loss.temperature", "> 0", loss.temperature)
     check(loss.frame_weight >= 0, "loss.frame_weight", ">= 0", loss.frame_weight)
-    told = bool(t.members) and t.consistent and (s.frames or t.mode == "live")
-    check(told or not loss.frame_weight, "loss.frame_weight",
+    has_frames = bool(t.members) and t.consistent and (s.frames or t.mode == "live")
+    check(has_frames or not loss.frame_weight, "loss.frame_weight",
           "0 without scores.frames, or with views that the teachers have not heard",
           loss.frame_weight)
     check(not s.frames or uses_store(c), "scores.frames", "false where no scores are stored",

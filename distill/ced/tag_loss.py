@@ -108,23 +108,23 @@ class TagModule(nn.Module):
 
     @torch.no_grad()
     def _ask(self, batch: Batch) -> Batch:
-        """What live teachers say of a batch, in the form in which it would have been stored."""
+        """Scores of live teachers, as batch entries: in the form in which they would be stored."""
         if self.teachers is None:
             return {}
         lengths = batch["attention_mask"].sum(1).tolist()
         values = batch["input_values"]
         features = [each[:, :n].cpu() for each, n in zip(values, lengths, strict=True)]
-        opinion = self.teachers([wave.cpu().numpy() for wave in batch["waves"]], features,
+        output = self.teachers([wave.cpu().numpy() for wave in batch["waves"]], features,
                                 frames=bool(self.loss.frame_weight))
-        p = opinion.probabilities
-        spread = mean_of_top(opinion.disagreement, p, batch["k"]) / MAX_DISAGREEMENT
-        said = {"targets": p, "confidence": 1 - spread}
-        if opinion.frames is not None:
-            counts = [len(each) for each in opinion.frames]
-            said["frame_targets"] = pad_steps(opinion.frames, max(counts))
-            said["frame_counts"] = np.array(counts)
+        p = output.probabilities
+        spread = mean_of_top(output.disagreement, p, batch["k"]) / MAX_DISAGREEMENT
+        entries = {"targets": p, "confidence": 1 - spread}
+        if output.frames is not None:
+            counts = [len(each) for each in output.frames]
+            entries["frame_targets"] = pad_steps(output.frames, max(counts))
+            entries["frame_counts"] = np.array(counts)
         return {name: torch.from_numpy(each.astype(np.float32)).to(values.device)
-                for name, each in said.items()}
+                for name, each in entries.items()}
 
 
 def clip_bce(logits: Tensor, targets: Tensor) -> Tensor:

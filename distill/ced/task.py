@@ -28,6 +28,7 @@ from distill.ced.teachers.scores import UNREADABLE, confidence, decode_frames, d
 from distill.ced.teachers.scoring import resolve_classes, store_settings
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import hash_of
+from distill.data.manifest import counts_text
 from distill.data.views.batches import FixedBatches
 from distill.metrics.tagging import mean_average_precision
 from distill.progress import quiet_libraries
@@ -63,7 +64,7 @@ class CedTask:
         if recipe.teacher.members and not self.recorded:
             live = Ensemble(recipe.teacher, self.classes, str(accelerator.device))
         if recipe.data.validation:
-            _ = self._validation  # what is wrong with it is said now, not after an hour
+            _ = self._validation  # an error in it appears now, not after an hour
         self.student, is_new = make_student(recipe.student, self.classes, recipe.seed)
         if is_new:
             measure_features(self.student, self._feature_views())
@@ -107,7 +108,7 @@ class CedTask:
                         data.clip_seconds, ensemble_settings(self.recipe.teacher)])
 
     @property
-    def heard(self) -> dict[str, Any]:
+    def dataset_summary(self) -> dict[str, Any]:
         unread = self.faults.reasons
         clips = [clip for clip in self.source.clips if clip.key not in unread]
         seconds = sum(clip.num_samples for clip in clips) / SAMPLE_RATE
@@ -117,16 +118,15 @@ class CedTask:
     def describe(self) -> str:
         """What will be trained, for the user."""
         count = sum(p.numel() for p in self.student.parameters())
-        heard = self.heard
-        dropped = ", ".join(f"{n} {why}" for why, n in sorted(heard["drops"].items()))
+        summary = self.dataset_summary
         return (
             f"Student: {count / 1e6:.2f} M parameters, {len(self.classes)} classes\n"
-            f"Training on {heard['count']:,} clips ({60 * heard['hours']:.1f} minutes; dropped: "
-            f"{dropped or 'nothing'}), {self._teacher_text()}{self._label_text()}"
+            f"Training on {summary['count']:,} clips ({60 * summary['hours']:.1f} minutes; "
+            f"dropped: {counts_text(summary['drops'])}), {self._teacher_text()}{self._label_text()}"
         )
 
     def _label_text(self) -> str:
-        """What no label can teach, and what is hardly to be heard; a line each."""
+        """Classes without a training clip, and clips that are very short; a line each."""
         short = sum(clip.num_samples < MIN_SAMPLES for clip in self.source.clips)
         lines = [f"{short:,} clips are shorter than {MIN_SECONDS} s and followed by silence"]
         lines = lines if short else []
@@ -142,17 +142,17 @@ class CedTask:
             return "from their labels"
         if not self.recorded:
             return f"{members} teacher(s) run at every step"
-        told = (f"scores of {members} teacher(s) on {self.recorded.num_epochs} views of each from "
+        text = (f"scores of {members} teacher(s) on {self.recorded.num_epochs} views of each from "
                 f"{self.recipe.scores.dir}")
-        return told if self.recipe.teacher.consistent else told + ", other views than the student's"
+        return text if self.recipe.teacher.consistent else text + ", other views than the student's"
 
     # Batches
 
-    def collate(self, places: list[tuple[int, int]]) -> Batch:
-        views, batch = self._targets(places)
-        weight = batch.setdefault("weight", torch.ones(len(places)))
+    def collate(self, samples: list[tuple[int, int]]) -> Batch:
+        views, batch = self._targets(samples)
+        weight = batch.setdefault("weight", torch.ones(len(samples)))
         waves, unreadable = [], []
-        for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
+        for number, ((index, _), view) in enumerate(zip(samples, views, strict=True)):
             wave = self.source.try_wave(index, view) if weight[number] else None
             if isinstance(wave, ClipError):
                 if wave.is_transient:
@@ -162,36 +162,36 @@ class CedTask:
                 weight[number] = 0.0
                 wave = np.zeros(self.source.clips[index].length, np.float32)
             waves.append(wave)
-        # told by `count`: an exception of a worker would reach the user as pages of traceback
-        batch |= {"unreadable": unreadable, "epoch": places[0][1]}
+        # raised by `count`: an exception of a worker would reach the user as pages of traceback
+        batch |= {"unreadable": unreadable, "epoch": samples[0][1]}
         features = [self.source.features(wave, view)
                     for wave, view in zip(waves, views, strict=True)]
         batch |= pad_features(features)
         if self.label_weight:
-            batch["labels"] = self._mixed_labels(places, views)
+            batch["labels"] = self._mixed_labels(samples, views)
         if self.recipe.teacher.members and not self.recorded:
             batch["waves"] = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
             batch["k"] = self.recipe.scores.k
         return batch
 
-    def _targets(self, places: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
-        """What the student hears, and what the teachers said."""
+    def _targets(self, samples: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
+        """Views that the student gets, and batch entries of what the teachers scored."""
         if not self.recorded:
-            return [self.source.scored_view(*place) for place in places], {}
-        views, columns = self.recorded(places)
+            return [self.source.scored_view(*sample) for sample in samples], {}
+        views, columns = self.recorded(samples)
         targets = self._decode(columns)
         if not self.recipe.teacher.consistent:
-            views = [self.source.own_view(*place) for place in places]
-            partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, places, strict=True)]
-            theirs = self._decode(self.recorded(partners)[1])
-            targets = _mixed(targets, theirs, views)
-        heard = columns["disagreement"] != UNREADABLE
+            views = [self.source.student_view(*sample) for sample in samples]
+            partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, samples, strict=True)]
+            partner_targets = self._decode(self.recorded(partners)[1])
+            targets = _mixed(targets, partner_targets, views)
+        readable = columns["disagreement"] != UNREADABLE
         batch = {"targets": torch.from_numpy(targets),
                  "confidence": torch.from_numpy(confidence(columns)),
-                 "weight": torch.from_numpy(heard.astype(np.float32))}
+                 "weight": torch.from_numpy(readable.astype(np.float32))}
         if self.recipe.loss.frame_weight:
             frames = torch.from_numpy(decode_frames(columns, len(self.classes)))
-            counts = [num_steps(self.source.clips[index].length) for index, _ in places]
+            counts = [num_steps(self.source.clips[index].length) for index, _ in samples]
             batch["frame_targets"] = frames[:, : max(counts)]
             batch["frame_counts"] = torch.tensor(counts)
         return views, batch
@@ -200,14 +200,14 @@ class CedTask:
         return decode_scores(columns, len(self.classes), self.recipe.loss.fill)
 
     def _mixed_labels(
-        self, places: Sequence[tuple[int, int]], views: Sequence[TagView]
+        self, samples: Sequence[tuple[int, int]], views: Sequence[TagView]
     ) -> Tensor:
-        own = self.labels[[index for index, _ in places]]
-        theirs = self.labels[[view.partner for view in views]]
+        labels = self.labels[[index for index, _ in samples]]
+        partner_labels = self.labels[[view.partner for view in views]]
         if self.recipe.loss.mixed_labels == "weighted":
-            return torch.from_numpy(_mixed(own, theirs, views))
+            return torch.from_numpy(_mixed(labels, partner_labels, views))
         mixed = np.array([view.weight > 0 for view in views])[:, None]
-        return torch.from_numpy(np.where(mixed, np.maximum(own, theirs), own))
+        return torch.from_numpy(np.where(mixed, np.maximum(labels, partner_labels), labels))
 
     def count(self, batch: Batch) -> int:
         """Clips that could be read.
@@ -237,16 +237,17 @@ class CedTask:
         if not self.recipe.data.validation:
             return {}
         clips, accelerator = self._validation, self.accelerator
-        mine = list(range(len(clips)))[accelerator.process_index :: accelerator.num_processes]
-        said = np.zeros((len(clips), len(self.classes)))
+        local = list(range(len(clips)))[accelerator.process_index :: accelerator.num_processes]
+        probabilities = np.zeros((len(clips), len(self.classes)))
         was_training = self.model.training
         self.student.eval()
-        for at in range(0, len(mine), self.recipe.evaluation.batch_size):
-            part = mine[at : at + self.recipe.evaluation.batch_size]
-            said[part] = student_probabilities(self.student, clips.features(part))
+        for at in range(0, len(local), self.recipe.evaluation.batch_size):
+            part = local[at : at + self.recipe.evaluation.batch_size]
+            probabilities[part] = student_probabilities(self.student, clips.features(part))
         self.model.train(was_training)
-        said = accelerator.reduce(torch.from_numpy(said).to(accelerator.device), "sum")
-        scores, targets = clips.pool(said.cpu().numpy()), clips.targets(self.classes)
+        shares = torch.from_numpy(probabilities).to(accelerator.device)
+        probabilities = accelerator.reduce(shares, "sum").cpu().numpy()
+        scores, targets = clips.pool(probabilities), clips.targets(self.classes)
         value, num_classes = mean_average_precision(scores, targets)
         return {"map": value, "num_classes": num_classes, "num_clips": len(targets),
                 "score": -value}
@@ -258,7 +259,9 @@ class CedTask:
         CedFeatureExtractor().save_pretrained(folder)
 
 
-def _mixed(own: np.ndarray, theirs: np.ndarray, views: Sequence[TagView]) -> np.ndarray:
-    """What is true of both sounds, by their weights in the mixture."""
+def _mixed(
+    targets: np.ndarray, partner_targets: np.ndarray, views: Sequence[TagView]
+) -> np.ndarray:
+    """Targets of mixed clips: means by the sounds' weights in the mixture."""
     weights = np.array([view.partner_weight for view in views], np.float32)[:, None]
-    return (1 - weights) * own + weights * theirs
+    return (1 - weights) * targets + weights * partner_targets

@@ -52,14 +52,14 @@ def script(commands: dict[str, str], arguments: list[str]) -> str:
         case ["bash"]:
             return _BASH.format(commands=" ".join(commands), recipes=recipes)
         case ["zsh"]:
-            told = " ".join(f"'{name}:{_plain(about)}'" for name, about in commands.items())
-            return _ZSH.format(commands=told, recipes=recipes)
+            described = " ".join(f"'{name}:{_plain(about)}'" for name, about in commands.items())
+            return _ZSH.format(commands=described, recipes=recipes)
         case ["fish"]:
-            told = "\n".join(
+            described = "\n".join(
                 f"complete -c audio-distill -n __fish_use_subcommand -a {name} -d '{_plain(about)}'"
                 for name, about in commands.items()
             )
-            return _FISH.format(commands=told, recipes=recipes)
+            return _FISH.format(commands=described, recipes=recipes)
         case _:
             raise ValueError(
                 f"completion bash|zsh|fish, got {' '.join(arguments) or 'nothing'}\n\n{__doc__}"

@@ -18,10 +18,10 @@ class BadLines(ValueError):
     """Lines of a file that say something else than they should; the first ones are named."""
 
     def __init__(self, path: str | Path, problems: list[tuple[str, str]]):
-        told = "; ".join(f"{place}: {problem}" for place, problem in problems[:_NAMED])
+        shown = "; ".join(f"{place}: {problem}" for place, problem in problems[:_NAMED])
         rest = len(problems) - _NAMED
         more = f"; and {rest:,} more like {'this' if rest == 1 else 'these'}" if rest > 0 else ""
-        super().__init__(f"{path}: {told}{more}")
+        super().__init__(f"{path}: {shown}{more}")
 
 
 def decode(data: bytes, path: str | Path) -> str:

@@ -125,14 +125,14 @@ def same_files(
     """{path: the first path with the same bytes} of files that are trained on under one name and
     measured on under another. Files that are not there, and empty ones, are nobody's: others say
     what is wrong with them."""
-    ours = {row.audio_filepath for row in train}
-    theirs = {row.audio_filepath for row in measured}
-    stats = _of_each(_stat, ours | theirs)
+    trained = {row.audio_filepath for row in train}
+    tested = {row.audio_filepath for row in measured}
+    stats = _of_each(_stat, trained | tested)
     sizes: dict[int, list[str]] = defaultdict(list)
     for path, (size, _) in stats.items():
         if size:
             sizes[size].append(path)
-    alike = [paths for paths in sizes.values() if _in_both(paths, ours, theirs)]
+    alike = [paths for paths in sizes.values() if _in_both(paths, trained, tested)]
     key = hash_of(sorted((path, *stats[path]) for paths in alike for path in paths))
     if seen is not None and _read(seen).get("differ") == key:
         return {}
@@ -143,16 +143,16 @@ def same_files(
         for path, kind in found.items():
             if kind is not None:
                 kinds[kind].append(path)
-        alike = [paths for paths in kinds.values() if _in_both(paths, ours, theirs)]
+        alike = [paths for paths in kinds.values() if _in_both(paths, trained, tested)]
     if not alike and seen is not None and count >= REMEMBERED:
         with suppress(OSError):  # it only saves time; what has to be written will say so
             write_json(seen, {"differ": key})
     return {path: min(paths) for paths in alike for path in paths}
 
 
-def _in_both(paths: Sequence[str], ours: set[str], theirs: set[str]) -> bool:
+def _in_both(paths: Sequence[str], trained: set[str], tested: set[str]) -> bool:
     """Whether a file of one split may be one of the other under another name."""
-    return len(paths) > 1 and not ours.isdisjoint(paths) and not theirs.isdisjoint(paths)
+    return len(paths) > 1 and not trained.isdisjoint(paths) and not tested.isdisjoint(paths)
 
 
 def _of_each(look: Callable, paths: Iterable[str]) -> dict:

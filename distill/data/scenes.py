@@ -21,7 +21,7 @@ from omegaconf import MISSING
 from distill.config import ConfigError, check, find_recipe, load, to_dict
 from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
-from distill.data.manifest import Row, read_manifest, write_manifest
+from distill.data.manifest import Row, counts_text, read_manifest, write_manifest
 from distill.data.samples.scene_sounds import ChangeConfig, Draws, change, cross, make_up
 from distill.data.sources.output import Outside, refuse_foreign
 from distill.data.unreadable import Unreadable
@@ -109,8 +109,7 @@ def read_groups(config: ScenesConfig, folder: Path) -> dict[str, list[Sound]]:
         for source in sources:
             rows, drops = read_manifest(folder / source.manifest)
             if drops:
-                told = ", ".join(f"{count} {why}" for why, count in sorted(drops.items()))
-                print(f"groups.{group}: {source.manifest}: left out: {told}")
+                print(f"groups.{group}: {source.manifest}: left out: {counts_text(drops)}")
             for row in rows:
                 if group_of.setdefault(row.audio_filepath, group) != group:
                     raise ConfigError(

@@ -97,10 +97,10 @@ def ce_and_full_kl(
         CE (tokens,), KL (tokens,), and the gradient of ce_weight * CE + kl_weight * T^2 * KL for
         the student's logits, (tokens, vocab).
     """
-    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
-    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
-    log_ratio = theirs - scaled
-    p, q = theirs.exp_(), scaled.exp_()  # both times their sums
+    student_scaled, teacher_scaled = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = student_scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    log_ratio = teacher_scaled - student_scaled
+    p, q = teacher_scaled.exp_(), student_scaled.exp_()  # both times their sums
     p_sum, q_sum = p.sum(-1), q.sum(-1)
     kl = log_ratio.mul_(p).sum(-1) / p_sum + (q_sum.log() - p_sum.log())
     q_1 = _power(q, temperature)
@@ -122,11 +122,11 @@ def ce_and_reverse_kl(
 
     With r = log q - log p, the gradient of T^2 * KL for the logits is T q (r - KL).
     """
-    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
-    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
-    p_sum = theirs.exp().sum(-1)
-    log_ratio = theirs.neg_().add_(scaled)
-    q = scaled.exp_()
+    student_scaled, teacher_scaled = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = student_scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    p_sum = teacher_scaled.exp().sum(-1)
+    log_ratio = teacher_scaled.neg_().add_(student_scaled)
+    q = student_scaled.exp_()
     q_sum = q.sum(-1)
     q_1 = _power(q, temperature)
     q.div_(q_sum[:, None])
@@ -150,9 +150,9 @@ def ce_and_total_variation(
     With s = sign(q - p), which is 0 where they are equal, the gradient of T^2 * TV for the logits
     is T/2 q (s - sum_v q_v s_v).
     """
-    scaled, theirs = _scaled(student, temperature), _scaled(teacher, temperature)
-    log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
-    p, q = theirs.exp_(), scaled.exp_()
+    student_scaled, teacher_scaled = _scaled(student, temperature), _scaled(teacher, temperature)
+    log_label = student_scaled.gather(-1, labels[:, None])[:, 0] * temperature
+    p, q = teacher_scaled.exp_(), student_scaled.exp_()
     q_sum = q.sum(-1)
     q_1 = _power(q, temperature)
     q.div_(q_sum[:, None])

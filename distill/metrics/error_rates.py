@@ -87,12 +87,12 @@ def error_counts(reference: str, hypothesis: str, unit: str = "word") -> ErrorCo
 def align(reference: str, hypothesis: str, unit: str = "word") -> list[Edit]:
     """The alignment behind `error_counts`, for showing differences."""
     output = _process(reference, hypothesis, unit)
-    said, heard = output.references[0], output.hypotheses[0]
+    reference_tokens, hypothesis_tokens = output.references[0], output.hypotheses[0]
     return [
         Edit(
             chunk.type,
-            tuple(said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            tuple(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            tuple(reference_tokens[chunk.ref_start_idx : chunk.ref_end_idx]),
+            tuple(hypothesis_tokens[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in output.alignments[0]
     ]

@@ -156,9 +156,9 @@ def benchmark_results(facts: Facts, recipe: Any) -> list[dict] | None:
 
     kind, student = parts_of(recipe), facts.models["student"]
     key, scale, label = kind.main_metric(facts, recipe)
-    said = [_metric(label, scale)]
-    said += [facts.results[name] for name in ("normalizer", "decoding") if name in facts.results]
+    notes = [_metric(label, scale)]
+    notes += [facts.results[name] for name in ("normalizer", "decoding") if name in facts.results]
     entry = EvalResultEntry(
         dataset_id=recipe.hub.benchmark, task_id=recipe.hub.benchmark_task,
-        value=round(scale * student[key], 2), notes="; ".join(said))
+        value=round(scale * student[key], 2), notes="; ".join(notes))
     return eval_result_entries_to_yaml([entry])

@@ -12,7 +12,7 @@ LOGIN = ("Make a token with write access in the settings of your account on the 
 
 @dataclass(frozen=True)
 class Trouble:
-    """An error, told; `may_pass`: trying again may help."""
+    """An error in words; `may_pass`: trying again may help."""
 
     text: str
     may_pass: bool = False
@@ -38,25 +38,25 @@ def explain(error: BaseException, repo_id: str, account: dict | None) -> Trouble
         detail = str(error).strip() or type(error).__name__
         return Trouble(f"the connection to the Hub broke ({detail}). {KEPT} Where large files "
                        "never arrive, HF_HUB_DISABLE_XET=1 sends them over plain HTTP", True)
-    status, said = error.response.status_code, _said(error)
+    status, message = error.response.status_code, _server_message(error)
     if status == 401:
-        return Trouble(_unknown_token(account) + said)
+        return Trouble(_unknown_token(account) + message)
     if status == 403:
         if error.response.request.method == "PUT":  # the address of an upload ran out
-            return Trouble(f"the Hub no longer takes the upload (403). {KEPT}{said}", True)
-        return Trouble(_no_right(repo_id, account) + said)
+            return Trouble(f"the Hub no longer takes the upload (403). {KEPT}{message}", True)
+        return Trouble(_no_right(repo_id, account) + message)
     if status == 404:
-        return Trouble(f"there is no {repo_id} on the Hub, or this token may not see it{said}")
+        return Trouble(f"there is no {repo_id} on the Hub, or this token may not see it{message}")
     if status in (409, 412):
-        return Trouble(f"somebody else changed {repo_id} meanwhile ({status}){said}", True)
+        return Trouble(f"somebody else changed {repo_id} meanwhile ({status}){message}", True)
     if status == 429:
-        return Trouble(f"the Hub asks for patience (429). {KEPT}{said}", True)
+        return Trouble(f"the Hub asks for patience (429). {KEPT}{message}", True)
     if status >= 500 or status == 408:
-        return Trouble(f"the Hub has trouble ({status}). {KEPT}{said}", True)
-    return Trouble(f"the Hub refuses ({status}){said}")
+        return Trouble(f"the Hub has trouble ({status}). {KEPT}{message}", True)
+    return Trouble(f"the Hub refuses ({status}){message}")
 
 
-def _said(error) -> str:
+def _server_message(error) -> str:
     """The server's own words, last."""
     words = " ".join((error.server_message or "").split())
     return f" (the Hub says: {words})" if words else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill.data.manifest import counts_text
 from distill.publish.facts import Facts, public_name
 from distill.publish.show import Show, compare, number, percent, rate, ratio, table
 from distill.publish.speech import repository
@@ -43,13 +44,13 @@ def main_metric(facts: Facts, recipe: Any) -> tuple[str, int, str]:
 def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
     student, teacher = facts.models["student"], facts.models.get("teacher")
     show, size = rate("mean_average_precision"), ratio(facts.models, "parameters")
-    heard = facts.trained.get("data")  # students of earlier versions do not say
+    data = facts.trained.get("data")  # students of earlier versions do not say
     return [
         ("teachers" if len(recipe.teacher.members) > 1 else "teacher", teachers(recipe)),
         ("classes", str(len(facts.config["id2label"]))),
         ("parameters", number("parameters", 1e6, 2, " M")(student)
          + (f", {percent(size, 1)} of the teachers'" if size else "")),
-        *([("learned from", f"{heard['count']:,} clips, {heard['hours']:.2f} h")] if heard else []),
+        *([("learned from", f"{data['count']:,} clips, {data['hours']:.2f} h")] if data else []),
         (f"mAP on the {facts.results['split']} split",
          show(student) + (f"; teachers {show(teacher)}" if teacher else "")),
     ]
@@ -127,15 +128,14 @@ def making(facts: Facts, recipe: Any) -> str:
     return (
         f"{source}, for {trained['steps']} steps of {recipe.train.batch_size} clips of up to "
         f"{recipe.data.clip_seconds:g} s. These are the weights of step {trained['best_step']}, "
-        f"{chosen}.{_heard(trained.get('data'))} Everything else is in `training_config.yaml`.")
+        f"{chosen}.{_data_text(trained.get('data'))} Everything else is in `training_config.yaml`.")
 
 
-def _heard(data: dict | None) -> str:
+def _data_text(data: dict | None) -> str:
     if not data:
         return ""
-    dropped = ", ".join(f"{count:,} {why}" for why, count in sorted(data["drops"].items()))
     return (f" It heard {data['count']:,} clips of training audio ({data['hours']:.2f} h); left "
-            f"out: {dropped or 'nothing'}.")
+            f"out: {counts_text(data['drops'])}.")
 
 
 def limits(facts: Facts, recipe: Any) -> list[str]:

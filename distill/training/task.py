@@ -21,13 +21,13 @@ class Task(Protocol):
             the loop divides it by the global count of the whole update, because a mean of means
             changes with the number of ranks. `parts` are sums to log, by name.
         batches: which views every update holds, see `distill.data.views.batches`.
-        heard: what it learns from, for student.json: `count` and `hours` of clips or windows, and
-            `drops`, what was left out, by reason.
+        dataset_summary: of the training data, for student.json: `count` and `hours` of clips or
+            windows, and `drops`, what was left out, by reason.
     """
 
     model: nn.Module
     batches: FixedBatches | TokenBatches
-    heard: dict[str, Any]
+    dataset_summary: dict[str, Any]
 
     def collate(self, views: list[tuple[int, int]]) -> Batch:
         """(index, epoch) pairs -> a batch on the CPU."""

@@ -28,14 +28,14 @@ from distill.whisper.teacher import Teacher
 
 NUM_DRAFTS = 4  # tokens a student drafts before its teacher looks at them
 
-# What the teacher says
+# Tokens of the teacher
 
 
 def teacher_tokens(
     recipe: WhisperRecipe,
     teacher: Teacher,
     windows: Sequence[Window],
-    own: Sequence[Window],
+    local_windows: Sequence[Window],
     accelerator: Accelerator,
     cache: dict[str, Tensor] | None,
 ) -> dict[str, list[int]]:
@@ -45,7 +45,7 @@ def teacher_tokens(
 
     Args:
         windows: all that are validated on.
-        own: those of this rank.
+        local_windows: those of this rank.
         cache: {window id: encoder states} to fill while decoding.
     """
     path = Path(recipe.labels_dir) / "validation_tokens.jsonl"
@@ -54,22 +54,22 @@ def teacher_tokens(
     known = [_read(path, settings) if accelerator.is_main_process else None]
     tokens = broadcast_object_list(known)[0]
     if tokens is None:
-        found = gather_object(_decode(recipe, teacher, own, accelerator, cache))
+        found = gather_object(_decode(recipe, teacher, local_windows, accelerator, cache))
         tokens = dict(sorted(found))
         if accelerator.is_main_process:
-            rows = [{"id": name, "tokens": said} for name, said in tokens.items()]
+            rows = [{"id": name, "tokens": ids} for name, ids in tokens.items()]
             write_jsonl(path, [{"settings": settings}, *rows])
     return tokens
 
 
 def _settings(recipe: WhisperRecipe, teacher: Teacher, windows: Sequence[Window]) -> str:
     """Hash of what decides the tokens; where the audio lies does not."""
-    heard = [
+    audio = [
         [w.id, w.language, [(p.id, p.offset, p.duration, p.start) for p in w.pieces]]
         for w in windows
     ]
     return hash_of({
-        "teacher": teacher.revision, "windows": heard, "language": recipe.language,
+        "teacher": teacher.revision, "windows": audio, "language": recipe.language,
         "task": recipe.task, "max_tokens_per_second": recipe.evaluation.max_tokens_per_second,
     })
 
@@ -102,8 +102,8 @@ def _decode(
     )
     end = decoder.special.end
     return [
-        (name, said.tokens + ([] if said.truncated or said.looped else [end]))
-        for name, said in found.items()
+        (name, hypothesis.tokens + ([] if hypothesis.truncated or hypothesis.looped else [end]))
+        for name, hypothesis in found.items()
     ]
 
 
@@ -152,8 +152,8 @@ def agreement(
     prefixes = [decoder.special.prefix(language or decoder.language, decoder.task,
                                        decoder.timestamps) for language in languages]
     rows = [
-        TokenRow([*prefix, *said[:-1]], [*[IGNORE] * (len(prefix) - 1), *said])
-        for prefix, said in zip(prefixes, tokens, strict=True)
+        TokenRow([*prefix, *text[:-1]], [*[IGNORE] * (len(prefix) - 1), *text])
+        for prefix, text in zip(prefixes, tokens, strict=True)
     ]
     inputs, labels = (each.to(states.device) for each in pad(rows, decoder.special.end))
     with fast_linears():
@@ -163,8 +163,8 @@ def agreement(
     is_first[:, len(prefixes[0]) - 1] = True
     chosen = _choose(decoder, hidden[valid], is_first[valid])
     same = (chosen == labels[valid]).tolist()
-    ends = torch.tensor([len(said) for said in tokens]).cumsum(0).tolist()
-    return [same[end - len(said) : end] for said, end in zip(tokens, ends, strict=True)]
+    ends = torch.tensor([len(text) for text in tokens]).cumsum(0).tolist()
+    return [same[end - len(text) : end] for text, end in zip(tokens, ends, strict=True)]
 
 
 def _choose(decoder: WhisperDecoder, hidden: Tensor, is_first: Tensor) -> Tensor:
@@ -179,10 +179,10 @@ def _choose(decoder: WhisperDecoder, hidden: Tensor, is_first: Tensor) -> Tensor
 
 
 def count_verifies(agreed: Sequence[bool], num_drafts: int) -> int:
-    """How often a teacher looks at drafts until all tokens of a text are said.
+    """How often a teacher looks at drafts until its text is complete.
 
-    It keeps the drafts up to the first it would not have said, and says one token itself. All that
-    is kept is its own text, so what the student drafts next depends on that text alone.
+    It keeps the drafts up to the first it would not have chosen, and adds one token itself. All
+    that is kept is its own text, so what the student drafts next depends on that text alone.
     """
     count = at = 0
     while at < len(agreed):

@@ -25,7 +25,7 @@ class DistillModule(nn.Module):
 
     Args:
         student: WhisperForConditionalGeneration, float32.
-        teacher: the live teacher; None where batches bring what it said.
+        teacher: the live teacher; None where batches bring its recorded scores.
         output: (vocab, width) output layer of the teacher, for batches that bring its decoder
             states without scores.
         loss: weights and temperature.
@@ -81,9 +81,9 @@ class DistillModule(nn.Module):
         labels = batch["labels"]
         valid = labels != IGNORE
         scores = self._teacher_scores(batch, states, valid)
-        own = _to_autocast_dtype(hidden[valid])
+        student_hidden = _to_autocast_dtype(hidden[valid])
         total, ce, divergence = token_losses(
-            own,
+            student_hidden,
             self.student.proj_out.weight,
             labels[valid],
             scores,
@@ -97,8 +97,8 @@ class DistillModule(nn.Module):
             parts = {"ce": ce, _PART_NAMES[self.loss.divergence]: divergence}
         if self.matches_states:
             distance = hidden_mse(hidden[valid], scores.hidden)
-            for own_inner, their_inner in zip(inner, scores.inner, strict=True):
-                distance = distance + hidden_mse(own_inner[valid], their_inner)
+            for student_inner, teacher_inner in zip(inner, scores.inner, strict=True):
+                distance = distance + hidden_mse(student_inner[valid], teacher_inner)
             parts["hidden"] = distance.detach()
             total = total + self.loss.hidden_weight * distance
         return total, parts

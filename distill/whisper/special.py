@@ -27,8 +27,8 @@ class SpecialTokens:
         self.timestamp_begin = self.no_timestamps + 1
         self._find = find
         self._tokenizer, self._generation_config = tokenizer, generation_config
-        told = getattr(generation_config, "is_multilingual", None)
-        self.multilingual = self.end != _ENGLISH_END if told is None else bool(told)
+        configured = getattr(generation_config, "is_multilingual", None)
+        self.multilingual = self.end != _ENGLISH_END if configured is None else bool(configured)
 
     @cached_property
     def languages(self) -> dict[str, int]:
@@ -36,8 +36,8 @@ class SpecialTokens:
         without the table; their tokenizers know the same."""
         if not self.multilingual:
             return {}
-        if told := getattr(self._generation_config, "lang_to_id", None):
-            return dict(told)
+        if configured := getattr(self._generation_config, "lang_to_id", None):
+            return dict(configured)
         from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
         known = self._tokenizer.get_vocab()

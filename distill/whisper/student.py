@@ -129,10 +129,11 @@ def freeze(
 
 def same_encoder(teacher, student) -> bool:
     """Whether both encoders are equal tensor for tensor, so that one run serves both."""
-    theirs = teacher.model.encoder.state_dict()
-    ours = student.model.encoder.state_dict()
-    return theirs.keys() == ours.keys() and all(
-        torch.equal(theirs[name].float(), ours[name].float()) for name in theirs
+    teacher_state = teacher.model.encoder.state_dict()
+    student_state = student.model.encoder.state_dict()
+    return teacher_state.keys() == student_state.keys() and all(
+        torch.equal(state.float(), student_state[name].float())
+        for name, state in teacher_state.items()
     )
 
 

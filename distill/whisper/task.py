@@ -49,7 +49,7 @@ class WhisperTask:
     def __init__(self, recipe: WhisperRecipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
         teacher = load_teacher(recipe.teacher)
-        self.processor, self.said = teacher.processor, teacher.source
+        self.processor, self.teacher_source = teacher.processor, teacher.source
         config = teacher.model.config
         self.source = ViewSource(
             recipe, self.processor, teacher.model.generation_config, config.max_target_positions
@@ -73,7 +73,7 @@ class WhisperTask:
             live = teacher.model
         elif recipe.loss.kl_weight and recipe.scores.method == "decoder_state":
             output = self._output_of(teacher.model)
-        del teacher  # the store has all that it had to say
+        del teacher  # its answers are in the store
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
         if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
             self.student.model.encoder.eval()
@@ -131,7 +131,7 @@ class WhisperTask:
         return teacher.proj_out.weight.detach()
 
     @property
-    def heard(self) -> dict[str, Any]:
+    def dataset_summary(self) -> dict[str, Any]:
         rows = self.source.rows  # what the filter left out is in filter.json
         return {"count": len(rows), "hours": sum(row["duration"] for row in rows) / 3600,
                 "drops": {}}
@@ -139,14 +139,14 @@ class WhisperTask:
     def describe(self) -> str:
         """What will be trained, for the user."""
         trained = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
-        config, heard = self.student.config, self.heard
+        config, summary = self.student.config, self.dataset_summary
         return (
-            f"Teacher: {self.said}\n"
+            f"Teacher: {self.teacher_source}\n"
             f"Student: {config.encoder_layers} encoder and {config.decoder_layers} decoder layers, "
             f"{count_parameters(self.student) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of "
             f"them trained; {self.alignment}\n"
-            f"Training on {heard['count']} windows ({60 * heard['hours']:.1f} minutes of audio), "
-            + self._teacher_text()
+            f"Training on {summary['count']} windows ({60 * summary['hours']:.1f} minutes of "
+            f"audio), " + self._teacher_text()
         )
 
     def _teacher_text(self) -> str:
@@ -206,8 +206,8 @@ class WhisperTask:
         return self._utterances[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _ask_teacher(self, teacher: Teacher, shared: bool) -> dict[str, list[int]]:
-        """What it says about the validation windows; empty where the student is to say otherwise:
-        in the words of a text model."""
+        """Its tokens of the validation windows; empty where the student learns other texts:
+        those of a translation model."""
         if not self.recipe.data.validation or self.recipe.translation.model:
             return {}
         return teacher_tokens(

@@ -226,19 +226,20 @@ def from_whisper(
         layers: first ones of the encoder; the last ones know words rather than sounds. None: all.
         head: head_size, head_dropout.
     """
-    own = whisper.config
-    layers = layers or own.encoder_layers
-    if layers > own.encoder_layers:
-        raise ValueError(f"whisper.layers must be at most {own.encoder_layers}, got {layers}")
+    source = whisper.config
+    layers = layers or source.encoder_layers
+    if layers > source.encoder_layers:
+        raise ValueError(f"whisper.layers must be at most {source.encoder_layers}, got {layers}")
     names = dict(enumerate(classes))
     config = WhisperTaggerConfig(
-        num_mel_bins=own.num_mel_bins, d_model=own.d_model, encoder_layers=layers,
-        encoder_attention_heads=own.encoder_attention_heads, encoder_ffn_dim=own.encoder_ffn_dim,
-        max_source_positions=own.max_source_positions, id2label=names,
+        num_mel_bins=source.num_mel_bins, d_model=source.d_model, encoder_layers=layers,
+        encoder_attention_heads=source.encoder_attention_heads,
+        encoder_ffn_dim=source.encoder_ffn_dim,
+        max_source_positions=source.max_source_positions, id2label=names,
         label2id={name: index for index, name in names.items()}, **head)
     model = WhisperTagger(config)
-    wanted, theirs = model.encoder.state_dict(), whisper.model.encoder.state_dict()
-    model.encoder.load_state_dict({name: theirs[name] for name in wanted})
+    wanted, pretrained = model.encoder.state_dict(), whisper.model.encoder.state_dict()
+    model.encoder.load_state_dict({name: pretrained[name] for name in wanted})
     return model.eval()
 
 

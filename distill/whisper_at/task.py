@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from distill.data.audio import load_audio
 from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.formats.errors import TRANSIENT, AudioError
-from distill.data.manifest import Row, load_rows
+from distill.data.manifest import Row, counts_text, load_rows
 from distill.data.unreadable import Unreadable, UnreadableError
 from distill.data.views.batches import FixedBatches
 from distill.data.views.draws import generator
@@ -50,13 +50,13 @@ class WhisperAtTask:
         source = recipe.whisper
         teacher = load_teacher(
             TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
-        self.said, self.revision = teacher.source, teacher.revision
+        self.teacher_source, self.revision = teacher.source, teacher.revision
         torch.manual_seed(recipe.seed)
         self.tagger = from_whisper(teacher.model, self.classes, source.layers,
                                    head_size=recipe.head.head_size,
                                    head_dropout=recipe.head.head_dropout)
-        own = teacher.processor.feature_extractor
-        self.extractor = WhisperTaggerExtractor(feature_size=own.feature_size)
+        extractor = teacher.processor.feature_extractor
+        self.extractor = WhisperTaggerExtractor(feature_size=extractor.feature_size)
         del teacher
         self.tagger.to(accelerator.device)
         self.rows, self.states = self._heard("train", rows, self.drops)
@@ -78,7 +78,7 @@ class WhisperAtTask:
                         states.hexdigest()])
 
     def _check_labels(self, validation: list[Row]) -> None:
-        """So that nothing is heard in vain."""
+        """Raise a ValueError before anything is encoded for labels that cannot be learned."""
         if not self.classes:
             raise ValueError("data.train: not one row has a label")
         if validation and not targets_of(validation, self.classes).any():
@@ -87,7 +87,7 @@ class WhisperAtTask:
                              "weights are the student")
 
     @property
-    def heard(self) -> dict[str, Any]:
+    def dataset_summary(self) -> dict[str, Any]:
         return {"count": len(self.rows), "hours": sum(row.duration for row in self.rows) / 3600,
                 "drops": dict(self.drops)}
 
@@ -95,10 +95,13 @@ class WhisperAtTask:
         """What will be trained, for the user."""
         head = sum(p.numel() for p in self.tagger.head.parameters())
         encoder = sum(p.numel() for p in self.tagger.encoder.parameters())
-        return (f"Encoder: {self.said}\nHead: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} "
-                f"M frozen ones, {len(self.classes)} classes, {len(self.rows)} clips (dropped: "
-                f"{_told(self.drops)}), validated on {len(self.validation)} (dropped: "
-                f"{_told(self.validation_drops)}){self._unknown_text()}")
+        return (
+            f"Encoder: {self.teacher_source}\n"
+            f"Head: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} M frozen ones, "
+            f"{len(self.classes)} classes, {len(self.rows)} clips (dropped: "
+            f"{counts_text(self.drops)}), validated on {len(self.validation)} (dropped: "
+            f"{counts_text(self.validation_drops)}){self._unknown_text()}"
+        )
 
     def _unknown_text(self) -> str:
         """Labels of the validation split that nothing is learned about."""
@@ -137,7 +140,8 @@ class WhisperAtTask:
             faults.check()
         drops.update(faults.counts)
         if rows and not kept:
-            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read ({_told(drops)})")
+            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read "
+                             f"({counts_text(drops)})")
         return kept, states
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
@@ -192,15 +196,15 @@ class WhisperAtTask:
 
     # Batches
 
-    def collate(self, places: list[tuple[int, int]]) -> Batch:
+    def collate(self, samples: list[tuple[int, int]]) -> Batch:
         states, targets = [], []
-        for index, epoch in places:
+        for index, epoch in samples:
             draws = generator(self.recipe.seed, self.rows[index].id, epoch)
             mixed, other = draws.random() < self.recipe.head.mixup_probability, draws.random()
             weight = float(draws.beta(5, 5)) if mixed else 1.0
             partner = int(other * len(self.rows))
-            own, theirs = (torch.from_numpy(self.states[n]).float() for n in (index, partner))
-            state = self._mixed(own, theirs, weight) if mixed else own
+            first, second = (torch.from_numpy(self.states[n]).float() for n in (index, partner))
+            state = self._mixed(first, second, weight) if mixed else first
             states.append(self._masked(state, draws))
             targets.append(torch.from_numpy(
                 weight * self.targets[index] + (1 - weight) * self.targets[partner]))
@@ -209,16 +213,16 @@ class WhisperAtTask:
         mask = torch.arange(max(steps)) < torch.tensor(steps)[:, None]
         return {"states": torch.stack(padded), "mask": mask, "targets": torch.stack(targets)}
 
-    def _mixed(self, own: Tensor, theirs: Tensor, weight: float) -> Tensor:
-        """Both, as long as the longer one; nothing is heard in what the other one lacks."""
-        steps = max(own.shape[1], theirs.shape[1])
+    def _mixed(self, first: Tensor, second: Tensor, weight: float) -> Tensor:
+        """Both, as long as the longer one; what the shorter one lacks is silence."""
+        steps = max(first.shape[1], second.shape[1])
         mean = self.tagger.head.mean.cpu()
-        own, theirs = (torch.cat([each, mean.expand(-1, steps - each.shape[1], -1)], 1)
-                       for each in (own, theirs))
-        return weight * own + (1 - weight) * theirs
+        first, second = (torch.cat([each, mean.expand(-1, steps - each.shape[1], -1)], 1)
+                       for each in (first, second))
+        return weight * first + (1 - weight) * second
 
     def _masked(self, state: Tensor, draws: np.random.Generator) -> Tensor:
-        """Up to `mask_steps` steps are the mean, as if nothing were to be heard."""
+        """Up to `mask_steps` steps are the mean, which stands for silence."""
         width = int(draws.integers(0, min(self.recipe.head.mask_steps, state.shape[1] - 1) + 1))
         first = int(draws.integers(0, state.shape[1] - width + 1))
         state[:, first : first + width] = self.tagger.head.mean.cpu()
@@ -235,11 +239,11 @@ class WhisperAtTask:
         if not self.validation:
             return {}
         head, device = self.tagger.head.eval(), self.accelerator.device
-        said = [pool(head(torch.from_numpy(each)[None].float().to(device)))[0].sigmoid().cpu()
-                for each in self._validation_states]
+        states = (torch.from_numpy(each)[None].float() for each in self._validation_states)
+        scores = [pool(head(each.to(device)))[0].sigmoid().cpu() for each in states]
         head.train()
         targets = targets_of(self.validation, self.classes)
-        value, num_classes = mean_average_precision(torch.stack(said).double().numpy(), targets)
+        value, num_classes = mean_average_precision(torch.stack(scores).double().numpy(), targets)
         return {"map": value, "num_classes": num_classes, "num_clips": len(targets),
                 "score": -value}
 
@@ -284,10 +288,6 @@ def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
         raise ValueError(f"row {without[0]} has no `labels` in its manifest; {len(without):,} of "
                          f"{len(rows):,} rows have none")
     return rows, drops
-
-
-def _told(drops: Counter) -> str:
-    return ", ".join(f"{count} {why}" for why, count in sorted(drops.items())) or "nothing"
 
 
 def targets_of(rows: list[Row], classes: list[str]) -> np.ndarray:

@@ -267,7 +267,7 @@ def _cost(ensemble, which: tuple, front: Measured, parts: Sequence[Measured], nu
     """Speed and size of a system; features are counted where one of its models needs them."""
     members = ensemble.members if which[1] is None else [ensemble.members[which[1]]]
     names = ensemble.names if which[1] is None else [ensemble.names[which[1]]]
-    shared = [front] if any(member.sees for member in members) else []
+    shared = [front] if any(member.takes_features for member in members) else []
     seconds = sum(each.seconds for each in (*shared, *parts))
     sizes = [(member.num_parameters, member.num_bytes) for member in members]
     known = [all(size is not None for size in column) for column in zip(*sizes, strict=True)]

@@ -73,7 +73,7 @@ class Tagger:
         if member.classes is None:
             raise ValueError(f"--model {name} does not name its classes: "
                              "an .onnx file needs class_labels_indices.csv beside it")
-        if frames and not (member.sees and hasattr(member, "model")):
+        if frames and not (member.takes_features and hasattr(member, "model")):
             raise ValueError(f"--frames needs a CED model (a folder or Hub id), and {name} is not")
         self.classes: list[str] = member.classes
 
@@ -86,7 +86,8 @@ class Tagger:
         if not windows:
             return []
         waves = [wave for _, wave in windows]
-        features = [log_mel(torch.from_numpy(w)) if self.member.sees else None for w in waves]
+        features = [log_mel(torch.from_numpy(wave)) if self.member.takes_features else None
+                    for wave in waves]
         if self.frames:
             return self._steps([window for window, _ in windows], features)
         scores = self.member(waves, features)

@@ -83,8 +83,8 @@ def source_copied(translation: dict, config: TranslationConfig) -> bool:
 
 
 def wrong_target_script(translation: dict, config: TranslationConfig) -> bool:
-    own = FilterConfig(check_script=config.check_script)
-    return wrong_script({"label": translation["text"]}, own, config.target)
+    script_only = FilterConfig(check_script=config.check_script)
+    return wrong_script({"label": translation["text"]}, script_only, config.target)
 
 
 def low_translation_logprob(translation: dict, config: TranslationConfig) -> bool:

@@ -27,7 +27,7 @@ def label_recordings(
     drops: list[dict] = []
     in_order = recipe.pseudo_label.packing == "sequential"
 
-    def heard(audio: LongAudio, start: float, seconds: float, labelled: Labelled) -> None:
+    def on_window(audio: LongAudio, start: float, seconds: float, labelled: Labelled) -> None:
         whole, before = by_id[audio.name], found[audio.name]
         piece = whole.pieces[0]
         piece = replace(piece, offset=round(piece.offset + start, 6), duration=round(seconds, 6))
@@ -40,5 +40,5 @@ def label_recordings(
             found[audio.name] = []
             drops.append(drop_row(audio.name, by_id[audio.name].pieces[0].id, error))
 
-    backend.label_recordings([recording_of(recording) for recording in recordings], heard, finished)
+    backend.label_recordings(list(map(recording_of, recordings)), on_window, finished)
     return [pair for pairs in found.values() for pair in pairs], drops

@@ -87,72 +87,74 @@ def share_text(text: str | None, labels: list[str], unit: str = "word") -> list[
         return [None] * len(labels)
     pattern = r"\S+" if unit == "word" else r"\S"
     spans = [match.span() for match in re.finditer(pattern, text)]
-    said = [_key(text[start:end], unit) for start, end in spans]
-    heard = [[_key(token, unit) for token in re.findall(pattern, label)] for label in labels]
-    places = _places(said, list(chain(*heard)), list(accumulate(map(len, heard))), unit)
+    reference = [_key(text[start:end], unit) for start, end in spans]
+    hypothesis = [[_key(token, unit) for token in re.findall(pattern, label)] for label in labels]
+    cuts = _cuts(reference, list(chain(*hypothesis)), list(accumulate(map(len, hypothesis))), unit)
     shares = []
-    for first, last in zip([0, *places], places, strict=False):
+    for first, last in zip([0, *cuts], cuts, strict=False):
         shares.append(text[spans[first][0] : spans[last - 1][1]] if last > first else "")
     return shares
 
 
-def _places(said: list[str], heard: list[str], ends: list[int], unit: str) -> list[int]:
-    """How many of the tokens `said` come before each place in `heard`."""
-    if not said:
+def _cuts(reference: list[str], hypothesis: list[str], ends: list[int], unit: str) -> list[int]:
+    """How many of the tokens `reference` come before each of the places `ends` in `hypothesis`."""
+    if not reference:
         return [0] * len(ends)
     glue = " " if unit == "word" else ""
-    edits = align(glue.join(said), glue.join(heard), unit)
+    edits = align(glue.join(reference), glue.join(hypothesis), unit)
     # corner points of the alignment: before and after each run of equal or of different tokens
     runs = [(key, list(group)) for key, group in groupby(edits, lambda edit: edit.kind == "equal")]
     s = list(accumulate((sum(len(e.reference) for e in g) for _, g in runs), initial=0))
     h = list(accumulate((sum(len(e.hypothesis) for e in g) for _, g in runs), initial=0))
-    places = []
+    cuts = []
     for end, following in zip(ends, [*ends[1:], None], strict=True):
         at = bisect_left(h, end, hi=len(h) - 1)  # the first corner that is not before the place
         if at + 1 < len(h) and h[at] == end and not runs[at][0]:
             at += 1  # a run of different tokens begins here: some may belong before the place
         if at == 0 or runs[at - 1][0]:
-            places.append(s[at] - (h[at] - end))
+            cuts.append(s[at] - (h[at] - end))
             continue
-        here, before = said[s[at - 1] : s[at]], heard[h[at - 1] : end]
-        silent = following == end  # nothing was heard in the next window
-        cut = _end(here, before) if silent else _cut(here, before, heard[end : h[at]])
-        places.append(max([s[at - 1] + cut, *places[-1:]]))
-    return places
+        here, before = reference[s[at - 1] : s[at]], hypothesis[h[at - 1] : end]
+        silent = following == end  # the next window has no token
+        cut = _end(here, before) if silent else _cut(here, before, hypothesis[end : h[at]])
+        cuts.append(max([s[at - 1] + cut, *cuts[-1:]]))
+    return cuts
 
 
 # Tokens that differ from the labels are cut so that both sides look most alike, letter by letter:
 # an alignment of whole words takes any word for any other.
 
-def _cut(said: list[str], before: list[str], after: list[str]) -> int:
-    """How many of `said` were heard as `before`, or left out; the others were heard as `after`."""
+def _cut(reference: list[str], before: list[str], after: list[str]) -> int:
+    """How many tokens of the reference the labels `before` stand for, or leave out; `after` stands
+    for the others."""
     if not after:
-        return len(said)
+        return len(reference)
     count = len(before) + len(after)
     if count > _MOST_TOKENS:
-        return len(said) * len(before) // count
-    skipped = max(0, len(said) - 2 * count - 10)  # so much more than was heard: left out before
-    said = said[skipped:]
+        return len(reference) * len(before) // count
+    skipped = max(0, len(reference) - 2 * count - 10)  # more than any label has: left out before
+    reference = reference[skipped:]
 
     def cost(place: int) -> int:
         # what is left out counts twice after the cut: letters find their like in anything
-        left_out = len("".join(said[place:])) - len("".join(after))
-        return _distance(said[:place], before) + _distance(said[place:], after) + max(left_out, 0)
+        left_out = len("".join(reference[place:])) - len("".join(after))
+        distances = _distance(reference[:place], before) + _distance(reference[place:], after)
+        return distances + max(left_out, 0)
 
-    fewest = max(0, len(said) - 2 * len(after) - 5)  # more cannot be what was heard as `after`
-    return skipped + min(range(len(said), fewest - 1, -1), key=cost)
-
-
-def _end(said: list[str], heard: list[str]) -> int:
-    """How many of `said` were heard as `heard`; the others were not heard at all."""
-    if len(heard) > _MOST_TOKENS:
-        return min(len(said), len(heard))
-    places = range(min(len(said), 2 * len(heard)) + 1)
-    return min(places, key=lambda place: _distance(said[:place], heard))
+    fewest = max(0, len(reference) - 2 * len(after) - 5)  # `after` cannot stand for more
+    return skipped + min(range(len(reference), fewest - 1, -1), key=cost)
 
 
-def _distance(said: list[str], heard: list[str]) -> int:
-    return error_counts(" ".join(said), " ".join(heard), "char").errors
+def _end(reference: list[str], hypothesis: list[str]) -> int:
+    """How many tokens of the reference the hypothesis stands for; no label has the others."""
+    if len(hypothesis) > _MOST_TOKENS:
+        return min(len(reference), len(hypothesis))
+    cuts = range(min(len(reference), 2 * len(hypothesis)) + 1)
+    return min(cuts, key=lambda place: _distance(reference[:place], hypothesis))
+
+
+def _distance(reference: list[str], hypothesis: list[str]) -> int:
+    return error_counts(" ".join(reference), " ".join(hypothesis), "char").errors
 
 
 def _key(token: str, unit: str) -> str:

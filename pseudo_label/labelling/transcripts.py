@@ -205,8 +205,8 @@ def label_shards(
                           "goes on.") from None
         if left:  # ranks that are still at something must not be ended by how this one ends
             leases.wait_for_others()
-    if said := labeller.backend.describe():
-        print(said, flush=True)
+    if description := labeller.backend.describe():
+        print(description, flush=True)
     return [index for index in left if not part_path(folder, index).is_file()]
 
 

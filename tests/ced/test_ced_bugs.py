@@ -96,7 +96,7 @@ def test_the_inconsistent_experiment_runs_and_mixes_scores_by_its_own_weights(ta
     batch = task.collate(places)
     for (index, epoch), target in zip(places, batch["targets"].numpy(), strict=True):
         own, stored = (draw(index, epoch) for draw in
-                       (task.source.own_view, task.source.scored_view))
+                       (task.source.student_view, task.source.scored_view))
         assert own.weight and not stored.weight and own.shift != stored.shift
 
         def said(index, epoch=epoch):
@@ -106,7 +106,7 @@ def test_the_inconsistent_experiment_runs_and_mixes_scores_by_its_own_weights(ta
         share = own.weight / 256
         assert np.allclose(target, (1 - share) * said(index) + share * said(own.partner))
     heard = batch["input_values"][0][:, : batch["attention_mask"][0].sum()]
-    view = task.source.own_view(0, 0)
+    view = task.source.student_view(0, 0)
     assert torch.equal(heard, task.source.features(task.source.wave(0, view), view))
 
 

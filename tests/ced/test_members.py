@@ -28,7 +28,7 @@ def tagger_folder(tmp_path_factory):
 def test_our_models_see_the_features(tagger_folder):
     """Masked ones, which no wave could tell them."""
     member = load_member(MemberConfig(str(tagger_folder)))
-    assert member.sees and member.classes == LABELS
+    assert member.takes_features and member.classes == LABELS
     masked = [each.clone() for each in FEATURES]
     masked[0][10:20] = 0
     said = member(WAVES, masked)
@@ -67,7 +67,7 @@ def test_another_model_hears_waves_at_its_own_rate(wav2vec2):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     member = load_member(MemberConfig(str(wav2vec2), activation="softmax"))
-    assert not member.sees and member.classes == ["cat", "dog", "bell"]
+    assert not member.takes_features and member.classes == ["cat", "dog", "bell"]
     said = member(WAVES, FEATURES)
     model = AutoModelForAudioClassification.from_pretrained(wav2vec2).eval()
     extractor = AutoFeatureExtractor.from_pretrained(wav2vec2)
@@ -116,7 +116,7 @@ def write_onnx(folder, shape: list, sigmoid: bool = True, labels=("bell", "cat, 
 def test_an_onnx_file_of_features(tmp_path):
     config, weights = write_onnx(tmp_path / "m", ["n", 64, "t"])
     member = load_member(config)
-    assert member.sees and member.classes == ["bell", "cat, big"]
+    assert member.takes_features and member.classes == ["bell", "cat, big"]
     expected = [1 / (1 + np.exp(-each.mean(1).numpy() @ weights)) for each in FEATURES]
     assert np.allclose(member(WAVES, FEATURES), expected, atol=1e-5)
 
@@ -125,7 +125,7 @@ def test_an_onnx_file_of_waves_that_gives_logits(tmp_path):
     config, weights = write_onnx(tmp_path / "m", ["n", "samples"], sigmoid=False)
     config.activation = "sigmoid"
     member = load_member(config)
-    assert not member.sees
+    assert not member.takes_features
     expected = [1 / (1 + np.exp(-each.mean() * weights[0])) for each in WAVES]
     assert np.allclose(member(WAVES, FEATURES), expected, atol=1e-6)
 

@@ -10,7 +10,13 @@ import torch
 
 import distill.ced.export.run
 from distill.ced.export.onnx_graph import FILES, LABELS_FILE, export_tagger, write_labels
-from distill.ced.export.onnx_verify import HALF_HOP, onnxruntime_run, own_scores, sherpa_run, verify
+from distill.ced.export.onnx_verify import (
+    HALF_HOP,
+    onnxruntime_run,
+    reference_scores,
+    sherpa_run,
+    verify,
+)
 from distill.ced.export.run import export_student, text_table
 from distill.ced.model.checkpoint import load_checkpoint
 from distill.ced.model.remote_code import write_code
@@ -48,7 +54,7 @@ def test_batches_of_waves(tagger, exported):
     """One of them quiet: its floor is its own."""
     waves = np.stack([wave(2.0, seed=1), wave(2.0, seed=2, gain=1e-4)])
     said = run_of(exported / "wave.onnx", torch.from_numpy(waves))
-    assert np.allclose(said, own_scores(tagger, waves), atol=1e-4)
+    assert np.allclose(said, reference_scores(tagger, waves), atol=1e-4)
 
 
 @torch.no_grad()
@@ -79,7 +85,7 @@ def test_onnxruntime_gives_the_same_for_any_length(tagger, exported, name, limit
     waves = [wave(seconds, seed=seed) for seed, seconds in enumerate(LENGTHS)]
     run = onnxruntime_run(exported / name)
     said = np.stack([run(each) for each in waves])
-    difference = np.abs(said - own_scores(tagger, waves)).max()
+    difference = np.abs(said - reference_scores(tagger, waves)).max()
     assert difference < limit
     assert said.shape == (len(LENGTHS), len(LABELS)) and said.max() < 1
 
@@ -104,7 +110,7 @@ def test_sherpa_onnx_needs_half_a_hop_of_zeros(tagger, exported):
         time = np.arange(int(16_000 * seconds))
         noise = generator.normal(size=len(time))
         waves.append((0.3 * noise * np.exp(-(time % 1500) / 100)).astype(np.float32))
-    own = own_scores(tagger, waves)
+    own = reference_scores(tagger, waves)
 
     def distance(zeros):
         run = sherpa_run(exported / "model.onnx", len(LABELS), zeros)

@@ -93,7 +93,7 @@ def test_confidence_weighs_clips(batch):
 
 
 def test_live_teachers_are_asked_about_what_the_student_hears(batch):
-    from distill.ced.teachers.ensemble import Opinion
+    from distill.ced.teachers.ensemble import EnsembleOutput
 
     asked = {}
 
@@ -101,7 +101,7 @@ def test_live_teachers_are_asked_about_what_the_student_hears(batch):
         assert not frames
         asked.update(waves=waves, features=features)
         p = np.linspace(0.1, 0.9, CLIPS * CLASSES).reshape(CLIPS, CLASSES)
-        return Opinion(p, np.full_like(p, 0.25), p[None])
+        return EnsembleOutput(p, np.full_like(p, 0.25), p[None])
 
     batch["waves"], batch["k"] = [torch.ones(n) for n in (3, 4, 5, 6)], 2
     batch["attention_mask"] = torch.arange(16) < torch.tensor([16, 9, 16, 3])[:, None]

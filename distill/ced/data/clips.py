@@ -138,7 +138,7 @@ def targets_of(clips: Sequence[Clip], classes: Sequence[str], why: str) -> np.nd
     Raises:
         ValueError: a clip without labels (`why` they are needed), or a label of no class.
     """
-    place = {name: index for index, name in enumerate(classes)}
+    column_of = {name: index for index, name in enumerate(classes)}
     targets = np.zeros((len(clips), len(classes)), np.float32)
     without = dict.fromkeys(clip.row for clip in clips if clip.labels is None)
     if without:
@@ -147,10 +147,10 @@ def targets_of(clips: Sequence[Clip], classes: Sequence[str], why: str) -> np.nd
                          f"{len(without):,} of {num_rows:,} rows have none; {why}")
     for number, clip in enumerate(clips):
         for label in clip.labels:
-            if label not in place:
+            if label not in column_of:
                 near = get_close_matches(label, classes, 1)
                 raise ValueError(f"row {clip.row}: label {label!r} is none of the {len(classes)} "
                                  + (f"classes, did you mean {near[0]!r}? Else " if near else
                                     "classes; ") + "add it to data.classes")
-            targets[number, place[label]] = 1.0
+            targets[number, column_of[label]] = 1.0
     return targets

@@ -15,6 +15,7 @@ from distill.ced.data.view_source import ViewSource
 from distill.ced.teachers.scores import READABLE
 from distill.data.files import read_json, write_json
 from distill.data.formats.errors import TRANSIENT
+from distill.data.manifest import counts_text
 from distill.data.unreadable import UnreadableError
 
 
@@ -89,10 +90,10 @@ def settled(scores: Path, clips: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = read_json(path) if path.is_file() else {}
     moment = Counter(why for why in found.values() if why in (READABLE, *TRANSIENT))
     if moment:
-        told = ", ".join(f"{count} {why}" for why, count in sorted(moment.items()))
+        counts = counts_text(moment)
         raise UnreadableError(
-            f"{scores}: clips could not be opened when they were scored, see {path} ({told}); run "
-            "`make NAME.label`: with their files there, their blocks are scored again")
+            f"{scores}: clips could not be opened when they were scored, see {path} ({counts}); "
+            "run `make NAME.label`: with their files there, their blocks are scored again")
     reasons = {}
     for fault, reason in found.items():  # `clip KEY: /path: what is wrong`, and keys may have ": "
         parts = fault.removeprefix("clip ").split(": ")

@@ -75,7 +75,7 @@ class ViewSource:
         """What the teachers hear of a clip in an epoch."""
         return self._draw(self.scored, index, epoch, "")
 
-    def own_view(self, index: int, epoch: int) -> TagView:
+    def student_view(self, index: int, epoch: int) -> TagView:
         """What an inconsistent student hears."""
         return self._draw(self.recipe.views, index, epoch, "student/")
 

@@ -169,8 +169,8 @@ def augment(
 
 def _mix(sound: np.ndarray, partner: np.ndarray, view: TagView) -> np.ndarray:
     """As long as `sound`; a shorter partner is heard once, of a longer one a part."""
-    level, theirs = _rms(sound), _rms(partner)
-    match = min(level / theirs, _MAX_MATCH) if level and theirs else 1.0
+    level, partner_level = _rms(sound), _rms(partner)
+    match = min(level / partner_level, _MAX_MATCH) if level and partner_level else 1.0
     if len(partner) < len(sound):
         partner = np.pad(partner, (0, len(sound) - len(partner)))
     partner = np.roll(partner, view.partner_shift * len(partner) // PARTNER_STEPS)
@@ -207,9 +207,9 @@ def _shape(kind: str, size: int) -> np.ndarray:
     """float32 (bins,): amplitudes of a kind of noise; coloured ones have none below 20 Hz."""
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     power = NOISES[kind]
-    heard = frequencies >= LOWEST_HZ if power else frequencies > 0
+    audible = frequencies >= LOWEST_HZ if power else frequencies > 0
     shape = np.zeros(len(frequencies), np.float32)
-    shape[heard] = frequencies[heard] ** (-power / 2)
+    shape[audible] = frequencies[audible] ** (-power / 2)
     return shape
 
 

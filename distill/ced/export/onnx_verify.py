@@ -82,14 +82,14 @@ def runs_of(folder: Path, num_classes: int, threads: int) -> Iterator[tuple[str,
 
 
 @torch.no_grad()
-def own_scores(model: CedForAudioClassification, waves: Sequence[np.ndarray]) -> np.ndarray:
+def reference_scores(model: CedForAudioClassification, waves: Sequence[np.ndarray]) -> np.ndarray:
     """(clips, classes) by PyTorch, one by one."""
     is_softmax = model.config.problem_type == "single_label_classification"
-    said = []
+    probabilities = []
     for wave in waves:
         logits = model.eval()(log_mel(torch.from_numpy(wave))[None]).logits[0]
-        said.append((logits.softmax(-1) if is_softmax else logits.sigmoid()).numpy())
-    return np.stack(said)
+        probabilities.append((logits.softmax(-1) if is_softmax else logits.sigmoid()).numpy())
+    return np.stack(probabilities)
 
 
 def verify(
@@ -107,24 +107,24 @@ def verify(
         for each runtime and file: differences of probabilities (max, mean), share of clips with the
         same best class, mAP and what is lost of it, milliseconds a clip, bytes.
     """
-    own = own_scores(model, waves)
+    reference = reference_scores(model, waves)
     entries = []
-    for runtime, name, run in runs_of(Path(folder), own.shape[1], threads):
+    for runtime, name, run in runs_of(Path(folder), reference.shape[1], threads):
         run(waves[0])  # untimed: the first pays for kernels
-        start, said = time.perf_counter(), []
+        start, results = time.perf_counter(), []
         for wave in progress(waves, len(waves), f"{runtime}, {name}", "clips"):
-            said.append(run(wave))
-        took, scores = time.perf_counter() - start, np.stack(said)
-        difference = np.abs(scores - own)
+            results.append(run(wave))
+        took, scores = time.perf_counter() - start, np.stack(results)
+        difference = np.abs(scores - reference)
         entry = {
             "runtime": runtime, "file": name, "bytes": (Path(folder) / name).stat().st_size,
             "num_clips": len(waves), "threads": threads, "ms_per_clip": 1000 * took / len(waves),
             "max_difference": float(difference.max()), "mean_difference": float(difference.mean()),
-            "same_best_class": float((scores.argmax(1) == own.argmax(1)).mean()),
+            "same_best_class": float((scores.argmax(1) == reference.argmax(1)).mean()),
         }
         if targets is not None:
             value, whole = (mean_average_precision(pool(each.astype(np.float64)), targets)[0]
-                            for each in (scores, own))
+                            for each in (scores, reference))
             entry |= {"mean_average_precision": value, "map_loss": whole - value}
         entries.append(entry)
     return entries

@@ -83,7 +83,7 @@ def _are_there(entries: list[dict], target: Path) -> bool:
 
 def _export(recipe: CedRecipe, run: Path, target: Path) -> dict:
     from distill.ced.export.onnx_graph import FILES, LABELS_FILE, export_tagger
-    from distill.ced.export.onnx_verify import own_scores, verify
+    from distill.ced.export.onnx_verify import reference_scores, verify
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
@@ -107,11 +107,12 @@ def _export(recipe: CedRecipe, run: Path, target: Path) -> dict:
             if name not in refused:
                 shutil.move(partial / name, target / name)
         sync_folder(target)
-    own = mean_average_precision(clips.pool(own_scores(model, waves)), targets)
+    reference = mean_average_precision(clips.pool(reference_scores(model, waves)), targets)
     return {
         "kind": "onnx", "student": run.name, "split": "test", "num_recordings": len(targets),
         "num_clips": len(waves), "seconds": sum(map(len, waves)) / 16_000,
-        "drops": dict(clips.drops), "mean_average_precision": own[0], "num_classes": own[1],
+        "drops": dict(clips.drops),
+        "mean_average_precision": reference[0], "num_classes": reference[1],
         "limits": to_dict(recipe.export), "exports": entries,
     }
 

@@ -125,11 +125,11 @@ def resize_positions(positions: Tensor, steps: int) -> Tensor:
     return F.interpolate(positions, size=(1, steps), mode="bilinear", align_corners=False)
 
 
-def _check_fit(own: State, state: State, path: str) -> None:
-    wrong = [f"{key} is missing" for key in own if key not in state]
-    wrong += [f"{key} is left over" for key in state if key not in own]
-    wrong += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-              for key in own if key in state and own[key].shape != state[key].shape]
+def _check_fit(expected: State, state: State, path: str) -> None:
+    wrong = [f"{key} is missing" for key in expected if key not in state]
+    wrong += [f"{key} is left over" for key in state if key not in expected]
+    wrong += [f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+              for key in expected if key in state and expected[key].shape != state[key].shape]
     if wrong:
         more = f"; {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(f"{path} does not fit: {'; '.join(wrong[:5])}{more}")

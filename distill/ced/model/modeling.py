@@ -196,26 +196,26 @@ class CedModel(CedPreTrainedModel):
         """Steps (batch, steps, width) of clips of which at least one has several pieces."""
         counts = [longest] * len(features) if mask is None else mask.sum(1).tolist()
         size = self.max_steps
-        places = []  # clip, first step of the piece, first step that counts, steps of the clip
+        parts = []  # clip, first step of the piece, first step that counts, steps of the clip
         for clip, count in enumerate(counts):
             for first in range(0, count, size):
-                places.append((clip, max(0, min(first, count - size)), first, count))
-        steps = [features.new_zeros(0)] * len(places)
-        at_once = len(places) if torch.is_grad_enabled() else _PIECES_AT_ONCE
-        for begin in range(0, len(places), at_once):
-            part = places[begin : begin + at_once]
+                parts.append((clip, max(0, min(first, count - size)), first, count))
+        steps = [features.new_zeros(0)] * len(parts)
+        at_once = len(parts) if torch.is_grad_enabled() else _PIECES_AT_ONCE
+        for begin in range(0, len(parts), at_once):
+            group = parts[begin : begin + at_once]
             pieces = torch.stack([
                 features[clip, :, PATCH * start : PATCH * (start + size)]
-                for clip, start, _, _ in part
+                for clip, start, _, _ in group
             ])
-            ends = torch.tensor([min(size, count - start) for _, start, _, count in part])
+            ends = torch.tensor([min(size, count - start) for _, start, _, count in group])
             seen = torch.arange(size) < ends[:, None]
             out = self.encode(pieces, None if seen.all() else seen.to(pieces.device))
-            for number, (_, start, first, count) in enumerate(part):
-                own = slice(first - start, min(first + size, count) - start)
-                steps[begin + number] = out[number, own]
+            for number, (_, start, first, count) in enumerate(group):
+                kept = slice(first - start, min(first + size, count) - start)
+                steps[begin + number] = out[number, kept]
         whole = [
-            torch.cat([s for s, place in zip(steps, places, strict=True) if place[0] == clip])
+            torch.cat([s for s, part in zip(steps, parts, strict=True) if part[0] == clip])
             for clip in range(len(counts))
         ]
         return nn.utils.rnn.pad_sequence(whole, batch_first=True)

@@ -1,8 +1,8 @@
-"""An ensemble of teachers: any number of members, one opinion, and how far they disagree.
+"""An ensemble of teachers: any number of members, their mean, and how far they disagree.
 
     ensemble = Ensemble(recipe.teacher, classes)
-    opinion = ensemble(waves, features)
-    opinion.probabilities, opinion.disagreement          # (clips, classes)
+    output = ensemble(waves, features)
+    output.probabilities, output.disagreement            # (clips, classes)
 
 Members are averaged by probability (CED, arXiv:2308.11957) or by logit (EfficientAT,
 arXiv:2211.04772), each with its weight. A member knows the classes of its own; they become ours by
@@ -10,7 +10,7 @@ name, or by a file (`teacher.members[].classes`):
     .txt     the names of its outputs, a line each, where it does not say them; then by name
     .json    {our class: [its classes, by name or number]}: the likeliest of them counts
     .npy     (its classes, our classes), what it says is multiplied with; at most 1
-A class that some members do not know is the others' to tell.
+Of a class that some members do not know the others decide.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _SMALLEST = 1e-7  # probability whose logit is still taken
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What the ensemble says.
+class EnsembleOutput:
+    """What an ensemble gives for some clips.
 
     Attributes:
         probabilities: float64 (clips, classes).
@@ -61,7 +61,7 @@ def first_classes(config: TeacherConfig) -> list[str]:
 
 
 def ensemble_settings(config: TeacherConfig) -> dict:
-    """What the word of an ensemble depends on; nothing is loaded."""
+    """What the scores of an ensemble depend on; nothing is loaded."""
     members = [
         {"content": content_of(each), "weight": each.weight, "activation": each.activation,
          "classes": hash_of(Path(each.classes).read_bytes().hex()) if each.classes else None}
@@ -77,26 +77,29 @@ class ClassMap:
         known: (our classes,) bool.
     """
 
-    def __init__(self, config: MemberConfig, theirs: Sequence[str] | None, ours: Sequence[str]):
+    def __init__(
+        self, config: MemberConfig, member_classes: Sequence[str] | None, classes: Sequence[str]
+    ):
         path = Path(config.classes) if config.classes else None
         if path and not path.is_file():
             raise ValueError(f"teacher.members[].classes: no file {path}")
         self.name, self.matrix, self.groups = config.model, None, None
         if path and path.suffix == ".npy":
             self.matrix = np.load(path, allow_pickle=False).astype(np.float64)
-            if self.matrix.ndim != 2 or self.matrix.shape[1] != len(ours):
-                raise ValueError(f"{path}: expected (its classes, {len(ours)}), got "
+            if self.matrix.ndim != 2 or self.matrix.shape[1] != len(classes):
+                raise ValueError(f"{path}: expected (its classes, {len(classes)}), got "
                                  f"{self.matrix.shape}")
             self.known, self.size = self.matrix.any(axis=0), len(self.matrix)
             return
         if path and path.suffix == ".txt":
-            theirs = read_names(path)
-        groups = {name: [name] for name in ours}
+            member_classes = read_names(path)
+        groups = {name: [name] for name in classes}
         if path and path.suffix == ".json":
             groups = json.loads(read_text(path))
-        self.groups, self.size = _group_indices(config, groups, theirs, ours, bool(path)), None
-        if theirs is not None:
-            self.size = len(theirs)
+        self.groups = _group_indices(config, groups, member_classes, classes, bool(path))
+        self.size = None
+        if member_classes is not None:
+            self.size = len(member_classes)
         self.known = np.array([bool(group) for group in self.groups])
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
@@ -122,18 +125,19 @@ class ClassMap:
 
 
 def _group_indices(
-    config: MemberConfig, groups: dict, theirs: Sequence[str] | None, ours: Sequence[str],
-    strict: bool,
+    config: MemberConfig, groups: dict, member_classes: Sequence[str] | None,
+    classes: Sequence[str], strict: bool,
 ) -> list[list[int]]:
     """Numbers of a member's outputs for each of our classes."""
-    place = {name: index for index, name in enumerate(theirs or ())}
-    unknown = [name for name in groups if name not in set(ours)]
+    index_of = {name: index for index, name in enumerate(member_classes or ())}
+    unknown = [name for name in groups if name not in set(classes)]
     if unknown:
         raise ValueError(f"{config.classes}: {unknown[0]!r} is none of our classes")
-    if theirs is None and not all(type(n) is int for group in groups.values() for n in group):
+    by_name = any(type(each) is not int for group in groups.values() for each in group)
+    if member_classes is None and by_name:
         raise ValueError(f"teacher.members: {config.model} does not name its classes: say `classes:"
                          "` FILE.txt with a name a line, in the order of its outputs")
-    size = None if theirs is None else len(theirs)
+    size = None if member_classes is None else len(member_classes)
     for name, group in groups.items():
         for number in (each for each in group if type(each) is int):
             if number < 0 or (size is not None and number >= size):
@@ -141,12 +145,12 @@ def _group_indices(
                                  f"{config.model}'s outputs, from 0"
                                  + ("" if size is None else f" to {size - 1}"))
     result = []
-    for name in ours:
+    for name in classes:
         group = groups.get(name, [])
-        absent = [each for each in group if type(each) is not int and each not in place]
+        absent = [each for each in group if type(each) is not int and each not in index_of]
         if absent and strict and str(config.classes).endswith(".json"):
             raise ValueError(f"{config.classes}: {config.model} has no class {absent[0]!r}")
-        result.append([each if type(each) is int else place[each] for each in group
+        result.append([each if type(each) is int else index_of[each] for each in group
                        if each not in absent])
     return result
 
@@ -183,49 +187,50 @@ class Ensemble:
 
     def __call__(
         self, waves: Sequence[np.ndarray], features: Sequence[Tensor], frames: bool = False
-    ) -> Opinion:
-        """What it says about views: waves float32 (samples,), features (64, frames).
+    ) -> EnsembleOutput:
+        """Scores of views: waves float32 (samples,), features (64, frames).
 
         Args:
-            frames: also of every 0.4 s, by those members that can tell.
+            frames: also of every 0.4 s, by those members that give frames.
 
         Raises:
-            ValueError: a member gives what is no probability, or none can tell.
+            ValueError: a member gives what is no probability, or none gives frames.
         """
         if not frames:
-            said = [self.ask(number, waves, features) for number in range(len(self.members))]
-            return self.combine(np.stack(said))
-        said, told = [], {}
+            scores = [self.ask(number, waves, features) for number in range(len(self.members))]
+            return self.combine(np.stack(scores))
+        scores, frames_of = [], {}
         for number, member in enumerate(self.members):
             if member.step_seconds is None:
-                said.append(self.ask(number, waves, features))
+                scores.append(self.ask(number, waves, features))
                 continue
             found, steps = member.with_frames(waves, features)
-            said.append(self._ours(number, found))
-            told[number] = [
+            scores.append(self._ours(number, found))
+            frames_of[number] = [
                 self._ours(number, to_steps(each, member.step_seconds, num_steps(len(wave))))
                 for each, wave in zip(steps, waves, strict=True)]
-        if not told:
+        if not frames_of:
             raise ValueError("scores.frames: none of the teachers says when it hears something")
-        opinion = self.combine(np.stack(said))
-        return replace(opinion, frames=self._combine_frames(told, opinion.probabilities))
+        output = self.combine(np.stack(scores))
+        return replace(output, frames=self._combine_frames(frames_of, output.probabilities))
 
     def _combine_frames(
-        self, told: dict[int, list[np.ndarray]], probabilities: np.ndarray
+        self, frames_of: dict[int, list[np.ndarray]], probabilities: np.ndarray
     ) -> list[np.ndarray]:
-        """Weighted means over the members that tell; a class that none of them knows is heard all
-        the time, or not at all."""
-        weights = self.weights[list(told)]
+        """Weighted means over the members that give frames; a class that none of them knows has
+        the clip's probability in all of them."""
+        weights = self.weights[list(frames_of)]
         total = weights.sum(axis=0)
         result = []
-        for clip, of_members in zip(probabilities, zip(*told.values(), strict=True), strict=True):
+        of_clips = zip(*frames_of.values(), strict=True)
+        for clip, of_members in zip(probabilities, of_clips, strict=True):
             filled = np.nan_to_num(np.stack(of_members))
             mean = (weights[:, None] * filled).sum(axis=0) / np.where(total > 0, total, 1.0)
             result.append(np.where(total > 0, mean, clip))
         return result
 
     def ask(self, number: int, waves: Sequence, features: Sequence) -> np.ndarray:
-        """What one member says, (clips, our classes); NaN where it does not know a class."""
+        """Probabilities of one member, (clips, our classes); NaN where it does not know a class."""
         return self._ours(number, self.members[number](waves, features))
 
     def _ours(self, number: int, found: np.ndarray) -> np.ndarray:
@@ -238,14 +243,14 @@ class Ensemble:
             )
         return self.maps[number](np.minimum(found, 1.0))
 
-    def combine(self, said: np.ndarray) -> Opinion:
-        """The opinion of what the members said, (members, clips, classes)."""
-        weights, known = self.weights[:, None], ~np.isnan(said)
-        filled = np.where(known, said, 0.0)
+    def combine(self, scores: np.ndarray) -> EnsembleOutput:
+        """The output of the members' scores (members, clips, classes)."""
+        weights, known = self.weights[:, None], ~np.isnan(scores)
+        filled = np.where(known, scores, 0.0)
         mean = (weights * filled).sum(axis=0)
-        spread = np.sqrt((weights * np.where(known, said - mean, 0.0) ** 2).sum(axis=0))
+        spread = np.sqrt((weights * np.where(known, scores - mean, 0.0) ** 2).sum(axis=0))
         if self.config.average == "logit":
             p = np.clip(filled, _SMALLEST, 1 - _SMALLEST)
             logit = (weights * (np.log(p) - np.log1p(-p))).sum(axis=0)
             mean = 1 / (1 + np.exp(-logit))
-        return Opinion(np.clip(mean, 0.0, 1.0), spread, said)
+        return EnsembleOutput(np.clip(mean, 0.0, 1.0), spread, scores)

@@ -45,9 +45,9 @@ def to_steps(frames: np.ndarray, seconds: float, steps: int) -> np.ndarray:
     return np.where(total > 0, weights @ frames / np.where(total > 0, total, 1.0), frames[-1])
 
 
-def pad_steps(told: Sequence[np.ndarray], size: int) -> np.ndarray:
+def pad_steps(clips: Sequence[np.ndarray], size: int) -> np.ndarray:
     """(steps, classes) of each clip -> (clips, size, classes), zeros after the last step."""
-    result = np.zeros((len(told), size, told[0].shape[1]), told[0].dtype)
-    for row, each in zip(result, told, strict=True):
+    result = np.zeros((len(clips), size, clips[0].shape[1]), clips[0].dtype)
+    for row, each in zip(result, clips, strict=True):
         row[: len(each)] = each
     return result

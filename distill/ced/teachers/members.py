@@ -47,7 +47,7 @@ class Member(Protocol):
     """
 
     classes: list[str] | None
-    sees: bool
+    takes_features: bool
     step_seconds: float | None
     num_parameters: int | None
     num_bytes: int | None
@@ -170,21 +170,22 @@ class TransformersMember:
     def __init__(self, config: MemberConfig, device: str):
         from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-        told = _read_config(config)
+        model_config = _read_config(config)
         self.model = AutoModelForAudioClassification.from_pretrained(
             config.model, revision=config.revision, dtype=torch.float32
         ).to(device).eval()
-        self.classes, self.sees = _names_of(told), told.model_type == "ced"
+        self.classes = _names_of(model_config)
+        self.takes_features = model_config.model_type == "ced"
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.num_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        self.activation = _activation_of(told, config)
+        self.activation = _activation_of(model_config, config)
         self.step_seconds = getattr(self.model, "step_seconds", None)
-        if not self.sees:
+        if not self.takes_features:
             self.extractor = AutoFeatureExtractor.from_pretrained(
                 config.model, revision=config.revision)
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> np.ndarray:
-        if self.sees:
+        if self.takes_features:
             batch = pad_features(features)
             return self._run({name: each.to(self.model.device) for name, each in batch.items()})
         # as transformers' pipeline does: what pads, and how, is the extractor's affair
@@ -193,12 +194,12 @@ class TransformersMember:
     def with_frames(
         self, waves: Sequence[np.ndarray], features: Sequence[Tensor]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        if self.sees:
+        if self.takes_features:
             batch = pad_features(features)
-            told = self._run_frames({name: x.to(self.model.device) for name, x in batch.items()})
+            outputs = self._run_frames({name: x.to(self.model.device) for name, x in batch.items()})
         else:
-            told = each_by_shape([self._extract(wave) for wave in waves], self._run_frames)
-        return np.stack([clip for clip, _ in told]), [frames for _, frames in told]
+            outputs = each_by_shape([self._extract(wave) for wave in waves], self._run_frames)
+        return np.stack([clip for clip, _ in outputs]), [frames for _, frames in outputs]
 
     @torch.no_grad()
     def _run(self, batch: dict[str, Tensor]) -> np.ndarray:
@@ -228,16 +229,16 @@ class TransformersMember:
         return {name: each.to(self.model.device) for name, each in inputs.items()}
 
 
-def _activation_of(told: Any, config: MemberConfig) -> str:
+def _activation_of(model_config: Any, config: MemberConfig) -> str:
     if config.activation != "auto":
         return config.activation
     kinds = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
-    if told.problem_type in kinds:
-        return kinds[told.problem_type]
+    if model_config.problem_type in kinds:
+        return kinds[model_config.problem_type]
     raise ValueError(
         f"teacher.members: {config.model} does not say what its outputs are (problem_type is "
-        f"{told.problem_type!r}); say activation: sigmoid for a tagger, softmax for a model that "
-        "gives a clip one class"
+        f"{model_config.problem_type!r}); say activation: sigmoid for a tagger, softmax for a "
+        "model that gives a clip one class"
     )
 
 
@@ -282,14 +283,16 @@ class OnnxMember:
         if len(inputs) != 1 or len(inputs[0].shape) not in (2, 3):
             raise ValueError(f"{path}: expected one input (clips, 64, frames) or (clips, samples), "
                              f"got {', '.join(f'{i.name} {i.shape}' for i in inputs)}")
-        self.name, self.sees = inputs[0].name, len(inputs[0].shape) == 3
+        self.name, self.takes_features = inputs[0].name, len(inputs[0].shape) == 3
         self.activation = "none" if config.activation == "auto" else config.activation
         labels = path.with_name(LABELS_FILE)
         self.classes = read_labels(labels) if labels.is_file() else None
         self.num_parameters, self.num_bytes = None, path.stat().st_size
 
     def __call__(self, waves: Sequence[np.ndarray], features: Sequence[Tensor]) -> np.ndarray:
-        given = features if self.sees else [torch.from_numpy(np.array(wave)) for wave in waves]
+        given = features
+        if not self.takes_features:
+            given = [torch.from_numpy(np.array(wave)) for wave in waves]
         return by_shape([{self.name: each[None]} for each in given], self._run)
 
     def _run(self, batch: dict[str, Tensor]) -> np.ndarray:
@@ -324,7 +327,7 @@ class CallableMember:
         self.function = found() if inspect.isclass(found) else found
         classes = getattr(self.function, "classes", None)
         self.classes = None if classes is None else list(classes)
-        self.sees, self.num_bytes = False, None
+        self.takes_features, self.num_bytes = False, None
         self.num_parameters = getattr(self.function, "num_parameters", None)
         self.activation = "none" if config.activation == "auto" else config.activation
 

@@ -1,7 +1,7 @@
-"""What the teachers said about the views of a run, read in microseconds.
+"""Stored scores of the views of a run, read in microseconds.
 
     recorded = RecordedScores(recipe, source, settings, check=True)
-    views, columns = recorded([(17, 3), (4, 3)])    # of (clip, epoch): what was drawn, and said
+    views, columns = recorded([(17, 3), (4, 3)])    # of (clip, epoch)s
 
 Epochs go round: with 10 of them stored, epoch 10 of the training is epoch 0 of the store again.
 """
@@ -42,10 +42,10 @@ class RecordedScores:
             self.store.check(show_progress=True)
 
     def __call__(
-        self, places: Sequence[tuple[int, int]]
+        self, samples: Sequence[tuple[int, int]]
     ) -> tuple[list[TagView], dict[str, np.ndarray]]:
         """Views and columns (views, ...) of (clip, epoch of the training)."""
-        found = [self._row(index, epoch) for index, epoch in places]
+        found = [self._row(index, epoch) for index, epoch in samples]
         columns = {name: np.stack([row[name] for row in found])
                    for name in (*COLUMNS, "frames") if name in found[0]}
         if "drawn" not in found[0]:

@@ -1,4 +1,4 @@
-"""The teachers, asked about views; what they say becomes records of the teacher store.
+"""The teachers score views; the scores become records of the teacher store.
 
 A record is a block: 128 clips, one after the other, in one epoch, a row each. So the store's own
 bookkeeping, 65 bytes a record, is half a byte a view. A row has the classes of the top k and their
@@ -46,7 +46,7 @@ class Views(NamedTuple):
     views: list[TagView]
     waves: list[np.ndarray]
     features: list[Tensor]
-    unreadable: dict[int, ClipError]  # places of views that are silence instead, and why
+    unreadable: dict[int, ClipError]  # by index in `views`: silence instead, and why
 
 
 def resolve_classes(recipe: CedRecipe) -> list[str]:
@@ -103,7 +103,7 @@ def store_settings(recipe: CedRecipe, source: ViewSource, classes: Sequence[str]
     }
     if recipe.scores.frames:
         settings["frame_seconds"] = STEP_SECONDS
-    if source.scored.mixup_probability:  # partners are told by their number among these
+    if source.scored.mixup_probability:  # partners are numbers of these
         settings["clips"] = source.clips_hash
     return settings
 
@@ -120,26 +120,26 @@ class Scorer:
         """(index, epoch) of a block's views, in the batches they are scored in: who shares one
         depends on the block alone."""
         clips, size = self.blocks.clips(block), self.recipe.scores.batch_size
-        places = [(index, block.epoch) for index in clips]
-        return [places[at : at + size] for at in range(0, len(places), size)]
+        samples = [(index, block.epoch) for index in clips]
+        return [samples[at : at + size] for at in range(0, len(samples), size)]
 
     def lost(self, blocks: Sequence[Block]) -> list[ClipError]:
-        """Clips that are heard in some blocks and whose files are not there now."""
+        """Clips that some blocks need and whose files are not there now."""
         source = self.source
-        heard: set[int] = set()
+        needed: set[int] = set()
         for block in blocks:
             for index in self.blocks.clips(block):
                 view = source.scored_view(index, block.epoch)
-                heard |= {index, view.partner} if view.weight else {index}
-        faults = {path: file_fault(path) for path in {source.clips[n].path for n in heard}}
-        found = [(source.clips[n].key, faults[source.clips[n].path]) for n in sorted(heard)]
+                needed |= {index, view.partner} if view.weight else {index}
+        faults = {path: file_fault(path) for path in {source.clips[n].path for n in needed}}
+        found = [(source.clips[n].key, faults[source.clips[n].path]) for n in sorted(needed)]
         return [ClipError(key, fault) for key, fault in found if fault]
 
-    def prepare(self, places: Sequence[tuple[int, int]]) -> Views:
+    def prepare(self, samples: Sequence[tuple[int, int]]) -> Views:
         """Views as the teachers get them; what workers do."""
-        views = [self.source.scored_view(index, epoch) for index, epoch in places]
+        views = [self.source.scored_view(index, epoch) for index, epoch in samples]
         waves, unreadable = [], {}
-        for number, ((index, _), view) in enumerate(zip(places, views, strict=True)):
+        for number, ((index, _), view) in enumerate(zip(samples, views, strict=True)):
             wave = self.source.try_wave(index, view)
             if isinstance(wave, ClipError):
                 unreadable[number] = wave
@@ -152,9 +152,9 @@ class Scorer:
     def score(self, prepared: Views) -> dict[str, np.ndarray]:
         """Columns of some views, a row each."""
         config = self.recipe.scores
-        opinion = self.ensemble(prepared.waves, prepared.features, config.frames)
-        frames = pad_steps(opinion.frames, self.num_steps) if config.frames else None
-        columns = encode_scores(opinion.probabilities, opinion.disagreement, config.k,
+        output = self.ensemble(prepared.waves, prepared.features, config.frames)
+        frames = pad_steps(output.frames, self.num_steps) if config.frames else None
+        columns = encode_scores(output.probabilities, output.disagreement, config.k,
                                 config.values, frames)
         columns["disagreement"][list(prepared.unreadable)] = UNREADABLE
         if self.source.view_type.itemsize:
@@ -178,11 +178,11 @@ class Rescorer:
         return [self._record(text) for text in texts]
 
     def _record(self, text: str) -> Record:
-        told = json.loads(text)
-        block, scorer = Block(told["first"], told["epoch"]), self.scorer
+        drawn = json.loads(text)
+        block, scorer = Block(drawn["first"], drawn["epoch"]), self.scorer
         if block.first >= scorer.blocks.num_clips or scorer.blocks.text(block) != text:
             raise ValueError(f"block {text}: its clips have changed")
-        prepared = [scorer.prepare(places) for places in scorer.batches(block)]
+        prepared = [scorer.prepare(samples) for samples in scorer.batches(block)]
         for views in prepared:
             for error in views.unreadable.values():
                 if error.is_transient:

@@ -146,8 +146,8 @@ class Drops:
             self.transient.add(hash_of_text(row_id))
         listed = self.listed.setdefault(reason, [])
         if len(listed) < _LISTED:  # names on a disk need not be UTF-8
-            told = [text.encode(errors="backslashreplace").decode() for text in (row_id, detail)]
-            listed.append({"id": told[0], "reason": reason, "detail": told[1]})
+            texts = [text.encode(errors="backslashreplace").decode() for text in (row_id, detail)]
+            listed.append({"id": texts[0], "reason": reason, "detail": texts[1]})
 
     @property
     def total(self) -> int:

@@ -338,9 +338,9 @@ def read_layout(path: Path, settings_hash: str, listed_bytes: int | None = None)
     end = max(extent.offset + extent.num_bytes for extent in extents.values())
     check_size(path, size, end, at_least=True)
     shard = Shard(path, size, str(attributes["metadata"]), extents)
-    told = (int(attributes["num_views"]), int(attributes["num_rows"]))
-    if told != (shard.num_views, shard.num_rows):
-        raise StoreError(f"{path}: it says {told} views and rows, its arrays have "
+    stated = (int(attributes["num_views"]), int(attributes["num_rows"]))
+    if stated != (shard.num_views, shard.num_rows):
+        raise StoreError(f"{path}: it says {stated} views and rows, its arrays have "
                          f"{(shard.num_views, shard.num_rows)}; {SCORE_AGAIN}")
     return shard
 
@@ -376,7 +376,7 @@ def check_attributes(path: Path, attributes: dict, settings_hash: str) -> None:
 
 
 def _raise_unopened(path: Path, size: int, error: Exception) -> None:
-    told = re.search(r"stored_eof = (\d+)", str(error))
-    if told:
-        check_size(path, size, int(told[1]), at_least=True)
+    stated = re.search(r"stored_eof = (\d+)", str(error))
+    if stated:
+        check_size(path, size, int(stated[1]), at_least=True)
     raise StoreError(f"{path}: cannot be opened ({size:,} bytes; {error}); {SCORE_AGAIN}") from None

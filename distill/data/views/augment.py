@@ -207,9 +207,9 @@ def make_noise(kind: str, key: int, num_samples: int) -> np.ndarray:
     if NOISES[kind] == 0:
         return white
     frequencies = np.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE)
-    heard = frequencies >= LOWEST_HZ
+    audible = frequencies >= LOWEST_HZ
     shape = np.zeros_like(frequencies)
-    shape[heard] = (frequencies[heard] / LOWEST_HZ) ** (-NOISES[kind] / 2)
+    shape[audible] = (frequencies[audible] / LOWEST_HZ) ** (-NOISES[kind] / 2)
     return np.fft.irfft(np.fft.rfft(white) * shape, num_samples)
 
 

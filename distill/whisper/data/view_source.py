@@ -54,8 +54,8 @@ def read_kept(recipe: WhisperRecipe) -> list[dict]:
 
 def states_key_of(row: dict, augmentation: dict | None = None) -> str:
     """What the encoder states of a label row's window are known by."""
-    heard = {"id": row["id"], "pieces": hash_of(row["pieces"])}
-    return drawn_text(heard | ({"augmentation": augmentation} if augmentation else {}))
+    audio = {"id": row["id"], "pieces": hash_of(row["pieces"])}
+    return drawn_text(audio | ({"augmentation": augmentation} if augmentation else {}))
 
 
 class ViewSource:

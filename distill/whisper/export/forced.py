@@ -23,7 +23,7 @@ _DRAWS = 2000
 _NEVER = -100.0  # nats: what is impossible, or no number, in a copy
 
 
-def own_reader(model, processor, task: str) -> Callable[..., np.ndarray]:
+def student_reader(model, processor, task: str) -> Callable[..., np.ndarray]:
     """The student itself: a `Reader` that is also told whether suppressed tokens are possible."""
     special = SpecialTokens(processor.tokenizer, model.generation_config)
     never = [token for token in model.generation_config.suppress_tokens or []
@@ -61,11 +61,11 @@ def without_loop(tokens: Sequence[int]) -> list[int]:
     return kept
 
 
-def compare(own: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int) -> dict:
+def compare(student: Sequence[np.ndarray], runtime: Sequence[np.ndarray], seed: int) -> dict:
     """How much less likely a copy finds our tokens, in nats a token, with a 95 % interval over
     windows; None without tokens."""
     losses = [a - np.nan_to_num(b, nan=_NEVER, neginf=_NEVER)
-              for a, b in zip(own, theirs, strict=True) if len(a)]
+              for a, b in zip(student, runtime, strict=True) if len(a)]
     if not losses:
         return {"token_loss": None, "token_loss_ci": None, "num_read_tokens": 0}
     table = np.array([(loss.sum(), len(loss)) for loss in losses])

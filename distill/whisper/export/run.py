@@ -26,7 +26,7 @@ from distill.whisper.export import ct2, ggml, runtimes, sherpa
 from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.table import text_table
-from distill.whisper.export.verify import Test, own_test, refusals, verify
+from distill.whisper.export.verify import Test, refusals, student_test, verify
 from distill.whisper.recipe import WhisperRecipe
 
 PACKAGES = {
@@ -101,7 +101,7 @@ def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target) as temporary:
         partial = Path(temporary)
         _WRITERS[kind](student, partial)
-        test = own_test(recipe, utterances, student.model, student.processor)
+        test = student_test(recipe, utterances, student.model, student.processor)
         entries = list(_verify(recipe, student, kind, partial, test))
         _publish(partial, target, {entry["weights"] for entry in entries}, _refused(entries))
     results = {"kind": kind, "student": run.name, "drops": drops, **test.facts(),

@@ -28,7 +28,7 @@ from distill.progress import progress
 from distill.whisper.data.corpus import EvaluationUtterance, windows_of
 from distill.whisper.decoding.sequences import is_looping
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.export.forced import compare, own_reader, without_loop
+from distill.whisper.export.forced import compare, student_reader, without_loop
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.word_times import check_word_times
 from distill.whisper.recipe import WhisperRecipe, written_language
@@ -47,7 +47,7 @@ class Test:
     tokenizer: object
     tokens: list[list[int]]  # of each window, ours
     seconds: float  # our own decoding
-    read: Callable[..., np.ndarray]  # ours, of a given text: `own_reader`
+    read: Callable[..., np.ndarray]  # ours, of a given text: `student_reader`
 
     @property
     def unit(self) -> str:
@@ -71,7 +71,7 @@ class Test:
         }
 
 
-def own_test(
+def student_test(
     recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance], model, processor
 ) -> Test:
     """Decode the test split with the student itself, plain greedy."""
@@ -84,28 +84,28 @@ def own_test(
     seconds = time.perf_counter() - start
     return Test(recipe, utterances, windows, [load_window(window) for window in windows],
                 processor.tokenizer, [found[window.id].tokens for window in windows], seconds,
-                own_reader(model, processor, recipe.task))
+                student_reader(model, processor, recipe.task))
 
 
 def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
     """Transcribe the split with a runtime and compare: an entry of verification.json."""
     languages = [window.language or test.recipe.language or "en" for window in test.windows]
     runtime.transcribe(test.audio[0], languages[0])  # untimed: the first pays for kernels
-    theirs = []
+    runtime_texts = []
     start = time.perf_counter()
     inputs = list(zip(test.audio, languages, strict=True))
     for audio, language in progress(inputs, len(inputs), f"transcribing, {runtime.name}",
                                     "windows"):
-        theirs.append(runtime.transcribe(audio, language))
+        runtime_texts.append(runtime.transcribe(audio, language))
     seconds = time.perf_counter() - start
-    ours = [to_text(test.tokenizer, tokens[: runtime.max_tokens]) for tokens in test.tokens]
+    texts = [to_text(test.tokenizer, tokens[: runtime.max_tokens]) for tokens in test.tokens]
     entry = {"runtime": runtime.name, "version": runtime.version,
              "compute_type": runtime.compute_type, "differs": runtime.differs, "threads": threads,
              "bytes": num_bytes, "seconds": seconds, "rtfx": test.audio_seconds / seconds}
-    entry |= _compare(test, ours, theirs)
+    entry |= _compare(test, texts, runtime_texts)
     entry |= _read(runtime, test, languages)
     if runtime.words is not None:
-        known = zip(test.windows, test.audio, languages, theirs, strict=True)
+        known = zip(test.windows, test.audio, languages, runtime_texts, strict=True)
         entry["word_times"] = check_word_times(runtime.words, known, test.unit)
     return entry
 
@@ -114,20 +114,20 @@ def _read(runtime: Runtime, test: Test, languages: list[str]) -> dict:
     """What the runtime thinks of our texts, against what we think of them."""
     if runtime.read is None:
         return {"token_loss": None, "token_loss_ci": None, "num_read_tokens": 0}
-    own, theirs = [], []
+    student_losses, runtime_losses = [], []
     end = test.tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what is above it is no text
     for audio, language, tokens in zip(test.audio, languages, test.tokens, strict=True):
         text = without_loop([t for t in tokens[: runtime.max_tokens] if t < end])
         if text:
-            own.append(test.read(audio, language, text, runtime.suppresses))
-            theirs.append(runtime.read(audio, language, text))
-    return compare(own, theirs, test.recipe.seed)
+            student_losses.append(test.read(audio, language, text, runtime.suppresses))
+            runtime_losses.append(runtime.read(audio, language, text))
+    return compare(student_losses, runtime_losses, test.recipe.seed)
 
 
-def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
+def _compare(test: Test, texts: list[str], runtime_texts: list[str]) -> dict:
     """Error rates of both, their paired difference, and how many tokens are the same."""
-    own, own_loops = _without_last_loops(test.tokenizer, ours)
-    said, loops = _without_last_loops(test.tokenizer, theirs)
+    student_tokens, student_loops = _without_last_loops(test.tokenizer, texts)
+    runtime_tokens, runtime_loops = _without_last_loops(test.tokenizer, runtime_texts)
     recipe, unit = test.recipe, test.unit
     clean = normalizer(recipe.evaluation.normalizer, written_language(recipe), unit)
 
@@ -137,33 +137,34 @@ def _compare(test: Test, ours: list[str], theirs: list[str]) -> dict:
         return [error_counts(clean(u.reference), clean(text), unit)
                 for u, text in zip(test.utterances, joined, strict=True)]
 
-    own_counts, their_counts = counts(own), counts(said)
+    student_counts, runtime_counts = counts(student_tokens), counts(runtime_tokens)
     draws, seed = recipe.evaluation.num_bootstrap, recipe.seed
-    paired = paired_bootstrap(own_counts, their_counts, draws, seed)
-    steady = [not (a or b) for a, b in zip(own_loops, loops, strict=True)]
+    paired = paired_bootstrap(student_counts, runtime_counts, draws, seed)
+    steady = [not (a or b) for a, b in zip(student_loops, runtime_loops, strict=True)]
+    windows = student_tokens, runtime_tokens
     each = [error_counts(" ".join(map(str, a)), " ".join(map(str, b)))
-            for a, b, counts_too in zip(own, said, steady, strict=True) if counts_too]
+            for a, b, counts_too in zip(*windows, steady, strict=True) if counts_too]
     same, apart = total(each), bootstrap_interval(each, draws, seed)
     at = iter(steady)
     kept = [all([next(at) for _ in u.windows]) for u in test.utterances]
-    left = paired_bootstrap([c for c, keep in zip(own_counts, kept, strict=True) if keep],
-                            [c for c, keep in zip(their_counts, kept, strict=True) if keep],
+    left = paired_bootstrap([c for c, keep in zip(student_counts, kept, strict=True) if keep],
+                            [c for c, keep in zip(runtime_counts, kept, strict=True) if keep],
                             draws, seed)
     return {
-        "wer": error_rate(their_counts),
-        "wer_ci": bootstrap_interval(their_counts, draws, seed),
-        "own_wer": error_rate(own_counts),
-        "own_wer_ci": bootstrap_interval(own_counts, draws, seed),
+        "wer": error_rate(runtime_counts),
+        "wer_ci": bootstrap_interval(runtime_counts, draws, seed),
+        "own_wer": error_rate(student_counts),
+        "own_wer_ci": bootstrap_interval(student_counts, draws, seed),
         "wer_difference": paired.difference if paired else None,
         "wer_difference_ci": paired.interval if paired else None,
-        "num_words": total(own_counts).num_reference,
+        "num_words": total(student_counts).num_reference,
         "wer_difference_without_loops": left.difference if left else None,
         "num_units_without_loops": sum(kept),
-        "token_agreement": _agreement(same, own == said and all(steady)),
+        "token_agreement": _agreement(same, student_tokens == runtime_tokens and all(steady)),
         "token_agreement_ci": apart and [max(0.0, 1 - end) for end in reversed(apart)],
         "num_tokens": same.num_reference,
-        "identical_windows": sum(a == b for a, b in zip(own, said, strict=True)),
-        "looping_windows": sum(loops), "own_looping_windows": sum(own_loops),
+        "identical_windows": sum(a == b for a, b in zip(*windows, strict=True)),
+        "looping_windows": sum(runtime_loops), "own_looping_windows": sum(student_loops),
     }
 
 

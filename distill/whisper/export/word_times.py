@@ -31,16 +31,16 @@ def beginning_errors(
     def split(text: str) -> list[str]:
         return clean(text).split() if unit == "word" else list(clean(text).replace(" ", ""))
 
-    said = [(part, start) for text, start, _ in words for part in split(text)]
+    timed_parts = [(part, start) for text, start, _ in words for part in split(text)]
     reference, begins = [], {}
     for index, piece in enumerate(window.pieces):
         if index:
             begins[len(reference)] = begins_at[index]
         reference += split(piece.text or "")
     errors, at, now = [], 0, 0
-    for edit in align(" ".join(reference), " ".join(part for part, _ in said)):
+    for edit in align(" ".join(reference), " ".join(part for part, _ in timed_parts)):
         if edit.kind == "equal":
-            errors += [said[now + n][1] - begins[at + n] for n in range(len(edit.reference))
+            errors += [timed_parts[now + n][1] - begins[at + n] for n in range(len(edit.reference))
                        if at + n in begins]
         at, now = at + len(edit.reference), now + len(edit.hypothesis)
     return errors

@@ -23,7 +23,7 @@ def plan_store(
     used = recipe.teacher.mode == "store"
     views = training["distinct_views"]
     augmented = recipe.views.augment.probability > 0
-    heard = views if augmented else min(training["windows"], training["views"])
+    encoded = views if augmented else min(training["windows"], training["views"])
     choices = [
         {"name": name, "bytes_per_hour": round(each / (seconds / 3600)),
          "total": round(each * count), "chosen": used and chosen}
@@ -34,7 +34,7 @@ def plan_store(
             ("last decoder state (exact KL)", tokens * cost.score_bytes(size, 0, 1), views,
              recipe.loss.kl_weight > 0 and recipe.scores.method == "decoder_state"
              and not recipe.loss.hidden_weight),
-            *((*states, heard, chosen) for *states, chosen in _states(recipe, size)),
+            *((*states, encoded, chosen) for *states, chosen in _states(recipe, size)),
         ]
     ]
     return {"used": used, "views": views, "choices": choices,

@@ -9,7 +9,7 @@ from distill.whisper.ct2 import read_model
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.export import runtimes
 from distill.whisper.export.ct2 import QUANTIZATIONS, write_ct2
-from distill.whisper.export.forced import own_reader
+from distill.whisper.export.forced import student_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
@@ -101,7 +101,7 @@ def test_it_reads_a_text_as_we_do(folders, student_model, tiny_processor):
     pytest.importorskip("faster_whisper")
     audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 0.1
     tokens = list(b"Press one, or stay.")
-    ours = own_reader(student_model, tiny_processor, "transcribe")(audio, "en", tokens, False)
+    ours = student_reader(student_model, tiny_processor, "transcribe")(audio, "en", tokens, False)
     for weights, compute, off in (("float16", "float32", 0.05), ("int8", "int8", 0.5)):
         runtime = runtimes.faster_whisper(folders[weights], compute, "transcribe", 1,
                                           tiny_processor, student_model.generation_config)

@@ -13,7 +13,7 @@ from distill import export
 from distill.config import ConfigError
 from distill.data.model_files import model_stamp
 from distill.whisper.export import run as run_module
-from distill.whisper.export.forced import own_reader
+from distill.whisper.export.forced import student_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.export.table import text_table
 from distill.whisper.export.verify import refusals
@@ -124,7 +124,7 @@ def test_broken_copies_are_refused(recipe, tiny_run, fake_runtime, ours, student
         model = deepcopy(student_model)
         with torch.no_grad():
             model.model.decoder.embed_positions.weight *= 1 - spoil
-        read = own_reader(model, tiny_processor, "transcribe")
+        read = student_reader(model, tiny_processor, "transcribe")
         return lambda audio, language, tokens: read(audio, language, tokens, False)
 
     fake_runtime(ours, read=copy(1e-4))

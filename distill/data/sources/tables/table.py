@@ -177,8 +177,8 @@ def _header(path: Path) -> tuple[Line, Iterator[Line], str | None]:
     for line in lines:
         if line.fault:
             raise ValueError(f"{path} line {line.number}: {line.fault}")
-        if said := re.fullmatch(r"sep=(.)", line.text.strip("\r\n ")):
-            delimiter = said[1]
+        if declared := re.fullmatch(r"sep=(.)", line.text.strip("\r\n ")):
+            delimiter = declared[1]
         elif line.text.startswith("#"):
             comment = line
         elif line.text.strip():

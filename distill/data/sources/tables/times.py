@@ -115,18 +115,18 @@ def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
     return round(offset, 4), round(min(duration, seconds - offset), 4)
 
 
-def _seconds_of_whole(name: str, said: float, seconds: float) -> float:
+def _seconds_of_whole(name: str, stated: float, seconds: float) -> float:
     """Seconds of a file from its beginning, of which a source says a length that may be rounded, or
     in milliseconds; of a much longer file it is the part that is meant.
 
     Raises:
         AudioError: `beyond_end`: most of what is said about the file cannot be in it.
     """
-    slack = max(0.5, 0.1 * said)
-    if said < seconds - slack:
-        return round(said, 4)
-    if said > seconds + slack and not 0.9 < said / (1000 * seconds) < 1.1:
-        raise AudioError("beyond_end", f"{name}: duration {said:g} s, and the file has "
+    slack = max(0.5, 0.1 * stated)
+    if stated < seconds - slack:
+        return round(stated, 4)
+    if stated > seconds + slack and not 0.9 < stated / (1000 * seconds) < 1.1:
+        raise AudioError("beyond_end", f"{name}: duration {stated:g} s, and the file has "
                          f"{seconds:.2f} s")
     return round(seconds, 4)
 
