@@ -123,6 +123,33 @@ def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
         raise ConfigError(f"{path}: {key}: {reason}") from None
 
 
+def load_run(recipe: str | Path, schema: type[T], overrides: list[str]) -> tuple[Path, T]:
+    """What all methods do to a recipe: `load` it, find its manifests, name the run's folder, and
+    check the sections that they share.
+
+    Args:
+        schema: has `data` with lists of manifests, `output_dir` and `train`.
+
+    Returns:
+        the recipe's file, and the recipe.
+
+    Raises:
+        ConfigError: names the key and, for typos, the one probably meant.
+    """
+    path = find_recipe(recipe)
+    config: Any = load(path, schema, overrides)
+    for split in ("train", "validation", "test"):
+        if hasattr(config.data, split):
+            names = manifest_paths(path, f"data.{split}", getattr(config.data, split))
+            setattr(config.data, split, names)
+    if config.output_dir is None:
+        config.output_dir = f"runs/{recipe_name(path)}"
+    check_train(config.train)
+    share = config.data.max_unreadable
+    check(0 <= share <= 1, "data.max_unreadable", "in [0, 1], a share of the clips", share)
+    return path, config
+
+
 @cache
 def _typed(schema: type) -> DictConfig:
     """The schema with its defaults; not to be changed. To make it takes as long as to load."""
@@ -270,6 +297,12 @@ def check_train(train: TrainConfig) -> None:
     check(0 <= train.average_decay < 1, "train.average_decay", "in [0, 1)", train.average_decay)
     for key in ("log_every", "save_every", "validate_every", "keep_checkpoints"):
         check(getattr(train, key) > 0, f"train.{key}", "> 0", getattr(train, key))
+
+
+def check_no_tokens(train: TrainConfig) -> None:
+    """Raise a ConfigError for batches of tokens, which taggers do not have."""
+    check(train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
+          train.batch_tokens)
 
 
 def check_hub(hub: HubConfig) -> None:

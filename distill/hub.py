@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.endings import run
-from distill.methods import evaluation_settings, load_recipe, write_code
+from distill.methods import evaluation_settings, find_method, load_recipe, write_code
 from distill.publish.card import parts_of
-from distill.publish.facts import Facts, check_recipe, public_name, read_facts
+from distill.publish.facts import Facts, check_recipe, read_facts
 from distill.publish.files import FILES, write_student_files
-from distill.publish.remote import Outcome, Target, describe, listing, publish, quiet_bars
+from distill.publish.remote import Outcome, Target, describe, find_target, listing, publish
 
 
 def main(arguments: list[str]) -> None:
@@ -28,21 +28,15 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    if not hasattr(recipe, "hub"):
+    if "publish" not in find_method(recipe.method).stages:
         raise ValueError(f"students of method {recipe.method} cannot be published: its recipes "
                          "have no section `hub`")
-    target = Target(recipe.hub.repo_id or "OWNER/NAME", "hub.repo_id", private=recipe.hub.private)
+    target = find_target(recipe.hub, "repo_id", "model", "push")
+    files = prepare(recipe)
     if recipe.hub.dry_run:
-        files = prepare(recipe)
         print(listing(target, files))
         print(f"Card: {files['README.md']}")
         return
-    if not recipe.hub.repo_id:
-        raise ValueError(
-            "hub.repo_id is not set: add it to the recipe, or "
-            '`make NAME.push SET="hub.repo_id=you/your-model"`'
-        )
-    files = prepare(recipe)
     print(describe(target, files, push(recipe, target, files)))
 
 
@@ -70,11 +64,7 @@ def _check_results(facts: Facts, recipe: Any) -> None:
 
 def push(recipe: Any, target: Target, files: dict[str, Path]) -> Outcome:
     """Bring the repository to what `prepare` returned; see `publish` for what it raises."""
-    quiet_bars()
-    kind = parts_of(recipe)
-    teacher = (kind.teachers(recipe) if recipe.method == "ced"
-               else public_name(recipe.teacher.model))
-    return publish(target, files, f"Student of {teacher}", owned=FILES)
+    return publish(target, files, f"Student of {parts_of(recipe).teachers(recipe)}", owned=FILES)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,39 @@ from distill.data import leaks
 from distill.data.files import fingerprint, hash_of
 from distill.data.manifest import Row, counts_text, load_rows
 
-_KNOWN = "whisper, ced, whisper_at"
+
+@dataclass(frozen=True)
+class Method:
+    """What the stages have to know of a method; below stands where its code is.
+
+    Attributes:
+        output: what its students give: text (of speech) | tags. It decides what manifests need,
+            how students are measured, and what a model card says.
+        stages: those that it has.
+    """
+
+    name: str
+    output: str
+    stages: tuple[str, ...]
+
+
+METHODS = (
+    Method("whisper", "text", ("plan", "label", "score", "train", "evaluate", "export", "publish")),
+    Method("ced", "tags", ("plan", "score", "train", "evaluate", "export", "publish")),
+    Method("whisper_at", "tags", ("train",)),  # a teacher of taggers
+)
+
+
+def find_method(name: str) -> Method:
+    """
+    Raises:
+        ConfigError: there is no such method.
+    """
+    for method in METHODS:
+        if method.name == name:
+            return method
+    known = ", ".join(method.name for method in METHODS)
+    raise ConfigError(f"method must be one of: {known}; got {name!r}")
 
 
 def load_recipe(recipe: str, overrides: list[str]) -> Any:
@@ -22,7 +54,7 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
     Raises:
         ConfigError: unknown method, or what the method's recipe says.
     """
-    match read_method(recipe):
+    match find_method(read_method(recipe)).name:
         case "whisper":
             from distill.whisper import recipe as whisper
 
@@ -35,8 +67,22 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
             from distill.whisper_at import recipe as whisper_at
 
             return whisper_at.load_recipe(recipe, overrides)
+
+
+def describe_plan(recipe: Any) -> str:
+    """What a recipe would run, for people; reads manifests and arithmetic only."""
+    match recipe.method:
+        case "whisper":
+            from distill.whisper.plan.plan import plan
+            from distill.whisper.plan.plan_text import describe
+
+            return describe(plan(recipe))
+        case "ced":
+            from distill.ced import plan as tagger_plan
+
+            return tagger_plan.describe(recipe)
         case other:
-            raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
+            raise ConfigError(f"there is no plan of method {other!r}")
 
 
 def build_task(recipe: Any, accelerator: Any) -> Any:
@@ -54,8 +100,6 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             from distill.whisper_at.task import WhisperAtTask
 
             return WhisperAtTask(recipe, accelerator)
-        case other:
-            raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
 
 
 def build_scorer(recipe: Any) -> Any:
@@ -70,7 +114,7 @@ def build_scorer(recipe: Any) -> Any:
 
             return TagRescorer(recipe)
         case other:
-            raise ConfigError(f"method must be one of: {_KNOWN}; got {other!r}")
+            raise ConfigError(f"there are no scores of method {other!r}")
 
 
 def export_model(recipe: Any, kind: str) -> bool:
@@ -100,7 +144,8 @@ def check_data(recipe: Any, stage: str) -> None:
         ValueError: a manifest is missing or cannot be used, validation or test clips are training
             clips, or there is nothing to compare with.
     """
-    data, plans, speaks = recipe.data, stage == "plan", recipe.method == "whisper"
+    data, plans = recipe.data, stage == "plan"
+    output = find_method(recipe.method).output
     if not data.train and stage != "eval":
         raise ValueError("data.train is empty: name a manifest in it")
     splits = {split: [path for path in getattr(data, split, [])
@@ -111,11 +156,11 @@ def check_data(recipe: Any, stage: str) -> None:
     leaks.check_splits(splits, data.allow_overlap, tell=tell,
                        seen=None if plans else Path(recipe.output_dir) / "splits.json")
     for split, paths in splits.items():
-        rows, drops = load_rows(paths, spoken=speaks)
+        rows, drops = load_rows(paths, spoken=output == "text")
         if paths and not rows:
             raise ValueError(f"data.{split}: no clip in {', '.join(paths)} (left out: "
                              f"{counts_text(drops)})")
-        lack = _lack(recipe.method, rows) if split != "train" else None
+        lack = _lack(output, rows) if split != "train" else None
         if lack and (split == "validation" or stage == "eval"):
             instead = ("give it some, or leave it empty: then the last weights are the student"
                        if split == "validation" else "there is nothing to compare with")
@@ -124,11 +169,11 @@ def check_data(recipe: Any, stage: str) -> None:
             tell(f"data.{split}: {lack}: there will be no evaluation on it")
 
 
-def _lack(method: str, rows: list[Row]) -> str | None:
+def _lack(output: str, rows: list[Row]) -> str | None:
     """What a split would need to be measured on."""
     if not rows:
         return None
-    if method == "whisper":
+    if output == "text":
         spoken = any(letter.isalnum() for row in rows for letter in row.text or "")
         return None if spoken else f"not one of {len(rows):,} clips has a `text` with a word in it"
     bare = [row for row in rows if row.labels is None]

@@ -24,14 +24,13 @@ from distill.data.files import write_json
 from distill.data.manifest import counts_text
 from distill.data.unreadable import Unreadable
 from distill.endings import run, writing_to
-from distill.methods import check_data
+from distill.methods import check_data, find_method
 from distill.whisper.recipe import WhisperRecipe, load_recipe
-from pseudo_label import tag_scores
+from pseudo_label import scores
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.labelling.compare import recount
 from pseudo_label.labelling.references import add_references
 from pseudo_label.labelling.shards import count_drops, note_drops, reopen
-from pseudo_label.scores import score
 from pseudo_label.translate import translate
 
 
@@ -39,8 +38,8 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if read_method(arguments[0]) == "ced":
-        tag_scores.main(arguments)
+    if "label" not in find_method(read_method(arguments[0])).stages:
+        scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     check_data(recipe, "label")
@@ -65,7 +64,7 @@ def _run(recipe: WhisperRecipe, rank: int, world: int) -> None:
         return
     print(describe(run_filter(recipe)), flush=True)
     if world == 1:
-        score(recipe)
+        scores.score(recipe)
 
 
 def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):

@@ -20,7 +20,7 @@ from distill.data.files import hash_of, read_json, write_atomic, write_text
 from distill.endings import run, writing_to
 from distill.progress import progress
 from distill.publish.facts import public_name
-from distill.publish.remote import Target, describe, listing, publish, quiet_bars
+from distill.publish.remote import describe, find_target, listing, publish
 from distill.whisper.data.corpus import load_clips, rebuild_window
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.dataset_card import card_text
@@ -47,18 +47,12 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
-    hub = recipe.hub
-    if not hub.labels_repo_id and not hub.dry_run:
-        raise ValueError("hub.labels_repo_id is not set: add it to the recipe, or "
-                         '`make NAME.push_labels SET="hub.labels_repo_id=you/your-labels"`')
-    target = Target(hub.labels_repo_id or "OWNER/NAME", "hub.labels_repo_id", "dataset",
-                    hub.private)
+    target = find_target(recipe.hub, "labels_repo_id", "dataset", "push_labels")
     with writing_to(recipe.labels_dir):
         files = write_dataset(recipe)
-    if hub.dry_run:
+    if recipe.hub.dry_run:
         print(listing(target, files))
         return
-    quiet_bars()
     message = f"Pseudo-labels of {public_name(recipe.teacher.model)}"
     print(describe(target, files, publish(target, files, message, OWNED)))
 

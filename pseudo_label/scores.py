@@ -21,6 +21,7 @@ from distill.data.teacher_store import digest_of
 from distill.data.teacher_store.disk import publish
 from distill.data.unreadable import Unreadable, file_fault
 from distill.endings import Stopped, run, writing_to
+from distill.methods import find_method
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import tag_scores
@@ -34,12 +35,12 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    method = read_method(arguments[0])
-    if method == "ced":
-        tag_scores.main(arguments)
-        return
-    if method == "whisper_at":
+    method = find_method(read_method(arguments[0]))
+    if "score" not in method.stages:
         print("Nothing to score: it learns from labels.")
+        return
+    if method.output == "tags":
+        tag_scores.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
     rank = int(os.environ.get("RANK", 0))

@@ -17,6 +17,7 @@ from pathlib import Path
 from distill.config import read_method
 from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl
 from distill.endings import run, writing_to
+from distill.methods import find_method
 from distill.progress import progress, quiet_libraries
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label.filter import describe, run_filter
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if read_method(arguments[0]) != "whisper":
+    if find_method(read_method(arguments[0])).output != "text":
         print("This recipe has no texts: nothing to translate.")
         return
     recipe = load_recipe(arguments[0], arguments[1:])

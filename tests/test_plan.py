@@ -12,8 +12,9 @@ from distill.config import read_method
 from distill.data.files import write_json
 from distill.data.manifest import Row, write_manifest
 from distill.methods import load_recipe
-from distill.plan import FILL, describe, plan
 from distill.whisper.plan import cost
+from distill.whisper.plan.plan import FILL, plan
+from distill.whisper.plan.plan_text import describe
 from distill.whisper.plan.sizes import find_size
 from distill.whisper.plan.window_plan import cut_long
 

@@ -9,7 +9,7 @@ import pytest
 
 from distill import methods
 from distill.data.hub_dataset import parse_options
-from distill.plan import plan
+from distill.whisper.plan.plan import plan
 from distill.whisper.plan.sizes import find_size, num_parameters
 from distill.whisper.recipe import load_recipe
 

@@ -50,18 +50,12 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> CedRecipe:
     Raises:
         ConfigError: names the key and, for typos, the one probably meant.
     """
-    path = base.find_recipe(recipe)
-    config = base.load(path, CedRecipe, overrides)
-    for split in ("train", "validation", "test"):
-        setattr(config.data, split, base.manifest_paths(
-            path, f"data.{split}", getattr(config.data, split)))
+    path, config = base.load_run(recipe, CedRecipe, overrides)
     if config.data.classes:
         config.data.classes = base.beside(path, config.data.classes)
     for member in config.teacher.members:
         if member.classes:
             member.classes = base.beside(path, member.classes)
-    if config.output_dir is None:
-        config.output_dir = f"runs/{base.recipe_name(path)}"
     if config.scores.dir is None:
         config.scores.dir = f"{config.output_dir}/scores"
     if config.views.seed is None:
@@ -77,10 +71,8 @@ def uses_store(recipe: CedRecipe) -> bool:
 
 
 def _check(c: CedRecipe) -> None:
-    base.check_train(c.train)
+    base.check_no_tokens(c.train)
     base.check_hub(c.hub)
-    check(c.train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
-          c.train.batch_tokens)
     t, s, loss = c.teacher, c.scores, c.loss
     check(t.mode in ("store", "live"), "teacher.mode", "store or live", t.mode)
     check(t.average in ("probability", "logit"), "teacher.average", "probability or logit",
@@ -95,8 +87,6 @@ def _check(c: CedRecipe) -> None:
     check(ok, "teacher.consistent", "true where no scores are stored", t.consistent)
     seconds = c.data.clip_seconds
     check(MIN_SECONDS <= seconds <= 600, "data.clip_seconds", f"in [{MIN_SECONDS}, 600]", seconds)
-    check(0 <= c.data.max_unreadable <= 1, "data.max_unreadable", "in [0, 1]",
-          c.data.max_unreadable)
     check(c.data.cache_megabytes >= 0, "data.cache_megabytes", ">= 0", c.data.cache_megabytes)
     for key in ("epochs", "k", "batch_size"):
         check(getattr(s, key) > 0, f"scores.{key}", "> 0", getattr(s, key))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distill.methods import find_method
 from distill.publish import speech, tags
 from distill.publish.facts import Facts, is_local, public_name
 from distill.publish.show import table
@@ -20,7 +21,7 @@ UNKNOWN = "unknown: the publisher has not said"
 
 def parts_of(recipe: Any) -> ModuleType:
     """The module with the parts of a method's card."""
-    return speech if recipe.method == "whisper" else tags
+    return speech if find_method(recipe.method).output == "text" else tags
 
 
 def card_text(facts: Facts, recipe: Any, plots: list[Path]) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from distill.data.files import read_json
 from distill.data.model_files import model_name
+from distill.methods import find_method
 
 
 @dataclass
@@ -67,7 +68,7 @@ def read_facts(recipe: Any) -> Facts:
 
 
 def _labels(recipe: Any) -> dict:
-    if recipe.method != "whisper":
+    if "label" not in find_method(recipe.method).stages:
         return {}
     path = labels_folder(recipe) / "filter.json"
     labels = _optional(path)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from distill.publish.refusals import LOGIN, explain
 
@@ -43,6 +44,24 @@ class Outcome:
     is_public: bool = False
 
 
+def find_target(hub: Any, key: str, kind: str, make: str) -> Target:
+    """Where a recipe publishes to; of a dry run that names no repository, OWNER/NAME.
+
+    Args:
+        hub: the section of the recipe.
+        key: of it, with the repository's name.
+        make: the target of make that publishes this, `push`.
+
+    Raises:
+        ValueError: no repository is named.
+    """
+    name = getattr(hub, key)
+    if not name and not hub.dry_run:
+        raise ValueError(f"hub.{key} is not set: add it to the recipe, or `make NAME.{make} "
+                         f'SET="hub.{key}=you/your-{"model" if kind == "model" else "labels"}"`')
+    return Target(name or "OWNER/NAME", f"hub.{key}", kind, hub.private)
+
+
 def publish(
     target: Target, files: Mapping[str, Path], message: str, owned: Sequence[str] = ()
 ) -> Outcome:
@@ -62,6 +81,7 @@ def publish(
 
     if not get_token():
         raise ValueError(f"no login for the Hub. {LOGIN}")
+    quiet_bars()
     api, account = HfApi(), None
     for wait in (*WAITS, None):
         try:

@@ -23,6 +23,11 @@ DRAFTS = "Leviathan, Kalman, Matias, Fast Inference from Transformers via Specul
     "(arXiv:2211.17192): a student that drafts for its teacher"
 
 
+def teachers(recipe: Any) -> str:
+    """The name of the teacher."""
+    return public_name(recipe.teacher.model)
+
+
 def main_metric(facts: Facts, recipe: Any) -> tuple[str, int, str]:
     """The one of METRICS that says whether it is good: BLEU of translations, CER of languages
     whose words are not spaced."""
@@ -38,7 +43,7 @@ def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
     size = ratio(facts.models, "parameters")
     speed = ratio(facts.models, "rtfx")
     revision = getattr(recipe.teacher, "revision", None)
-    teacher = public_name(recipe.teacher.model)
+    teacher = teachers(recipe)
     teacher += f", revision `{revision[:7]}`" if revision else ""
     show = rate(key) if scale == 100 else number(key, digits=2)
     drafts = " with drafts" if facts.models["teacher"].get("speculation") else ""

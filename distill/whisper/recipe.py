@@ -59,13 +59,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     Raises:
         ConfigError: names the key and, for typos, the one probably meant.
     """
-    path = base.find_recipe(recipe)
-    config = base.load(path, WhisperRecipe, overrides)
-    for split in ("train", "validation", "test"):
-        setattr(config.data, split, base.manifest_paths(
-            path, f"data.{split}", getattr(config.data, split)))
-    if config.output_dir is None:
-        config.output_dir = f"runs/{base.recipe_name(path)}"
+    _, config = base.load_run(recipe, WhisperRecipe, overrides)
     if config.labels_dir is None:
         config.labels_dir = f"{config.output_dir}/pseudo_labels"
     if config.scores.dir is None:
@@ -74,6 +68,10 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
     _check(config)
+    _check_labelling(config)
+    _check_loss(config)
+    _check_views(config)
+    _check_evaluation(config)
     _check_filter(config)
     _check_translation(config)
     _check_scores(config)
@@ -114,12 +112,14 @@ def written_language(recipe: WhisperRecipe) -> str | None:
 
 
 def _check(c: WhisperRecipe) -> None:
-    base.check_train(c.train)
     base.check_hub(c.hub)
-    share = c.data.max_unreadable
-    check(0 <= share <= 1, "data.max_unreadable", "between 0 and 1, a share of the clips", share)
     check(c.task in ("transcribe", "translate"), "task", "transcribe or translate", c.task)
     check(c.teacher.mode in ("live", "store"), "teacher.mode", "live or store", c.teacher.mode)
+    for key in ("decoder_layers", "encoder_layers"):
+        _check_layers(getattr(c.student, key), f"student.{key}", key == "encoder_layers")
+
+
+def _check_labelling(c: WhisperRecipe) -> None:
     p = c.pseudo_label
     orders = ("best_fit", "sequential")
     check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
@@ -151,40 +151,14 @@ def _check(c: WhisperRecipe) -> None:
     check(ok, "decoding.old_labels", what, c.decoding.old_labels)
     for key in ("batch_size", "shard_size", "max_tokens_per_second"):
         check(getattr(p, key) > 0, f"pseudo_label.{key}", "> 0", getattr(p, key))
+
+
+def _check_loss(c: WhisperRecipe) -> None:
     check(c.loss.temperature > 0, "loss.temperature", "> 0", c.loss.temperature)
     for key in ("ce_weight", "kl_weight", "hidden_weight"):
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
     weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
     check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
-    _check_divergence(c)
-    for key in ("timestamp_probability", "previous_text_probability"):
-        value = getattr(c.views, key)
-        check(0 <= value <= 1, f"views.{key}", "in [0, 1]", value)
-    for key in ("batch_size", "validation_packings", "num_bootstrap"):
-        value = getattr(c.evaluation, key)
-        check(value > 0, f"evaluation.{key}", "> 0", value)
-    way, ways = c.evaluation.long_audio, ("speech", "quiet", "sequential")
-    check(way in ways, "evaluation.long_audio", f"one of {ways}", way)
-    ways = ("keep", "end", "break")
-    ok = c.evaluation.on_loop in ways
-    check(ok, "evaluation.on_loop", f"one of {ways}", c.evaluation.on_loop)
-    ok = c.evaluation.validation_packings == 1 or c.evaluation.pack
-    what = "1 unless evaluation.pack is true"
-    check(ok, "evaluation.validation_packings", what, c.evaluation.validation_packings)
-    ok = c.views.previous_text_probability == 0 or p.packing == "sequential"
-    what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
-    check(ok, "views.previous_text_probability", what, c.views.previous_text_probability)
-    ok = c.views.timestamp_probability == 0 or p.timestamps
-    what = "0 unless pseudo_label.timestamps is true"
-    check(ok, "views.timestamp_probability", what, c.views.timestamp_probability)
-    for key in ("decoder_layers", "encoder_layers"):
-        _check_layers(getattr(c.student, key), f"student.{key}", key == "encoder_layers")
-    names = ("auto", "english", "basic", "unaccented")
-    ok = c.evaluation.normalizer in names
-    check(ok, "evaluation.normalizer", f"one of {names}", c.evaluation.normalizer)
-
-
-def _check_divergence(c: WhisperRecipe) -> None:
     kinds = ("forward", "reverse", "total_variation")
     check(c.loss.divergence in kinds, "loss.divergence", f"one of {kinds}", c.loss.divergence)
     ok = c.loss.divergence == "forward" or c.teacher.mode == "live"
@@ -192,6 +166,33 @@ def _check_divergence(c: WhisperRecipe) -> None:
             "scores.method=decoder_state)")
     ok = ok or c.scores.method == "decoder_state"
     check(ok, "loss.divergence", what, c.loss.divergence)
+
+
+def _check_views(c: WhisperRecipe) -> None:
+    v, p = c.views, c.pseudo_label
+    for key in ("timestamp_probability", "previous_text_probability"):
+        check(0 <= getattr(v, key) <= 1, f"views.{key}", "in [0, 1]", getattr(v, key))
+    ok = v.previous_text_probability == 0 or p.packing == "sequential"
+    what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
+    check(ok, "views.previous_text_probability", what, v.previous_text_probability)
+    ok = v.timestamp_probability == 0 or p.timestamps
+    what = "0 unless pseudo_label.timestamps is true"
+    check(ok, "views.timestamp_probability", what, v.timestamp_probability)
+
+
+def _check_evaluation(c: WhisperRecipe) -> None:
+    e = c.evaluation
+    for key in ("batch_size", "validation_packings", "num_bootstrap"):
+        check(getattr(e, key) > 0, f"evaluation.{key}", "> 0", getattr(e, key))
+    choices = {
+        "long_audio": ("speech", "quiet", "sequential"), "on_loop": ("keep", "end", "break"),
+        "normalizer": ("auto", "english", "basic", "unaccented"),
+    }
+    for key, names in choices.items():
+        check(getattr(e, key) in names, f"evaluation.{key}", f"one of {names}", getattr(e, key))
+    ok = e.validation_packings == 1 or e.pack
+    what = "1 unless evaluation.pack is true"
+    check(ok, "evaluation.validation_packings", what, e.validation_packings)
 
 
 def _check_filter(c: WhisperRecipe) -> None:

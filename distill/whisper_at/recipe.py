@@ -60,21 +60,11 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
     Raises:
         ConfigError: names the key and, for typos, the one probably meant.
     """
-    path = base.find_recipe(recipe)
-    config = base.load(path, WhisperAtRecipe, overrides)
-    for split in ("train", "validation"):
-        setattr(config.data, split, base.manifest_paths(
-            path, f"data.{split}", getattr(config.data, split)))
-    if config.output_dir is None:
-        config.output_dir = f"runs/{base.recipe_name(path)}"
-    base.check_train(config.train)
+    _, config = base.load_run(recipe, WhisperAtRecipe, overrides)
     train = config.train
-    check(train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
-          train.batch_tokens)
+    base.check_no_tokens(train)
     check(not train.gradient_checkpointing, "train.gradient_checkpointing",
           "false: nothing of the encoder is trained", train.gradient_checkpointing)
-    share = config.data.max_unreadable
-    check(0 <= share <= 1, "data.max_unreadable", "in [0, 1]", share)
     ok = config.whisper.layers is None or config.whisper.layers > 0
     check(ok, "whisper.layers", "> 0 or null", config.whisper.layers)
     head = config.head

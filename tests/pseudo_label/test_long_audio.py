@@ -15,7 +15,6 @@ from distill.data.files import read_json, read_jsonl
 from distill.data.manifest import Row, read_manifest, write_manifest
 from distill.data.speech.windows import load_window, pack
 from distill.data.unreadable import UnreadableError
-from distill.plan import describe, plan
 from distill.testing import write_tiny_recipe
 from distill.whisper.data import recordings
 from distill.whisper.data.corpus import (
@@ -24,6 +23,8 @@ from distill.whisper.data.corpus import (
     rebuild_window,
     whole_recordings,
 )
+from distill.whisper.plan.plan import plan
+from distill.whisper.plan.plan_text import describe
 from distill.whisper.recipe import load_recipe
 from pseudo_label.plan import count_windows
 

@@ -17,7 +17,7 @@ def plan_store(
 
     Args:
         num_layers: decoder layers of the student.
-        training: `windows`, `views`, `distinct_views` of `distill.plan`.
+        training: `windows`, `views`, `distinct_views` of `plan.plan`.
         seconds, tokens: of a window.
     """
     used = recipe.teacher.mode == "store"

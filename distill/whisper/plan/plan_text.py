@@ -1,4 +1,4 @@
-"""A plan of `distill.plan` for people."""
+"""A plan of `distill.whisper.plan.plan` for people."""
 
 from __future__ import annotations
 

@@ -1,0 +1,346 @@
+"""What a Whisper recipe would run: windows, parameters, disk, memory, steps and time. See
+`distill.plan`.
+
+Manifests and arithmetic only. While a manifest of the training split is missing,
+`data.expected_hours` stands in for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.data.audio import WINDOW_SECONDS
+from distill.data.files import read_json
+from distill.whisper.data.corpus import load_clips
+from distill.whisper.plan import cost
+from distill.whisper.plan.sizes import WhisperSize, find_size, num_parameters
+from distill.whisper.plan.store_plan import plan_store
+from distill.whisper.plan.window_plan import count_evaluation_windows, plan_training_windows
+from distill.whisper.recipe import WhisperRecipe
+
+# Assumptions; `describe` prints those of speed with what comes of them.
+FILL = {"sequential": 0.78, "best_fit": 0.99}  # of windows, of a corpus of mixed clip lengths
+TOKENS_PER_SECOND = 4.0  # of audio: text, timestamps and prompt
+CPU_CORE_FLOPS = 60e9  # float32 matrix products on AVX2
+GPU_FLOPS, GPU_UTILISATION = 100e12, 0.30  # bf16
+CPU_DECODING, GPU_DECODING = 0.5, 0.1  # share of the above that token-by-token decoding reaches
+_ROW_BYTES, _PIECE_BYTES, _TOKEN_BYTES = 700, 100, 16  # of a label row; a token is id and text
+
+
+def plan(recipe: WhisperRecipe) -> dict:
+    """Everything `describe` shows, as plain numbers; bytes and seconds, fractions for shares.
+
+    A teacher whose architecture is not known here leaves None wherever it matters.
+
+    Raises:
+        ValueError: a training manifest is missing and there is no data.expected_hours, or the
+            student wants more layers than the teacher has.
+    """
+    run = Path(recipe.output_dir)
+    data = {split: _split(recipe, split) for split in ("train", "validation", "test")}
+    done = _done(recipe, run, math.ceil(data["train"]["windows"] / recipe.pseudo_label.shard_size))
+    training = _training(recipe, done["kept_windows"] or data["train"]["windows"], data["train"])
+    result = {
+        "name": run.name,
+        "data": data,
+        "teacher": {"model": recipe.teacher.model, "mode": recipe.teacher.mode},
+        "student": {"decoder_layers": None, "encoder_layers": None},
+        "training": training,
+        "disk": None, "store": None, "memory": None, "time": None,
+        "done": done,
+    }
+    try:
+        size = find_size(recipe.teacher.model)
+    except ValueError:  # a model nobody has described here, or a CTranslate2 folder
+        return result
+    student = _student(recipe, size)
+    result["teacher"] |= _numbers(size, size.encoder_layers, size.decoder_layers)
+    result["student"] = student
+    tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
+    result["disk"] = _disk(recipe, size, student, data["train"], tokens)
+    seconds = data["train"]["seconds_per_window"]
+    result["store"] = plan_store(recipe, size, student["decoder_layers"], training, seconds, tokens)
+    result["memory"] = _memory(recipe, size, student, training)
+    result["time"] = _time(recipe, size, student, data, training)
+    return result
+
+
+# Data
+
+def _split(recipe: WhisperRecipe, split: str) -> dict:
+    """Clips and windows of a split; None where its manifests would have to be read."""
+    paths = getattr(recipe.data, split)
+    config, train = recipe.pseudo_label, split == "train"
+    limit = config.window_seconds if train else WINDOW_SECONDS
+    missing = [path for path in paths if not Path(path).is_file()]
+    result = {"clips": None, "hours": None, "long_clips": None, "unheard_clips": None,
+              "drops": {}, "windows": None, "fill": None, "seconds_per_window": None, "packings": 1,
+              "missing": missing, "commands": [_command(path) for path in missing]}
+    if train:
+        result["packings"] = config.num_packings
+    if not paths:
+        return result | {"clips": 0, "hours": 0.0, "long_clips": 0, "windows": 0}
+    if missing and train:
+        return result | _expected(recipe, missing)
+    if missing:
+        return result
+    rows, drops = load_clips(paths)
+    if not train:
+        rows = [row for row in rows if (row.text or "").strip()]  # as evaluation does
+    seconds = sum(row.duration for row in rows)
+    long = sum(row.duration > limit for row in rows)
+    result |= {"clips": len(rows), "hours": seconds / 3600, "drops": dict(drops),
+               "long_clips": long, "unheard_clips": long}
+    if not train:
+        windows = count_evaluation_windows(recipe, rows)
+        return result | {"windows": windows, **_filling(seconds, windows, limit)}
+    packed, unheard = plan_training_windows(recipe, rows)
+    seconds = sum(window.duration for window in packed)  # without the silence of long recordings
+    return result | {"windows": len(packed), "unheard_clips": unheard,
+                     **_filling(seconds, len(packed), limit)}
+
+
+def _expected(recipe: WhisperRecipe, missing: list[str]) -> dict:
+    hours, config = recipe.data.expected_hours, recipe.pseudo_label
+    if hours is None:
+        raise ValueError(
+            f"manifest not found: {missing[0]}; make it with `{_command(missing[0])}`, or set "
+            "data.expected_hours for an estimate"
+        )
+    seconds = hours * 3600 * config.num_packings
+    windows = math.ceil(seconds / config.window_seconds / FILL[config.packing])
+    return {"hours": hours, "windows": windows, **_filling(seconds, windows, config.window_seconds)}
+
+
+def _filling(seconds: float, windows: int, limit: float) -> dict:
+    mean = seconds / windows if windows else 0.0
+    return {"seconds_per_window": mean, "fill": mean / limit}
+
+
+def _command(path: str) -> str:
+    """What makes a manifest; SOURCE is in the recipe's README."""
+    path = Path(os.path.relpath(Path(path).resolve()))
+    return f"python -m distill.data.hub_dataset SOURCE {path.parent} name={path.stem}"
+
+
+# Models
+
+def _numbers(size: WhisperSize, encoder_layers: int, decoder_layers: int) -> dict:
+    count = num_parameters(size, encoder_layers, decoder_layers)
+    return {
+        "encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "parameters": count,
+        "float32_bytes": 4 * count, "float16_bytes": 2 * count,
+    }
+
+
+def _student(recipe: WhisperRecipe, size: WhisperSize) -> dict:
+    config = recipe.student
+    layers = (
+        _num_layers(config.encoder_layers, size.encoder_layers, "student.encoder_layers"),
+        _num_layers(config.decoder_layers, size.decoder_layers, "student.decoder_layers"),
+    )
+    frozen = (
+        config.freeze_encoder,
+        config.freeze_embeddings,
+        config.freeze_positions,
+        config.freeze_feed_forward,
+    )
+    trained = cost.num_trained(size, *layers, *frozen)
+    return _numbers(size, *layers) | {"trained_parameters": trained}
+
+
+def _num_layers(choice: int | list[int] | None, total: int, key: str) -> int:
+    if choice is None:
+        return total
+    count = choice if isinstance(choice, int) else len(choice)
+    if count > total:
+        raise ValueError(f"{key} must be at most {total}, the layers of the teacher, got {choice}")
+    return count
+
+
+def _shares_encoder(recipe: WhisperRecipe, size: WhisperSize, student: dict) -> bool:
+    whole = student["encoder_layers"] == size.encoder_layers
+    return recipe.student.freeze_encoder and whole
+
+
+# Steps, disk and memory
+
+def _training(recipe: WhisperRecipe, windows: int, data: dict) -> dict:
+    """A step is one optimiser update; a view is a window as it is drawn for an epoch."""
+    train, views = recipe.train, recipe.views
+    batch, micro = float(train.batch_size), float(train.micro_batch_size)
+    if train.batch_tokens is not None:
+        tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
+        batch = max(1.0, train.batch_tokens / tokens)
+        micro = max(1.0, (train.micro_batch_tokens or train.batch_tokens) / tokens)
+    total = round(train.max_steps * batch)
+    epochs = total / windows
+    timestamps, previous = views.timestamp_probability, views.previous_text_probability
+    # a variant of probability p is drawn at least once in n epochs with 1 - (1 - p)^n
+    drawn = sum(1 - (1 - p * q) ** epochs for p in (timestamps, 1 - timestamps)
+                for q in (previous, 1 - previous))
+    distinct = min(total, windows * drawn)
+    changed = views.augment.probability  # a changed sound never comes twice
+    return {
+        "windows": windows, "steps": train.max_steps, "batch_size": round(batch),
+        "micro_batches_per_step": max(1, round(batch / micro)),
+        "views": total, "distinct_views": round(changed * total + (1 - changed) * distinct),
+        "epochs": epochs,
+        "validations": math.ceil(train.max_steps / train.validate_every),
+    }
+
+
+def _disk(
+    recipe: WhisperRecipe, size: WhisperSize, student: dict, data: dict, tokens: float
+) -> dict:
+    """Bytes by what is written."""
+    train, config, windows = recipe.train, recipe.pseudo_label, data["windows"]
+    clips = (data["clips"] or 4 * windows) * config.num_packings
+    rows = windows * (_ROW_BYTES + tokens * _TOKEN_BYTES) + clips * _PIECE_BYTES
+    checkpoint = 4 * student["parameters"] + 8 * student["trained_parameters"]
+    checkpoint += 4 * student["trained_parameters"] * (train.average_decay > 0)
+    return {
+        "labels": round(2 * rows),  # all of them, and the kept ones again
+        "checkpoint": checkpoint,
+        "checkpoints": (train.keep_checkpoints + 1) * checkpoint,  # the next, before one goes
+        "best": 4 * student["parameters"],
+        "student": 4 * student["parameters"],
+    }
+
+
+def _memory(recipe: WhisperRecipe, size: WhisperSize, student: dict, training: dict) -> dict:
+    """Bytes a training process needs at least, before activations."""
+    trained = student["trained_parameters"]
+    copies = 3 + (recipe.train.average_decay > 0)  # gradient, two AdamW states, the average
+    teacher = num_parameters(size) if recipe.teacher.mode == "live" else 0
+    kept = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory"
+    states = min(training["windows"], training["views"]) * cost.states_bytes(size)
+    return {
+        "models": 4 * (teacher + student["parameters"] + copies * trained),
+        "encoder_states": states * kept,
+    }
+
+
+# Time
+
+@dataclass(frozen=True)
+class Work:
+    """Floating point operations: large products, and decoding one token at a time."""
+
+    products: float
+    decoding: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.products + other.products, self.decoding + other.decoding)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.products * times, self.decoding * times)
+
+
+def _time(
+    recipe: WhisperRecipe, size: WhisperSize, student: dict, data: dict, training: dict
+) -> dict:
+    """Seconds by stage and machine; None for what there are no manifests to tell."""
+    work = {"label": _label_work(size, data["train"]) * data["train"]["windows"],
+            **_score_work(recipe, size, data["train"], training),
+            "train": _train_work(recipe, size, student, data, training), "eval": None}
+    if data["test"]["windows"] is not None:
+        layers = student["encoder_layers"], student["decoder_layers"]
+        both = _label_work(size, data["test"]) + _label_work(size, data["test"], *layers)
+        work["eval"] = both * data["test"]["windows"]
+    cores = recipe.num_threads or os.cpu_count() or 1
+    machines = {"cpu": (cores * CPU_CORE_FLOPS, CPU_DECODING),
+                "gpu": (GPU_FLOPS * GPU_UTILISATION, GPU_DECODING)}
+    assumed = {
+        "cores": cores, "core_flops": CPU_CORE_FLOPS, "cpu_decoding": CPU_DECODING,
+        "gpu_flops": GPU_FLOPS, "gpu_utilisation": GPU_UTILISATION, "gpu_decoding": GPU_DECODING,
+        "tokens_per_second": TOKENS_PER_SECOND,
+    }
+    seconds = {
+        stage: {name: total and total.products / flops + total.decoding / (flops * share)
+                for name, (flops, share) in machines.items()}
+        for stage, total in work.items()
+    }
+    return {"assumed": assumed, "seconds": seconds}
+
+
+def _label_work(
+    size: WhisperSize, data: dict, encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+) -> Work:
+    """Transcribing one window; layers default to the teacher's."""
+    return Work(cost.encoder_flops(size, encoder_layers)) + _decode_work(size, data, decoder_layers)
+
+
+def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
+    tokens = TOKENS_PER_SECOND * (data["seconds_per_window"] or 0.0)
+    return Work(cost.cross_attention_flops(size, layers), cost.token_flops(size, tokens, layers))
+
+
+def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> dict:
+    """Filling the teacher store, if anything is to be learned from it; encoder states on disk come
+    from labelling."""
+    wanted = recipe.loss.kl_weight > 0 or recipe.loss.hidden_weight > 0
+    if recipe.teacher.mode != "store" or not wanted:
+        return {}
+    tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
+    decoder = cost.cross_attention_flops(size) + cost.token_flops(
+        size, tokens, output=recipe.loss.kl_weight > 0)
+    encoder = cost.encoder_flops(size)
+    augmented = recipe.views.augment.probability > 0
+    again = augmented or recipe.scores.encoder_states != "disk"
+    return {"score": Work(decoder + encoder * again) * training["distinct_views"]}
+
+
+def _train_work(
+    recipe: WhisperRecipe, size: WhisperSize, student: dict, data: dict, training: dict
+) -> Work:
+    tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
+    layers, loss = student["decoder_layers"], recipe.loss
+
+    def decoder(layers: int | None, output: bool) -> float:
+        cross = cost.cross_attention_flops(size, layers)
+        return cross + cost.token_flops(size, tokens, layers, output)
+
+    # Where states alone are matched, nobody asks for the scores of all tokens.
+    student_decoder = decoder(layers, loss.ce_weight + loss.kl_weight > 0)
+    whole = cost.encoder_flops(size)
+    student_encoder = cost.encoder_flops(size, student["encoder_layers"])
+    flops = training["views"] * 3 * student_decoder  # backward costs two forward passes
+    passes = 1 if recipe.student.freeze_encoder else 3
+    if recipe.teacher.mode == "live":
+        flops += training["views"] * (whole + decoder(None, loss.kl_weight > 0))
+        if not _shares_encoder(recipe, size, student):
+            flops += training["views"] * student_encoder * passes
+    else:
+        times = {"disk": 0, "memory": min(training["windows"], training["views"]),
+                 "none": training["views"] * passes}
+        flops += times[recipe.scores.encoder_states] * student_encoder
+    work = Work(flops)
+    windows = data["validation"]["windows"] or 0
+    rounds = 1 if recipe.student.freeze_encoder else training["validations"]  # states are kept
+    work += Work(student_encoder) * (windows * rounds)
+    decoding = _decode_work(size, data["validation"], layers)
+    return work + decoding * (windows * training["validations"])
+
+
+# What is there already
+
+def _done(recipe: WhisperRecipe, run: Path, num_shards: int) -> dict:
+    labels, checkpoints = Path(recipe.labels_dir), run / "checkpoints"
+    settings, report = labels / "settings.json", labels / "filter.json"
+    steps = [int(m[1]) for path in checkpoints.glob("step-*")
+             if (m := re.fullmatch(r"step-(\d+)", path.name))]
+    trained = run / "student.json"
+    return {
+        "shards": len(list(labels.glob("part-*.jsonl"))),
+        "num_shards": read_json(settings)["num_shards"] if settings.is_file() else num_shards,
+        "kept_windows": read_json(report)["kept"] if report.is_file() else None,
+        "checkpoint_step": max(steps, default=None),
+        "student_steps": read_json(trained)["steps"] if trained.is_file() else None,
+        "evaluation": (run / "eval" / "results.json").is_file(),
+    }
