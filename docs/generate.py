@@ -3,10 +3,11 @@
     python docs/generate.py           # writes tables and pictures into README.md and docs/
     mkdocs build --strict             # calls this file as a hook, see mkdocs.yml
 
-Three kinds of marks in a page are filled in:
+Marks in a page are filled in:
 
     <!-- table: NAME -->...<!-- end -->  the figures of docs/benchmarks/NAME.json; also in the file,
                                          so that they can be read without building the site
+    <!-- rooms -->...<!-- end -->        the rooms of distill, floor by floor; also in the file
     <!-- keys: METHOD -->                every key of a recipe, from the dataclasses and their
                                          comments; only in the site
     <!-- benchmarks -->, <!-- imports -->, <!-- modules -->  all figures; who may import whom;
@@ -28,12 +29,14 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from inspect import getdoc, getsource
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
+ROOMS = re.compile(r"(<!-- rooms -->\n).*?(<!-- end -->)", re.S)
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -241,15 +244,36 @@ def pictures() -> dict[Path, str]:
 
 # Imports
 
-def imports_table() -> str:
-    """Who may import whom, from the table of tests/test_imports.py."""
+@cache
+def import_rules() -> ModuleType:
+    """tests/test_imports.py."""
     spec = importlib.util.spec_from_file_location("imports", ROOT / "tests/test_imports.py")
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def imports_table() -> str:
+    """Who may import whom, from the table of tests/test_imports.py."""
+    module = import_rules()
     lines = ["| room | may import, of ours, besides itself |", "|---|---|"]
     for name, allowed in module.ALLOWED.items():
         lines.append(f"| `{name}` | {_names(set(allowed)) or 'nothing'} |")
     return "\n".join(lines)
+
+
+def rooms_picture() -> str:
+    """The rooms, each on the lowest floor from which it looks down only; the top floor first."""
+    below = import_rules().rooms_below()
+
+    def floor(room: str) -> int:
+        return max((floor(other) + 1 for other in below[room]), default=0)
+
+    floors: dict[int, list[str]] = {}
+    for room in below:
+        floors.setdefault(floor(room), []).append(f"[ {room.removeprefix('distill.')} ]")
+    lines = [f" {number}   {' '.join(floors[number])}" for number in sorted(floors, reverse=True)]
+    return "\n".join(["```", *lines, "```"])
 
 
 def _names(modules: set[str]) -> str:
@@ -279,7 +303,8 @@ def _told(path: Path) -> str:
 # Pages
 
 def fill_tables(text: str) -> str:
-    return TABLE.sub(lambda match: f"{match[1]}{table(match[2])}\n{match[3]}", text)
+    text = TABLE.sub(lambda match: f"{match[1]}{table(match[2])}\n{match[3]}", text)
+    return ROOMS.sub(lambda match: f"{match[1]}{rooms_picture()}\n{match[2]}", text)
 
 
 def fill(text: str) -> str:

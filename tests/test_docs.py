@@ -102,6 +102,10 @@ def test_comments_belong_to_their_keys(generate, tmp_path):
 
 
 def test_who_imports_whom_is_drawn(generate):
+    picture = generate.fill("<!-- rooms -->\n<!-- end -->").splitlines()
+    floor = {room: line[:3] for line in picture for room in re.findall(r"\[ (\w+) \]", line)}
+    assert floor["losses"] < floor["whisper"] < floor["methods"] < floor["train"] < floor["eval"]
+    assert "\n".join(picture) in read(DOCS / "architecture.md"), "run `python docs/generate.py`"
     table = generate.fill("<!-- imports -->")
     assert "| `pseudo_label` |" in table and "| `distill.losses` |" in table
 
