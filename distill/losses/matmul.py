@@ -28,7 +28,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return (_linear if _is_ours(rows) else F.linear)(rows, weight, bias)
 
 
-def fast_linears() -> AbstractContextManager:
+def fast_linears() -> AbstractContextManager[object]:
     """Linear layers called inside `with fast_linears():` use `product`, forward and backward.
 
     Not for modules with gradient checkpointing: what is computed again, is so outside.
@@ -47,12 +47,12 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, weight)
         return _linear(rows, weight, bias)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
         need_rows, need_weight, need_bias = ctx.needs_input_grad
         flat = gradient.flatten(0, -2)
@@ -65,7 +65,8 @@ class _Linear(torch.autograd.Function):
 
 class _FastLinears(TorchFunctionMode):
     def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if function is F.linear and not kwargs and _is_ours(args[0]):
             rows, weight, bias = (*args, None)[:3]

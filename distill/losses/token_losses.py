@@ -29,6 +29,7 @@ of the total variation, which falls with the distance itself and not its square,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,8 +73,8 @@ class TeacherScores:
         def cut(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
 
-        parts = [cut(v) for v in (self.indices, self.values, self.log_rest)]
-        return TeacherScores(cut(self.hidden), self.weight, *parts)
+        return TeacherScores(cut(self.hidden), self.weight, cut(self.indices), cut(self.values),
+                             cut(self.log_rest))
 
 
 def ce_and_full_kl(
@@ -199,6 +200,7 @@ def ce_and_top_k_kl(
         the logits, (tokens, vocab).
     """
     indices, values, log_rest = teacher.indices, teacher.values, teacher.log_rest
+    assert indices is not None and values is not None and log_rest is not None
     scaled = _scaled(student, temperature)
     log_top = scaled.gather(-1, indices)
     log_label = scaled.gather(-1, labels[:, None])[:, 0] * temperature
@@ -288,8 +290,9 @@ def token_losses(
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, hidden, weight, labels, teacher, ce_weight, kl_weight, temperature, divergence
-    ):
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, teacher: TeacherScores | None,
+        ce_weight: float, kl_weight: float, temperature: float, divergence: str,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden) if need_hidden else None
         plain = weight.dtype == hidden.dtype and len(hidden) > 0
@@ -301,19 +304,19 @@ class _TokenLosses(torch.autograd.Function):
         output = weight.to(hidden.dtype)
         weights = {"ce_weight": ce_weight, "kl_weight": kl_weight, "temperature": temperature}
         for rows in chunks(hidden):
-            part = teacher.chunk(rows) if kl_weight else None
+            part = teacher.chunk(rows) if teacher is not None and kl_weight else None
             logits = product(hidden[rows], output).float()
             ce, kl, gradient = _losses(logits, labels[rows], part, divergence, **weights)
             ce_sum += ce.sum()
-            if kl_weight:
+            if kl is not None:
                 kl_sum += kl.sum()
             gradient = gradient.to(hidden.dtype)
-            if need_hidden:
+            if grad_hidden is not None:
                 grad_hidden[rows] = product(gradient, output.T)
-            if need_weight and plain:
+            if grad_weight is not None and plain:
                 # beta 0 ignores what is there: the first product spares a pass of zeros
                 grad_weight.addmm_(gradient.T, hidden[rows], beta=float(rows.start > 0))
-            elif need_weight:
+            elif grad_weight is not None:
                 grad_weight += (gradient.T @ hidden[rows]).to(weight.dtype)
         ctx.gradients = grad_hidden, grad_weight
         ctx.mark_non_differentiable(ce_sum, kl_sum)
@@ -321,7 +324,7 @@ class _TokenLosses(torch.autograd.Function):
         return total, ce_sum, kl_sum
 
     @staticmethod
-    def backward(ctx, grad_total, _grad_ce, _grad_kl):
+    def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         # In place, and given away: one of them is as large as the output layer.
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "token_losses: a second backward pass through the same loss"
@@ -347,6 +350,7 @@ def _losses(
         return ce, None, gradient.mul_(weights["ce_weight"])
     if teacher.indices is not None:
         return ce_and_top_k_kl(logits, labels, teacher, **weights)
+    assert teacher.hidden is not None and teacher.weight is not None
     reference = product(teacher.hidden, teacher.weight.to(teacher.hidden.dtype)).float()
     match divergence:
         case "forward":

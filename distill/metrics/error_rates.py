@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def align(reference: str, hypothesis: str, unit: str = "word") -> list[Edit]:
     ]
 
 
-def _process(reference: str, hypothesis: str, unit: str):
+def _process(reference: str, hypothesis: str, unit: str) -> Any:
     if unit not in UNITS:
         raise ValueError(f"unit must be one of {UNITS}, got {unit!r}")
     import jiwer

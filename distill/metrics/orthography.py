@@ -56,7 +56,7 @@ def unify(text: str, code: str | None) -> str:
         text = _NIQQUD.sub("", text)
     text = _ARMENIAN_TONES.sub("", _GERESH.sub("", text))
     text = _CHILLU.sub(lambda found: _CHILLU_LETTERS[found[1]], text)
-    text = text.translate(_LETTERS.get(code, {}))
+    text = text.translate(_LETTERS.get(code or "", {}))
     if code in _LETTER_APOSTROPHE:
         text = _LETTER_APOSTROPHE[code].sub("ʼ", text)
     return _GEMINATE.sub("", text) if code == "ca" else text

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -266,7 +267,7 @@ def brier_score(scores: np.ndarray, targets: np.ndarray) -> float:
 def evaluate_tags(
     scores: np.ndarray, targets: np.ndarray, classes: Sequence[str],
     num_bootstrap: int = 1000, seed: int = 0, confidence: float = 0.95,
-) -> dict:
+) -> dict[str, Any]:
     """Everything above as one dictionary, ready for JSON: values with the counts behind them.
 
     Args:
@@ -278,7 +279,7 @@ def evaluate_tags(
     found = per_class_of(scores, targets)
     averages = {**_averages(found), "lwlrap": lwlrap(scores, targets)}
     draws = bootstrap_tags(scores, targets, num_bootstrap if len(scores) > 1 else 0, seed)
-    result = {
+    result: dict[str, Any] = {
         "num_clips": len(scores),
         "num_clips_with_labels": int(targets.any(1).sum()),
         "num_labels": int(targets.sum()),

@@ -11,8 +11,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,8 +21,8 @@ from accelerate.utils import DistributedType, send_to_device
 from torch.utils.data import DataLoader, Dataset
 
 from distill.config import TrainConfig
-from distill.data.audio import AudioError
 from distill.data.files import read_jsonl, write_jsonl
+from distill.data.formats.errors import AudioError
 from distill.data.unreadable import UnreadableError
 from distill.data.views.batches import RankBatches
 from distill.progress import progress
@@ -88,11 +89,8 @@ def fit(
         ValueError: checkpoints of other settings, a loss that is not finite, or Muon where
             weights are sharded.
     """
+    _check_whole(config, accelerator)
     plain = task.model
-    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if config.optimizer == "muon" and accelerator.distributed_type in sharded:
-        raise ValueError("train.optimizer: muon needs whole matrices, and FSDP and DeepSpeed give "
-                         "each rank a part; use adamw, or launch without them")
     model, optimizer = accelerator.prepare(plain, make_optimizer(plain, config))
     average = Average(plain, config.average_decay) if config.average_decay else None
     checkpoints = Checkpoints(run, settings, config.keep_checkpoints)
@@ -109,8 +107,8 @@ def fit(
             rate = learning_rate(config, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            places = task.batches.micro_batches(step, rank, world)
-            batches = [next(loader) for _ in places]
+            samples = task.batches.micro_batches(step, rank, world)
+            batches = [next(loader) for _ in samples]
             try:
                 sums, stopping = _update(task, model, optimizer, batches, accelerator, config, stop)
             except UnreadableError as fault:
@@ -135,12 +133,19 @@ def fit(
     return state
 
 
+def _check_whole(config: TrainConfig, accelerator: Accelerator) -> None:
+    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if config.optimizer == "muon" and accelerator.distributed_type in sharded:
+        raise ValueError("train.optimizer: muon needs whole matrices, and FSDP and DeepSpeed give "
+                         "each rank a part; use adamw, or launch without them")
+
+
 def _loader(
     task: Task, config: TrainConfig, accelerator: Accelerator, first_step: int
 ) -> Iterator[Batch]:
     """This rank's micro-batches from `first_step` to the end, made ahead by worker processes."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    # The "dataset" is the identity: what a view becomes is decided in `collate` alone.
+    # The "dataset" is the identity: what a sample becomes is decided in `collate` alone.
     loader = DataLoader(
         _Identity(),
         batch_sampler=RankBatches(task.batches, first_step, config.max_steps, rank, world),
@@ -152,21 +157,21 @@ def _loader(
     return iter(loader)
 
 
-class _Identity(Dataset):
-    def __getitem__(self, view: tuple[int, int]) -> tuple[int, int]:
-        return view
+class _Identity(Dataset[tuple[int, int]]):
+    def __getitem__(self, sample: tuple[int, int]) -> tuple[int, int]:
+        return sample
 
 
 class _Collate:
     """`task.collate`, but audio that cannot be read is given back in the place of a batch: all
     ranks have to know, and what a worker raises does not arrive as it was."""
 
-    def __init__(self, collate):
+    def __init__(self, collate: Callable[[list[tuple[int, int]]], Batch]):
         self.collate = collate
 
-    def __call__(self, places: list[tuple[int, int]]) -> Batch | AudioError:
+    def __call__(self, samples: list[tuple[int, int]]) -> Batch | AudioError:
         try:
-            return self.collate(places)
+            return self.collate(samples)
         except AudioError as error:
             return AudioError(error.reason, error.detail)
 
@@ -270,7 +275,7 @@ class _Log:
         )
         self.sums, self.since = {}, now
 
-    def write(self, row: dict) -> None:
+    def write(self, row: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
         with open(self.path, "a", encoding="utf-8") as file:

@@ -8,6 +8,8 @@ accumulation) ends elsewhere. Here it is in float32, and matrices of equal shape
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,13 +70,13 @@ class Muon(torch.optim.AdamW):
     are on top of each other in each weight of the group.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # a GradScaler itself has to leave out steps that overflow: fused AdamW would, Muon does not
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         groups = self.param_groups
         for group in groups:
             if group.get("muon"):
@@ -85,7 +87,7 @@ class Muon(torch.optim.AdamW):
         finally:
             self.param_groups = groups
 
-    def _step_matrices(self, group: dict) -> None:
+    def _step_matrices(self, group: dict[str, Any]) -> None:
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for weight in group["params"]:
             if weight.grad is None:
@@ -103,6 +105,7 @@ class Muon(torch.optim.AdamW):
 
     def _momentum(self, weight: Tensor) -> Tensor:
         """Nesterov's, of all gradients so far."""
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:  # AdamW's names: it reads them when a checkpoint is loaded
             state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
@@ -132,4 +135,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
         product = factor if product is None else factor @ product
         if left:
             gram = factor @ gram @ factor
+    assert product is not None
     return product @ matrices

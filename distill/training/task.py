@@ -29,7 +29,7 @@ class Task(Protocol):
     batches: FixedBatches | TokenBatches
     dataset_summary: dict[str, Any]
 
-    def collate(self, views: list[tuple[int, int]]) -> Batch:
+    def collate(self, samples: list[tuple[int, int]]) -> Batch:
         """(index, epoch) pairs -> a batch on the CPU."""
 
     def count(self, batch: Batch) -> int:
