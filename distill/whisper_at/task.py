@@ -17,21 +17,19 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distill.data.audio import load_audio
-from distill.data.files import fingerprint, hash_of, write_atomic
-from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.files import hash_of
 from distill.data.manifest import Row, counts_text, load_rows
-from distill.data.unreadable import Unreadable, UnreadableError
+from distill.data.unreadable import Unreadable
 from distill.data.views.batches import FixedBatches
 from distill.data.views.draws import generator
-from distill.losses.matmul import fast_linears
 from distill.metrics.tagging import mean_average_precision
-from distill.progress import progress, quiet_libraries
+from distill.progress import quiet_libraries
 from distill.training.task import Batch
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import load_teacher
-from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, num_steps, pool
+from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, pool
 from distill.whisper_at.recipe import WhisperAtRecipe
+from distill.whisper_at.states import EncoderStates
 
 
 class WhisperAtTask:
@@ -44,9 +42,8 @@ class WhisperAtTask:
         validation, self.validation_drops = read_rows(recipe.data.validation)
         self.classes = sorted({label for row in rows for label in row.labels})
         self._check_labels(validation)
-        self._faults = {
-            "train": _faults_of("training", "data.train", rows, recipe.data.max_unreadable),
-            "validation": _faults_of("validation", "data.validation", validation, 1.0)}
+        faults = faults_of("training", "data.train", rows, recipe.data.max_unreadable)
+        validation_faults = faults_of("validation", "data.validation", validation, 1.0)
         source = recipe.whisper
         teacher = load_teacher(
             TeacherConfig(source.model, source.revision, list(source.fallback_wheels)))
@@ -59,9 +56,12 @@ class WhisperAtTask:
         self.extractor = WhisperTaggerExtractor(feature_size=extractor.feature_size)
         del teacher
         self.tagger.to(accelerator.device)
-        self.rows, self.states = self._heard("train", rows, self.drops)
-        self.validation, self._validation_states = self._heard(
-            "validation", validation, self.validation_drops)
+        encoded = EncoderStates(self.tagger, self.extractor, self.revision,
+                                Path(recipe.output_dir) / "states", recipe.encoder_batch_size,
+                                accelerator.is_main_process)
+        self.rows, self.states = encoded("train", rows, faults, self.drops)
+        self.validation, self._validation_states = encoded(
+            "validation", validation, validation_faults, self.validation_drops)
         self._check_labels(self.validation)  # of those that can be read
         self._measure()
         self.targets = targets_of(self.rows, self.classes)
@@ -112,81 +112,6 @@ class WhisperAtTask:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items())[:10])
         return (f"\nNo training row has these labels of the validation split: {names}"
                 + ", ..." * (len(unknown) > 10))
-
-    # What the encoder hears
-
-    def _heard(
-        self, split: str, rows: list[Row], drops: Counter
-    ) -> tuple[list[Row], list[np.ndarray]]:
-        """Rows that can be read, and float16 (layers, steps, width) of each, from disk where they
-        are there. The others are said and counted.
-
-        Raises:
-            ValueError: none of the rows can be read, or too many cannot, or some cannot now.
-        """
-        faults = self._faults[split]
-        size = self.recipe.encoder_batch_size
-        parts = [rows[at : at + size] for at in range(0, len(rows), size)]
-        shown = progress(parts, len(parts), f"encoder, {split}", "batches",
-                         self.accelerator.is_main_process)
-        kept, states = [], []
-        for part in shown:
-            for row, found in zip(part, self._read(part), strict=True):
-                if found.ndim == 0:  # the reason why there are none
-                    faults.add(row.id, AudioError(*str(found).split(": ", 1)))
-                else:
-                    kept.append(row)
-                    states.append(found)
-            faults.check()
-        drops.update(faults.counts)
-        if rows and not kept:
-            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read "
-                             f"({counts_text(drops)})")
-        return kept, states
-
-    def _read(self, rows: list[Row]) -> list[np.ndarray]:
-        name = hash_of([[[row.id, row.audio_filepath, row.offset, row.duration,
-                          fingerprint(row.audio_filepath)] for row in rows],
-                        self.revision, self.tagger.config.encoder_layers])
-        path = Path(self.recipe.output_dir) / "states" / f"{name}.npz"
-        if path.is_file():
-            with np.load(path) as file:
-                found = [file[str(number)] for number in range(len(rows))]
-            if not any(each.ndim == 0 and str(each).partition(":")[0] in TRANSIENT
-                       for each in found):  # as versions before this one wrote them down
-                return found
-        encoded = self._encode(rows)
-        write_atomic(path, lambda temporary: _save(temporary, encoded))
-        return encoded
-
-    def _encode(self, rows: list[Row]) -> list[np.ndarray]:
-        """States of each row, or the reason why there are none as an array of no dimensions.
-
-        Raises:
-            UnreadableError: a file cannot be opened now.
-        """
-        found: list[np.ndarray] = [np.empty(0)] * len(rows)
-        inputs = {}
-        for number, row in enumerate(rows):
-            try:
-                wave = load_audio(row.audio_filepath, row.offset, row.duration)
-            except AudioError as error:
-                if error.is_transient:
-                    raise UnreadableError(
-                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
-                        "file back (is a disk not mounted?) the same command goes on") from None
-                found[number] = np.array(str(error))
-            else:
-                inputs[number] = self.extractor(
-                    wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
-        for length in sorted({each.shape[2] for each in inputs.values()}):  # nothing is padded
-            alike = [number for number, each in inputs.items() if each.shape[2] == length]
-            batch = torch.cat([inputs[number] for number in alike]).to(self.accelerator.device)
-            with fast_linears():
-                states = self.tagger.states(batch)
-            for number, each in zip(alike, states, strict=True):
-                found[number] = each[:, : num_steps(length)].cpu().numpy().astype(np.float16)
-        return found
 
     def _measure(self) -> None:
         """Mean and deviation of every layer's states, which the head works without."""
@@ -265,7 +190,7 @@ class _HeadModule(nn.Module):
         return loss.mean(1).sum(), {}
 
 
-def _faults_of(stage: str, where: str, rows: list[Row], max_share: float) -> Unreadable:
+def faults_of(stage: str, where: str, rows: list[Row], max_share: float) -> Unreadable:
     """A counter of rows that cannot be read.
 
     Raises:
@@ -293,10 +218,3 @@ def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
 def targets_of(rows: list[Row], classes: list[str]) -> np.ndarray:
     """float32 (clips, classes) of 0 and 1."""
     return np.array([[name in row.labels for name in classes] for row in rows], np.float32)
-
-
-def _save(path: Path, arrays: list[np.ndarray]) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})
-
-

@@ -14,8 +14,15 @@ import numpy as np
 import pytest
 
 from distill.data.files import read_json
-from distill.data.teacher_store import Record, StoreError, TeacherStore, disk, drawn_text, shard
-from distill.data.teacher_store import store as store_module
+from distill.data.teacher_store import (
+    Record,
+    StoreError,
+    TeacherStore,
+    checksums,
+    disk,
+    drawn_text,
+    shard,
+)
 
 SETTINGS = {"teacher": {"model": "openai/whisper-base", "revision": None},
             "tokenizer": "a1b2", "temperatures": [1.0, 2.0], "top_k": 8}
@@ -197,7 +204,7 @@ def test_index_lists_all_and_a_listed_shard_may_not_go(tmp_path):
 def test_only_new_and_touched_shards_are_read_again(tmp_path, monkeypatch):
     store = new_store(tmp_path, RECORDS)
     read = []
-    monkeypatch.setattr(store_module, "sha256_of",
+    monkeypatch.setattr(checksums, "sha256_of",
                         lambda path: read.append(path.name) or disk.sha256_of(path))
 
     def check(**options):
@@ -219,7 +226,7 @@ def test_only_new_and_touched_shards_are_read_again(tmp_path, monkeypatch):
     def refuse(*_args):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(store_module, "publish_json", refuse)
+    monkeypatch.setattr(checksums, "publish_json", refuse)
     assert len(check()) == 4 and len(check()) == 4
 
 

@@ -1,4 +1,4 @@
-"""The store: a manifest that says which teacher, and sealed shards of what it said."""
+"""The store: a manifest that says which teacher, and sealed shards of its scores."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from distill.data.files import hash_of, read_json
-from distill.data.teacher_store.disk import StoreError, publish_json, sha256_of
+from distill.data.files import hash_of
+from distill.data.teacher_store.checksums import Checksums
+from distill.data.teacher_store.disk import StoreError
 from distill.data.teacher_store.manifest import create_manifest, read_settings
 from distill.data.teacher_store.shard import (
-    FORMAT,
     PATTERN,
-    SCHEMA_VERSION,
-    SCORE_AGAIN,
     Mapped,
     Record,
     Shard,
@@ -63,6 +60,7 @@ class TeacherStore:
             create_manifest(self.folder, settings)
         self.settings: dict = read_settings(self.folder, settings)
         self.settings_hash = hash_of(self.settings)
+        self._checksums = Checksums(self.folder)
         self._types: Types = {}
         self._shards: list[Shard] = []
         self._numbers: dict[str, int] = {}  # name of a shard: its place in `_shards`
@@ -126,28 +124,11 @@ class TeacherStore:
 
     def is_sealed(self) -> bool:
         """Whether index.json lists the shards that are there, and no others."""
-        return set(self._listed()) == {shard.name for shard in self.shards}
+        return set(self._checksums.listed()) == {shard.name for shard in self.shards}
 
     def write_index(self, shards: Sequence[Shard]) -> None:
         """Write index.json of some of the shards; `seal` writes it of all."""
-        listed, checked, entries = self._listed(), self._checked(), []
-        for shard in sorted(shards, key=lambda shard: shard.name):
-            if shard.name in listed:
-                digest = listed[shard.name]["sha256"]
-            else:
-                stamp, digest = _stamp(shard), sha256_of(shard.path)
-                if shard.name != _name_of(digest):
-                    raise self._broken([shard])
-                checked[shard.name] = stamp
-            entries.append({"name": shard.name, "sha256": digest, "bytes": shard.num_bytes,
-                            "views": shard.num_views, "rows": shard.num_rows})
-        totals = {key: sum(entry[key] for entry in entries) for key in ("views", "rows", "bytes")}
-        publish_json(self.folder / "index.json", {
-            "format": FORMAT, "schema_version": SCHEMA_VERSION,
-            "settings_hash": self.settings_hash, "num_shards": len(entries), **totals,
-            "shards": entries,
-        })
-        self._remember(checked)
+        self._checksums.write_index(shards, self.settings_hash)
 
     # Finding and reading
 
@@ -156,7 +137,7 @@ class TeacherStore:
         names = {path.name for path in self.folder.glob(PATTERN)}
         for shard in self._shards:
             shard.gone = shard.name not in names
-        listed = self._listed()
+        listed = self._checksums.listed()
         for name in sorted(names - self._numbers.keys()):
             size = listed.get(name, {}).get("bytes")
             with suppress(FileNotFoundError):  # merged into another one by `repack` just now
@@ -262,86 +243,10 @@ class TeacherStore:
     # Checking
 
     def check(self, show_progress: bool = False, remember: bool = True) -> None:
-        """Compare every shard with its checksum, and index.json with what is there.
-
-        Args:
-            remember: skip shards that have neither size nor time changed since they were checked,
-                and note the others in `.checked.json`. False reads everything.
-
-        Raises:
-            StoreError: broken shards, or shards of index.json that are gone; all are named.
-        """
-        from tqdm import tqdm
-
+        """Compare every shard with its checksum, and index.json with what is there; see
+        `Checksums.check`."""
         self.refresh()
-        gone = sorted(set(self._listed()) - {shard.name for shard in self.shards})
-        if gone:
-            raise StoreError(
-                f"{self.folder}: {len(gone)} of the shards in index.json are gone: "
-                f"{', '.join(gone)}; put back what is missing or run `make NAME.label`: only its "
-                "views are scored again"
-            )
-        checked = self._checked() if remember else {}
-        todo = [(shard, _stamp(shard)) for shard in self.shards]
-        todo = [(shard, stamp) for shard, stamp in todo if checked.get(shard.name) != stamp]
-        broken = []
-        for shard, stamp in tqdm(todo, "checksums", unit="shard", leave=False,
-                                 disable=None if show_progress else True):
-            if _name_of(sha256_of(shard.path)) == shard.name:
-                checked[shard.name] = stamp
-            else:
-                broken.append(shard)
-        if remember and todo:
-            self._remember(checked)
-        if broken:
-            raise self._broken(broken)
-
-    def _broken(self, shards: Sequence[Shard]) -> StoreError:
-        if len(shards) == 1:
-            return StoreError(
-                f"{shards[0].path}: its content does not match its checksum; {SCORE_AGAIN}"
-            )
-        names = ", ".join(shard.name for shard in shards)
-        return StoreError(
-            f"{self.folder}: the content of {len(shards)} shards does not match their checksums: "
-            f"{names}; remove them and run `make NAME.label`: only their views are scored again"
-        )
-
-    def _checked(self) -> dict[str, list[int]]:
-        try:
-            checked = read_json(self.folder / ".checked.json")
-        except (OSError, ValueError):
-            return {}
-        return checked if isinstance(checked, dict) else {}
-
-    def _remember(self, checked: dict[str, list[int]]) -> None:
-        here = {path.name for path in self.folder.glob(PATTERN)}
-        checked = {name: stamp for name, stamp in sorted(checked.items()) if name in here}
-        with suppress(OSError, StoreError):  # a read-only or full disk: it is checked again
-            publish_json(self.folder / ".checked.json", checked)
-
-    def _listed(self) -> dict[str, dict[str, Any]]:
-        """Entries of index.json by name; none before the store is sealed."""
-        path = self.folder / "index.json"
-        try:
-            return {entry["name"]: entry for entry in read_json(path)["shards"]}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} cannot be read ({error!r}); remove it and run "
-                             "`make NAME.label`: it is written again") from None
-
-
-def _name_of(sha256: str) -> str:
-    return f"shard-{sha256[:32]}.h5"
-
-
-def _stamp(shard: Shard) -> list[int]:
-    try:
-        status = shard.path.stat()
-    except FileNotFoundError:
-        raise shard.vanished() from None
-    return [status.st_size, status.st_mtime_ns]
+        self._checksums.check(self.shards, show_progress, remember)
 
 
 def _max_maps() -> int:

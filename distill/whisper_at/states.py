@@ -1,0 +1,113 @@
+"""States of clips from a frozen encoder: each clip is encoded once, its states are kept on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distill.data.audio import load_audio
+from distill.data.files import fingerprint, hash_of, write_atomic
+from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.manifest import Row, counts_text
+from distill.data.unreadable import Unreadable, UnreadableError
+from distill.losses.matmul import fast_linears
+from distill.progress import progress
+from distill.whisper_at.model import WhisperTagger, WhisperTaggerExtractor, num_steps
+
+
+class EncoderStates:
+    """Encodes clips, or reads their states where they are there.
+
+    Args:
+        tagger: with the encoder, on the device where it runs.
+        revision: of the encoder's model.
+        folder: where states are kept.
+        batch_size: clips encoded together, and kept in a file.
+    """
+
+    def __init__(self, tagger: WhisperTagger, extractor: WhisperTaggerExtractor, revision: str,
+                 folder: Path, batch_size: int, show_progress: bool):
+        self.tagger, self.extractor, self.revision = tagger, extractor, revision
+        self.folder, self.batch_size, self.show_progress = folder, batch_size, show_progress
+
+    def __call__(
+        self, split: str, rows: list[Row], faults: Unreadable, drops: Counter
+    ) -> tuple[list[Row], list[np.ndarray]]:
+        """Rows that can be read, and float16 (layers, steps, width) of each, from disk where they
+        are there. The others are printed and counted.
+
+        Raises:
+            ValueError: none of the rows can be read, or too many cannot, or some cannot now.
+        """
+        size = self.batch_size
+        parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+        shown = progress(parts, len(parts), f"encoder, {split}", "batches",
+                         self.show_progress)
+        kept, states = [], []
+        for part in shown:
+            for row, found in zip(part, self._read(part), strict=True):
+                if found.ndim == 0:  # the reason why there are none
+                    faults.add(row.id, AudioError(*str(found).split(": ", 1)))
+                else:
+                    kept.append(row)
+                    states.append(found)
+            faults.check()
+        drops.update(faults.counts)
+        if rows and not kept:
+            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read "
+                             f"({counts_text(drops)})")
+        return kept, states
+
+    def _read(self, rows: list[Row]) -> list[np.ndarray]:
+        name = hash_of([[[row.id, row.audio_filepath, row.offset, row.duration,
+                          fingerprint(row.audio_filepath)] for row in rows],
+                        self.revision, self.tagger.config.encoder_layers])
+        path = self.folder / f"{name}.npz"
+        if path.is_file():
+            with np.load(path) as file:
+                found = [file[str(number)] for number in range(len(rows))]
+            if not any(each.ndim == 0 and str(each).partition(":")[0] in TRANSIENT
+                       for each in found):  # as versions before this one wrote them down
+                return found
+        encoded = self._encode(rows)
+        write_atomic(path, lambda temporary: _save(temporary, encoded))
+        return encoded
+
+    def _encode(self, rows: list[Row]) -> list[np.ndarray]:
+        """States of each row, or the reason why there are none as an array of no dimensions.
+
+        Raises:
+            UnreadableError: a file cannot be opened now.
+        """
+        found: list[np.ndarray] = [np.empty(0)] * len(rows)
+        inputs = {}
+        for number, row in enumerate(rows):
+            try:
+                wave = load_audio(row.audio_filepath, row.offset, row.duration)
+            except AudioError as error:
+                if error.is_transient:
+                    raise UnreadableError(
+                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
+                        "file back (is a disk not mounted?) the same command goes on") from None
+                found[number] = np.array(str(error))
+            else:
+                inputs[number] = self.extractor(
+                    wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
+        for length in sorted({each.shape[2] for each in inputs.values()}):  # nothing is padded
+            alike = [number for number, each in inputs.items() if each.shape[2] == length]
+            batch = torch.cat([inputs[number] for number in alike]).to(self.tagger.device)
+            with fast_linears():
+                states = self.tagger.states(batch)
+            for number, each in zip(alike, states, strict=True):
+                found[number] = each[:, : num_steps(length)].cpu().numpy().astype(np.float16)
+        return found
+
+
+def _save(path: Path, arrays: list[np.ndarray]) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})
+
+
