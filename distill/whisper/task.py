@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from distill.data.unreadable import Unreadable
-from distill.data.views.draws import epoch_order
-from distill.metrics.error_rates import error_counts, total
-from distill.metrics.normalize import check_words, error_unit, normalizer
 from distill.training.task import Batch
-from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
 from distill.whisper.data.collate import pad
-from distill.whisper.data.corpus import (
-    EvaluationUtterance,
-    evaluation_utterances,
-    load_clips,
-    readable_rows,
-    windows_of,
-)
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
-from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
-from distill.whisper.recipe import WhisperRecipe, written_language
-from distill.whisper.recognition.transcribe import by_length, encode, to_text, transcribe
+from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recognition.transcribe import encode
 from distill.whisper.student import (
     alignment_note,
     choose_layers,
@@ -40,7 +25,8 @@ from distill.whisper.student import (
     make_student,
     same_encoder,
 )
-from distill.whisper.teacher import Teacher, load_teacher
+from distill.whisper.teacher import load_teacher
+from distill.whisper.validation import Validation
 
 
 class WhisperTask:
@@ -66,8 +52,8 @@ class WhisperTask:
         teacher.model.to(accelerator.device)  # compared with the student there, and asked
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
-        self._validation_states: dict[str, Tensor] = {}
-        self._teacher_tokens = self._ask_teacher(teacher, shared)
+        self.validation = Validation(recipe, self.processor, accelerator)
+        self.validation.ask(teacher, shared)
         live = output = None
         if self.recorded is None:
             live = teacher.model
@@ -179,91 +165,8 @@ class WhisperTask:
 
     # Measuring and saving
 
-    @cached_property
-    def _utterances(self):
-        rows, _ = load_clips(self.recipe.data.validation)
-        config = self.recipe.evaluation
-        faults = Unreadable(len(rows), self.recipe.data.max_unreadable, "validation")
-        rows = readable_rows(rows, faults, "data.validation")
-        utterances = evaluation_utterances(rows, "validation", config.pack)[0]
-        for index in range(1, config.validation_packings):
-            order = epoch_order(self.recipe.seed, index, len(rows))
-            shuffled = [rows[position] for position in order]
-            utterances += evaluation_utterances(shuffled, f"validation{index}", config.pack)[0]
-        references = [utterance.reference for utterance in utterances]
-        check_words(references, self._scale(utterances)[1], "data.validation")
-        return utterances
-
-    def _scale(self, utterances: Sequence[EvaluationUtterance]) -> tuple[str, Callable[[str], str]]:
-        """(unit of errors, normaliser) of the whole split, so that all ranks count the same."""
-        language = written_language(self.recipe)
-        unit = error_unit(language, " ".join(each.reference for each in utterances))
-        return unit, normalizer(self.recipe.evaluation.normalizer, language, unit)
-
-    @property
-    def _rank_utterances(self):
-        """This rank's share."""
-        return self._utterances[self.accelerator.process_index :: self.accelerator.num_processes]
-
-    def _ask_teacher(self, teacher: Teacher, shared: bool) -> dict[str, list[int]]:
-        """Its tokens of the validation windows; empty where the student learns other texts:
-        those of a translation model."""
-        if not self.recipe.data.validation or self.recipe.translation.model:
-            return {}
-        return teacher_tokens(
-            self.recipe, teacher, windows_of(self._utterances), windows_of(self._rank_utterances),
-            self.accelerator, self._validation_states if shared else None,
-        )
-
     def validate(self) -> dict[str, float]:
-        """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
-        next token is the teacher's; this rank's share of the utterances each, summed over ranks."""
-        if not self.recipe.data.validation:
-            return {}
-        utterances = self._rank_utterances
-        texts, agreed = self._transcribe(utterances)
-        unit, normalise = self._scale(self._utterances)
-        counts = total(
-            error_counts(normalise(u.reference), normalise(text), unit)
-            for u, text in zip(utterances, texts, strict=True)
-        )
-        sums = torch.tensor([float(counts.errors), float(counts.num_reference), *agreed])
-        sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
-        errors, words, *agreed = sums.tolist()
-        rate = errors / max(words, 1.0)
-        return {"wer" if unit == "word" else "cer": rate, "num_words": int(words),
-                **agreement_metrics(*agreed), "score": rate}
-
-    def _transcribe(
-        self, utterances: Sequence[EvaluationUtterance]
-    ) -> tuple[list[str], list[float]]:
-        """Texts of the utterances, and the sums of `agreement_counts` over their windows."""
-        config = self.recipe.evaluation
-        was_training = self.student.training
-        self.student.eval()
-        decoder = WhisperDecoder(
-            self.student,
-            self.processor.tokenizer,
-            self.recipe.language,
-            self.recipe.task,
-            # a text that is kept looping would cost a validation its 448 tokens and tell no more
-            on_loop="end" if config.on_loop == "keep" else config.on_loop,
-        )
-        found, agreed = {}, [0.0, 0.0, 0.0]
-        for batch in by_length(windows_of(utterances), config.batch_size):
-            # an encoder that learns encodes anew at every validation, but once for both measures
-            cache = self._validation_states if self.recipe.student.freeze_encoder else {}
-            found |= transcribe(decoder, self.processor, batch, config.batch_size,
-                                config.max_tokens_per_second, cache)
-            counts = agreement_counts(decoder, batch, cache, self._teacher_tokens)
-            agreed = [sum(pair) for pair in zip(agreed, counts, strict=True)]
-        self.student.train(was_training)
-        tokenizer = self.processor.tokenizer
-        texts = [
-            " ".join(to_text(tokenizer, found[window.id].tokens) for window in utterance.windows)
-            for utterance in utterances
-        ]
-        return texts, agreed
+        return self.validation(self.student) if self.recipe.data.validation else {}
 
     def save(self, folder: Path) -> None:
         self.student.save_pretrained(folder)

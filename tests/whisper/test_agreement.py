@@ -140,9 +140,10 @@ def test_tokens_are_decoded_once(tiny_run, tmp_path, monkeypatch):
     first = tiny_run.task(recipe)
     content = tokens_file(recipe).read_bytes()
     again = tiny_run.task(recipe)
-    assert len(asked) == 1 and again._teacher_tokens == first._teacher_tokens
+    assert len(asked) == 1 and again.validation.tokens == first.validation.tokens
     rows = read_jsonl(tokens_file(recipe))
-    windows = [window.id for utterance in first._utterances for window in utterance.windows]
+    utterances = first.validation.utterances
+    windows = [window.id for utterance in utterances for window in utterance.windows]
     assert sorted(windows) == [row["id"] for row in rows[1:]]
     # other limits may give other tokens; and back again
     tiny_run.task(tiny_run.recipe(LIVE, "evaluation.max_tokens_per_second=0.5"))
@@ -157,11 +158,11 @@ def test_the_student_hears_what_the_teacher_heard(tiny_run):
     recipe = tiny_run.recipe(LIVE)
     tokens_file(recipe).unlink(missing_ok=True)
     task = tiny_run.task(recipe)
-    states = dict(task._validation_states)
-    assert states.keys() == task._teacher_tokens.keys()
+    states = dict(task.validation.states)
+    assert states.keys() == task.validation.tokens.keys()
     found = task.validate()
-    assert all(task._validation_states[name] is states[name] for name in states)
-    task._validation_states.clear()
+    assert all(task.validation.states[name] is states[name] for name in states)
+    task.validation.states.clear()
     assert task.validate() == found
 
 
@@ -171,5 +172,5 @@ def test_not_asked_where_nothing_is_validated_or_a_text_model_translates(tiny_ru
         recipe = tiny_run.recipe(LIVE, *options)
         tokens_file(recipe).unlink(missing_ok=True)
         task = tiny_run.task(recipe)
-        assert task._teacher_tokens == {} and not tokens_file(recipe).exists()
+        assert task.validation.tokens == {} and not tokens_file(recipe).exists()
         assert "acceptance" not in task.validate()

@@ -1,0 +1,131 @@
+"""Validation of a student while it is trained: error rate, and agreement with the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import WhisperForConditionalGeneration
+
+from distill.data.unreadable import Unreadable
+from distill.data.views.draws import epoch_order
+from distill.metrics.error_rates import error_counts, total
+from distill.metrics.normalize import check_words, error_unit, normalizer
+from distill.whisper.agreement import agreement_counts, agreement_metrics, teacher_tokens
+from distill.whisper.data.corpus import (
+    EvaluationUtterance,
+    evaluation_utterances,
+    load_clips,
+    readable_rows,
+    windows_of,
+)
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
+from distill.whisper.teacher import Teacher
+
+
+class Validation:
+    """The validation split of a recipe, which every rank measures its share of.
+
+    Attributes:
+        states: {window id: (frames, width)} encoder states, kept where the encoder is frozen.
+        tokens: {window id: tokens} of the teacher.
+    """
+
+    def __init__(self, recipe: WhisperRecipe, processor: Any, accelerator: Accelerator):
+        self.recipe, self.processor, self.accelerator = recipe, processor, accelerator
+        self.states: dict[str, Tensor] = {}
+        self.tokens: dict[str, list[int]] = {}
+
+    @cached_property
+    def utterances(self) -> list[EvaluationUtterance]:
+        rows, _ = load_clips(self.recipe.data.validation)
+        config = self.recipe.evaluation
+        faults = Unreadable(len(rows), self.recipe.data.max_unreadable, "validation")
+        rows = readable_rows(rows, faults, "data.validation")
+        utterances = evaluation_utterances(rows, "validation", config.pack)[0]
+        for index in range(1, config.validation_packings):
+            order = epoch_order(self.recipe.seed, index, len(rows))
+            shuffled = [rows[position] for position in order]
+            utterances += evaluation_utterances(shuffled, f"validation{index}", config.pack)[0]
+        references = [utterance.reference for utterance in utterances]
+        check_words(references, self._scale(utterances)[1], "data.validation")
+        return utterances
+
+    def _scale(self, utterances: Sequence[EvaluationUtterance]) -> tuple[str, Callable[[str], str]]:
+        """(unit of errors, normaliser) of the whole split, so that all ranks count the same."""
+        language = written_language(self.recipe)
+        unit = error_unit(language, " ".join(each.reference for each in utterances))
+        return unit, normalizer(self.recipe.evaluation.normalizer, language, unit)
+
+    @property
+    def rank_utterances(self) -> list[EvaluationUtterance]:
+        """This rank's share."""
+        return self.utterances[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def ask(self, teacher: Teacher, shared: bool) -> None:
+        """Take the teacher's tokens of the windows; none where the student learns other texts:
+        those of a translation model.
+
+        Args:
+            shared: whether the student's encoder is the teacher's, so that states serve both.
+        """
+        if not self.recipe.data.validation or self.recipe.translation.model:
+            return
+        self.tokens = teacher_tokens(
+            self.recipe, teacher, windows_of(self.utterances), windows_of(self.rank_utterances),
+            self.accelerator, self.states if shared else None,
+        )
+
+    def __call__(self, student: WhisperForConditionalGeneration) -> dict[str, float]:
+        """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
+        next token is the teacher's; this rank's share of the utterances each, summed over ranks."""
+        utterances = self.rank_utterances
+        texts, agreed = self._transcribe(student, utterances)
+        unit, normalise = self._scale(self.utterances)
+        counts = total(
+            error_counts(normalise(u.reference), normalise(text), unit)
+            for u, text in zip(utterances, texts, strict=True)
+        )
+        sums = torch.tensor([float(counts.errors), float(counts.num_reference), *agreed])
+        sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        errors, words, *agreed = sums.tolist()
+        rate = errors / max(words, 1.0)
+        return {"wer" if unit == "word" else "cer": rate, "num_words": int(words),
+                **agreement_metrics(*agreed), "score": rate}
+
+    def _transcribe(
+        self, student: WhisperForConditionalGeneration, utterances: Sequence[EvaluationUtterance]
+    ) -> tuple[list[str], list[float]]:
+        """Texts of the utterances, and the sums of `agreement_counts` over their windows."""
+        config = self.recipe.evaluation
+        was_training = student.training
+        student.eval()
+        decoder = WhisperDecoder(
+            student,
+            self.processor.tokenizer,
+            self.recipe.language,
+            self.recipe.task,
+            # a text that is kept looping would cost a validation its 448 tokens and tell no more
+            on_loop="end" if config.on_loop == "keep" else config.on_loop,
+        )
+        found, agreed = {}, [0.0, 0.0, 0.0]
+        for batch in by_length(windows_of(utterances), config.batch_size):
+            # an encoder that learns encodes anew at every validation, but once for both measures
+            cache = self.states if self.recipe.student.freeze_encoder else {}
+            found |= transcribe(decoder, self.processor, batch, config.batch_size,
+                                config.max_tokens_per_second, cache)
+            counts = agreement_counts(decoder, batch, cache, self.tokens)
+            agreed = [sum(pair) for pair in zip(agreed, counts, strict=True)]
+        student.train(was_training)
+        tokenizer = self.processor.tokenizer
+        texts = [
+            " ".join(to_text(tokenizer, found[window.id].tokens) for window in utterance.windows)
+            for utterance in utterances
+        ]
+        return texts, agreed
