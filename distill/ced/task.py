@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from distill.ced.data.clips import MIN_SAMPLES, ClipError, targets_of
 from distill.ced.data.training_faults import TrainingFaults
 from distill.ced.data.view_source import ViewSource, pad_features
-from distill.ced.data.views import TagView
 from distill.ced.evaluation import EvaluationClips, student_probabilities
 from distill.ced.recipe import MIN_SECONDS, CedRecipe, uses_store
 from distill.ced.student import make_student, measure_features
 from distill.ced.tag_loss import TagModule
+from distill.ced.targets import Targets
 from distill.ced.teachers.ensemble import Ensemble, ensemble_settings
-from distill.ced.teachers.frames import num_steps
 from distill.ced.teachers.recorded import RecordedScores
-from distill.ced.teachers.scores import UNREADABLE, confidence, decode_frames, decode_scores
 from distill.ced.teachers.scoring import resolve_classes, store_settings
 from distill.data.audio import SAMPLE_RATE
 from distill.data.files import hash_of
@@ -60,6 +56,7 @@ class CedTask:
                 recipe, self.source, store_settings(recipe, self.source, self.classes),
                 check=accelerator.is_main_process,
             )
+        self.targets = Targets(recipe, self.source, self.recorded, self.labels, len(self.classes))
         live = None
         if recipe.teacher.members and not self.recorded:
             live = Ensemble(recipe.teacher, self.classes, str(accelerator.device))
@@ -149,7 +146,7 @@ class CedTask:
     # Batches
 
     def collate(self, samples: list[tuple[int, int]]) -> Batch:
-        views, batch = self._targets(samples)
+        views, batch = self.targets.views(samples)
         weight = batch.setdefault("weight", torch.ones(len(samples)))
         waves, unreadable = [], []
         for number, ((index, _), view) in enumerate(zip(samples, views, strict=True)):
@@ -168,46 +165,11 @@ class CedTask:
                     for wave, view in zip(waves, views, strict=True)]
         batch |= pad_features(features)
         if self.label_weight:
-            batch["labels"] = self._mixed_labels(samples, views)
+            batch["labels"] = self.targets.labels_of(samples, views)
         if self.recipe.teacher.members and not self.recorded:
             batch["waves"] = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
             batch["k"] = self.recipe.scores.k
         return batch
-
-    def _targets(self, samples: Sequence[tuple[int, int]]) -> tuple[list[TagView], Batch]:
-        """Views that the student gets, and batch entries of what the teachers scored."""
-        if not self.recorded:
-            return [self.source.scored_view(*sample) for sample in samples], {}
-        views, columns = self.recorded(samples)
-        targets = self._decode(columns)
-        if not self.recipe.teacher.consistent:
-            views = [self.source.student_view(*sample) for sample in samples]
-            partners = [(v.partner, epoch) for v, (_, epoch) in zip(views, samples, strict=True)]
-            partner_targets = self._decode(self.recorded(partners)[1])
-            targets = _mixed(targets, partner_targets, views)
-        readable = columns["disagreement"] != UNREADABLE
-        batch = {"targets": torch.from_numpy(targets),
-                 "confidence": torch.from_numpy(confidence(columns)),
-                 "weight": torch.from_numpy(readable.astype(np.float32))}
-        if self.recipe.loss.frame_weight:
-            frames = torch.from_numpy(decode_frames(columns, len(self.classes)))
-            counts = [num_steps(self.source.clips[index].length) for index, _ in samples]
-            batch["frame_targets"] = frames[:, : max(counts)]
-            batch["frame_counts"] = torch.tensor(counts)
-        return views, batch
-
-    def _decode(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        return decode_scores(columns, len(self.classes), self.recipe.loss.fill)
-
-    def _mixed_labels(
-        self, samples: Sequence[tuple[int, int]], views: Sequence[TagView]
-    ) -> Tensor:
-        labels = self.labels[[index for index, _ in samples]]
-        partner_labels = self.labels[[view.partner for view in views]]
-        if self.recipe.loss.mixed_labels == "weighted":
-            return torch.from_numpy(_mixed(labels, partner_labels, views))
-        mixed = np.array([view.weight > 0 for view in views])[:, None]
-        return torch.from_numpy(np.where(mixed, np.maximum(labels, partner_labels), labels))
 
     def count(self, batch: Batch) -> int:
         """Clips that could be read.
@@ -257,11 +219,3 @@ class CedTask:
 
         self.student.save_pretrained(folder)
         CedFeatureExtractor().save_pretrained(folder)
-
-
-def _mixed(
-    targets: np.ndarray, partner_targets: np.ndarray, views: Sequence[TagView]
-) -> np.ndarray:
-    """Targets of mixed clips: means by the sounds' weights in the mixture."""
-    weights = np.array([view.partner_weight for view in views], np.float32)[:, None]
-    return (1 - weights) * targets + weights * partner_targets
