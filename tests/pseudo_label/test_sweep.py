@@ -148,14 +148,14 @@ def test_area_under_the_roc_curve():
 def test_thresholds_are_short_and_keep_their_quantile(key):
     values = np.random.default_rng(1).uniform(0.01234567, 7654.321, 1000) ** 2
     values = -values if key.startswith("min") else values
-    found = thresholds(values, key, own=None)
+    found = thresholds(values, key, chosen=None)
     assert found == sorted(found) and 40 < len(found) <= 55
     assert all(float(f"{value:.3g}") == value for value in found)
     ends = (found[0] <= values.min()) if key.startswith("min") else (found[-1] >= values.max())
-    assert ends and thresholds(values, key, own=0.05) == sorted([*found, 0.05])
-    assert thresholds(np.zeros(9), key, own=None) == [0.0]
+    assert ends and thresholds(values, key, chosen=0.05) == sorted([*found, 0.05])
+    assert thresholds(np.zeros(9), key, chosen=None) == [0.0]
     # 0.07 * 1000 is a little more than 70
-    assert thresholds(np.full(9, 0.07), key, own=None) == [0.07]
+    assert thresholds(np.full(9, 0.07), key, chosen=None) == [0.07]
 
 
 def test_the_recipes_own_threshold_is_marked(write):
