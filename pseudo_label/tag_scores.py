@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -228,49 +228,57 @@ def _tell_unreadable(store: TeacherStore, source, blocks: dict) -> None:
     print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
 
 
+class _Batch(NamedTuple):
+    """A batch of a block of a group: what is to be done once it is scored goes with it, since
+    workers run ahead."""
+
+    lease: str  # of the group
+    text: str  # of the block
+    samples: list[tuple[int, int]]
+    ends_block: bool
+    ends_group: bool
+
+
 def _scored(
     scorer, store: TeacherStore, leases: Leases, blocks: dict, groups: dict, faults: Unreadable
 ) -> Iterator[None]:
     """Yields once for each view that is scored; a group is sealed with its last batch. One of
-    whose files some cannot be opened is not; mostly it is noticed before the teachers hear it."""
+    whose files some cannot be opened is not; mostly that is found before the teachers run."""
     from torch.utils.data import DataLoader
 
-    taken: list[tuple[str, list[str]]] = []  # lease and blocks of ours, the group at hand first
-
-    def batches() -> Iterator[list[tuple[int, int]]]:
+    def batches() -> Iterator[list[_Batch]]:
         for number, texts in groups.items():
             if not leases.take(name := f"group-{number:05d}"):
                 continue
             store.refresh()
             left = store.missing(texts)  # else another rank has been faster
-            if left and not _count(scorer.lost([blocks[text] for text in left]), faults):
-                taken.append((name, left))
-                for text in left:
-                    yield from scorer.batches(blocks[text])
-            else:
+            if not left or _count(scorer.lost([blocks[text] for text in left]), faults):
                 leases.release(name)
+                continue
+            for text in left:
+                *first, last = scorer.batches(blocks[text])
+                yield from ([_Batch(name, text, samples, False, False)] for samples in first)
+                yield [_Batch(name, text, last, True, text == left[-1])]
 
     loader = DataLoader(
-        _Identity(), batch_sampler=batches(), collate_fn=scorer.prepare,
+        _Identity(), batch_sampler=batches(), collate_fn=_Prepare(scorer),
         num_workers=scorer.recipe.scores.num_workers,
     )
     parts: list[dict] = []
-    records: list[Record | None] = []
+    records: list[Record] = []
     is_whole = True
-    for prepared in loader:
+    for batch, prepared in loader:
         is_whole &= not _count(prepared.unreadable.values(), faults)
-        parts.append(scorer.score(prepared) if is_whole else {})
-        name, texts = taken[0]
-        block = blocks[texts[len(records)]]
-        if len(parts) == len(scorer.batches(block)):
-            records.append(scorer.record(block, parts) if is_whole else None)
+        if is_whole:
+            parts.append(scorer.score(prepared))
+        if is_whole and batch.ends_block:
+            records.append(scorer.record(blocks[batch.text], parts))
             parts = []
-        if len(records) == len(texts):
+        if batch.ends_group:
             if is_whole:
                 store.add(records)
-            leases.release(name)
-            taken.pop(0)
-            records, is_whole = [], True
+            leases.release(batch.lease)
+            parts, records, is_whole = [], [], True
         yield from [None] * len(prepared.views)
 
 
@@ -288,10 +296,20 @@ def _count(errors: Iterable[ClipError], faults: Unreadable) -> int:
 
 
 class _Identity:
-    """The "dataset": what a sample becomes is decided in `Scorer.prepare` alone."""
+    """The "dataset": what a batch becomes is decided in `_Prepare` alone."""
 
-    def __getitem__(self, sample: tuple[int, int]) -> tuple[int, int]:
-        return sample
+    def __getitem__(self, batch: _Batch) -> _Batch:
+        return batch
+
+
+class _Prepare:
+    def __init__(self, scorer):
+        self.scorer = scorer
+
+    def __call__(self, batches: list[_Batch]):
+        """The one batch, and its views as the teachers get them."""
+        (batch,) = batches
+        return batch, self.scorer.prepare(batch.samples)
 
 
 def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:
