@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,11 +75,21 @@ def imports(tree: ast.AST) -> list[tuple[int, str, bool]]:
     return [item for item in found if item[1].split(".")[0] in OURS]
 
 
-def problems(module: str, source: str) -> list[str]:
+@cache
+def tree_of(module: str) -> ast.AST:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(module: str) -> list[tuple[int, str, bool]]:
+    return imports(tree_of(module))
+
+
+def problems(module: str, found_imports: list[tuple[int, str, bool]]) -> list[str]:
     """Broken rules of one module."""
     rule = max((prefix for prefix in ALLOWED if within(module, (prefix,))), key=len)
     found = []
-    for line, name, is_plain in imports(ast.parse(source)):
+    for line, name, is_plain in found_imports:
         where = f"{module}:{line} imports {name}"
         itself = (rule,) * (rule != "distill")
         if not within(name, (*itself, *ALLOWED[rule])):
@@ -115,8 +126,7 @@ def test_nobody_looks_up():
 
 
 def test_import_rules():
-    broken = [problem for module, path in FILES.items()
-              for problem in problems(module, path.read_text(encoding="utf-8"))]
+    broken = [problem for module in FILES for problem in problems(module, imports_of(module))]
     assert not broken, "\n".join(broken)
 
 
@@ -138,8 +148,8 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_circles():
-    arrows = {module: {name for _, name, _ in imports(ast.parse(path.read_text(encoding="utf-8")))
-                       if name in FILES} for module, path in FILES.items()}
+    arrows = {module: {name for _, name, _ in imports_of(module) if name in FILES}
+              for module in FILES}
     assert not circles(arrows)
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a -> b -> c -> a"]
 
@@ -172,7 +182,8 @@ BROKEN = [
 
 
 def test_the_rules_catch():
-    assert not [case for case in BROKEN if not problems(*case)]
+    assert not [(module, source) for module, source in BROKEN
+                if not problems(module, imports(ast.parse(source)))]
 
 
 def names_given(tree: ast.AST) -> set[str]:
@@ -191,8 +202,7 @@ def names_given(tree: ast.AST) -> set[str]:
 def test_nothing_of_ours_is_named_eval():
     """It would hide the builtin, and read like the package."""
     assert names_given(ast.parse("def f(eval): pass")) == {"f", "eval"}
-    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
-    assert not [module for module, tree in trees.items() if "eval" in names_given(tree)]
+    assert not [module for module in FILES if "eval" in names_given(tree_of(module))]
 
 
 def test_files_are_short():

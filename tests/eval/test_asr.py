@@ -34,6 +34,12 @@ from eval.speech.table import text_table
 pytestmark = pytest.mark.usefixtures("remembered")
 
 
+@pytest.fixture(autouse=True)
+def no_sound(monkeypatch):
+    """To compress what is heard takes longer than all else; tests of the report do."""
+    monkeypatch.setattr("eval.speech.examples._opus", lambda samples, level: b"")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, Path]:
     """(recipe, run folder with a student that is not trained)."""
