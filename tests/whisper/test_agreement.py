@@ -117,8 +117,7 @@ def tokens_file(recipe) -> Path:
     return Path(recipe.labels_dir) / "validation_tokens.jsonl"
 
 
-@pytest.mark.parametrize("frozen", ["true", "false"])
-@pytest.mark.parametrize("on_loop", ["keep", "break"])
+@pytest.mark.parametrize(("frozen", "on_loop"), [("true", "keep"), ("false", "break")])
 def test_a_student_that_is_its_teacher_agrees_always(tiny_run, frozen, on_loop):
     options = (LIVE, f"student.freeze_encoder={frozen}", f"evaluation.on_loop={on_loop}")
     task = tiny_run.task(tiny_run.recipe(SAME, *options))

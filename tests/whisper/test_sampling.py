@@ -12,7 +12,7 @@ from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.student import make_student
 
 TOKENS = [65, 66, 67, 68, 69]  # all that may be said, besides the end
-ROWS = 500
+ROWS = 300
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def chances_of_texts(teacher, tokenizer, states, temperature, length) -> dict[tu
     found, texts = {}, {(): 1.0}
     for place in range(length):
         longer: dict[tuple, float] = {}
-        for text, chance in texts.items():
-            ids = torch.tensor([[*prefix, *text]])
-            scores = teacher(decoder_input_ids=ids, encoder_outputs=(states[:1],)).logits[0, -1]
-            allowed = [*TOKENS, end] if place else TOKENS
-            for token, p in zip(allowed, (scores[allowed] / temperature).softmax(-1).tolist(),
-                                strict=True):
-                longer[*text, token] = chance * p
+        ids = torch.tensor([[*prefix, *text] for text in texts])
+        heard = states[:1].expand(len(texts), -1, -1)
+        scores = teacher(decoder_input_ids=ids, encoder_outputs=(heard,)).logits[:, -1]
+        allowed = [*TOKENS, end] if place else TOKENS
+        rows = (scores[:, allowed] / temperature).softmax(-1).tolist()
+        for (text, chance), row in zip(texts.items(), rows, strict=True):
+            longer |= {(*text, token): chance * p for token, p in zip(allowed, row, strict=True)}
         found |= {text: p for text, p in longer.items() if text[-1] == end}
         texts = {text: p for text, p in longer.items() if text[-1] != end}
     return found | texts
@@ -77,7 +77,7 @@ def critical(freedom: int, level: float = 1e-4) -> float:
 
 
 def sampled(decoder, states, sampling_rule, temperature, drafts=None) -> Counter:
-    """1,500 texts of up to three tokens of the first window."""
+    """900 texts of up to three tokens of the first window."""
     end, counts = decoder.special.end, Counter()
     many = states[:1].expand(ROWS, -1, -1)
     for batch in range(3):

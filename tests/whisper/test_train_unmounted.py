@@ -87,7 +87,8 @@ def test_workers_say_what_they_could_not_read(labelled, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_names_the_run(labelled, tmp_path, monkeypatch):
-    whole = train(labelled, tmp_path / "whole", "train.save_every=2")
+    often = "train.max_steps=2", "train.save_every=1"
+    whole = train(labelled, tmp_path / "whole", *often)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -95,5 +96,5 @@ def test_a_full_disk_names_the_run(labelled, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("distill.training.checkpoint._publish", full)
         with pytest.raises(OSError, match=f"cannot write to {tmp_path}/run: No space left"):
-            train(labelled, tmp_path / "run", "train.save_every=2")
-    assert train(labelled, tmp_path / "run", "train.save_every=2") == whole
+            train(labelled, tmp_path / "run", *often)
+    assert train(labelled, tmp_path / "run", *often) == whole
