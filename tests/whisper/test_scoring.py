@@ -215,7 +215,7 @@ def store(request, tiny_run):
     """Folder of a store: encoder states of a type, or token scores."""
     overrides = {"exact": EXACT, "top_k": (*ALL_COLUMNS, "scores.k=9999")}.get(
         request.param, (SHORT, f"scores.encoder_states_dtype={request.param}"))
-    recipe = tiny_run.scored(*overrides)
+    recipe = tiny_run.scored(*overrides, "train.max_steps=1")
     return (states_folder if request.param in DTYPES else scores_folder)(recipe)
 
 

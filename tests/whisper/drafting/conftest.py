@@ -24,14 +24,15 @@ def states():
 def models(tiny_teacher):
     """By name: the teacher itself, some of its layers, and one that knows nothing. The teacher says
     up to 34 tokens, and most rows repeat themselves in the middle."""
-    teacher = WhisperForConditionalGeneration.from_pretrained(tiny_teacher, dtype=torch.float32)
-    decoder = teacher.eval().requires_grad_(False).model.decoder
+    tiny = WhisperForConditionalGeneration.from_pretrained(tiny_teacher, dtype=torch.float32)
+    teacher = make_student(tiny, [0, 2, 3], [0, 1]).eval()  # the fewest of which two are a student
+    decoder = teacher.requires_grad_(False).model.decoder
     suggested = torch.randint(0, 256, (448,), generator=torch.Generator().manual_seed(5))
     suggested[10:24] = 65
     suggested[34:] = teacher.config.eos_token_id
     decoder.embed_positions.weight.copy_(14 * decoder.embed_tokens.weight[suggested])
     found = {name: make_student(teacher, layers, [0, 1]).eval()
-             for name, layers in {"one": [3], "two": [0, 3], "unrelated": [1]}.items()}
+             for name, layers in {"one": [2], "two": [0, 2], "unrelated": [1]}.items()}
     torch.manual_seed(7)
     with torch.no_grad():
         found["unrelated"].model.decoder.embed_tokens.weight.normal_()
@@ -40,14 +41,9 @@ def models(tiny_teacher):
 
 
 @pytest.fixture
-def students(models):
-    """The models, for a test to change."""
-    return copy.deepcopy(models)
-
-
-@pytest.fixture
-def teacher(students):
-    return students["itself"]
+def teacher(models):
+    """A copy for a test to change; `make` then makes decoders of it."""
+    return copy.deepcopy(models["itself"])
 
 
 def decoder_of(models, processor, student: str | None = None, **options) -> WhisperDecoder:
@@ -57,10 +53,14 @@ def decoder_of(models, processor, student: str | None = None, **options) -> Whis
 
 
 @pytest.fixture
-def make(students, tiny_processor):
+def make(request, models, tiny_processor):
     """`make(student=None, **options)`: a decoder."""
+    changed = {}
+    if "teacher" in request.fixturenames:
+        changed["itself"] = request.getfixturevalue("teacher")
+
     def make(student: str | None = None, **options) -> WhisperDecoder:
-        return decoder_of(students, tiny_processor, student, **options)
+        return decoder_of({**models, **changed}, tiny_processor, student, **options)
 
     return make
 
@@ -75,7 +75,7 @@ def plain(models, tiny_processor, states):
     """`plain(call, **options)`: what plain decoding says of the states, decoded once."""
     @cache
     def plain(call: str, **options) -> list:
-        return decoder_of(copy.deepcopy(models), tiny_processor, **options)(states, **CALLS[call])
+        return decoder_of(models, tiny_processor, **options)(states, **CALLS[call])
 
     return plain
 

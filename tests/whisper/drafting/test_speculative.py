@@ -26,9 +26,8 @@ def test_a_student_changes_nothing(make, plain, states, student, length, int8):
     wanted = plain("rows' own", int8=int8)
     same(drafted(states, **options), wanted, int8)
     same(drafted(states, LONG), plain("long", int8=int8), int8)  # the same caches again
-    for row in (1, 6):
-        alone = {name: value[row : row + 1] for name, value in options.items()}
-        same(drafted(states[row : row + 1], **alone), wanted[row : row + 1], int8)
+    alone = {name: value[1:2] for name, value in options.items()}
+    same(drafted(states[1:2], **alone), wanted[1:2], int8)
     assert len({tuple(h.tokens) for h in wanted}) > 7 and max(len(h.tokens) for h in wanted) > 20
     if length is not None:
         assert drafted.report.tested > 100
@@ -119,7 +118,7 @@ def test_older_transcripts_change_nothing(make, plain, states, int8, on_loop):
     passes = {}
     for name, drafts in {"own": own, "shuffled": shuffled, "without": without,
                          "edited": edited}.items():
-        for student in (None, "two"):
+        for student in (None, "two") if name in ("without", "edited") else (None,):
             decoder = make(student, int8=int8, on_loop=on_loop)
             same(decoder(states, LONG, drafts=drafts), wanted, int8)
             passes[name, student] = decoder.report.passes
@@ -143,15 +142,15 @@ def test_older_transcripts_with_limits(make, plain, states):
 
 
 def test_a_student_must_fit(teacher, tiny_processor):
-    student = make_student(teacher, [0, 3], [0, 1]).eval()
+    student = make_student(teacher, [0, 2], [0, 1]).eval()
     with torch.no_grad():
         student.model.encoder.layers[0].fc1.bias[3] += 1e-3
     with pytest.raises(ValueError, match="the student's encoder is not the teacher's"):
         WhisperDecoder(teacher, tiny_processor.tokenizer, "en", student=student)
     with pytest.raises(ValueError, match="the student's encoder is not the teacher's"):
         WhisperDecoder(teacher, tiny_processor.tokenizer, "en",
-                      student=make_student(teacher, [0, 3], [1]).eval())
-    student = make_student(teacher, [0, 3], [0, 1])
+                      student=make_student(teacher, [0, 2], [1]).eval())
+    student = make_student(teacher, [0, 2], [0, 1])
     size = student.config.vocab_size
     student.resize_token_embeddings(size + 1)
     with pytest.raises(ValueError, match=f"has {size + 1} tokens, the teacher {size}"):
