@@ -168,9 +168,9 @@ evaluation: {{num_bootstrap: 50}}
 """
 
 
-def write_tiny_recipe(folder: Path, **counts: int) -> Path:
-    """Teacher, corpus and recipe in `folder`; returns the recipe's folder."""
-    teacher = write_tiny_teacher(folder / "teacher")
+def write_tiny_recipe(folder: Path, teacher: Path | None = None, **counts: int) -> Path:
+    """Corpus, recipe and, if none is given, a teacher in `folder`; returns the recipe's folder."""
+    teacher = teacher or write_tiny_teacher(folder / "teacher")
     manifests = write_tiny_corpus(folder / "corpus", counts)
     recipe = folder / "recipe"
     recipe.mkdir(exist_ok=True)

@@ -29,6 +29,14 @@ def two_threads():
     torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync():
+    """Only power cuts lose what was not synced; processes that are killed do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo_data() -> Path:
     """The demo's manifests, with an `audio` folder of real speech."""

@@ -1,4 +1,4 @@
-"""What takes the longest with tiny models, done once: features of a window, and tokenizers."""
+"""What takes the longest with tiny models, done once: features, tokenizers, teachers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distill.data.files import hash_of
+from distill.whisper.teacher import locate
 
 OURS = {"sampling_rate": 16_000, "return_tensors": "pt", "padding": "max_length"}  # of log_mel
 MOST = 300  # windows of 1 MB
@@ -46,6 +47,20 @@ def remembered_processors(load: Callable) -> Callable:
         key = hash_of([str(folder), path.read_text()])
         if key not in known:
             known[key] = load(folder)
+        return known[key]
+
+    return remember
+
+
+def remembered_teachers(load: Callable) -> Callable:
+    """Of `load_teacher`: they are frozen, and so shared."""
+    known: dict[tuple[str, str, bool], object] = {}
+
+    def remember(config, weights: bool = True):
+        folder, revision, _ = locate(config)
+        key = str(folder), revision, weights
+        if key not in known:
+            known[key] = load(config, weights)
         return known[key]
 
     return remember

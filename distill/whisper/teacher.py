@@ -34,10 +34,18 @@ _PATTERNS = ["*.json", "model*.safetensors", "merges.txt", "normalizer.json"]
 
 
 @dataclass
+class Unloaded:
+    """What is known of a model before it is built."""
+
+    config: object  # WhisperConfig
+    generation_config: object  # GenerationConfig
+
+
+@dataclass
 class Teacher:
     """A frozen Whisper in evaluation mode."""
 
-    model: object  # WhisperForConditionalGeneration
+    model: object  # WhisperForConditionalGeneration; Unloaded where weights were not asked for
     processor: object  # WhisperProcessor
     source: str  # one sentence for the user: what was used, and from where
     revision: str  # commit of the Hub, or hash of the weights file
@@ -76,26 +84,22 @@ def load_teacher(config: TeacherConfig, weights: bool = True) -> Teacher:
     """Load a teacher as float32, frozen, in evaluation mode.
 
     Args:
-        weights: False gives a model without any, for its configuration and tokenizer alone.
+        weights: False builds no model, for its configuration and tokenizer alone.
 
     Raises:
         ValueError: see `locate`; also a checkpoint that is no Whisper or lacks tensors.
     """
-    import torch
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperForConditionalGeneration,
-        WhisperProcessor,
-    )
+    from transformers import GenerationConfig, WhisperConfig, WhisperProcessor
 
     quiet_libraries()
     folder, revision, source = locate(config)
     if not weights:
-        with torch.device("meta"):
-            model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder))
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        model = Unloaded(WhisperConfig.from_pretrained(folder),
+                         GenerationConfig.from_pretrained(folder))
         return Teacher(model, WhisperProcessor.from_pretrained(folder), source, revision)
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
     model, info = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )

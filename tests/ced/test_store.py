@@ -185,7 +185,7 @@ def test_sigkill_at_random_moments_changes_nothing(tags, fork, tmp_path):
     folder, log, seed = tmp_path / "killed", tmp_path / "log", int(time.time())
     found = tags.arguments(f"scores.dir={folder}", *MANY)
     moments, killed = random.Random(seed), 0
-    for _ in range(4):
+    for _ in range(3):
         before = blocks_of(folder) if folder.is_dir() else 0
         process = fork("pseudo_label.tag_scores", found, log)
         while process.is_alive() and not (folder.is_dir() and blocks_of(folder) > before):
@@ -229,14 +229,14 @@ def test_groups_are_numbered_alike_by_whoever_comes_late():
     assert many == {99_999 // 64: ["99999"]}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_any_number_of_workers_and_clips(make_tags, tmp_path, monkeypatch, workers):
+@pytest.mark.parametrize(("workers", "sizes"), [(0, (1, 2, 7)), (2, (2,))])
+def test_any_number_of_workers_and_clips(make_tags, tmp_path, monkeypatch, workers, sizes):
     """CED's dump fails without workers, and where clips do not fill its batches."""
     monkeypatch.setattr("distill.ced.teachers.scoring.BLOCK_CLIPS", 3)
     monkeypatch.setattr("distill.ced.teachers.recorded.BLOCK_CLIPS", 3)
     tags = make_tags(tmp_path, train=[0.5] * 7)
     monkeypatch.setattr(tag_scores, "NUM_GROUPS", 4)  # of two blocks each
-    for size in (1, 2, 7):
+    for size in sizes:
         options = (f"scores.num_workers={workers}", f"scores.batch_size={size}")
         fill(tags, tmp_path / f"scores{size}", *options)
         recorded = read(tags, tmp_path / f"scores{size}", *options)

@@ -242,7 +242,8 @@ class Reader(Dataset):
 """
 
 
-@pytest.mark.parametrize(("method", "num_workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.parametrize(("method", "num_workers"), [
+    ("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])
 def test_workers_read_the_same_bytes(tmp_path, monkeypatch, method, num_workers):
     from torch.utils.data import DataLoader
 

@@ -24,8 +24,8 @@ OPTIONS = ("num_threads=1", "pseudo_label.shard_size=2", "pseudo_label.window_se
 class Corpus:
     """A recipe whose clip list changes; counts what a teacher has to label."""
 
-    def __init__(self, folder: Path, monkeypatch):
-        self.recipe = write_tiny_recipe(folder, train=12)
+    def __init__(self, folder: Path, teacher: Path, monkeypatch):
+        self.recipe = write_tiny_recipe(folder, teacher, train=12)
         self.manifest = folder / "corpus" / "train.jsonl"
         self.rows, self.run = read_jsonl(self.manifest), folder / "run"
         self.folder = self.run / "pseudo_labels"
@@ -66,8 +66,8 @@ class Corpus:
 
 
 @pytest.fixture
-def corpus(tmp_path, monkeypatch):
-    return Corpus(tmp_path, monkeypatch)
+def corpus(tmp_path, small_teacher, monkeypatch):
+    return Corpus(tmp_path, small_teacher, monkeypatch)
 
 
 def test_only_what_is_new_is_labelled(corpus, capsys):

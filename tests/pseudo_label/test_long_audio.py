@@ -34,10 +34,10 @@ OPTIONS = ("pseudo_label.shard_size=1", "num_threads=1")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, demo_data) -> Path:
+def recipe(small_teacher, tmp_path_factory, demo_data) -> Path:
     """Six clips; recordings: a minute in stereo at 44.1 kHz, one of noise, one that is broken."""
     folder = tmp_path_factory.mktemp("long")
-    path = write_tiny_recipe(folder, train=6)
+    path = write_tiny_recipe(folder, small_teacher, train=6)
     corpus = folder / "corpus"
     rows = {row.id: row for row in read_manifest(demo_data / "train.jsonl")[0]}
     silence = np.zeros(round(SILENCE * SAMPLE_RATE), np.float32)
@@ -215,7 +215,7 @@ def test_full_windows_are_no_recordings():
 def test_a_recording_that_is_away_changes_no_plan(recipe, run, tmp_path, way):
     """Nobody knows what its windows are: nothing is planned without it, and once it is back
     everything is as if it had never been away. With labels there, nobody needs it."""
-    options = (f"pseudo_label.long_audio={way}", "num_threads=1")
+    options = (f"pseudo_label.long_audio={way}", "num_threads=1", "teacher.mode=live")
     whole = label(recipe, tmp_path / "whole", *options)
     rows = read_jsonl(recipe.parent / "corpus" / "train.jsonl")
     path = recipe.parent / "corpus" / next(row["audio_filepath"] for row in rows

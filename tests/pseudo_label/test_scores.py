@@ -20,15 +20,15 @@ from distill.whisper.recipe import load_recipe
 from pseudo_label import scores
 
 # A window a clip or two, so that there are many.
-COMMON = ("num_threads=1", "pseudo_label.window_seconds=9", "train.max_steps=30")
+COMMON = ("num_threads=1", "pseudo_label.window_seconds=9", "train.max_steps=12")
 NO_STATES = ("scores.encoder_states=none", "scores.shard_views=3")
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory) -> tuple[Path, Path]:
+def labelled(small_teacher, tmp_path_factory) -> tuple[Path, Path]:
     """(recipe, folder with labels that nobody has scored)."""
     folder = tmp_path_factory.mktemp("scores")
-    recipe = write_tiny_recipe(folder, train=14)
+    recipe = write_tiny_recipe(folder, small_teacher, train=14)
     labels = folder / "labels"
     label_command.main([str(recipe), f"labels_dir={labels}", *COMMON, "teacher.mode=live"])
     for path in labels.glob("part-*.jsonl"):  # random teachers are never right
@@ -104,7 +104,7 @@ def wait_for_shards(process, folder: Path, count: int) -> None:
 
 
 def test_sigkill_at_random_moments_changes_nothing(labelled, fork, tmp_path):
-    """Six kills, spread over the fill, each at a random moment after some shard."""
+    """Three kills, spread over the fill, each at a random moment after some shard."""
     fill(labelled, tmp_path / "whole", "scores.shard_views=1")
     whole = tree(tmp_path / "whole")
     total = len(shards(tmp_path / "whole"))
@@ -113,10 +113,10 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, fork, tmp_path):
     found = arguments(labelled, folder, "scores.shard_views=1")
     seed = int(time.time())
     moments = random.Random(seed)
-    for kill in range(6):
+    for kill in range(3):
         process = fork("pseudo_label.scores", found, log)
         before = len(shards(folder))
-        wait_for_shards(process, folder, max(before, kill * total // 8) + 1)
+        wait_for_shards(process, folder, max(before, kill * total // 4) + 1)
         time.sleep(moments.uniform(0.0, 0.05))
         process.kill()
         process.join()
@@ -137,7 +137,8 @@ def one(labelled, tmp_path_factory) -> dict[str, bytes]:
     return shards(folder)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["together", "late"])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)],
+                         ids=["together", "late"])
 def test_two_ranks_fill_what_one_fills(labelled, one, fork, tmp_path, late):
     folder, log = tmp_path / "two", tmp_path / "log"
     found = arguments(labelled, folder, *NO_STATES)
@@ -167,7 +168,7 @@ def test_a_rank_alone_writes_its_share(labelled, one, tmp_path, monkeypatch):
     assert shards(tmp_path) == one and share.items() < one.items()
 
 
-@pytest.mark.parametrize("augmented", [0.0, 0.5])
+@pytest.mark.parametrize("augmented", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_ranks_share_encoder_states(labelled, tmp_path, monkeypatch, augmented):
     """A rank scores views whose windows another rank is to encode, and may not be there yet."""
     more = (f"views.augment.probability={augmented}", "scores.shard_views=2", "train.max_steps=4")
@@ -185,7 +186,7 @@ def test_ranks_share_encoder_states(labelled, tmp_path, monkeypatch, augmented):
 # What is paid for again
 
 MORE = {
-    "more steps": ("train.max_steps=40",),
+    "more steps": ("train.max_steps=8",),
     "another threshold": ("filter.max_wer=null",),
     "another seed": ("seed=1",),
     "other batches": ("train.batch_tokens=300",),

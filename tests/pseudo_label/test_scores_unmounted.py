@@ -32,11 +32,12 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(folder).items() if name.endswith(".h5")}
 
 
-@pytest.fixture
-def labelled(tmp_path) -> list[str]:
+@pytest.fixture(scope="module")
+def labelled(small_teacher, tmp_path_factory) -> list[str]:
     """Arguments of a recipe with labels that nobody has scored."""
-    found = [str(write_tiny_recipe(tmp_path, train=16)), f"labels_dir={tmp_path / 'labels'}",
-             *OPTIONS]
+    folder = tmp_path_factory.mktemp("unmounted")
+    recipe = write_tiny_recipe(folder, small_teacher, train=16)
+    found = [str(recipe), f"labels_dir={folder / 'labels'}", *OPTIONS]
     label_command.main([*found, "teacher.mode=live"])
     return found
 
@@ -44,7 +45,7 @@ def labelled(tmp_path) -> list[str]:
 def test_a_disk_that_is_not_mounted_seals_nothing(labelled, tmp_path, monkeypatch, capsys):
     """Half of the files are away, or one cannot be read: groups of views are whole or absent, and
     once the disk is back the store has the same bytes as one that nothing disturbed."""
-    corpus = tmp_path / "corpus"
+    corpus = Path(labelled[0]).parent / "corpus"
     away = [corpus / row["audio_filepath"] for row in read_jsonl(corpus / "train.jsonl")][:4]
     load = windows.load_audio
 
@@ -91,4 +92,4 @@ def test_ctrl_c_says_how_much_is_scored(labelled, tmp_path, monkeypatch):
 
     monkeypatch.setattr(TeacherStore, "add", interrupted)
     with pytest.raises(KeyboardInterrupt, match=r"Stopped; 6 of \d+ views are there"):
-        scores.main([*labelled, "scores.encoder_states=none"])
+        scores.main([*labelled, "scores.encoder_states=none", f"scores.dir={tmp_path}"])

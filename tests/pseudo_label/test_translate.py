@@ -25,8 +25,8 @@ LOOSE = ("translation.max_length_ratio=null", "translation.max_repeated_ngrams=n
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
-    return write_tiny_recipe(tmp_path_factory.mktemp("translate"), train=80)
+def recipe(small_teacher, tmp_path_factory) -> Path:
+    return write_tiny_recipe(tmp_path_factory.mktemp("translate"), small_teacher, train=56)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_sigkill_and_ranks_change_nothing(whole, recipe, options, fork, tmp_path
     for path in [*whole.glob("part-*.jsonl"), whole / "settings.json"]:
         (folder / path.name).write_bytes(path.read_bytes())
     moments, kills = random.Random(int(time.time())), 0
-    for number in range(3):
+    for number in range(2):
         ranks = [fork("pseudo_label.translate", arguments, tmp_path / "log", RANK=str(rank),
                       WORLD_SIZE="2") for rank in range(2)]
         while len(list(folder.glob("translations-*"))) <= 2 * number and ranks[0].is_alive():

@@ -22,8 +22,8 @@ OPTIONS = ("pseudo_label.shard_size=1", "pseudo_label.batch_size=1", "num_thread
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
-    return write_tiny_recipe(tmp_path_factory.mktemp("unmounted"), train=16)
+def recipe(small_teacher, tmp_path_factory) -> Path:
+    return write_tiny_recipe(tmp_path_factory.mktemp("unmounted"), small_teacher, train=16)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A run with a student, and a Hub on loopback that the real client talks to."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -86,9 +85,8 @@ def first_run(tmp_path_factory, tiny_teacher) -> Path:
 
 
 @pytest.fixture
-def trained(tmp_path, first_run, monkeypatch) -> Path:
+def trained(tmp_path, first_run) -> Path:
     """A copy of it."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what no test here is about
     shutil.copytree(first_run / "runs", tmp_path / "runs")
     text = (first_run / "recipe.yaml").read_text()
     (tmp_path / "recipe.yaml").write_text(text.replace(str(first_run / "runs"),
