@@ -133,7 +133,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
                     previous_text=options.previous_text, words=options.format != ["txt"],
-                    finished=finished, description="transcribing")
+                    on_finished=finished, description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read"

@@ -151,8 +151,8 @@ def _transcribe_all(
         transcribe_long(
             with_times, processor, [recording_of(window) for window in long], size,
             previous_text=False, description=f"{description}, long",
-            heard=lambda audio, _start, _seconds, text: found[audio.name].append(text),
-            finished=finished)
+            on_window=lambda audio, _start, _seconds, text: found[audio.name].append(text),
+            on_finished=finished)
 
 
 def is_loop(hypothesis: Hypothesis) -> bool:

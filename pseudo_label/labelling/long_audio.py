@@ -1,7 +1,7 @@
 """Recordings labelled a window after the other (`pseudo_label.long_audio: sequential`).
 
 A recording is one piece of work, as a shard is, and becomes as many rows as it has windows: where
-one ends is known only when it has been heard (`distill.whisper.recognition.sequential`).
+one ends is known only after it was decoded (`distill.whisper.recognition.sequential`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def label_recordings(
                         before[-1][0].id if before and in_order else None)
         before.append((window, labelled))
 
-    def finished(audio: LongAudio, _: list, error: AudioError | None) -> None:
+    def on_finished(audio: LongAudio, _: list, error: AudioError | None) -> None:
         if error is not None:
             found[audio.name] = []
             drops.append(drop_row(audio.name, by_id[audio.name].pieces[0].id, error))
 
-    backend.label_recordings(list(map(recording_of, recordings)), on_window, finished)
+    backend.label_recordings(list(map(recording_of, recordings)), on_window, on_finished)
     return [pair for pairs in found.values() for pair in pairs], drops

@@ -304,7 +304,7 @@ def test_the_limit_knows_passes_alone():
     drafts, gain = length.best(4, 0.8)
     assert before == pytest.approx(gain)
     for _ in range(50):
-        length.note_round(4, drafts, 3 * length._passes(4, drafts))  # twice as long besides
+        length.note_round(4, drafts, 3 * length._pass_seconds(4, drafts))  # twice as long besides
     assert length.limit(4, 0.8) == pytest.approx(before)
     assert length.best(4, 0.8)[1] < gain
     assert table(lambda t: float(t), lambda t: 0.5).limit(4, 0.1) == 1.0

@@ -175,7 +175,7 @@ def test_a_recording_that_breaks_off_leaves_the_others_alone(tiny, noise):
 
     recordings = [LongAudio("broken", 62.0, broken), recording(noise[0], "whole")]
     told = []
-    found = tiny(recordings, 2, finished=lambda *each: told.append(each))
+    found = tiny(recordings, 2, on_finished=lambda *each: told.append(each))
     assert [(audio.name, error and error.reason) for audio, _, error in told] == [
         ("broken", "truncated"), ("whole", None)]
     assert found[0] and [segments for _, segments, _ in told] == found

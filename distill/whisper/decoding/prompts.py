@@ -24,7 +24,7 @@ class Prompts:
         detect_all: detect the languages also of sequences whose language is known.
 
     Attributes:
-        detected: (language, its probability) of each sequence; (None, None) where nobody asked.
+        detected: (language, its probability) of each sequence; (None, None) without detection.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""From audio to text: windows and long recordings, times of words, backends that run a teacher."""
+"""From audio to text: windows and long recordings, times of words, backends for teachers."""

@@ -1,4 +1,4 @@
-"""What a recipe's `decoding` section names: a student that drafts, or labels of an earlier run."""
+"""The drafts that a recipe's `decoding` section names: a student, or labels of an earlier run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.whisper.recipe import WhisperRecipe
 
 
 def load_assistant(recipe: WhisperRecipe, teacher_model):
-    """The student of `decoding.assistant`, where the teacher is and in its type; None without.
+    """The student of `decoding.assistant`, on the teacher's device and in its type; None if null.
 
     Raises:
         ValueError: there is no model in that folder.
@@ -32,7 +32,7 @@ def load_assistant(recipe: WhisperRecipe, teacher_model):
 
 
 class OldLabels:
-    """Tokens of an earlier run's labels, by what their windows hold.
+    """Tokens of an earlier run's labels, found by the pieces of their windows.
 
     Raises:
         ValueError: there are no labels in the folder.
@@ -48,8 +48,8 @@ class OldLabels:
         }
 
     def __call__(self, windows: Sequence[Window], decoder: WhisperDecoder) -> list[list[int]]:
-        """Drafts for windows, without timestamps where the decoder writes none; [] where the old
-        run had other windows."""
+        """Drafts for windows, without timestamps if the decoder writes none; [] where the earlier
+        run had no window of the same pieces."""
         begin = decoder.special.timestamp_begin
         found = [self.tokens.get(tuple((p.id, round(p.offset, 6)) for p in window.pieces), [])
                  for window in windows]

@@ -1,7 +1,8 @@
-"""Who runs the teacher: PyTorch (`transformers`), or CTranslate2 with integers (`ctranslate2`).
+"""Backends that run the teacher: PyTorch (`transformers`), or CTranslate2 in integers
+(`ctranslate2`).
 
-Both get windows with their log-mel features and give the same fields. The first is the reference,
-and also what training compares with; the second is `pip install audio-distill[ct2]`.
+Both get windows with their log-mel features and give the same fields. The first is the reference:
+training compares with it. The second needs `pip install audio-distill[ct2]`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from distill.whisper.recognition.transcribe import encode
 from distill.whisper.special import SpecialTokens
 from distill.whisper.teacher import Teacher
 
-_BATCHES = 4  # in a group, whose encoder states are in memory: 1 GB for 256 windows of large-v3
+_BATCHES = 4  # of a group; its encoder states are in memory: 1 GB for 256 windows of large-v3
 
 
 class Backend(Protocol):
@@ -40,19 +41,19 @@ class Backend(Protocol):
     def label(
         self, windows: Sequence[Window], features: Tensor
     ) -> tuple[list[Labelled], Tensor | None]:
-        """What the teacher says of windows.
+        """Labels of windows.
 
         Args:
             windows: up to `group_size`.
             features: (windows, bands, 3000) log-mel, float32, on the CPU.
 
         Returns:
-            a `Labelled` per window, and the teacher's encoder states (windows, 1500, width), None
-            where they are not those that training would compute.
+            a `Labelled` for each window, and the teacher's encoder states (windows, 1500, width);
+            None if they are not equal to those that training would compute.
         """
 
     def describe(self) -> str:
-        """What there is to say of all windows so far, for the user; may be empty."""
+        """A summary of all windows so far, for the user; may be empty."""
 
 
 def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
@@ -73,10 +74,10 @@ def load_backend(recipe: WhisperRecipe, teacher: Teacher) -> Backend:
 
 
 class TransformersBackend:
-    """PyTorch, in the type the model has: float32 on CPUs, float16 on GPUs.
+    """PyTorch, in the model's type: float32 on CPUs, float16 on GPUs.
 
-    `pseudo_label.batch_size` windows are in the caches at a time, and where one ends, another of
-    its group begins.
+    `pseudo_label.batch_size` windows are in the caches at a time; where one ends, another of its
+    group begins.
     """
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
@@ -123,28 +124,28 @@ class TransformersBackend:
     def label_recordings(
         self,
         recordings: Sequence[LongAudio],
-        heard: Callable[[LongAudio, float, float, Labelled], None],
-        finished: Callable[[LongAudio, list, AudioError | None], None],
+        on_window: Callable[[LongAudio, float, float, Labelled], None],
+        on_finished: Callable[[LongAudio, list, AudioError | None], None],
     ) -> None:
         """Label recordings of any length by the sequential algorithm (`pseudo_label.long_audio`).
 
         Args:
-            heard, finished: as of `transcribe_long`.
+            on_window, on_finished: as of `transcribe_long`, but with labels.
         """
         def found(audio: LongAudio, start: float, seconds: float, hypothesis: Hypothesis) -> None:
             labelled = Labelled(hypothesis)
             if self.recipe.pseudo_label.detect_language:
                 labelled.language = hypothesis.language
                 labelled.language_prob = hypothesis.language_prob
-            heard(audio, start, seconds, labelled)
+            on_window(audio, start, seconds, labelled)
 
         transcribe_long(
             self.decoders[0], self.processor, recordings, self.batch_size, self.fallback,
             previous_text=self.recipe.pseudo_label.packing == "sequential",
-            heard=found, finished=finished)
+            on_window=found, on_finished=on_finished)
 
     def describe(self) -> str:
-        """How drafts fared, also where none was worth reading; empty where none were asked for."""
+        """Counts of drafts, also if none were worth reading; empty without any source of drafts."""
         if self.old is None and self.decoders[0].drafter is None:
             return ""
         return "; ".join(f"Decoding: {decoder.report}" for decoder in self.decoders)

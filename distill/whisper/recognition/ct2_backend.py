@@ -1,10 +1,10 @@
 """The teacher in CTranslate2: integers on CPUs, less memory, faster decoding (extra `ct2`).
 
-The teacher is converted once, beside the cache of teachers. On CPUs its encoder runs in PyTorch,
-which is faster there (whisper-base, 2 cores of an AMD with AVX-512: 0.39 s a window in float32 and
-0.33 s in int8, CTranslate2 0.49 and 0.47 s), and CTranslate2 decodes. Where labelling keeps
-encoder states for training the encoder stays float32; on GPUs states are not given on, since those
-of other types are not what training would compute, and scoring encodes anew.
+The teacher is converted once, beside the cache of teachers. On CPUs CTranslate2 only decodes: the
+encoder runs in PyTorch, which is faster there (whisper-base, 2 cores of an AMD with AVX-512: 0.39 s
+a window in float32 and 0.33 s in int8; CTranslate2 0.49 and 0.47 s). If labelling keeps encoder
+states for training, the encoder stays in float32. On GPUs no states are returned: those of other
+types are not equal to what training would compute, so scoring runs the encoder again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AUTO = {"cpu": "int8_float32", "cuda": "int8_float16"}
 
 
 def converted(recipe: WhisperRecipe) -> Path:
-    """The teacher's CTranslate2 folder, made when it is not there yet: once, by whoever is first.
+    """The teacher's CTranslate2 folder; the first process that needs it makes it.
 
     Raises:
         ValueError: CTranslate2 is not installed.
@@ -47,12 +47,12 @@ def converted(recipe: WhisperRecipe) -> Path:
     print(f"Converting the teacher for CTranslate2, once: {target}", flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         out = Path(temporary) / "model"
-        # what other runtimes, faster-whisper for one, want to find beside the weights
+        # files that other runtimes, such as faster-whisper, need beside the weights
         extra = [name for name in _BESIDE if (folder / name).is_file()]
         TransformersConverter(str(folder), copy_files=extra).convert(str(out))
         try:
             out.rename(target)
-        except OSError:  # another rank was faster; its result is the same
+        except OSError:  # another process was faster; its result is the same
             if not (target / "model.bin").is_file():
                 raise
     return target
@@ -71,8 +71,8 @@ def _package():
 def _in_integers(encoder: torch.nn.Module) -> torch.nn.Module:
     """A copy whose linear layers have int8 weights, with a scale per channel, and int8 inputs.
 
-    All but `fc2`: what comes out of a GELU has outliers, and one scale for all of it would double
-    the error of the encoder's states (whisper-base: 20 % with, 10 % without).
+    All but `fc2`: the outputs of a GELU have outliers, and one scale for all of them would double
+    the error of the encoder states (whisper-base: 20 % with `fc2`, 10 % without).
     """
     from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
@@ -84,7 +84,7 @@ def _in_integers(encoder: torch.nn.Module) -> torch.nn.Module:
 
 
 class Ct2Backend:
-    """CTranslate2 on this rank's device, greedy; it drops rows that end, and takes no new ones."""
+    """CTranslate2 on this process's device, greedy; a slot that is free stays free."""
 
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher):
         package = _package()
@@ -126,7 +126,7 @@ class Ct2Backend:
         return ""
 
     def encode(self, features: Tensor):
-        """(windows, bands, 3000) -> encoder states for CTranslate2 and, where kept, as tensor."""
+        """Encoder states of (windows, bands, 3000), for CTranslate2 and, if kept, as a tensor."""
         if self.encoder is None:
             view = self.package.StorageView.from_array(np.ascontiguousarray(features.numpy()))
             return self.model.encode(view, to_cpu=False), None
@@ -136,13 +136,13 @@ class Ct2Backend:
         return view, states if self.gives_states else None
 
     def _decode(self, states, windows: Sequence[Window], timestamps: bool) -> list[Hypothesis]:
-        task, own = teacher_task(self.recipe), self.recipe.language
-        prompts = [self.special.prefix(w.language or own, task, timestamps) for w in windows]
-        room = self.context - max(map(len, prompts))
-        limits = [min(limit, room) for limit in limits_of(self.recipe, windows)]
+        task, default = teacher_task(self.recipe), self.recipe.language
+        prompts = [self.special.prefix(w.language or default, task, timestamps) for w in windows]
+        longest = self.context - max(map(len, prompts))
+        limits = [min(limit, longest) for limit in limits_of(self.recipe, windows)]
         results = self.model.generate(
             states, prompts, beam_size=1, return_scores=True, return_no_speech_prob=True,
-            max_length=2 * max(limits),  # CTranslate2 takes half of it for what is new
+            max_length=2 * max(limits),  # CTranslate2 takes half of it for new tokens
             max_initial_timestamp_index=50)
         return [self._hypothesis(result, limit)
                 for result, limit in zip(results, limits, strict=True)]
@@ -152,7 +152,7 @@ class Ct2Backend:
         num_scored = len(tokens) + 1  # and the end of text
         log_prob = result.scores[0] * len(tokens)  # its score is a mean over the tokens
         tokens = tokens[:limit]
-        # A loop cannot be stopped while it runs: it is cut where ours would have ended the row.
+        # A loop cannot be stopped while it runs: it is cut where our decoder would have ended it.
         end = next((n for n in range(1, len(tokens) + 1) if is_looping(tokens[:n])), len(tokens))
         truncated = end == limit
         return Hypothesis(tokens[:end], log_prob / num_scored, result.no_speech_prob, truncated,

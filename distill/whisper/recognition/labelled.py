@@ -1,4 +1,4 @@
-"""What a backend is asked of windows, and what it gives back, whoever runs the teacher."""
+"""Inputs and results that all backends share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from distill.whisper.recognition.transcribe import token_limit
 
 @dataclass
 class Labelled:
-    """What the teacher made of a window.
+    """The teacher's label of a window.
 
     Attributes:
         hypothesis: by the recipe's settings.
-        second: greedy, with timestamps where the first has none and without where it has them;
-            None unless `pseudo_label.second_decoding`.
-        language, language_prob: what it takes the language for; None unless
+        second: greedy, with timestamps if the first has none, and without if it has them; None
+            unless `pseudo_label.second_decoding`.
+        language, language_prob: the detected language and its probability; None unless
             `pseudo_label.detect_language`.
     """
 

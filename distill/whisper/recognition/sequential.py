@@ -1,13 +1,13 @@
-"""Long recordings, a window after the other: where a window's last sentence ends the next begins.
+"""Long recordings, window after window: the next one begins where the last whole sentence ends.
 
     decoder = WhisperDecoder(model, tokenizer, "en", timestamps=True, on_loop="keep")
     texts = transcribe_long(decoder, processor, [audio_file("hour.mp3")], batch_size=8)
 
 OpenAI's sequential algorithm (arXiv:2212.04356 sec. 3.8, 4.5; their `transcribe`): the model's own
-timestamps say how far a window was heard, what was said is the next window's prompt, what goes
-wrong is sampled at higher temperatures, and silence is skipped. Recordings are independent of each
-other, so a batch holds the next window of many of them; a single recording is decoded at batch 1,
-which is where drafts gain the most.
+timestamps tell where the next window begins, the text so far is its prompt, bad texts are sampled
+again at higher temperatures, and silence is skipped. Recordings are independent of each other, so a
+batch holds the next window of many of them. A single recording is decoded at batch 1, where drafts
+gain the most.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from distill.whisper.recognition.transcribe import encode, log_mel, to_text
 from distill.whisper.recognition.words import Word, word_times
 
 _TICK = 0.02  # seconds between two timestamp tokens
-_SPOKEN = 0.1  # seconds of speech that a window or a segment has at least
+_SPOKEN = 0.1  # least seconds of speech in a window or a segment
 _BEFORE_SPEECH = 0.5  # seconds of a window before the first word, after silence
 _EARLY = 0.5  # seconds by which timestamps may miss their words
-_TOO_HOT = 0.5  # what was sampled above is no prompt: a mistake would go on
+_TOO_HOT = 0.5  # texts sampled above are not used as prompts: mistakes would be repeated
 
 
 @dataclass
 class Segment:
-    """A sentence or so.
+    """A stretch of text between two timestamps, about a sentence.
 
     Attributes:
         start, end: seconds from the beginning of the recording.
         text, tokens: without timestamps.
-        language: it was taken for, or that was asked for.
-        avg_logprob, no_speech_prob, temperature: of the window it was said in.
-        words: with their times, if they were asked for.
+        language: detected, or the one that was given.
+        avg_logprob, no_speech_prob, temperature: of its window.
+        words: with their times, if asked for.
     """
 
     start: float
@@ -66,13 +66,13 @@ class LongAudio:
     """A recording.
 
     Attributes:
-        name: decides what is drawn where it has to be sampled.
+        name: seeds the sampling.
         seconds: its length.
         window: `window(start, length)` reads float32 samples at 16 kHz, both in seconds.
         language: None is the decoder's.
-        speech: tells where somebody speaks, (start, end) in seconds; asked once, when its turn
-            comes. Windows without any are not decoded, and text that is said where nobody speaks is
-            left out, for models make up words in silence. None: all of it is decoded.
+        speech: returns where somebody speaks, (start, end) in seconds; called once, before the
+            first window. Windows without speech are not decoded, and text where nobody speaks is
+            left out, because models make up words in silence. None: all of it is decoded.
     """
 
     name: str
@@ -83,7 +83,7 @@ class LongAudio:
 
 
 def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
-    """A file of any length; what is not decoded is not in memory.
+    """A file of any length; only the windows that are decoded are in memory.
 
     Raises:
         AudioError: it is missing, empty, or no audio.
@@ -94,7 +94,7 @@ def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
 
 
 def recording_of(window: Window) -> LongAudio:
-    """What a window of one piece, of any length, holds."""
+    """The audio of a window of one piece, which may be of any length."""
     piece = window.pieces[0]
     return LongAudio(window.id, piece.duration, lambda start, length: read_patiently(
         lambda: load_audio(piece.audio_filepath, piece.offset + start, length)), window.language)
@@ -102,7 +102,7 @@ def recording_of(window: Window) -> LongAudio:
 
 @dataclass
 class _State:
-    """Where a recording is."""
+    """A recording and how far it has been transcribed."""
 
     audio: LongAudio
     language: str | None
@@ -114,7 +114,7 @@ class _State:
 
     @property
     def length(self) -> float:
-        """Of the next window, seconds."""
+        """Seconds of the next window."""
         return min(WINDOW_SECONDS, self.audio.seconds - self.start)
 
     @property
@@ -122,7 +122,7 @@ class _State:
         return self.error is not None or self.length < _TICK
 
     def spoken(self, start: float, end: float) -> float:
-        """Seconds in which somebody speaks between two times, as far as that is known."""
+        """Seconds of speech between two times; all of them if nothing is known of speech."""
         if self.speech is None:
             return max(0.0, end - start)
         return sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.speech)
@@ -154,54 +154,54 @@ def transcribe_long(
     previous_text: bool = True,
     words: bool = False,
     features: Callable[[Sequence[LongAudio], Sequence[float]], Tensor] | None = None,
-    heard: Callable[[LongAudio, float, float, Hypothesis], None] | None = None,
-    finished: Callable[[LongAudio, list[Segment], AudioError | None], None] | None = None,
+    on_window: Callable[[LongAudio, float, float, Hypothesis], None] | None = None,
+    on_finished: Callable[[LongAudio, list[Segment], AudioError | None], None] | None = None,
     description: str | None = None,
 ) -> list[list[Segment]]:
     """Segments of each recording.
 
     Args:
         decoder: with timestamps.
-        fallback: when a window is sampled, and when nobody speaks in it; None: OpenAI's defaults.
-        previous_text: give what was said as a prompt.
+        fallback: when a window is sampled, and when it counts as silence; None: OpenAI's defaults.
+        previous_text: give the text so far as a prompt.
         words: align each word with the audio (`distill.whisper.recognition.words`); segments then
-        begin and
-            end with their words.
+            begin and end with their words.
         features: `features(recordings, starts)`: log-mel (rows, bands, 3000) of the windows that
             begin there (seconds); default: each window by itself, as students are trained.
-        heard: called with every window: its recording, where it begins and how much of it was heard
-            (seconds), and what was said in that, with timestamps; no tokens where nobody speaks.
-        finished: called with each recording as soon as it is done, its segments, and what was
-            wrong with it, if anything: the others go on.
+        on_window: called after every window: its recording, where it begins, how long it is up to
+            the next window (seconds), and its text with timestamps; no tokens without speech.
+        on_finished: called after every recording: the recording, its segments, and the error if it
+            cannot be read; the others go on.
         description: shown with a progress bar; None shows none.
 
     Raises:
         ValueError: the decoder writes no timestamps, or the batch size is below 1.
-        AudioError: a recording cannot be read, and nobody is told by `finished`.
+        AudioError: a recording cannot be read, and there is no `on_finished`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if not decoder.timestamps:
-        raise ValueError("long recordings need a decoder with timestamps=True: without them nobody "
-                         "knows how far a window was heard")
+        raise ValueError("long recordings need a decoder with timestamps=True: they tell where the "
+                         "next window begins")
     states = [_State(audio, audio.language or decoder.language) for audio in recordings]
-    run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features, heard)
+    run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features,
+               on_window)
     total = math.ceil(sum(audio.seconds for audio in recordings))
-    seconds = _seconds(run, states, batch_size, finished)
+    seconds = _seconds(run, states, batch_size, on_finished)
     for _ in progress(seconds, total, description or "", "s of audio", description is not None):
         pass
     return [state.segments for state in states]
 
 
 def _seconds(run: _Run, states: list[_State], batch_size: int,
-             finished: Callable | None) -> Iterator[None]:
-    """Go on with all recordings; an item for every second that is done."""
+             on_finished: Callable | None) -> Iterator[None]:
+    """Transcribe all recordings; yields once for every second that is done."""
     shown, left = 0, list(states)
     while left:
         run.step(left[:batch_size])
         for state in [state for state in left if state.is_done]:
-            if finished is not None:
-                finished(state.audio, state.segments, state.error)
+            if on_finished is not None:
+                on_finished(state.audio, state.segments, state.error)
             elif state.error is not None:
                 raise state.error
         left = [state for state in left if not state.is_done]
@@ -212,16 +212,18 @@ def _seconds(run: _Run, states: list[_State], batch_size: int,
 
 @dataclass
 class _Run:
+    """Settings of one call of `transcribe_long`, which all recordings share."""
+
     decoder: WhisperDecoder
     processor: object
     fallback: Fallback
     previous_text: bool
     words: bool
     features: Callable | None
-    heard: Callable | None
+    on_window: Callable | None
 
     def _features(self, batch: list[_State]) -> tuple[list[_State], Tensor]:
-        """Of those that can be read."""
+        """The recordings that can be read, and log-mel features of their next windows."""
         if self.features is not None:
             return batch, self.features([s.audio for s in batch], [s.start for s in batch])
         audios = []
@@ -237,7 +239,7 @@ class _Run:
         return batch, log_mel(self.processor, audios) if batch else torch.zeros(0)
 
     def step(self, batch: list[_State]) -> None:
-        """The next window of each."""
+        """Decode the next window of each recording."""
         decoder, tokenizer = self.decoder, self.processor.tokenizer
         batch, features = self._features([state for state in batch if not state.is_done])
         if not batch:
@@ -250,23 +252,23 @@ class _Run:
             [s.prompt for s in batch], [s.language for s in batch])
         spoken: list[tuple[int, list[Segment], float]] = []
         for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):
-            start, segments = state.start, self._hear(state, hypothesis)
+            start, segments = state.start, self._add_window(state, hypothesis)
             if segments:
                 spoken.append((row, segments, start))
         if self.words and spoken:
             self._align(batch, spoken, states)
 
-    def _hear(self, state: _State, hypothesis: Hypothesis) -> list[Segment]:
-        """Take what was said in the window of a recording, which then goes on after that."""
+    def _add_window(self, state: _State, hypothesis: Hypothesis) -> list[Segment]:
+        """Add a window's segments to its recording, and go on to where they end."""
         segments, tokens, seconds = [], [], state.length
         if not self.fallback.is_silent(hypothesis):
-            if state.language == AUTO:  # what is heard first holds for the recording
+            if state.language == AUTO:  # the first language detected is the recording's
                 state.language = hypothesis.language
             segments, tokens, seconds = self._segments(state, hypothesis)
             too_hot = hypothesis.temperature > _TOO_HOT
             state.prompt = state.prompt + tokens if self.previous_text and not too_hot else []
-        if self.heard is not None:
-            self.heard(state.audio, state.start, seconds, replace(hypothesis, tokens=tokens))
+        if self.on_window is not None:
+            self.on_window(state.audio, state.start, seconds, replace(hypothesis, tokens=tokens))
         state.segments += segments
         state.start += seconds
         return segments
@@ -274,25 +276,28 @@ class _Run:
     def _segments(
         self, state: _State, hypothesis: Hypothesis
     ) -> tuple[list[Segment], list[int], float]:
-        """What was said in a window, its tokens, and how many seconds were heard."""
+        """Segments of a window, their tokens, and the seconds up to the next window."""
         begin = self.decoder.special.timestamp_begin
         parts, seconds = split(hypothesis.tokens, begin, state.length)
         segments, kept = [], []
         for start, end, tokens in parts:
-            said = [t for t in tokens if t < begin]
-            text = to_text(self.processor.tokenizer, said)
+            words = [t for t in tokens if t < begin]
+            text = to_text(self.processor.tokenizer, words)
             if not text or start == end or not self._is_spoken(state, segments, start, end):
                 continue
             kept += tokens
             segments.append(Segment(
-                state.start + start, state.start + end, text, said, state.language,
+                state.start + start, state.start + end, text, words, state.language,
                 hypothesis.avg_logprob, hypothesis.no_speech_prob, hypothesis.temperature))
         return segments, kept, seconds
 
     @staticmethod
     def _is_spoken(state: _State, before: list[Segment], start: float, end: float) -> bool:
-        """Whether somebody speaks at these seconds of the window, and not only the segment before:
-        timestamps are rounded, and those of what was made up reach into the next words."""
+        """Whether somebody speaks at these seconds of the window.
+
+        The segment before does not count: timestamps are rounded, and those of made-up text reach
+        into the speech beside it.
+        """
         earliest = before[-1].end if before else 0.0
         start = max(state.start + start - _EARLY, earliest)
         return state.spoken(start, max(start, state.start + end) + _EARLY) >= _SPOKEN
@@ -320,8 +325,8 @@ def split(
     """Segments of a window's tokens, and where the next window begins.
 
     A segment ends where two timestamps follow each other. After the last such pair there may be
-    the beginning of a sentence: it is heard again, as a whole, in the next window. A window that
-    ends with a single timestamp, or has no pair, was heard to its end.
+    the beginning of a sentence: the next window begins before it and has all of it. A window that
+    ends with a single timestamp, or has no pair, counts to its end.
 
     Args:
         tokens: with timestamps, without prompt and end of text.
@@ -329,7 +334,8 @@ def split(
         seconds: length of the window; no time is after its end.
 
     Returns:
-        (start, end, tokens with timestamps) in seconds of the window; seconds heard, > 0.
+        (start, end, tokens with timestamps) in seconds of the window; seconds up to the next
+        window, > 0.
     """
     is_time = [token >= begin for token in tokens]
     ends = [at for at in range(1, len(tokens)) if is_time[at] and is_time[at - 1]]
@@ -344,5 +350,5 @@ def split(
         times = [min(round((part[at] - begin) * _TICK, 2), seconds) for at in (0, -1)]
         parts.append((*times, part))
         last = end
-    heard = seconds if single else parts[-1][1]
-    return parts, heard if 0 < heard <= seconds else seconds
+    done = seconds if single else parts[-1][1]
+    return parts, done if 0 < done <= seconds else seconds

@@ -1,4 +1,4 @@
-"""From audio to text: features, encoder, and batches of windows; to label, validate and evaluate.
+"""From audio to text: features, encoder states, and batches of windows.
 
     decoder = WhisperDecoder(model, processor.tokenizer, "en")  # distill.whisper.decoding
     states = encode(model, log_mel(processor, audios))
@@ -20,7 +20,7 @@ from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
-MIN_NEW_TOKENS = 24  # the shortest clip may still hold a word in pieces and two timestamps
+MIN_NEW_TOKENS = 24  # the shortest clip may have a word of many tokens and two timestamps
 
 
 def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
@@ -41,7 +41,7 @@ def encode(model, features: Tensor) -> Tensor:
 
 
 def token_limit(seconds: float, tokens_per_second: float) -> int:
-    """Most tokens a window of this length may get: what is longer is a loop, not speech."""
+    """Most tokens for a window of this length: a longer text is a loop, not speech."""
     return MIN_NEW_TOKENS + int(seconds * tokens_per_second)
 
 
@@ -63,7 +63,8 @@ def transcribe(
     """Decode windows in batches of like length; {window id: hypothesis}.
 
     Args:
-        max_tokens_per_second: cap of a row's length; None decodes up to the model's context.
+        max_tokens_per_second: limits the text by the window's length; None: by the model's context
+            only.
         states_cache: {window id: encoder states} to read and fill, for a frozen encoder.
         description: shown with a progress bar; None shows none.
 

@@ -1,11 +1,12 @@
-"""When each word was said, by what the decoder looked at while it wrote it.
+"""Times of words, from the decoder's cross-attention.
 
     ((words,),) = word_times(model, tokenizer, states, [[hypothesis.tokens]], [27.5], ["en"])
 
-OpenAI's method (their `timing.py`): the text is read again in one pass, cross-attention of the
-alignment heads says which frames each token is about, and dynamic time warping makes a monotonic
-path of that. Only the queries and keys of those heads are computed again, so any attention kernel
-serves. Text that was translated is aligned with the sound it came from, less surely.
+OpenAI's method (their `timing.py`): the decoder reads the text again in one pass, the
+cross-attention of its alignment heads gives a weight to each token and frame, and dynamic time
+warping finds the best monotonic path. Queries and keys of those heads are computed here once more,
+so the model may use any attention kernel. Translated text is aligned with the speech of the other
+language, less precisely.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from distill.whisper.special import SpecialTokens
 FRAME_SECONDS = 0.02  # of an encoder state
 _MEDIAN_WIDTH = 7  # frames
 _EXCHANGES = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5),
-              (1, 4), (1, 3), (3, 4))  # after which the fourth of seven is their median
-_BEFORE = "\"'“¿([{-"  # signs that belong to the word after them
-_AFTER = "\"'.。,，!！?？:：”)]}、"  # ... before them, where no space tells
-_SIGN_SECONDS = 0.2  # the end of a word's sound is about its sign: +0.1 s at 0.3, -0.2 s at 0
-_LONGEST = 1.4  # seconds of a word or sign next to a pause
-_SLOWEST = {True: 0.1, False: 0.35}  # seconds a letter, by whether the language writes spaces
-_SLACK = 1.2  # words may be so much slower than usual
+              (1, 4), (1, 3), (3, 4))  # then the fourth of seven is their median
+_BEFORE = "\"'“¿([{-"  # signs that belong to the next word
+_AFTER = "\"'.。,，!！?？:：”)]}、"  # ... to the word before, if no space tells
+_SIGN_SECONDS = 0.2  # of a sign, added to its word: its end errs by +0.1 s at 0.3, -0.2 s at 0
+_LONGEST = 1.4  # most seconds of a word or sign next to a pause
+_SLOWEST = {True: 0.1, False: 0.35}  # most seconds a letter, with spaces between words or none
+_SLACK = 1.2  # words may take so much longer than the median pace says
 _PAUSE = 0.3  # seconds; shorter ones inside a sentence stay in their word
 
 
@@ -85,7 +86,7 @@ def word_times(
     ids = torch.tensor([row + [special.end] * (width - len(row)) for row in rows],
                        device=model.device)
     heads = alignment_heads(model)
-    with _queries_of(model, heads) as heard:
+    with _captured_inputs(model, heads) as captured:
         states = states.to(model.device, model.dtype)
         hidden = model.model.decoder(ids, encoder_hidden_states=states,
                                      use_cache=False).last_hidden_state
@@ -94,19 +95,23 @@ def word_times(
         if not text:
             found.append([[] for _ in parts[row]])
             continue
-        first, end = len(prefix) - 1, len(rows[row]) - 1  # a token is looked for by the one before
+        first, end = len(prefix) - 1, len(rows[row]) - 1  # a token is predicted at the one before
         frames = min(max(1, round(seconds / FRAME_SECONDS)), states.shape[1])
-        scores = torch.cat([_scores(*each, row, len(rows[row]), frames) for each in heard])
-        times = FRAME_SECONDS * first_frames(-_weights(scores)[first:end].cpu().numpy())
+        attention = torch.cat([_attention_logits(*each, row, len(rows[row]), frames)
+                               for each in captured])
+        times = FRAME_SECONDS * first_frames(-_weights(attention)[first:end].cpu().numpy())
         logits = model.proj_out(hidden[row, first : end - 1])[:, : special.end].float()
-        chances = logits.softmax(-1)[range(len(text)), text].tolist()
-        found.append(_words(tokenizer, parts[row], languages[row], times, chances))
+        probabilities = logits.softmax(-1)[range(len(text)), text].tolist()
+        found.append(_words(tokenizer, parts[row], languages[row], times, probabilities))
     return found
 
 
 def alignment_heads(model) -> list[tuple[int, int]]:
-    """(layer, head) of those that follow the sound: the model's own, or without any, as OpenAI
-    does, all heads of the later half of the layers."""
+    """(layer, head) of the cross-attention heads that follow the audio.
+
+    They are in the generation config. If not, they are, as OpenAI's, all heads of the later half
+    of the layers.
+    """
     known = getattr(model.generation_config, "alignment_heads", None)
     if known:
         return sorted((layer, head) for layer, head in known)
@@ -115,39 +120,39 @@ def alignment_heads(model) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _queries_of(model, heads: Sequence[tuple[int, int]]):
-    """A list that the next pass of the decoder fills: (cross-attention, its heads, what it asks
-    (rows, tokens, width), the states) of each layer that has alignment heads."""
-    heard, hooks = [], []
+def _captured_inputs(model, heads: Sequence[tuple[int, int]]):
+    """A list that the next pass of the decoder fills, for each layer with alignment heads:
+    (cross-attention module, its heads, its input (rows, tokens, width), encoder states)."""
+    captured, hooks = [], []
     for layer in sorted({layer for layer, _ in heads}):
-        def keep(module, args, kwargs, own=[h for at, h in heads if at == layer]):  # noqa: B006
-            heard.append((module, own, args[0], kwargs["key_value_states"]))
+        def keep(module, args, kwargs, chosen=[h for at, h in heads if at == layer]):  # noqa: B006
+            captured.append((module, chosen, args[0], kwargs["key_value_states"]))
 
         attention = model.model.decoder.layers[layer].encoder_attn
         hooks.append(attention.register_forward_pre_hook(keep, with_kwargs=True))
     try:
-        yield heard
+        yield captured
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _scores(attention, heads: list[int], asked: Tensor, states: Tensor, row: int, tokens: int,
-            frames: int) -> Tensor:
+def _attention_logits(attention, heads: list[int], hidden: Tensor, states: Tensor, row: int,
+                      tokens: int, frames: int) -> Tensor:
     """float32 (heads, tokens, frames) of a row, before the softmax."""
     size = attention.head_dim
-    query = attention.q_proj(asked[row, :tokens]).view(tokens, -1, size)[:, heads]
+    query = attention.q_proj(hidden[row, :tokens]).view(tokens, -1, size)[:, heads]
     key = attention.k_proj(states[row, :frames]).view(frames, -1, size)[:, heads]
     return torch.einsum("thd,fhd->htf", query.float(), key.float()) * size**-0.5
 
 
-def _weights(scores: Tensor) -> Tensor:
-    """(tokens, frames): how much more a token looks at a frame than other tokens do."""
-    total = torch.zeros_like(scores[0])
-    for head in scores.softmax(-1):
+def _weights(logits: Tensor) -> Tensor:
+    """(tokens, frames): attention of a token to a frame, relative to the other tokens'."""
+    total = torch.zeros_like(logits[0])
+    for head in logits.softmax(-1):
         std, mean = torch.std_mean(head, dim=0, keepdim=True, unbiased=False)
         total += median_filter((head - mean) / std.clamp_(min=1e-9))
-    return total / len(scores)
+    return total / len(logits)
 
 
 def median_filter(rows: Tensor) -> Tensor:
@@ -167,9 +172,10 @@ def median_filter(rows: Tensor) -> Tensor:
 
 
 def first_frames(costs: np.ndarray) -> np.ndarray:
-    """The frame at which the cheapest monotonic path through (tokens, frames) comes to each token.
+    """The first frame of each token on the cheapest monotonic path through (tokens, frames).
 
-    Dynamic time warping, a diagonal at a time; the path goes on by a token, a frame, or both.
+    Dynamic time warping, one diagonal after the other; a step goes one token further, one frame, or
+    both.
     """
     tokens, frames = costs.shape
     slanted = np.full((tokens + frames - 1, tokens), np.inf, dtype=np.float32)
@@ -179,9 +185,9 @@ def first_frames(costs: np.ndarray) -> np.ndarray:
     last = np.full(tokens + 1, np.inf, dtype=np.float32)  # [0] is before the first token
     before = last.copy()
     before[0] = 0.0
-    for place, here in enumerate(slanted):
+    for diagonal, here in enumerate(slanted):
         ways = np.stack([last[1:], before[:-1], last[:-1]])  # from the left, both, from above
-        steps[place] = ways.argmin(0)
+        steps[diagonal] = ways.argmin(0)
         before, last = last, np.concatenate([[np.inf], here + ways.min(0)]).astype(np.float32)
     found = np.zeros(tokens, dtype=np.int64)
     token, frame = tokens - 1, frames - 1
@@ -194,27 +200,27 @@ def first_frames(costs: np.ndarray) -> np.ndarray:
 
 
 def _words(tokenizer, parts: list[list[int]], language: str | None, times: np.ndarray,
-           chances: list[float]) -> list[list[Word]]:
-    """Words of segments; `times` (tokens + 1,) is when each token begins, and the last one ends."""
+           probabilities: list[float]) -> list[list[Word]]:
+    """Words of segments; `times` (tokens + 1,): where tokens begin, and where the last one ends."""
     segments, at = [], 0
     for part in parts:
         segments.append([])
         for word, count in split_words(tokenizer, part, language):
             segments[-1].append(Word(word, float(times[at]), float(times[at + count]),
-                                     sum(chances[at : at + count]) / count))
+                                     sum(probabilities[at : at + count]) / count))
             at += count
     spaced = language not in UNSPACED
     return [merge_punctuation(words, spaced) for words in without_silence(segments, spaced)]
 
 
 def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tuple[str, int]]:
-    """(word, its number of tokens), joined again the text. Where the language writes no spaces, a
-    word is as little as has whole characters."""
+    """(word, its number of tokens); all words joined are the text. If the language writes no
+    spaces, a word is the fewest tokens that make whole characters."""
     whole = tokenizer.decode(list(text), clean_up_tokenization_spaces=False)
     pieces, first, length = [], 0, 0
     for end in range(1, len(text) + 1):
         part = tokenizer.decode(list(text[first:end]), clean_up_tokenization_spaces=False)
-        # a character that is not complete decodes to U+FFFD, which also may be in the text
+        # an incomplete character decodes to U+FFFD, but this may also be in the text itself
         if whole.startswith(part, length) or end == len(text):
             pieces.append((part, end - first))
             first, length = end, length + len(part)
@@ -233,10 +239,10 @@ def split_words(tokenizer, text: Sequence[int], language: str | None) -> list[tu
 def without_silence(
     segments: Sequence[Sequence[Word]], spaced: bool = True
 ) -> list[list[Word]]:
-    """Pauses are in the word after them, or in the sign before them: such ones are made shorter.
+    """Words without the pauses that alignment puts into the next word, or into the sign before.
 
-    How long a word may be follows from its letters and from the others of the text. Inside a
-    sentence there must be a pause indeed, since people also speak slowly.
+    The longest time of a word follows from its number of letters and the pace of the text. Inside a
+    sentence only words that are much longer are cut, because people also speak slowly.
     """
     words = list(chain(*segments))
     paces = [(word.end - word.start) / _letters(word)
@@ -263,7 +269,7 @@ def _letters(word: Word) -> int:
 
 
 def merge_punctuation(words: Sequence[Word], spaced: bool = True) -> list[Word]:
-    """Signs join the word they belong to; parts of a word, as of `check-in`, are one where the
+    """Add signs to the word they belong to, and join parts of a word such as `check-in` if the
     language writes spaces."""
     found: list[Word] = []
     opening = ""

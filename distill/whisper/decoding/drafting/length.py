@@ -34,33 +34,33 @@ def tokens_per_sequence(acceptance: float, drafts: int) -> float:
     return (1 - acceptance ** (drafts + 1)) / (1 - acceptance)
 
 
-def _bucket(rows: int) -> int:
+def _bucket(sequences: int) -> int:
     """The next power of two: batches shrink by one sequence at a time, and not every size is
     measured."""
-    return 1 << (rows - 1).bit_length()
+    return 1 << (sequences - 1).bit_length()
 
 
 class StepTimes:
-    """Seconds of a pass by the number of sequences (`rows`) and tokens for each: medians."""
+    """Seconds of a pass by the number of sequences, and of tokens for each: medians."""
 
     def __init__(self):
         self.seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
 
-    def add(self, rows: int, tokens: int, seconds: float) -> None:
-        kept = self.seconds[_bucket(rows), tokens]
+    def add(self, sequences: int, tokens: int, seconds: float) -> None:
+        kept = self.seconds[_bucket(sequences), tokens]
         kept.append(seconds)
         del kept[:-_KEPT]
 
-    def has(self, rows: int) -> bool:
-        return any(r == _bucket(rows) for r, _ in self.seconds)
+    def has(self, sequences: int) -> bool:
+        return any(known == _bucket(sequences) for known, _ in self.seconds)
 
-    def __call__(self, rows: int, tokens: int) -> float:
+    def __call__(self, sequences: int, tokens: int) -> float:
         """Seconds; linear in tokens between and beyond those that were measured."""
-        rows = _bucket(rows)
-        known = sorted(t for r, t in self.seconds if r == rows)
+        sequences = _bucket(sequences)
+        known = sorted(t for s, t in self.seconds if s == sequences)
         if tokens in known:
-            return median(self.seconds[rows, tokens])
-        points = {t: median(self.seconds[rows, t]) for t in known}
+            return median(self.seconds[sequences, tokens])
+        points = {t: median(self.seconds[sequences, t]) for t in known}
         if len(known) == 1:
             return points[known[0]]
         above = next((i for i, t in enumerate(known) if t > tokens), len(known) - 1)
@@ -90,57 +90,60 @@ class DraftLength:
         self._accepted = self._accepted * _DECAY + accepted
         self._tested = self._tested * _DECAY + tested
 
-    def note_round(self, rows: int, drafts: int, seconds: float) -> None:
+    def note_round(self, sequences: int, drafts: int, seconds: float) -> None:
         """Learn the time of a whole round: its passes, logits processors, choices and lists."""
-        key = _bucket(rows), drafts > 0
-        passes = self._passes(rows, drafts)
+        key = _bucket(sequences), drafts > 0
+        passes = self._pass_seconds(sequences, drafts)
         before = self._overhead.get(key, seconds / passes)
         self._overhead[key] = (1 - _LEARNING) * before + _LEARNING * seconds / passes
 
-    def is_measured(self, rows: int) -> bool:
-        return self.draft.has(rows)
+    def is_measured(self, sequences: int) -> bool:
+        return self.draft.has(sequences)
 
-    def measure(self, rows: int, verify: Callable[[int], float], draft: Callable[[int], float]):
+    def measure(self, sequences: int, verify: Callable[[int], float],
+                draft: Callable[[int], float]) -> None:
         """Time passes over so many sequences.
 
         Args:
             verify, draft: seconds of a pass over so many tokens for each sequence.
         """
         for tokens in _PROBED:
-            self.verify.add(rows, tokens, min(verify(tokens) for _ in range(2)))
+            self.verify.add(sequences, tokens, min(verify(tokens) for _ in range(2)))
         for tokens in (1, 2):
-            self.draft.add(rows, tokens, min(draft(tokens) for _ in range(2)))
+            self.draft.add(sequences, tokens, min(draft(tokens) for _ in range(2)))
 
-    def seconds(self, rows: int, drafts: int) -> float:
+    def seconds(self, sequences: int, drafts: int) -> float:
         """Predicted time of a round."""
-        return self._passes(rows, drafts) * self._overhead.get((_bucket(rows), drafts > 0), 1.0)
+        overhead = self._overhead.get((_bucket(sequences), drafts > 0), 1.0)
+        return self._pass_seconds(sequences, drafts) * overhead
 
-    def _passes(self, rows: int, drafts: int) -> float:
+    def _pass_seconds(self, sequences: int, drafts: int) -> float:
         """Predicted time of its passes; the first pass of the draft model reads two tokens."""
         if drafts == 0:
-            return self.verify(rows, 1)
-        student = self.draft(rows, 2) + (drafts - 1) * self.draft(rows, 1)
-        return self.verify(rows, drafts + 1) + student
+            return self.verify(sequences, 1)
+        student = self.draft(sequences, 2) + (drafts - 1) * self.draft(sequences, 1)
+        return self.verify(sequences, drafts + 1) + student
 
-    def speedup(self, rows: int, drafts: int, acceptance: float) -> float:
+    def speedup(self, sequences: int, drafts: int, acceptance: float) -> float:
         """Predicted speed-up over plain decoding."""
         gain = tokens_per_sequence(acceptance, drafts)
-        return gain * self.seconds(rows, 0) / self.seconds(rows, drafts)
+        return gain * self.seconds(sequences, 0) / self.seconds(sequences, drafts)
 
-    def best(self, rows: int, acceptance: float | None = None) -> tuple[int, float]:
+    def best(self, sequences: int, acceptance: float | None = None) -> tuple[int, float]:
         """(K, its predicted speed-up); K = 0 and 1.0 where drafting does not pay."""
         rate = self.acceptance if acceptance is None else acceptance
-        found = max(range(1, LONGEST + 1), key=lambda k: self.speedup(rows, k, rate))
-        gain = self.speedup(rows, found, rate)
+        found = max(range(1, LONGEST + 1), key=lambda k: self.speedup(sequences, k, rate))
+        gain = self.speedup(sequences, found, rate)
         return (found, gain) if gain > _GAIN else (0, 1.0)
 
-    def limit(self, rows: int, acceptance: float) -> float:
+    def limit(self, sequences: int, acceptance: float) -> float:
         """The speed-up at the best K if a round took no longer than its passes."""
+        plain = self._pass_seconds(sequences, 0)
         return max(1.0, *(
-            tokens_per_sequence(acceptance, k) * self._passes(rows, 0) / self._passes(rows, k)
+            tokens_per_sequence(acceptance, k) * plain / self._pass_seconds(sequences, k)
             for k in range(1, LONGEST + 1)))
 
-    def choose(self, rows: int, is_ready: bool = True) -> int:
+    def choose(self, sequences: int, is_ready: bool = True) -> int:
         """K for the next round.
 
         Where drafting does not pay, it is tried now and then if it would pay at an acceptance of
@@ -150,13 +153,13 @@ class DraftLength:
             is_ready: False if the draft model must first read the encoder states and all earlier
                 tokens; then the predicted speed-up must be larger.
         """
-        if (_bucket(rows), False) not in self._overhead:
+        if (_bucket(sequences), False) not in self._overhead:
             return 0  # the first round is plain, to learn how long rounds are besides their passes
-        drafts, gain = self.best(rows)
+        drafts, gain = self.best(sequences)
         if drafts and (is_ready or gain > _GAIN_LATE):
             self._plain, self._drafted = 0, self._drafted + 1
             return drafts if self._drafted % _PLAIN_EVERY else 0
         self._plain += 1
         if is_ready and self._plain % _PROBE_EVERY == 0:
-            return self.best(rows, _HOPED)[0]
+            return self.best(sequences, _HOPED)[0]
         return 0
