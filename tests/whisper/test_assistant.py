@@ -25,7 +25,7 @@ def always_drafting(monkeypatch):
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    return write_tiny_recipe(tmp_path_factory.mktemp("assistant"), train=16)
+    return write_tiny_recipe(tmp_path_factory.mktemp("assistant"), train=10)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,6 @@ def test_sampled_labels_are_the_same_with_drafts(recipe, student, plain, tmp_pat
     assert "Decoding:" not in capsys.readouterr().out
     assert all(row["temperature"] == 0.4 for row in wanted)
     same(label(recipe, tmp_path / "student", again, f"decoding.assistant={student}"), wanted)
-    alone = label(recipe, tmp_path / "batches", again, "pseudo_label.batch_size=1")
-    assert [row["tokens"] for row in alone] == [row["tokens"] for row in wanted]
     assert wanted[0]["tokens"] != plain[0][0]["tokens"]
 
 
