@@ -12,13 +12,16 @@ import multiprocessing
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FSYNC = os.fsync
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,7 +74,7 @@ def tiny_processor(tiny_teacher):
 
 @pytest.fixture(scope="session")
 def remembered():
-    """Features of windows and tokenizers are made once; not in processes that are forked."""
+    """Features of windows and tokenizers are made once."""
     from transformers import WhisperFeatureExtractor, WhisperProcessor
 
     from tests.remembered import remembered_features, remembered_processors
@@ -84,15 +87,21 @@ def remembered():
         yield
 
 
-FORKED = """\
-import os, sys, torch
-from {module} import main
-os.environ.update({environment!r})
-os.dup2(os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-os.dup2(1, 2)
-torch.set_num_threads(1)
-main({arguments!r})
-"""
+def _in_a_process(module: str, arguments: list[str], log: str, environment: dict) -> None:
+    """What a process that was forked does: it begins like one that was started."""
+    import torch
+    from accelerate.state import AcceleratorState, GradientState
+
+    os.environ.update(environment)
+    os.fsync = FSYNC
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+    torch.set_num_threads(1)  # the others are not in this process
+    torch.manual_seed(0)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    import_module(module).main(arguments)
 
 
 @pytest.fixture(scope="session")
@@ -100,22 +109,14 @@ def fork() -> Callable[..., multiprocessing.Process]:
     """`fork("pseudo_label.scores", arguments, log, RANK="1")`: a module's `main` in a process of
     its own, started; what it prints is appended to `log`.
 
-    It is forked from a process that has imported everything: to start Python anew ten times, in
-    order to kill it ten times, would take a minute of imports.
+    It is a fork of this process, which has imported and remembers everything: to start Python anew
+    ten times, in order to kill it ten times, would take a minute of imports.
     """
-    context = multiprocessing.get_context("forkserver")
-    parts = ("modeling", "processing", "tokenization", "feature_extraction")
-    context.set_forkserver_preload([
-        "accelerate", "distill.training.loop", "distill.ced.model.extractor", "distill.ced.task",
-        "distill.whisper.task", "pseudo_label.__main__",
-        "pseudo_label.labelling.transcripts",
-        *(f"transformers.models.whisper.{p}_whisper" for p in parts),
-    ])
+    context = multiprocessing.get_context("fork")
 
     def fork(module: str, arguments: list[str], log: Path, **environment: str):
-        code = FORKED.format(module=module, environment=environment, log=str(log),
-                             arguments=arguments)
-        process = context.Process(target=exec, args=(code, {}))
+        process = context.Process(target=_in_a_process,
+                                  args=(module, arguments, str(log), environment))
         process.start()
         return process
 
