@@ -103,15 +103,15 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
         print("All labels are there already.", flush=True)
         return plan
     faults = Unreadable(plan.num_clips, recipe.data.max_unreadable, "labelling")
-    _look(faults, plan, folder)
+    _check_files(faults, plan, folder)
     if _label(recipe, plan, settings, folder, rank, world, faults):
         faults.finish("data.train")
     return None if plan.missing(folder) else plan
 
 
-def _look(faults: Unreadable, plan, folder: Path) -> None:
+def _check_files(faults: Unreadable, plan, folder: Path) -> None:
     """What is known of unreadable clips before a model is loaded; raises if they are too many."""
-    for clip, error in plan.unheard.items():
+    for clip, error in plan.unusable.items():
         if error.reason != "no_speech":  # it can be read
             faults.add(clip, error)
     note_drops(folder, faults)

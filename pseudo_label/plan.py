@@ -27,7 +27,7 @@ from pseudo_label.labelling.history import (
     adopt,
     known_of,
     read_history,
-    unheard_rows,
+    unusable_rows,
 )
 from pseudo_label.labelling.shards import part_path
 
@@ -40,14 +40,14 @@ class LabelPlan:
         shards: shard `i` becomes `part-0000i.jsonl`; windows of like length share a shard. Empty
             where none of its windows is planned any more.
         notes: clips dropped or split before labelling, by reason.
-        unheard: why there is nothing of some long clips, by their ids.
+        unusable: why some long clips are in no window (no speech, unreadable), by their ids.
         long_seconds: of clips longer than a window that became windows of their own, and of the
             speech in them.
     """
 
     shards: list[list[Window]]
     notes: Counter
-    unheard: dict[str, AudioError]
+    unusable: dict[str, AudioError]
     long_seconds: list[tuple[float, float]]
     num_clips: int
     history: History
@@ -68,10 +68,10 @@ class LabelPlan:
 
     def changes(self, folder: Path) -> str:
         """What another list of clips than the one before means; empty if it is the same."""
-        said = self.history.changes(self.clips)
+        changes = self.history.changes(self.clips)
         new = sum(count_windows(self.shards[index]) for index in self.missing(folder))
-        return said and (f"{said}; {self.num_windows - new:,} windows are labelled already, "
-                         f"{new:,} are new")
+        return changes and (f"{changes}; {self.num_windows - new:,} windows are labelled already, "
+                            f"{new:,} are new")
 
     def save(self, folder: Path) -> None:
         """Remember what is planned."""
@@ -108,7 +108,7 @@ def _plan(
     is_first = not history.windows
     history.rename(clips)
     windows = [clips.window(known) for known in history.choose(clips, Path(recipe.labels_dir))]
-    new, unheard, speech = _new_windows(recipe, clips, history, rank, world)
+    new, unusable, speech = _new_windows(recipe, clips, history, rank, world)
     if not is_first:
         new = _unfollowed(new, clips)
     windows += new
@@ -119,20 +119,20 @@ def _plan(
     history.windows += [known_of(window, history.num_shards + index, clips)
                         for index, shard in enumerate(added) for window in shard]
     history.num_shards += len(added)
-    unheard |= {clip: AudioError(known[2], f"{clips.rows[clip].audio_filepath}: as before")
-                for clip, known in history.unheard.items() if clip not in unheard}
-    history.unheard = unheard_rows(unheard, clips)
-    long = [row for row in rows if clips.is_long(row) and row.id not in unheard]
+    unusable |= {clip: AudioError(known[2], f"{clips.rows[clip].audio_filepath}: as before")
+                for clip, known in history.unusable.items() if clip not in unusable}
+    history.unusable = unusable_rows(unusable, clips)
+    long = [row for row in rows if clips.is_long(row) and row.id not in unusable]
     history.speech = {row.id: speech.get(row.id, history.speech.get(row.id, row.duration))
                       for row in long} if config.long_audio == "speech" else {}
     shards: list[list[Window]] = [[] for _ in range(history.num_shards)]
     for known in history.windows:
         if known.counts:
             shards[known.shard].append(clips.window(known))
-    notes = Counter(error.reason for error in unheard.values())
+    notes = Counter(error.reason for error in unusable.values())
     notes["split_long"] = len(long)
-    seconds = [(clips.rows[clip].duration, heard) for clip, heard in history.speech.items()]
-    return LabelPlan(shards, +notes, unheard, seconds, len(rows), history, clips)
+    seconds = [(clips.rows[clip].duration, speech) for clip, speech in history.speech.items()]
+    return LabelPlan(shards, +notes, unusable, seconds, len(rows), history, clips)
 
 
 def _new_windows(
@@ -146,7 +146,7 @@ def _new_windows(
     packings = range(config.num_packings)
 
     def is_open(row: Row) -> bool:
-        if row.id in history.unheard:
+        if row.id in history.unusable:
             return False
         if way == "sequential":
             return (0, row.id) not in covered
@@ -155,8 +155,8 @@ def _new_windows(
         return any((index, row.id) not in covered for index in packings)
 
     long = [row for row in clips.rows.values() if clips.is_long(row) and is_open(row)]
-    found, recordings, unheard = split_clips(long, config, Path(recipe.labels_dir), rank, world)
-    _check_all_heard(unheard, len(clips.rows), recipe.data.max_unreadable)
+    found, recordings, unusable = split_clips(long, config, Path(recipe.labels_dir), rank, world)
+    _check_readable(unusable, len(clips.rows), recipe.data.max_unreadable)
     parts = {clip: [replace(clips.rows[clip], offset=offset, duration=duration, text=None)
                     for offset, duration in known] for clip, known in known_parts.items()}
     for part in found:
@@ -174,7 +174,7 @@ def _new_windows(
     if way == "sequential":
         windows += whole_recordings(long)
     speech = {each.row.id: each.speech_seconds for each in recordings}
-    return _numbered(windows, history), unheard, speech
+    return _numbered(windows, history), unusable, speech
 
 
 def _numbered(windows: Sequence[Window], history: History) -> list[Window]:
@@ -204,9 +204,9 @@ def _unfollowed(windows: Sequence[Window], clips: Clips) -> list[Window]:
             else replace(window, previous=None) for window in windows]
 
 
-def _check_all_heard(unheard: dict[str, AudioError], total: int, max_share: float) -> None:
+def _check_readable(unusable: dict[str, AudioError], total: int, max_share: float) -> None:
     faults = Unreadable(total, max_share, "finding speech")
-    for clip, error in unheard.items():
+    for clip, error in unusable.items():
         if error.is_transient:
             faults.add(clip, error)
     faults.check()

@@ -217,12 +217,7 @@ def batches_of(views: Sequence, length: Callable) -> list[list]:
 
 def with_absolute_paths(recipe: WhisperRecipe) -> WhisperRecipe:
     """So that `verify` finds the audio from the copy of the recipe beside the scores."""
-    from copy import deepcopy
-
-    copy = deepcopy(recipe)
-    for split in ("train", "validation", "test"):
-        paths = [str(Path(path).resolve()) for path in getattr(copy.data, split)]
-        setattr(copy.data, split, paths)
+    copy = tag_scores.with_absolute_manifests(recipe)
     if Path(copy.teacher.model).is_dir():
         copy.teacher.model = str(Path(copy.teacher.model).resolve())
     copy.labels_dir = str(Path(copy.labels_dir).resolve())

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from pseudo_label.labelling.leases import Leases
 if TYPE_CHECKING:
     from distill.ced.data.clips import ClipError
 
+Recipe = TypeVar("Recipe")
 SHARD_MEGABYTES = 256.0  # smaller ones are merged in the end
 NUM_GROUPS, MAX_BLOCKS = 256, 64  # blocks go to disk in about so many groups, of at most so many:
 # what a killed run loses at most is one of them
@@ -72,13 +73,13 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
     quiet_libraries()
     source = ViewSource(recipe)
     faults = source.faults("scoring")
-    if source.scored.mixup_probability:  # any clip may be heard in any view
+    if source.scored.mixup_probability:  # any clip may be mixed into any view
         faults.begin("data.train")
     classes, blocks = resolve_classes(recipe), Blocks(source)
     store = _open(Path(recipe.scores.dir), store_settings(recipe, source, classes))
     by_text = {blocks.text(block): block for block in blocks}
     whole = [text for text, block in by_text.items() if blocks.is_whole(block)]
-    store = _forget_faults_of_the_moment(store, source, by_text, whole)
+    store = _discard_transient_faults(store, source, by_text, whole)
     missing = store.missing(whole)
     if missing:
         describe(recipe, source, blocks, classes, len(missing), len(whole))
@@ -131,7 +132,7 @@ def _finish(
 
         store = repack(store.folder, SHARD_MEGABYTES)
     store.seal()
-    _tell_unreadable(store, source, blocks)
+    _write_unreadable(store, source, blocks)
     num_views = sum(len(store.read(row)["disagreement"]) for row in store.rows(list(blocks)))
     print(f"{store.folder}: {num_views:,} views, {store.num_bytes / 1e6:,.1f} MB, "
           f"{store.num_bytes / store.num_rows:.1f} bytes a view"
@@ -181,15 +182,15 @@ def _fill(
             pass
 
 
-def _unheard(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, str, str]]:
-    """(block, fault, reason) of views of {block: ...} that nobody learns from, as they are now;
-    the reason is READABLE where nothing is wrong."""
+def _unreadable_views(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, str, str]]:
+    """(block, fault, reason) of views that were stored as UNREADABLE, with what is wrong now; the
+    reason is READABLE where nothing is."""
     from distill.ced.data.clips import ClipError
 
     views = []
     for (text, block), row in zip(blocks.items(), store.rows(list(blocks)), strict=True):
-        unheard = np.flatnonzero(store.read(row)["disagreement"] == UNREADABLE)
-        views += [(text, block.first + int(number), block.epoch) for number in unheard]
+        unreadable = np.flatnonzero(store.read(row)["disagreement"] == UNREADABLE)
+        views += [(text, block.first + int(number), block.epoch) for number in unreadable]
     for text, index, epoch in progress(views, len(views), "unreadable", "views") if views else ():
         error = source.try_wave(index, source.scored_view(index, epoch))
         if isinstance(error, ClipError):
@@ -198,14 +199,15 @@ def _unheard(store: TeacherStore, source, blocks: dict) -> Iterator[tuple[str, s
             yield text, f"clip {source.clips[index].key}", READABLE
 
 
-def _forget_faults_of_the_moment(
+def _discard_transient_faults(
     store: TeacherStore, source, blocks: dict, whole: list[str]
 ) -> TeacherStore:
     """Views were settled without the audio that could not be opened then (by versions before this
     one, or by a decoder that was missing): blocks of what can be read now are missing again."""
     missing = set(store.missing(whole))
     there = {text: blocks[text] for text in whole if text not in missing}
-    found = {text for text, _, reason in _unheard(store, source, there) if reason == READABLE}
+    found = {text for text, _, reason in _unreadable_views(store, source, there)
+             if reason == READABLE}
     if not found:
         return store
     from distill.data.teacher_store.repack import discard
@@ -215,10 +217,10 @@ def _forget_faults_of_the_moment(
     return discard(store.folder, sorted(found))
 
 
-def _tell_unreadable(store: TeacherStore, source, blocks: dict) -> None:
+def _write_unreadable(store: TeacherStore, source, blocks: dict) -> None:
     """Write down which clips nobody learns from, as the finished store has them: whichever rank
     met them, and however often it was stopped."""
-    found = {fault: reason for _, fault, reason in _unheard(store, source, blocks)}
+    found = {fault: reason for _, fault, reason in _unreadable_views(store, source, blocks)}
     path = store.folder / "unreadable.json"
     if not found:
         path.unlink(missing_ok=True)
@@ -312,12 +314,18 @@ class _Prepare:
         return batch, self.scorer.prepare(batch.samples)
 
 
-def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:
-    """So that `verify` finds everything from the copy of the recipe beside the scores."""
+def with_absolute_manifests(recipe: Recipe) -> Recipe:
+    """A copy of a recipe of any method, whose manifests are found from any folder."""
     copy = deepcopy(recipe)
     for split in ("train", "validation", "test"):
         paths = [str(Path(path).resolve()) for path in getattr(copy.data, split)]
         setattr(copy.data, split, paths)
+    return copy
+
+
+def with_absolute_paths(recipe: CedRecipe) -> CedRecipe:
+    """So that `verify` finds everything from the copy of the recipe beside the scores."""
+    copy = with_absolute_manifests(recipe)
     if copy.data.classes:
         copy.data.classes = str(Path(copy.data.classes).resolve())
     for member in copy.teacher.members:

@@ -111,17 +111,17 @@ class History:
     """Windows planned so far, by shard.
 
     Attributes:
-        unheard: long clips that are in no window: version and reason.
+        unusable: long clips that are in no window: version and reason.
         speech: seconds of speech in long clips that are.
         num_shards: numbers that are taken.
         way: what was done with long clips (`pseudo_label.long_audio`), if there were any.
     """
 
     def __init__(self, windows: list[Known] | None = None, num_shards: int = 0,
-                 unheard: dict[str, list] | None = None, speech: dict[str, float] | None = None,
+                 unusable: dict[str, list] | None = None, speech: dict[str, float] | None = None,
                  way: str | None = None):
         self.windows, self.num_shards, self.way = windows or [], num_shards, way
-        self.unheard, self.speech = unheard or {}, speech or {}
+        self.unusable, self.speech = unusable or {}, speech or {}
         self.taken: set[Part] = set()
         self.renamed: dict[str, str] = {}
 
@@ -130,7 +130,7 @@ class History:
         theirs in front."""
         by_name: dict[str, list[str]] = {}
         known = {clip: version for window in self.windows for clip, version in window.clips.items()}
-        for clip in clips.rows.keys() - known.keys() - self.unheard.keys():
+        for clip in clips.rows.keys() - known.keys() - self.unusable.keys():
             by_name.setdefault(_plain(clip), []).append(clip)
         for old, version in known.items():
             if old not in clips.rows:
@@ -174,12 +174,12 @@ class History:
                     back.append(window)
         lost = _left_out(folder, back)
         self.windows = [window for window in self.windows if window.id not in lost]
-        self.unheard = {clip: known for clip, known in self.unheard.items()
+        self.unusable = {clip: known for clip, known in self.unusable.items()
                         if clip in clips.rows and same(known[:2], clips.version(clip))}
         return [window for window in back if window.id in lost]
 
     def _versions(self) -> dict[str, list[str | None]]:
-        found = {clip: known[:2] for clip, known in self.unheard.items()}
+        found = {clip: known[:2] for clip, known in self.unusable.items()}
         for window in self.windows:
             found |= window.clips if window.counts else {}
         return found
@@ -218,7 +218,7 @@ class History:
         idle = set(range(self.num_shards)) - {w.shard for w in self.windows if w.counts}
         header = {"retired": [w.id for w in self.windows if not w.counts], "idle": sorted(idle),
                   "num_shards": self.num_shards, "long_audio": self.way,
-                  "unheard": self.unheard, "speech": self.speech}
+                  "unheard": self.unusable, "speech": self.speech}
         rows = [{"id": w.id, "shard": w.shard, "previous": w.previous, "pieces": w.pieces,
                  "clips": w.clips} for w in self.windows]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (header, *rows))
@@ -282,7 +282,7 @@ def adopt(folder: Path, clips: Clips, fresh: Iterable[Window], num_shards: int) 
             name = window_of(row["id"])
             pieces = [(p["id"], p["offset"], p["duration"], p["start"]) for p in row["pieces"]]
             known = Known(name, index, row["previous"], pieces, {})
-            ours = name == row["id"] and known.parts <= parts and _says(row, known, clips)
+            ours = name == row["id"] and known.parts <= parts and _matches(row, known, clips)
             # as no clip is, if it is not what it was
             known.clips = {clip: clips.version(clip) if ours else ["", None]
                            for clip, *_ in pieces}
@@ -290,15 +290,15 @@ def adopt(folder: Path, clips: Clips, fresh: Iterable[Window], num_shards: int) 
     return History(list(found.values()), num_shards)
 
 
-def _says(row: dict, known: Known, clips: Clips) -> bool:
+def _matches(row: dict, known: Known, clips: Clips) -> bool:
     window = clips.window(known)
     text = row.get("transcript", row["reference"])
     return (row["speaker"], row["language"]) == (window.speaker, window.language) and (
         clips.is_long(clips.rows[known.pieces[0][0]]) or text == window.text)
 
 
-def unheard_rows(unheard: dict[str, AudioError], clips: Clips) -> dict[str, list]:
-    return {clip: [*clips.version(clip), error.reason] for clip, error in unheard.items()}
+def unusable_rows(unusable: dict[str, AudioError], clips: Clips) -> dict[str, list]:
+    return {clip: [*clips.version(clip), error.reason] for clip, error in unusable.items()}
 
 
 def _left_out(folder: Path, windows: Sequence[Known]) -> set[str]:

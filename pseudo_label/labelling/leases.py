@@ -75,7 +75,7 @@ class Leases:
 
     def _create(self, path: Path) -> bool:
         """A link, so that a lease has its owner's name in it from the first moment."""
-        mine = self._own(path)
+        mine = self._private(path)
         mine.write_text(json.dumps(self._owner))
         try:
             os.link(mine, path)
@@ -96,7 +96,7 @@ class Leases:
             json.dump(self._owner, file)
         return True
 
-    def _own(self, path: Path) -> Path:
+    def _private(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.{self._owner['host']}-{os.getpid()}")
 
     def _is_void(self, path: Path) -> bool:
@@ -113,7 +113,7 @@ class Leases:
 
     def _take_over(self, path: Path) -> bool:
         """Renaming is what only one of several ranks succeeds at."""
-        mine = self._own(path)
+        mine = self._private(path)
         try:
             path.rename(mine)
         except FileNotFoundError:
