@@ -34,7 +34,7 @@ def output_places(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Pat
         other = by_place.setdefault(_real(place), file)
         if _real(other) != _real(file):
             raise ValueError(f"{other} and {file} would both be written to {place}: "
-                             "take them one after the other, with another --output-dir")
+                             "run the command once for each, with another --output-dir")
     return {file: places[file] for file in by_place.values()}
 
 

@@ -59,7 +59,7 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     path = model_file_path or os.environ.get("TAGGER", "")
     if not path:
-        raise ValueError("which tagger? give load_model a path, or set TAGGER to one")
+        raise ValueError("no tagger: give load_model a path, or set TAGGER to one")
     return HearModel(load_checkpoint(path).encoder)
 
 

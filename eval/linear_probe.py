@@ -57,21 +57,22 @@ def sounds_of(split: Path) -> list[Sound]:
         found = [Sound(str(path), (path.relative_to(split).parts[0],))
                  for path in paths if path.parent != split]
         if not found:
-            raise ValueError(f"{split}: no CLASS/sound.wav or other audio")
+            raise ValueError(f"{split}: no audio, expected files such as CLASS/sound.wav")
         if len(found) < len(paths):
-            print(f"{split}: left out: {len(paths) - len(found)} files in no folder of a class")
+            print(f"{split}: left out: {len(paths) - len(found)} files outside class folders")
         return found
     rows, drops = read_manifest(split)
     if drops:
-        told = ", ".join(f"{count} {why}" for why, count in sorted(drops.items()))
-        print(f"{split}: left out: {told}")
+        reasons = ", ".join(f"{count} {why}" for why, count in sorted(drops.items()))
+        print(f"{split}: left out: {reasons}")
     if without := [row.id for row in rows if row.labels is None]:
-        raise ValueError(f"{split}: row {without[0]} has no `labels`; {len(without)} have none")
+        raise ValueError(f"{split}: row {without[0]} has no `labels`; {len(without)} rows in all "
+                         "have none")
     return [Sound(r.audio_filepath, tuple(r.labels), r.offset, r.duration) for r in rows]
 
 
 def embed(
-    sounds: Sequence[Sound], hear, model, name: str
+    sounds: Sequence[Sound], module, model, name: str
 ) -> tuple[np.ndarray, list[Sound], list[str]]:
     """(recordings, width) in float64, the recordings, and what could not be read.
 
@@ -93,7 +94,7 @@ def embed(
             continue
         if model.sample_rate != 16_000:
             wave = soxr.resample(wave, 16_000, model.sample_rate)
-        scene = hear.get_scene_embeddings(torch.from_numpy(wave)[None], model)
+        scene = module.get_scene_embeddings(torch.from_numpy(wave)[None], model)
         found.append(scene[0].double().cpu().numpy())
         kept.append(sound)
     if not kept:
@@ -166,8 +167,10 @@ def choose_decay(
     is_softmax: bool,
 ) -> float:
     """The best of DECAYS by accuracy or mAP; of equal ones the larger."""
-    def score(said: np.ndarray, targets: np.ndarray) -> float:
-        return accuracy(said, targets) if is_softmax else mean_average_precision(said, targets)[0]
+    def score(predicted: np.ndarray, targets: np.ndarray) -> float:
+        if is_softmax:
+            return accuracy(predicted, targets)
+        return mean_average_precision(predicted, targets)[0]
 
     x, y = train
     fold = np.random.default_rng(0).permutation(len(x)) % FOLDS
@@ -176,11 +179,11 @@ def choose_decay(
         if validation is not None:
             value = score(Probe(x, y, decay, is_softmax)(validation[0]), validation[1])
         else:
-            said = np.zeros_like(y)
+            predicted = np.zeros_like(y)
             for part in range(min(FOLDS, len(x))):
                 probe = Probe(x[fold != part], y[fold != part], decay, is_softmax)
-                said[fold == part] = probe(x[fold == part])
-            value = score(said, y)
+                predicted[fold == part] = probe(x[fold == part])
+            value = score(predicted, y)
         best = max(best, (value, decay))
     return best[1]
 
@@ -188,10 +191,10 @@ def choose_decay(
 def evaluate_probe(options: argparse.Namespace) -> dict:
     """Embed, fit, measure; ready for JSON."""
     try:
-        hear = importlib.import_module(options.module)
+        module = importlib.import_module(options.module)
     except ModuleNotFoundError as error:
         raise ValueError(f"--module {options.module}: {error}") from None
-    model = hear.load_model(options.model)
+    model = module.load_model(options.model)
     splits = {"train": options.train, "test": options.test}
     splits |= {"validation": options.validation} if options.validation else {}
     sounds = {name: sounds_of(path) for name, path in splits.items()}
@@ -205,7 +208,7 @@ def evaluate_probe(options: argparse.Namespace) -> dict:
     is_softmax = all(len(s.labels) == 1 for each in sounds.values() for s in each)
     data, failed = {}, []
     for name, each in sounds.items():
-        x, kept, bad = embed(each, hear, model, name)
+        x, kept, bad = embed(each, module, model, name)
         data[name], failed = (x, targets_of(kept, classes)), failed + bad
     decay = choose_decay(data["train"], data.get("validation"), is_softmax)
     x, targets = data["test"]

@@ -88,7 +88,7 @@ def _language(config: dict) -> str | None:
 
 
 def _unit(results: dict, config: dict) -> str:
-    """Results of earlier versions do not say it."""
+    """`word` or `char`; results of earlier versions do not record it."""
     return results.get("error_unit") or error_unit(_language(config))
 
 
@@ -158,9 +158,9 @@ def _acceptance(rows: list[dict]) -> str:
     points = [(row["step"], 100 * row["acceptance"]) for row in rows]
     title, line = "Acceptance", [Series("acceptance", points, "a", markers=True)]
     caption = (
-        "Share of the teacher's own greedy tokens on the validation split that the student would "
-        f"have drafted. {rows[-1]['expected_tokens_per_verify']:.2f} tokens per pass of the "
-        "teacher over 4 drafts at the last step."
+        "Share of the teacher's greedy tokens (validation split) that the student predicts too. "
+        f"At the last step: {rows[-1]['expected_tokens_per_verify']:.2f} tokens per pass of the "
+        "teacher, with 4 drafted tokens."
     )
     return figure(title, line_chart(title, line, "step", "tokens (%)"), caption)
 
@@ -176,7 +176,7 @@ def _labels(run: Path, config: dict) -> str:
         return missing("There are no pseudo-labels yet.", LABEL)
     kept = read_if_there(folder / "filter.json", read_json)
     unread = read_if_there(folder / "drops.json", read_json) or {}
-    counts = f"<h3>What became of them</h3>{_label_table(rows, kept, unread)}"
+    counts = f"<h3>Kept and dropped</h3>{_label_table(rows, kept, unread)}"
     picture = _label_histogram(rows, kept)
     return f'<div class="grid-2">{picture}<div class="card">{counts}</div></div>'
 

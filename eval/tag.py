@@ -57,7 +57,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--window must be at least 0.15 s and --hop above 0, at most the window; "
                          f"got {options.window} and {hop}")
     if options.frames and hop != options.window:
-        raise ValueError("--frames tags every 160 ms already: leave --hop out")
+        raise ValueError("--frames tags every 160 ms already: remove --hop")
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be 1 or more, got {options.batch_size}")
 
@@ -97,9 +97,10 @@ class _Files:
     def tagged(self, paths: Iterable[Path], tagger: Tagger) -> Iterator[tuple[Path, list[Row]]]:
         """(file, its rows), in order, each when its last window is done."""
         windows = self._windows(paths)
-        left = {path: len(own) for path, own in windows.items()}
+        left = {path: len(of_file) for path, of_file in windows.items()}
         rows: dict[Path, list[Row]] = {path: [] for path in windows}
-        every = [(path, window) for path, own in windows.items() for window in own]
+        every = [(path, window) for path, of_file in windows.items()
+                 for window in of_file]
         batch: list[tuple[Path, Window, np.ndarray]] = []
         for number, (path, window) in enumerate(
             progress(every, len(every), "tagging", "windows"), 1
@@ -112,8 +113,8 @@ class _Files:
                     del left[path]
             if len(batch) < self.options.batch_size and number < len(every):
                 continue
-            said = tagger([(window, wave) for _, window, wave in batch])
-            for (owner, _, _), found in zip(batch, said, strict=True):
+            tagged = tagger([(window, wave) for _, window, wave in batch])
+            for (owner, _, _), found in zip(batch, tagged, strict=True):
                 rows[owner] += found
                 if owner in left:  # it has not failed since
                     left[owner] -= 1
@@ -145,20 +146,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
     parser.add_argument("--model", required=True, help="folder, Hub id, .onnx, module:function")
-    parser.add_argument("--window", type=float, default=10.0, help="seconds heard at a time; 10")
+    parser.add_argument("--window", type=float, default=10.0, help="seconds of a window; 10")
     parser.add_argument("--hop", type=float, help="seconds between windows; default: the window")
     parser.add_argument("--frames", action="store_true",
                         help="tags of every 160 ms instead of windows (CED models)")
-    parser.add_argument("--top-k", type=int, default=5, help="tags told at most; 5")
-    parser.add_argument("--threshold", type=float, default=0.1, help="... that score this; 0.1")
+    parser.add_argument("--top-k", type=int, default=5, help="most tags to print; 5")
+    parser.add_argument("--threshold", type=float, default=0.1, help="lowest score of a tag; 0.1")
     parser.add_argument("--classes", nargs="+", metavar="CLASS",
-                        help="only these compete for the top k")
+                        help="consider these classes only")
     parser.add_argument("--format", nargs="+", choices=SUFFIXES, default=[], help="files to write")
     parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time; 8")
     parser.add_argument("--activation", choices=("auto", "sigmoid", "softmax", "none"),
-                        default="auto", help="for a model that does not say what its outputs are")
-    parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
+                        default="auto", help="for a model that does not name its own")
+    parser.add_argument("--overwrite", action="store_true", help="also files that exist already")
     return parser
 
 

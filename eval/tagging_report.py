@@ -1,10 +1,10 @@
 """One HTML page about a tagger: is the student as good as its teachers, on which classes, and what
-does it hear when?
+does it find in a clip?
 
     python -m eval.tagging_report runs/demo-tagger      # writes runs/demo-tagger/report/index.html
 
 The page needs nothing but itself. It can be written at any time; a part whose input is not there
-yet says what makes it. Of everything longer than SHOWN_SECONDS, only the beginning is drawn.
+yet says what makes it. Of clips longer than SHOWN_SECONDS, only the beginning is drawn.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def write_report(run_folder: str | Path) -> Path:
         sections = [
             section("Student and teachers", _systems(results)),
             section("Classes", _classes(results)),
-            guarded_section("What it hears", lambda: _examples(run, results), _EXAMPLES_INTRO)]
+            guarded_section("Examples", lambda: _examples(run, results), _EXAMPLES_INTRO)]
     sections.append(guarded_section("Training", lambda: _training(run)))
     return write_page(run, "report on a tagger", facts, sections)
 
@@ -110,8 +110,8 @@ def _systems(results: dict) -> str:
     count = f"{plural(results['num_recordings'], 'recording')}, {results['hours']:.2f} h"
     caption = (f"Split {results['split']}, {count}; mean over "
                f"the {student['num_classes_with_positives']:,} classes with positives. "
-               "Whiskers: 95 % bootstrap intervals over recordings; what is common to many of "
-               "them, such as a source, is not in them. Higher is better.")
+               "Whiskers: 95 % bootstrap intervals over recordings. They do not hold errors that "
+               "many recordings share, such as those of one source. Higher is better.")
     picture = figure("Mean average precision", bar_chart("mAP", bars, "mAP (%)"), caption)
     return tiles(heads) + f'<div class="grid-2">{picture}{_speed(results)}</div>' + _table(systems)
 
@@ -216,9 +216,9 @@ def _losses(rows: list[dict]) -> list[Series]:
 # Clips
 
 _EXAMPLES_INTRO = (
-    "Clips of the test split, the student's best and worst. Below each spectrogram (0 to 8 kHz, "
-    "mel scale) is what the student says every 160 ms, stronger where a class is more likely; "
-    "\N{BLACK CIRCLE} marks what is really there."
+    "The student's best and worst clips of the test split. Spectrograms show 0 to 8 kHz on the mel "
+    "scale. The bars below are the student's probabilities of every 160 ms: the stronger, the more "
+    "likely. \N{BLACK CIRCLE} marks the labels of the clip."
 )
 
 

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     try:
         return _transcribe(todo, options)
     except KeyboardInterrupt:
-        raise Stopped("Stopped; files that were done are written, the same command goes on."
+        raise Stopped("Stopped. Finished files are written, and the same command goes on."
                       ) from None
 
 
@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="+", type=Path, help="audio files, or folders of them")
     parser.add_argument("--model", required=True, help="folder, Hub id, or recipe (its teacher)")
     parser.add_argument("--assistant", help="folder of a student that drafts for the model")
-    parser.add_argument("--language", default="auto", help="name or code; default: as heard "
-                        "where somebody speaks first in each file")
+    parser.add_argument("--language", default="auto", help="name or code; default: "
+                        "detected in each file")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["txt"],
                         help="default: txt")
@@ -78,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
     parser.add_argument("--batch-size", type=int, default=8, help="files decoded together")
     parser.add_argument("--int8", action="store_true", help="an int8 decoder, on CPUs")
-    parser.add_argument("--previous-text", action="store_true", help="what was said is the prompt "
-                        "of the next window: names stay the same, but so do mistakes")
-    parser.add_argument("--no-vad", action="store_true", help="decode where no voice is found: "
-                        "songs, crowds; but what is made up in silence is then text")
-    parser.add_argument("--overwrite", action="store_true", help="files that are there already too")
+    parser.add_argument("--previous-text", action="store_true", help="the text of a window is "
+                        "the prompt of the next: names stay the same, but so do mistakes")
+    parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
+                        "detected speech: songs, crowds. Text made up in silence then stays")
+    parser.add_argument("--overwrite", action="store_true", help="also files that exist already")
     return parser
 
 
@@ -137,7 +137,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read"
-          + (f"; nobody speaks in {silent}" if silent else ""))
+          + (f"; no speech in {silent}" if silent else ""))
     if decoder.drafter is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)

@@ -51,7 +51,7 @@ def _run(recipe: WhisperRecipe, rank: int, world: int) -> None:
     folder = Path(recipe.labels_dir)
     complete = label(recipe, folder, rank, world)
     if not complete:
-        print(f"Rank {rank} is done; other ranks are at what is left.")
+        print(f"Rank {rank} is done; other ranks are still labelling.")
         return
     for path in folder.glob("part-*.lease*"):  # of ranks that were killed at the last moment
         path.unlink(missing_ok=True)

@@ -13,9 +13,9 @@ _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
           (10**7, "1M<n<10M"))
 _COLUMNS = [
     ("id", "of the window"),
-    ("label", "what the teacher says is said; of translations: its translation"),
+    ("label", "transcript of the teacher; of translations: its translation"),
     ("text", "the transcript, where the audio came with one"),
-    ("transcript", "of translations: what is said"),
+    ("transcript", "of translations: transcript in the language that is spoken"),
     ("kept, drop_reason", "whether the filter below keeps the label, and why not"),
     ("wer, cer", "label against transcript, normalised, as fractions"),
     ("substitutions, deletions, insertions, num_words", "the counts behind them"),

@@ -25,7 +25,7 @@ from pseudo_label.labelling.compare import recount
 from pseudo_label.labelling.shards import label_parts, read_labels
 
 _HINT = (" Most labels are dropped: make NAME.sweep shows what other thresholds keep, and "
-         "evaluation.normalizer says what counts as the same word; both need no new labels.")
+         "evaluation.normalizer decides which words count as equal. Neither needs new labels.")
 
 
 def filter_rows(

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         return
     method = find_method(read_method(arguments[0]))
     if "score" not in method.stages:
-        print("Nothing to score: it learns from labels.")
+        print("Nothing to score: this method learns from labels.")
         return
     if method.output == "tags":
         tag_scores.main(arguments)

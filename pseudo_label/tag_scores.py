@@ -95,7 +95,7 @@ def score(recipe: CedRecipe, rank: int = 0, world: int = 1) -> None:
         store.refresh()
     faults.finish("data.train")
     if left := store.missing(list(by_text)):
-        print(f"Rank {rank} is done; other ranks are at the {len(left)} blocks that are left.")
+        print(f"Rank {rank} is done; other ranks are still scoring {len(left)} blocks.")
         return
     _finish(recipe, store, source, by_text, classes, world, bool(missing))
 
@@ -213,7 +213,7 @@ def _discard_transient_faults(
     from distill.data.teacher_store.repack import discard
 
     print(f"{store.folder}: {len(found):,} of {len(blocks):,} blocks were scored when some of the "
-          "audio could not be opened; it can be now, and they are scored again", flush=True)
+          "audio could not be opened. Now it can: they are scored again", flush=True)
     return discard(store.folder, sorted(found))
 
 
@@ -227,7 +227,7 @@ def _write_unreadable(store: TeacherStore, source, blocks: dict) -> None:
         return
     write_json(path, dict(sorted(found.items())))
     reasons = counts_text(Counter(found.values()))
-    print(f"Clips that nobody learns from, see {path}: {reasons}", flush=True)
+    print(f"Clips that are left out of training, see {path}: {reasons}", flush=True)
 
 
 class _Batch(NamedTuple):

@@ -1,13 +1,13 @@
-"""Does it matter that teacher and student hear the very same view? Several seeds, the same budget.
+"""Does it matter that teacher and student get the very same view? Several seeds, the same budget.
 
     python -m eval.benchmark.consistency RECIPE [key=value ...]
 
-For each seed, a student of the recipe is trained twice: from scores of the views that it hears, and
-from scores of other views of the same clips (`teacher.consistent: false`; what the paper calls
-inconsistent, arXiv:2308.11957). Views, steps and calls of the teachers are as many, and nobody is
-told when something is heard, which only teachers of the same view could. Measures both on the test
-split and writes runs/bench/consistency.json: mAP of each run, the mean difference over seeds and
-its 95 % interval (Student's t over the seeds' differences).
+For each seed, a student of the recipe is trained twice: from scores of the views that it trains on,
+and from scores of other views of the same clips (`teacher.consistent: false`; what the paper calls
+inconsistent, arXiv:2308.11957). Both have as many views, steps and calls of the teachers. Neither
+has a loss of frames, which needs teachers of the same view. Measures both on the test split and
+writes runs/bench/consistency.json: mAP of each run, the mean difference over seeds and its 95 %
+interval (Student's t over the seeds' differences).
 
 Takes as long as ten trainings and two stores. It can be stopped at any time: what is there is kept,
 and `seeds=[0,1]` makes only these. Only seeds that have both runs count.
@@ -75,15 +75,15 @@ def run_one(name: str, overrides: list[str], recipe: CedRecipe, mode: str, seed:
         f"views.seed={recipe.views.seed}", f"scores.dir={home}/scores-{mode}",
     ]
     done = folder / "result.json"
-    own = load_recipe(name, [*keys, f"seed={seed}", f"output_dir={folder}"])
-    budget = _budget(own)
+    run_recipe = load_recipe(name, [*keys, f"seed={seed}", f"output_dir={folder}"])
+    budget = _budget(run_recipe)
     if done.is_file() and read_json(done)["budget"] == budget:
         print(f"{mode}, seed {seed}: done already")
         return
     print(f"== {mode}, seed {seed}", flush=True)
     _call("pseudo_label.tag_scores", name, *keys)
     _call("distill.train", name, *keys, f"seed={seed}", f"output_dir={folder}")
-    write_json(done, {**measure(own), "budget": budget, "mode": mode, "seed": seed,
+    write_json(done, {**measure(run_recipe), "budget": budget, "mode": mode, "seed": seed,
                       "machine": this_machine()})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -131,12 +131,13 @@ def measure(recipe: CedRecipe) -> dict:
         Path(recipe.output_dir) / "student", dtype=torch.float32).eval()
     clips = EvaluationClips(recipe.data.test, recipe.data.clip_seconds)
     size = recipe.evaluation.batch_size
-    said = [student_probabilities(model, clips.features(range(at, min(at + size, len(clips)))))
-            for at in range(0, len(clips), size)]
+    batches = [range(at, min(at + size, len(clips))) for at in range(0, len(clips), size)]
+    probabilities = np.concatenate(
+        [student_probabilities(model, clips.features(batch)) for batch in batches])
     targets = clips.targets(resolve_classes(recipe))
     if not targets.any():
         raise ValueError("data.test: not one recording has a label")
-    value, num_classes = mean_average_precision(clips.pool(np.concatenate(said)), targets)
+    value, num_classes = mean_average_precision(clips.pool(probabilities), targets)
     return {"map": value, "num_classes": num_classes, "num_recordings": len(targets)}
 
 

@@ -58,24 +58,24 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(pair: Pair, compute: str, batch: int) -> dict:
-    """Seconds of every way, and what was said."""
+    """Seconds of every way, and whether all decode the same tokens."""
     states = pair.states[: pair.num_windows(batch)]
     ways = _ways(pair, compute, batch)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    said: dict[str, list[list[int]]] = {}
+    tokens_of: dict[str, list[list[int]]] = {}
     for number in range(pair.rounds[batch] + 1):
         for name, way in ways.items():
             if number == 0:
                 way(states[:batch], WARM_UP_TOKENS)
                 continue
             begin = time.perf_counter()
-            said[name] = [row for at in range(0, len(states), batch)
-                          for row in way(states[at : at + batch], pair.limit(batch))]
+            tokens_of[name] = [row for at in range(0, len(states), batch)
+                               for row in way(states[at : at + batch], pair.limit(batch))]
             seconds[name].append(time.perf_counter() - begin)
         if number:
             times = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in ways)
             print(f"  {pair.name} {compute} batch {batch}: {times}", file=sys.stderr, flush=True)
-    tokens = sum(map(len, said["plain"]))
+    tokens = sum(map(len, tokens_of["plain"]))
     begin = time.perf_counter()
     for at in range(0, len(states), batch):
         ways["plain"](states[at : at + batch], 1)
@@ -83,9 +83,9 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
     return {
         "windows": len(states), "tokens": tokens, "seconds": seconds, "rounds": pair.rounds[batch],
         "tokens_per_second": {n: tokens / statistics.median(s) for n, s in seconds.items()},
-        "identical": said["speculative"] == said["plain"],
-        "identical_to_transformers":
-            said["plain"] == said["transformers"] if "transformers" in said else None,
+        "identical": tokens_of["speculative"] == tokens_of["plain"],
+        "identical_to_transformers": tokens_of["plain"] == tokens_of["transformers"]
+        if "transformers" in tokens_of else None,
         **_speculation(
             ways["speculative"].decoder, batch, first / statistics.median(seconds["plain"])),
     }
@@ -116,14 +116,14 @@ def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
     return ways | {"plain": plain, "speculative": _Ours(pair, compute, plain.decoder)}
 
 
-def _speculation(own: WhisperDecoder, batch: int, first: float) -> dict:
+def _speculation(decoder: WhisperDecoder, batch: int, first: float) -> dict:
     """How drafts fared, the measured costs of passes, and the speed-up that these allow.
 
     Args:
         first: share of plain decoding up to the first token, which drafts cannot shorten: the
             teacher's view of the audio.
     """
-    report, length = own.report, own.length
+    report, length = decoder.report, decoder.length
     drafts, predicted = length.best(batch)
     rate = report.acceptance
     of_passes = 1.0 if rate is None else length.limit(batch, rate)

@@ -39,7 +39,7 @@ def in_a_process_of_its_own(compute: str, batch: int) -> dict:
     found = subprocess.run([sys.executable, "-m", "eval.benchmark.decode_memory", compute,
                             str(batch)], capture_output=True, text=True)
     if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"measuring memory ({compute}, batch {batch}) failed: {last}")
     return json.loads(found.stdout.splitlines()[-1])
 
@@ -70,10 +70,11 @@ def measure(int8: bool, batch: int) -> dict:
     with PeakMemory() as peak:
         drafted(states, limits)
     caches = drafted.drafter.decoder._buffers.num_bytes
-    own = sum(p.numel() * p.element_size() for p in teacher.model.decoder.parameters())
+    of_teacher = sum(p.numel() * p.element_size() for p in teacher.model.decoder.parameters())
     scores = batch * 11 * teacher.config.vocab_size * 4  # of one pass, and a copy
     return {"type": "int8" if int8 else "fp32", "batch": batch, "threads": torch.get_num_threads(),
-            "teacher_decoder": own / 1e6, "teacher_caches": plain.target._buffers.num_bytes / 1e6,
+            "teacher_decoder": of_teacher / 1e6,
+            "teacher_caches": plain.target._buffers.num_bytes / 1e6,
             "student_decoder": weights / 1e6, "student_caches": caches / 1e6,
             "scores_of_a_pass": 2 * scores / 1e6,
             "grown_after_loading": (loaded - before) / 1e6,

@@ -3,7 +3,7 @@
     python -m eval.benchmark.identical
 
 Speculative decoding with the demo's student, at batch 1 and 8, with and without timestamps and
-prompts (what the teacher said of the window before): in float32 against transformers' own greedy
+prompts (the text of the window before): in float32 against transformers' own greedy
 decoding of one window at a time, in int8 against our plain decoding. An int8 teacher is another
 teacher: its WER stands beside that in float32. Writes runs/bench/identical.json; near ties are
 listed, and decided by plain decoding (`exact`).
@@ -40,17 +40,17 @@ def main(arguments: list[str]) -> None:
     rows, rates = [], {}
     cases = list(product((False, True), (False, True)))
     for timestamps, prompted in progress(cases, len(cases), "comparing", "settings"):
-        theirs = said_by_transformers(pair, timestamps, None)
+        theirs = decode_with_transformers(pair, timestamps, None)
         prompts = [[]] * len(theirs)
         if prompted:
             end = pair.tokenizer.convert_tokens_to_ids("<|notimestamps|>")
             prompts = [[], *[[t for t in row if t < end] for row in theirs[:-1]]]
-            theirs = said_by_transformers(pair, timestamps, prompts)
-        plain = ours(pair, timestamps, prompts, 1, int8=True, drafts=False)[0]
+            theirs = decode_with_transformers(pair, timestamps, prompts)
+        plain = decode_with_ours(pair, timestamps, prompts, 1, int8=True, drafts=False)[0]
         if not timestamps and not prompted:
             rates = error_rates(pair, {"fp32": theirs, "int8": plain})
         for int8, batch in product((False, True), (1, 8)):
-            found, decoder = ours(pair, timestamps, prompts, batch, int8, drafts=True)
+            found, decoder = decode_with_ours(pair, timestamps, prompts, batch, int8, drafts=True)
             wanted = plain if int8 else theirs
             rows.append({
                 "timestamps": timestamps, "prompts": prompted, "batch": batch,
@@ -76,11 +76,11 @@ def _rates_text(pair: Pair, rates: dict) -> str:
     return "\n".join(lines)
 
 
-def error_rates(pair: Pair, said: dict[str, list[list[int]]]) -> dict:
+def error_rates(pair: Pair, tokens_by_type: dict[str, list[list[int]]]) -> dict:
     """WER of plain decoding, with a 95 % bootstrap interval over utterances."""
     normalise = normalizer("english", "en")
     found = {}
-    for kind, rows in said.items():
+    for kind, rows in tokens_by_type.items():
         texts, counts = iter([to_text(pair.tokenizer, tokens) for tokens in rows]), []
         for reference, windows in pair.references:
             text = " ".join(islice(texts, windows))
@@ -101,7 +101,7 @@ def describe(row: dict) -> str:
 
 
 @torch.no_grad()
-def said_by_transformers(
+def decode_with_transformers(
     pair: Pair, timestamps: bool, prompts: Sequence[list[int]] | None
 ) -> list[list[int]]:
     """One window after the other, in one pass each, from the same encoder states; with Whisper's
@@ -110,38 +110,39 @@ def said_by_transformers(
     from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
     from transformers.modeling_outputs import BaseModelOutput
 
-    own = pair.teacher.generation_config
-    special = SpecialTokens(pair.tokenizer, own)
+    generation = pair.teacher.generation_config
+    special = SpecialTokens(pair.tokenizer, generation)
     config = GenerationConfig(
         max_new_tokens=LIMIT, max_length=None, do_sample=False, num_beams=1,
         eos_token_id=special.end, pad_token_id=special.end, decoder_start_token_id=special.start,
-        suppress_tokens=own.suppress_tokens, begin_suppress_tokens=own.begin_suppress_tokens)
+        suppress_tokens=generation.suppress_tokens,
+        begin_suppress_tokens=generation.begin_suppress_tokens)
     found = []
     for index, states in enumerate(pair.states):
         before = [special.previous, *prompts[index][-223:]] if prompts and prompts[index] else []
         ids = [*before, *special.prefix("en", "transcribe", timestamps)]
-        rules = [WhisperTimeStampLogitsProcessor(own, begin_index=len(ids))] * timestamps
+        rules = [WhisperTimeStampLogitsProcessor(generation, begin_index=len(ids))] * timestamps
         row = GenerationMixin.generate(
             pair.teacher, encoder_outputs=BaseModelOutput(last_hidden_state=states[None]),
             decoder_input_ids=torch.tensor([ids]), generation_config=config,
             logits_processor=rules)[0].tolist()
-        said = row[len(ids) :]
-        found.append(said[: said.index(special.end)] if special.end in said else said)
+        tokens = row[len(ids) :]
+        found.append(tokens[: tokens.index(special.end)] if special.end in tokens else tokens)
     return found
 
 
-def ours(
+def decode_with_ours(
     pair: Pair, timestamps: bool, prompts: Sequence[list[int]], batch: int, int8: bool, drafts: bool
 ) -> tuple[list[list[int]], WhisperDecoder]:
     decoder = WhisperDecoder(
         pair.teacher, pair.tokenizer, "en", timestamps=timestamps, on_loop="keep", int8=int8,
         student=pair.student if drafts else None, exact=True, draft_length=4 if drafts else None)
-    said: list[list[int]] = []
+    tokens: list[list[int]] = []
     for at in range(0, len(pair.states), batch):
         states: Tensor = pair.states[at : at + batch]
         found = decoder(states, [LIMIT] * len(states), previous=prompts[at : at + batch])
-        said += [each.tokens for each in found]
-    return said, decoder
+        tokens += [each.tokens for each in found]
+    return tokens, decoder
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ class Ways:
                 ids = self.teacher.model.generate(
                     features, max_length=256, num_beams=1, do_sample=False,
                     return_timestamps=False, language=self.recipe.language, task="transcribe")
-            said = self.teacher.processor.batch_decode(ids, skip_special_tokens=True)
-            texts |= dict(zip([w.id for w in batch], said, strict=True))
+            decoded = self.teacher.processor.batch_decode(ids, skip_special_tokens=True)
+            texts |= dict(zip([w.id for w in batch], decoded, strict=True))
         return texts
 
     def _ours(self, backend) -> Callable:

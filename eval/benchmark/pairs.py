@@ -21,7 +21,7 @@ _POSITION_SCALE = 12.0  # each position suggests a token of its own: random text
 
 @dataclass
 class Pair:
-    """A teacher, its student, and what they hear.
+    """A teacher, its student, and the encoder states they decode.
 
     Attributes:
         name: of the setting.
@@ -59,12 +59,13 @@ class Pair:
         from transformers import GenerationConfig, GenerationMixin
         from transformers.modeling_outputs import BaseModelOutput
 
-        own = self.teacher.generation_config
-        end = own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id
+        rules = self.teacher.generation_config
+        end = rules.eos_token_id[0] if isinstance(rules.eos_token_id, list) else rules.eos_token_id
         config = GenerationConfig(
             max_new_tokens=limit, max_length=None, do_sample=False, num_beams=1,
             eos_token_id=end, pad_token_id=end, decoder_start_token_id=self.prefix[0],
-            suppress_tokens=own.suppress_tokens, begin_suppress_tokens=own.begin_suppress_tokens)
+            suppress_tokens=rules.suppress_tokens,
+            begin_suppress_tokens=rules.begin_suppress_tokens)
         ids = torch.tensor([self.prefix] * len(states))
         found = GenerationMixin.generate(
             self.teacher, encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -177,7 +178,7 @@ class LargeShape:
         self.teacher.generation_config = GenerationConfig(
             is_multilingual=True, eos_token_id=_END, pad_token_id=_END,
             decoder_start_token_id=_START,
-            # nothing ends before its limit, so that all ways say as much
+            # nothing ends before its limit, so that all ways decode as many tokens
             suppress_tokens=list(range(_END, VOCABULARY)), begin_suppress_tokens=[])
         self.student = self._make_student(WhisperForConditionalGeneration)
         self.assistant = self._make_student(WhisperForCausalLM)
@@ -189,11 +190,12 @@ class LargeShape:
             student = kind(config)
         if hasattr(student.model, "encoder"):
             student.model.encoder = self.teacher.model.encoder
-        decoder, own = student.model.decoder, self.teacher.model.decoder
-        decoder.embed_tokens, decoder.embed_positions = own.embed_tokens, own.embed_positions
-        decoder.layer_norm = own.layer_norm
-        for layer, source in zip(decoder.layers, (own.layers[0], own.layers[-1]), strict=True):
-            layer.load_state_dict(source.state_dict(), assign=True)
+        decoder, source = student.model.decoder, self.teacher.model.decoder
+        decoder.embed_tokens, decoder.embed_positions = source.embed_tokens, source.embed_positions
+        decoder.layer_norm = source.layer_norm
+        chosen = (source.layers[0], source.layers[-1])
+        for layer, original in zip(decoder.layers, chosen, strict=True):
+            layer.load_state_dict(original.state_dict(), assign=True)
         student.proj_out = self.teacher.proj_out
         student.generation_config.eos_token_id = _END
         return student.eval()

@@ -57,9 +57,9 @@ def run(recipe: CedRecipe) -> dict:
     recipe.train.micro_batch_size = recipe.train.batch_size  # one pass each, as teachers have
     tasks = {}
     for mode in ("store", "live"):
-        own = deepcopy(recipe)
-        own.teacher.mode = mode
-        tasks[mode] = CedTask(own, Accelerator())
+        of_mode = deepcopy(recipe)
+        of_mode.teacher.mode = mode
+        tasks[mode] = CedTask(of_mode, Accelerator())
     rounds = time_rounds(tasks)
     found = summarise(rounds)
     store = tasks["store"].recorded.store
@@ -130,8 +130,8 @@ def _parts(tasks: dict, optimizer, places: Places) -> dict[str, float]:
     views = [source.scored_view(*place) for place in places]
     waves = [source.wave(index, view) for (index, _), view in zip(places, views, strict=True)]
     features = [source.features(wave, view) for wave, view in zip(waves, views, strict=True)]
-    told = bool(task.recipe.loss.frame_weight)
-    members, _ = _timed(lambda: task.model.teachers(waves, features, frames=told))
+    with_frames = bool(task.recipe.loss.frame_weight)
+    members, _ = _timed(lambda: task.model.teachers(waves, features, frames=with_frames))
     batch = tasks["store"].collate(places)
     update, _ = _timed(lambda: _update(tasks["store"], optimizer, batch))
     replay, _ = _timed(lambda: tasks["store"]._targets(places))
@@ -185,9 +185,10 @@ def time_inference(recipe: CedRecipe, task) -> dict:
                **onnx_systems(folder, torch.get_num_threads())}
     result = {name: {"clips_per_second": [], "clips_per_second_alone": []} for name in systems}
     for number in range(NUM_ROUNDS + 1):
-        for name, say in systems.items():
-            together, _ = _timed(lambda say=say: say(features))
-            alone, _ = _timed(lambda say=say: [say(each[None]) for each in features[:4]])
+        for name, predict in systems.items():
+            together, _ = _timed(lambda predict=predict: predict(features))
+            alone, _ = _timed(
+                lambda predict=predict: [predict(each[None]) for each in features[:4]])
             if number:
                 result[name]["clips_per_second"].append(len(features) / together)
                 result[name]["clips_per_second_alone"].append(4 / alone)

@@ -57,13 +57,13 @@ def measure(
     kept: Kept,
     with_assistant: bool = False,
 ) -> Measured:
-    """Transcribe all utterances with one model; what a run before has done is not done again.
+    """Transcribe all utterances with one model, apart from what an earlier run has kept.
 
     Args:
         load: returns (model, processor); the memory it takes counts.
         name: shown with the progress bar and stored.
         path: folder of the weights, for their size on disk.
-        kept: where what it says is kept.
+        kept: what is decoded already, and where the rest is kept.
         with_assistant: let `decoding.assistant` draft for it.
     """
     if kept.facts is None:
@@ -120,16 +120,16 @@ def _transcribe_all(
     decoder: WhisperDecoder, processor, windows: Sequence[Window], size: int, description: str,
     kept: Kept,
 ) -> None:
-    """Keep what is said of each window that nothing is known of; of a whole recording
-    (`evaluation.long_audio` sequential) what is said of all its windows."""
+    """Decode the windows that are not kept yet, and keep their hypotheses: one of a window, those
+    of all its windows of a whole recording (`evaluation.long_audio` sequential)."""
     batches = by_length([window for window in windows if not is_recording(window)], size)
     todo = [batch for batch in batches if kept.missing([window.id for window in batch])]
     start = time.perf_counter()
     for batch in progress(todo, len(batches), description, "batches",
                           initial=len(batches) - len(todo)):
-        said = transcribe(decoder, processor, batch, size)
+        hypotheses = transcribe(decoder, processor, batch, size)
         synchronise(decoder.model.device)
-        kept.add({name: [hypothesis] for name, hypothesis in said.items()},
+        kept.add({name: [hypothesis] for name, hypothesis in hypotheses.items()},
                  time.perf_counter() - start)
         start = time.perf_counter()
     long = [w for w in windows if is_recording(w) and kept.missing([w.id])]

@@ -27,11 +27,11 @@ def render_comparison(results: dict, unit: str) -> str:
         if results.get(key)
     )
     intro = (
-        f"Split {results['split']}: {plural(results['num_units'], 'unit')}, "
+        f"Split {results['split']}: {plural(results['num_units'], 'utterance')}, "
         f"{plural(results['num_words'], 'reference word')}, {results['hours']:.2f} h of audio. "
         f"Normaliser: {results['normalizer']}. "
         f"Decoding: {results.get('decoding', 'not recorded')}. "
-        "In brackets: 95 % bootstrap intervals over units, "
+        "In brackets: 95 % bootstrap intervals over utterances, "
         f"{results['num_bootstrap']:,} draws. Models: "
     )
     return (
@@ -48,7 +48,7 @@ def _key_figures(results: dict, rate: str) -> list[tuple[str, str, str]]:
         model = results.get(key) or {}
         if model.get(rate) is not None:
             ends = interval(model.get(f"{rate}_ci"))
-            detail = f"95 % interval {ends}" if ends else "no interval: too few units"
+            detail = f"95 % interval {ends}" if ends else "no interval: too few utterances"
             title = f"{name} {rate.upper()} ({results['split']}, {results['normalizer']})"
             items.append((title, percent(model[rate]), detail))
     paired = results.get("paired") or {}
@@ -97,8 +97,8 @@ def _rate_bars(results: dict, rate: str) -> str:
         if bars:
             axis = f"errors per 100 reference {'words' if rate == 'wer' else 'characters'} (%)"
             caption = (
-                f"Split {results['split']}, {plural(results['num_units'], 'unit')}. "
-                "Whiskers: 95 % bootstrap intervals over units. Lower is better."
+                f"Split {results['split']}, {plural(results['num_units'], 'utterance')}. "
+                "Whiskers: 95 % bootstrap intervals over utterances. Lower is better."
             )
             pictures.append(figure(title, bar_chart(title, bars, axis), caption))
     return "".join(pictures)
@@ -153,11 +153,11 @@ _ROWS = (
     ),
     (
         "Repeated 5-grams",
-        "per 1,000 words, within a unit",
+        "per 1,000 words, within an utterance",
         _number("repeated_5grams_per_1000_words"),
         "repeated_5grams_per_1000_words",
     ),
-    ("Texts that loop", "units of the split", _number("looping_units", digits=0), None),
+    ("Texts that loop", "utterances of the split", _number("looping_units", digits=0), None),
     ("RTFx", "seconds of audio per second", _number("rtfx"), "rtfx"),
     ("Parameters", "millions", _number("parameters", "M", 1e6), "parameters"),
     (

@@ -151,11 +151,11 @@ def _is_word_end(before: _Char, after: _Char) -> bool:
 
 def ends_sentence(before: Piece, after: Piece) -> bool:
     """Whether a sentence ends between two pieces."""
-    said = before.text.rstrip(_CLOSING)
-    if not said.endswith(tuple(_SENTENCE)):
+    text = before.text.rstrip(_CLOSING)
+    if not text.endswith(tuple(_SENTENCE)):
         return False
-    if said.endswith("."):  # Mr. Smith, J. S. Bach, 3. Mai
-        is_short = said.lower() in _ABBREVIATIONS or re.fullmatch(r"\w\.|\d+\.", said)
+    if text.endswith("."):  # Mr. Smith, J. S. Bach, 3. Mai
+        is_short = text.lower() in _ABBREVIATIONS or re.fullmatch(r"\w\.|\d+\.", text)
         return not is_short and not after.text[:1].islower()
     return True
 
@@ -172,9 +172,9 @@ def is_conjunction(piece: Piece) -> bool:
 
 def clings(piece: Piece) -> bool:
     """Whether it belongs to the word after it: an article, a preposition, a title."""
-    said = piece.text.lower()
-    return (_word(piece) in _CLINGING.get(piece.language or "en", ()) or said in _ABBREVIATIONS
-            or said.endswith(("'", "’")))
+    text = piece.text.lower()
+    return (_word(piece) in _CLINGING.get(piece.language or "en", ()) or text in _ABBREVIATIONS
+            or text.endswith(("'", "’")))
 
 
 def _word(piece: Piece) -> str:

@@ -30,7 +30,7 @@ _LEGEND = (
 def render_examples(
     rows: list[dict], normalize: Callable[[str], str], unit: str, language: str | None
 ) -> str:
-    """HTML of the units with the most student errors, and of the longest with the fewest.
+    """HTML of the utterances with the most student errors, and of the longest with the fewest.
 
     Args:
         rows: predictions.jsonl.
@@ -49,8 +49,8 @@ def render_examples(
     best = sorted(rest, key=lambda i: (i[0].rate, -i[0].num_reference, i[1]["id"]))[:NUM_BEST]
     parts = [_LEGEND]
     if len(referenced) < len(rows):
-        left = plural(len(rows) - len(referenced), "unit")
-        parts.append(f'<p class="note">{left} without a reference text not shown.</p>')
+        left = plural(len(rows) - len(referenced), "utterance")
+        parts.append(f'<p class="note">Not shown: {left} without a reference text.</p>')
     for title, chosen in (
         ("Worst: the most student errors", worst),
         ("Best: the lowest student error rate, longest first", best),
@@ -99,18 +99,18 @@ def diff(reference: str, hypothesis: str, unit: str) -> str:
     gap = " " if unit == "word" else ""
     parts = []
     for edit in align(reference, hypothesis, unit):
-        said, written = escape(gap.join(edit.reference)), escape(gap.join(edit.hypothesis))
+        expected, written = escape(gap.join(edit.reference)), escape(gap.join(edit.hypothesis))
         if edit.kind == "equal":
-            parts.append(said)
+            parts.append(expected)
             continue
-        parts.append(f"<del>{said}</del>" if said else "")
+        parts.append(f"<del>{expected}</del>" if expected else "")
         parts.append(f"<ins>{written}</ins>" if written else "")
     return gap.join(part for part in parts if part) or "<i>nothing</i>"
 
 
 def _player(row: dict) -> str:
     try:
-        samples = _unit_audio(row["pieces"])
+        samples = _audio_of(row["pieces"])
         data, seconds = encode(samples)
     except AudioError as error:
         return f'<p class="note">No audio: {escape(error.reason)}.</p>'
@@ -120,8 +120,8 @@ def _player(row: dict) -> str:
     return player(data, row["id"]) + cut
 
 
-def _unit_audio(pieces: list[dict]) -> np.ndarray:
-    """float32 (samples,) at 16 kHz of all pieces of a unit, of any length."""
+def _audio_of(pieces: list[dict]) -> np.ndarray:
+    """float32 (samples,) at 16 kHz of all pieces of an utterance, of any length."""
     loaded = []
     for piece in pieces:
         audio = load_audio(piece["audio_filepath"], piece["offset"], piece["duration"])

@@ -22,7 +22,7 @@ from eval.machine import this_machine
 from eval.speech.asr import error_table, measure, summarise
 from eval.speech.kept import Kept
 
-_ON_LOOP = {"keep": "nothing done about loops", "end": "loops end a text", "break": "loops broken"}
+_ON_LOOP = {"keep": "loops are kept", "end": "loops end a text", "break": "loops are broken"}
 
 
 def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict, list[dict]]:

@@ -52,9 +52,9 @@ def text_table(results: dict) -> str:
 def _footer(results: dict) -> list[str]:
     paired = results["paired"]
     lines = [
-        f"{results['split']} split: {results['num_units']} units, {results['num_words']} words, "
-        f"{60 * results['hours']:.1f} minutes; {results['decoding']}; "
-        f"{results['student']['dtype']} on {results['student']['device']}, "
+        f"{results['split']} split: {results['num_units']} utterances, "
+        f"{results['num_words']} words, {60 * results['hours']:.1f} minutes; "
+        f"{results['decoding']}; {results['student']['dtype']} on {results['student']['device']}, "
         f"{results['threads']} threads"
     ]
     if machine := results.get("machine"):

@@ -16,7 +16,7 @@ from eval.tagging.windows import Row
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tags are told: of the classes `kept`, the best `top_k` that reach `threshold`."""
+    """Which tags are shown: of the classes `kept`, the best `top_k` that reach `threshold`."""
 
     classes: Sequence[str]
     kept: Sequence[int]
@@ -56,18 +56,18 @@ def _close(name: str, classes: Sequence[str]) -> str:
 
 
 def whole(rows: Sequence[Row], choice: Choice) -> list[dict[str, Any]]:
-    """Tags of the file: the mean over its time, and where each was heard best."""
+    """Tags of the file: the mean over its time, and where each is most likely."""
     scores = np.stack([row.scores for row in rows])
     weights = np.array([row.weight for row in rows])
     mean, best = weights @ scores / weights.sum(), scores.argmax(axis=0)
     place = {name: index for index, name in enumerate(choice.classes)}
-    told = []
+    tags = []
     for name, score in Choice(choice.classes, choice.kept, choice.top_k, 0.0)(mean):
         peak = rows[best[place[name]]]
         if (high := float(peak.scores[place[name]])) >= choice.threshold:
-            told.append({"label": name, "score": round(score, 6), "peak": round(high, 6),
+            tags.append({"label": name, "score": round(score, 6), "peak": round(high, 6),
                          "peak_start": round(peak.start, 3), "peak_end": round(peak.end, 3)})
-    return told
+    return tags
 
 
 def as_json(rows: Sequence[Row], choice: Choice, about: dict[str, Any]) -> str:
@@ -77,8 +77,8 @@ def as_json(rows: Sequence[Row], choice: Choice, about: dict[str, Any]) -> str:
          "tags": [{"label": name, "score": round(score, 6)} for name, score in choice(row.scores)]}
         for row in rows
     ]
-    told = about | {"tags": whole(rows, choice), "windows": stretches}
-    return json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+    found = about | {"tags": whole(rows, choice), "windows": stretches}
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
 def as_csv(rows: Sequence[Row], choice: Choice, about: dict[str, Any]) -> str:
@@ -98,11 +98,11 @@ def as_audacity(rows: Sequence[Row], choice: Choice, about: dict[str, Any]) -> s
     running: dict[str, list[float]] = {}  # start, end, score
     done: list[tuple[float, float, str, float]] = []
     for row in rows:
-        told = dict(choice(row.scores))
-        for name in [name for name in running if name not in told]:
+        tags = dict(choice(row.scores))
+        for name in [name for name in running if name not in tags]:
             start, end, score = running.pop(name)
             done.append((start, end, name, score))
-        for name, score in told.items():
+        for name, score in tags.items():
             start, _, best = running.get(name, (row.start, 0, 0))
             running[name] = [start, row.end, max(best, score)]
     done += [(start, end, name, score) for name, (start, end, score) in running.items()]

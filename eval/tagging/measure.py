@@ -145,8 +145,8 @@ def measure(recipe: CedRecipe, run: Path, kept: Path, key: str) -> tuple[dict, l
     classes = resolve_classes(recipe)
     targets = clips.targets(classes)
     if not targets.any():
-        raise ValueError(f"data.test: not one of {len(clips.rows)} recordings has a label, so that "
-                         "there is no mAP; name a manifest with `labels`")
+        raise ValueError(f"data.test: none of the {len(clips.rows)} recordings has a label, so mAP "
+                         "cannot be computed; use a manifest with `labels`")
     print(f"Evaluating on {len(clips.rows)} recordings ({len(clips)} clips, "
           f"{sum(clip.num_samples for clip in clips.clips) / SAMPLE_RATE / 60:.1f} minutes); left "
           f"out: {dict(clips.drops) or 'nothing'}", flush=True)

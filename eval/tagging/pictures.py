@@ -79,5 +79,6 @@ def tagged_spectrogram(
         x = _LEFT + _WIDTH * tick / seconds
         style = "start" if tick == 0 else "end" if x > _LEFT + _WIDTH - 8 else "middle"
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" class="{style}">{tick} s</text>')
-    told = "; ".join(f"{name}: at most {frames[:, n].max():.0%}" for n, name in enumerate(classes))
-    return svg("".join(parts), title, told, height=bottom + 22)
+    description = "; ".join(f"{name}: at most {frames[:, n].max():.0%}"
+                            for n, name in enumerate(classes))
+    return svg("".join(parts), title, description, height=bottom + 22)

@@ -2,7 +2,7 @@
 
     tagger = load_tagger("runs/mine/student")
     for window in windows_of(path, window=10.0, hop=10.0): ...
-    rows = tagger([(window, window.samples()), ...])       # what it hears in each, and when
+    rows = tagger([(window, window.samples()), ...])       # probabilities of each, with times
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Row:
-    """Probabilities (classes,) of a stretch; it is heard for `weight` seconds by itself alone."""
+    """Probabilities (classes,) of a stretch; `weight` seconds of it are in no other row."""
 
     start: float
     end: float
@@ -124,7 +124,7 @@ def load_tagger(name: str, activation: str = "auto", frames: bool = False) -> Ta
     """Load a folder, a Hub id, an .onnx file or a `package.module:function`.
 
     Raises:
-        ValueError: there is no such tagger, or it does not say what its outputs are.
+        ValueError: there is no such tagger, or its activation is not known.
     """
     import torch
 

@@ -52,7 +52,7 @@ def drop_reason(row: dict, config: FilterConfig, language: str | None) -> str | 
         language: of the label; None is an English-only teacher's.
 
     Raises:
-        ValueError: a filter is on whose input these labels lack; how to get it is said.
+        ValueError: a filter needs what these labels lack; the message says how to get it.
     """
     return next((f.__name__ for f in FILTERS if f(row, config, language)), None)
 
@@ -107,7 +107,7 @@ def lacking(key: str) -> str:
     """What to do about labels without the number that a threshold is compared with."""
     if key == "max_disagreement":
         return "set pseudo_label.second_decoding and label again"
-    return f"their backend does not say it; set filter.{key}=null"
+    return f"their backend does not report it; set filter.{key}=null"
 
 
 def _beyond(row: dict, config: FilterConfig, key: str) -> bool:
@@ -198,8 +198,8 @@ def wrong_language(row: dict, config: FilterConfig, language: str | None) -> boo
         return False
     if row.get("detected_language") is None or row.get("detected_language_prob") is None:
         raise ValueError(
-            f"filter.check_language needs the language that the teacher heard, which label "
-            f"{row['id']} lacks: set pseudo_label.detect_language=true and label again"
+            f"filter.check_language needs the detected language, which label {row['id']} lacks: "
+            "set pseudo_label.detect_language=true and label again"
         )
     sure = row["detected_language_prob"] >= MIN_LANGUAGE_PROB
     return sure and row["detected_language"] != language

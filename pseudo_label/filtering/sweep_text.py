@@ -26,7 +26,7 @@ def setting(result: dict) -> str:
     """What was swept over, in sentences."""
     text = f"{plural(result['labels'], 'label')}, {result['hours']:.2f} h; "
     if not result["referenced"]:
-        text += "none has a reference text, so only hours can be told."
+        text += "none has a reference text, so only hours are shown."
     else:
         text += (
             f"{result['referenced']:,} with a reference text: {rate_name(result)} "
@@ -35,7 +35,7 @@ def setting(result: dict) -> str:
         )
     if result["left_out"]:
         lost = ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items())
-        text += f" Left out, for they are dropped in any case: {lost}."
+        text += f" Left out, because other filters drop them: {lost}."
     return text
 
 
@@ -89,8 +89,8 @@ def table(result: dict) -> str:
 
 
 def _legend() -> list[str]:
-    return ["Each filter alone. AUC: how often a bad label looks worse than a good one, 0.5 is a "
-            "guess. *: the recipe's."]
+    return ["Each filter alone. AUC: how often a bad label looks worse than a good one; 0.5 is "
+            "chance. *: the threshold of the recipe."]
 
 
 def _auc(found: dict) -> str:
@@ -112,8 +112,8 @@ def page(result: dict, name: str) -> str:
     if result["referenced"]:
         parts.append(section("Which filter finds bad labels", _comparison(result, swept),
                              "Each filter alone, against the references."))
-    intro = ("Each filter alone, as far as it keeps a fifth of the hours. Lines are in per cent of "
-             "what there is without a filter.")
+    intro = ("Each filter alone, down to a fifth of the hours. 100 % is what there is without a "
+             "filter.")
     grid = f'<div class="grid-2">{figures}</div>{lacks}'
     parts.append(section("What each threshold costs", grid, intro))
     return render_page(f"{name}: filters of the labels", "\n".join(parts))
@@ -147,12 +147,12 @@ def _comparison(result: dict, swept: dict) -> str:
         lines.append(Series(label, points, style))
     title = f"{name} of what is kept"
     picture = line_chart(title, lines, "hours kept (%)", f"{name} of the kept (%)")
-    caption = "The lower, the better a filter tells good labels from bad ones."
+    caption = "The lower the line, the better the filter finds bad labels."
     cells = [(key, _auc(swept[key]), *_at_share(result, swept[key], 0.9))
              for key in ranked if key != "max_wer"]
     heads = ("Filter", "AUC", "threshold", f"{name} kept", f"{name} dropped")
     note = ('<p class="note">At the threshold that keeps 90 % of the hours. AUC: how often a bad '
-            "label looks worse than a good one; 0.5 is a guess.</p>")
+            "label looks worse than a good one; 0.5 is chance.</p>")
     return (f'<div class="grid-2">{figure(title, picture, caption)}'
             f'<div class="card">{html_table(heads, cells)}{note}</div></div>')
 
@@ -170,7 +170,7 @@ def _filter_figure(result: dict, key: str) -> str:
     numbers = html_table(head(result), rows(result, key))
     points = _drawn(found["points"], result["hours"])
     if len(points) < 2:
-        return figure(key, numbers, "The same for (nearly) all labels.")
+        return figure(key, numbers, "(Nearly) all labels have the same value.")
     lines = [Series("hours kept", [(p["threshold"], 100 * p["hours"] / result["hours"])
                                    for p in points], "a")]
     if result["error_rate"]:

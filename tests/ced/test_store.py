@@ -281,7 +281,7 @@ def test_unreadable_clips_are_counted_and_nobody_learns_from_them(make_tags, tmp
     tags = make_tags(tmp_path)
     (tmp_path / "data" / "train" / "3.wav").write_bytes(b"RIFF, and nothing else")
     fill(tags, tmp_path / "scores", "views.mixup_probability=0")
-    assert "Clips that nobody learns from" in capsys.readouterr().out
+    assert "Clips that are left out of training" in capsys.readouterr().out
     recorded = read(tags, tmp_path / "scores", "views.mixup_probability=0")
     keys = [clip.key for clip in recorded.source.clips]
     bad = keys.index("train-3")

@@ -173,7 +173,7 @@ def test_what_is_missing_is_said(tags, run, tmp_path):
         eval_command(tags.arguments("data.test=[]"))
     rows = [{**row, "labels": []} for row in read_jsonl(tags.folder / "data" / "test.jsonl")]
     write_jsonl(tags.folder / "data" / "unlabelled.jsonl", rows)
-    with pytest.raises(ValueError, match="not one of 6 recordings has a label"):
+    with pytest.raises(ValueError, match="none of the 6 recordings has a label"):
         eval_command(tags.arguments(f"data.test=[{tags.folder / 'data' / 'unlabelled.jsonl'}]"))
 
 

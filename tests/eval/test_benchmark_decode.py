@@ -24,7 +24,7 @@ def test_errors_are_sentences(monkeypatch):
     with pytest.raises(ConfigError, match="one option, quick; got quik"):
         main(["quik"])
     monkeypatch.setattr(decode_memory.sys, "executable", "false")
-    with pytest.raises(ValueError, match=r"memory \(int8, batch 2\) failed: it said nothing"):
+    with pytest.raises(ValueError, match=r"memory \(int8, batch 2\) failed: no message"):
         decode_memory.in_a_process_of_its_own("int8", 2)
     with pytest.raises(ValueError, match="fp32 or int8, got int9"):
         decode_memory.main(["int9"])

@@ -98,7 +98,7 @@ def test_probe_of_folders_of_classes(folder, tmp_path, capsys):
     (test / "low" / "gone.wav").symlink_to(tmp_path / "unmounted.wav")
     with pytest.raises(ValueError, match="--test.*the same command begins"):
         main(command)
-    assert "left out: 1 files in no folder of a class" in capsys.readouterr().out
+    assert "left out: 1 files outside class folders" in capsys.readouterr().out
 
 
 def test_probe_of_manifests_with_many_labels(folder, tmp_path):

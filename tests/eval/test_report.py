@@ -145,10 +145,10 @@ def test_everything_is_there_and_labelled(run):
     assert "Student WER (test, english) 9.1 % 95 % interval [7.1, 11.1]" in text
     assert "+1.2 percentage points, paired; 95 % interval [-0.4, 3.1], two-sided p = 0.13" in text
     assert "2.50\u00d7" in text  # RTFx 25 over 10
-    assert "13 units, 768 reference words, 0.09 h" in text and "2,000 draws" in text
+    assert "13 utterances, 768 reference words, 0.09 h" in text and "2,000 draws" in text
     assert "float32" in text and "72.6 M" in text and "3 + 2 + 1" in text
     assert "Lowest 12.5 % at step 100" in text and "248 reference words" in text
-    assert "acceptance: from 75 to 75" in text and "have drafted. 2.50 tokens per pass" in text
+    assert "acceptance: from 75 to 75" in text and "last step: 2.50 tokens per pass" in text
     assert "unreadable 7 clips" in text and "3 of 6" in text and "0.03 of 0.05 h" in text
     assert "WER of all labels 10.0 % 50 reference words" in text  # 5 errors
 
@@ -222,7 +222,7 @@ def test_units_without_a_reference_are_counted_and_not_shown(run):
     rows = [_prediction(name, run / "gone.wav", "hi") for name in ("a", "b")]
     write_jsonl(run / "eval" / "predictions.jsonl", [rows[0] | {"reference": None}, rows[1]])
     page = Page(write_report(run))
-    assert "1 unit without a reference text not shown." in page.text
+    assert "Not shown: 1 utterance without a reference text." in page.text
     assert len(page.all("article")) == 1
 
 

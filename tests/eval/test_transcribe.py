@@ -178,7 +178,7 @@ def test_silence_has_no_text(folder, tiny_teacher, tmp_path, capsys):
     command = [*files, "--model", str(tiny_teacher), "--output-dir", str(tmp_path / "out"),
                "--format", "txt", "srt", "json"]
     assert main(command) == 0
-    assert "nobody speaks in 2" in capsys.readouterr().out
+    assert "no speech in 2" in capsys.readouterr().out
     for name in ("zeros", "noise"):
         assert (tmp_path / f"out/{name}.wav.txt").read_text() == ""
         assert (tmp_path / f"out/{name}.wav.srt").read_text() == ""

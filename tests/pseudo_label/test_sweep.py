@@ -178,7 +178,7 @@ def test_without_references_there_are_hours(write):
     found = result["filters"]["min_avg_logprob"]
     assert found["auc"] is None and found["points"][0]["labels"] == 30
     text = table(result)
-    assert "only hours can be told" in text and "WER" not in text.replace("max_wer", "")
+    assert "only hours are shown" in text and "WER" not in text.replace("max_wer", "")
     assert "Which filter finds bad labels" not in page(result, "x")
 
 
@@ -201,7 +201,7 @@ def test_nothing_left_to_sweep(write):
 def test_one_label_and_equal_ones(write):
     for rows in ([row(0, "one", "one")], [row(0, "one", "one"), row(7, "one", "one")]):
         result = sweep_of(write(rows))
-        assert result["error_rate"] == 0 and "nearly) all labels" in page(result, "x")
+        assert result["error_rate"] == 0 and "early) all labels" in page(result, "x")
         assert table(result)
 
 
