@@ -79,6 +79,7 @@ def test_batches_before_a_stop_are_kept(run, tmp_path, monkeypatch):
     """Ctrl-C in the second of two batches: the first is not computed again, and the results are
     those of a run that nobody stopped."""
     arguments, folder = run
+    eval_command(arguments)
     shutil.copytree(folder / "student", tmp_path / "student")
     shutil.copy(folder / "student.json", tmp_path)
     arguments = [arguments[0], f"output_dir={tmp_path}", *arguments[2:]]
