@@ -115,7 +115,8 @@ def test_ranks_and_accumulation_give_the_same_parameters(
     assert said.read_bytes() == before
     for alone, shared in zip(validations(one), validations(two), strict=True):
         assert shared == pytest.approx(alone, rel=1e-4) and 0 < alone["acceptance"] < 1
-    start = train(labelled, tmp_path, "start", *common, whole, "train.learning_rate=1e-12")
+    start = train(labelled, tmp_path, "start", *common, whole, "train.learning_rate=1e-12",
+                  "train.max_steps=1")
     moved = largest_difference(weights(one), weights(start))
     assert moved > 1e-3, "the test would pass on a loop that does nothing"
     assert largest_difference(weights(one), weights(four)) < 1e-6
@@ -175,12 +176,12 @@ def same_student(one: Path, other: Path) -> bool:
 
 
 def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_path):
-    """Five kills, each at a random moment after the first step of its process."""
+    """Three kills, each at a random moment after the first step of its process."""
     target, log = tmp_path / "killed", tmp_path / "log"
     arguments = new_run(labelled, target, *RESUMED, "train.save_every=1")
     moments = random.Random(int(time.time()))
     kills = 0
-    for _ in range(5):
+    for _ in range(3):
         metrics = target / "metrics.jsonl"
         before = metrics.stat().st_mtime_ns if metrics.is_file() else 0
         process = fork("distill.train", arguments, log)
@@ -192,7 +193,7 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_pa
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-    assert kills >= 3, "the run was over before it could be killed"
+    assert kills >= 2, "the run was over before it could be killed"
     last = fork("distill.train", arguments, log)
     last.join(120)
     assert last.exitcode == 0, log.read_text()
