@@ -134,7 +134,7 @@ def export_model(recipe: Any, kind: str) -> bool:
 
 def check_data(recipe: Any, stage: str) -> None:
     """What every stage does before anything takes long: all manifests of the recipe are opened,
-    what is left out of them is said, and the splits are compared.
+    what is left out of them is printed, and the splits are compared.
 
     Args:
         stage: plan (some manifests may not be there yet, nothing is written), label, train or

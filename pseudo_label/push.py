@@ -123,7 +123,7 @@ def write_parquet(path: Path, rows: Sequence[dict], audio: _Audio | None) -> Non
 
 
 def _audio_metadata(schema) -> dict[bytes, bytes]:
-    """How `datasets` is told that a column is audio."""
+    """The metadata by which `datasets` knows that a column is audio."""
     from datasets import Audio, Features
 
     features = Features.from_arrow_schema(schema)

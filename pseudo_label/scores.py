@@ -1,4 +1,4 @@
-"""Write down what the teacher thinks of every view of a run, once (teacher.mode: store).
+"""Store the teacher's scores of every view of a run, once (teacher.mode: store).
 
     python -m pseudo_label.scores RECIPE [key=value ...]
     accelerate launch -m pseudo_label.scores RECIPE [key=value ...]      one process per GPU

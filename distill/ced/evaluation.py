@@ -16,17 +16,17 @@ from distill.data.unreadable import Unreadable
 from distill.losses.matmul import fast_linears
 from distill.progress import progress
 
-_MANY_CLIPS = 2000  # from here on, reading them takes long enough to be told about
+_MANY_CLIPS = 2000  # from here on, reading them takes long enough for a line about it
 
 
 class EvaluationClips:
     """Clips of some manifests.
 
-    Every clip is read once before a model hears one: a recording of which a part cannot be read is
-    left out, and told.
+    Every clip is read once before a model runs: a recording of which a part cannot be read is left
+    out, and printed.
 
     Attributes:
-        clips: no longer than `clip_seconds`, so that every model hears the same.
+        clips: no longer than `clip_seconds`, so that every model gets the same.
         drops: what is no clip, by reason, and recordings that cannot be read.
         rows: id of each recording.
 

@@ -100,7 +100,7 @@ def _check(c: CedRecipe) -> None:
     check(loss.frame_weight >= 0, "loss.frame_weight", ">= 0", loss.frame_weight)
     has_frames = bool(t.members) and t.consistent and (s.frames or t.mode == "live")
     check(has_frames or not loss.frame_weight, "loss.frame_weight",
-          "0 without scores.frames, or with views that the teachers have not heard",
+          "0 without scores.frames, or with views that the teachers have not scored",
           loss.frame_weight)
     check(not s.frames or uses_store(c), "scores.frames", "false where no scores are stored",
           s.frames)

@@ -1,4 +1,4 @@
-"""Whether a name can be an id of the Hub, told before the Hub is asked, which takes half a minute.
+"""Whether a name can be an id of the Hub, found before the Hub is asked, which takes half a minute.
 
     check_hub_id("runs/demo/studnet", "--model")   # ValueError: ... did you mean runs/demo/student?
 

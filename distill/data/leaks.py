@@ -42,7 +42,7 @@ def check_splits(
 
     Args:
         splits: manifests of `train`, `validation` and `test`.
-        allow_overlap: leaks are told, not refused.
+        allow_overlap: leaks are printed, not refused.
         seen: file that remembers files found to differ, so that they are not read again.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Clips that cannot be read: told as they are met, counted by reason, and too many end a stage.
+"""Clips that cannot be read: printed as they are met, counted by reason; too many end a stage.
 
     faults = Unreadable(len(clips), recipe.data.max_unreadable, "labelling")
     faults.stat((clip.id, clip.audio_filepath) for clip in clips)  # before a model is loaded
@@ -29,7 +29,7 @@ KEY = "data.max_unreadable"
 TOLD = 10  # clips of a reason that are printed; the others are counted
 WAITS_SECONDS = (1.0, 4.0)  # before a file that could not be opened is tried again
 _NAMED = 3  # clips of a reason in a sentence
-_MANY_FILES = 10_000  # from here on, looking at them takes long enough to be told about
+_MANY_FILES = 10_000  # from here on, looking at them takes long enough for a line about it
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Unreadable:
     def __init__(self, total: int, max_share: float, stage: str):
         self.total, self.max_share, self.stage = total, max_share, stage
         self._reasons: dict[str, str] = {}
-        self._told: Counter = Counter()
+        self._printed: Counter = Counter()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
@@ -67,14 +67,14 @@ class Unreadable:
         if not self.note(clip, error.reason):
             return
         with self._lock:
-            self._told[error.reason] += 1
-            count = self._told[error.reason]
+            self._printed[error.reason] += 1
+            count = self._printed[error.reason]
         if count <= TOLD:
             more = f" (further clips that are {error.reason} are only counted)" * (count == TOLD)
             print(f"Cannot read clip {clip}: {error.reason}: {error.detail}{more}", flush=True)
 
     def note(self, clip: str, reason: str) -> bool:
-        """Count a clip that was told before, by another run or rank; False if it is counted."""
+        """Count a clip that another run or rank has printed; False if it is counted."""
         with self._lock:
             is_new = clip not in self._reasons
             self._reasons.setdefault(clip, reason)

@@ -44,7 +44,7 @@ GPU_CHUNK_TOKENS = 1024  # a GPU wants larger products: 212 MB
 
 @dataclass
 class TeacherScores:
-    """What the teacher thought of each token position.
+    """The teacher's distribution at each token position, or some of it.
 
     Either `hidden` and `weight` (the teacher's own states; exact KL), or `indices`, `values`,
     `log_rest` (scores; `hidden` may come besides, for `hidden_mse`). See `distill.losses.targets`

@@ -176,7 +176,7 @@ class ViewConfig:
     timestamp_probability: float = 0.2  # share of views whose timestamps are kept
     previous_text_probability: float = 0.2  # share of views that have the previous window's text as
     # a prompt; needs pseudo_label.packing=sequential
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # heard by teacher and student
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of the audio
 
 
 @dataclass

@@ -68,7 +68,7 @@ class WhisperTask:
             )
 
     def _check_audio(self) -> None:
-        """Look for the files that training will read, if it reads any: sooner said than in hours.
+        """Look for the files that training will read, if it reads any, before hours have passed.
 
         Raises:
             UnreadableError: some are not there.

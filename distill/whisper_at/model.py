@@ -119,7 +119,7 @@ class WhisperTagger(PreTrainedModel):
         """Averages over 0.4 s of what every layer gives.
 
         Args:
-            features: (batch, bands, frames) of any length; each 30 s are heard by themselves.
+            features: (batch, bands, frames) of any length; each 30 s are encoded by themselves.
 
         Returns:
             (batch, layers, steps, width).
@@ -158,8 +158,8 @@ class WhisperTagger(PreTrainedModel):
         else:
             frames = [int(each) for each in attention_mask.sum(1)]
             real = attention_mask[:, None].bool()
-            heard = input_features.masked_fill(~real, -torch.inf)
-            states = self._states_of_lengths(torch.where(real, heard, _silence(heard)), frames)
+            masked = input_features.masked_fill(~real, -torch.inf)
+            states = self._states_of_lengths(torch.where(real, masked, _silence(masked)), frames)
         steps = self.head(states)
         counts = torch.tensor([num_steps(each) for each in frames], device=steps.device)
         mask = torch.arange(steps.shape[1], device=steps.device) < counts[:, None]
@@ -170,8 +170,8 @@ class WhisperTagger(PreTrainedModel):
         return WhisperTaggerOutput(loss, logits, steps, mask)
 
     def _states_of_lengths(self, features: Tensor, frames: Sequence[int]) -> Tensor:
-        """`states` of clips that are padded: each is heard in its own length, since the encoder
-        would hear the padding too."""
+        """`states` of clips that are padded: each is encoded in its own length, since the encoder
+        would see the padding too."""
         sizes = [-(-each // FRAMES_PER_STEP) for each in frames]
         config = self.config
         result = features.new_zeros(len(sizes), config.encoder_layers, max(sizes), config.d_model)

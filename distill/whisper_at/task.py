@@ -1,6 +1,6 @@
 """Training of a tagger's head on a Whisper encoder, as a task of the training loop.
 
-The encoder is frozen, so it hears every clip once; what its layers give is kept in
+The encoder is frozen, so it runs once for every clip; what its layers give is kept in
 `<output_dir>/states` (61 kB for 4 s of whisper-base) and the head is trained from there.
 """
 

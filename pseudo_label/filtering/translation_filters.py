@@ -72,7 +72,7 @@ def translation_repeats_itself(translation: dict, config: TranslationConfig) -> 
 
 
 def source_copied(translation: dict, config: TranslationConfig) -> bool:
-    """Too many words of the source stand in it; of few words it cannot be told."""
+    """Too many words of the source stand in it; few words decide nothing."""
     if config.max_copied is None:
         return False
     clean = normalizer("basic", translation["language"])

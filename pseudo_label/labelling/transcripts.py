@@ -135,7 +135,7 @@ class Labeller:
 
     def _doubts(self, labelled: Labelled, label: str, language: str | None) -> dict:
         """What the recipe asked for besides: the temperature of a text, a second decoding, the
-        language the teacher heard."""
+        language the teacher detected."""
         fields: dict = {}
         if len(self.recipe.pseudo_label.temperatures) > 1:
             fields["temperature"] = labelled.hypothesis.temperature

@@ -42,8 +42,8 @@ def heard(monkeypatch) -> list[str]:
     return names
 
 
-def reasons(unheard: dict[str, AudioError]) -> dict[str, str]:
-    return {name: error.reason for name, error in unheard.items()}
+def reasons(unused: dict[str, AudioError]) -> dict[str, str]:
+    return {name: error.reason for name, error in unused.items()}
 
 
 def test_found_once(rows, heard, tmp_path):

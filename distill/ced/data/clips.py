@@ -26,8 +26,8 @@ MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
 @dataclass(frozen=True)
 class Clip:
-    """A part of an audio file: `num_samples` from `start` on, both at 16 kHz. What is heard has
-    `length` samples: 0.15 s at least, silence after what is shorter."""
+    """A part of an audio file: `num_samples` from `start` on, both at 16 kHz. What is used of it
+    has `length` samples: 0.15 s at least, silence after what is shorter."""
 
     key: str
     row: str  # id of the manifest row it is cut from

@@ -1,4 +1,4 @@
-"""What a training run cannot read: told, counted once a clip, remembered when it is stopped.
+"""What a training run cannot read: printed, counted once a clip, kept for when it is stopped.
 
 A fault of the file costs its clip; a fault of the moment ends the run, whose checkpoints stay: with
 the file back, the same command ends with the same weights as if nothing had happened.

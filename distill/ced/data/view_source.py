@@ -56,7 +56,7 @@ class ViewSource:
             raise ValueError(f"data.train: no clip in {', '.join(recipe.data.train)}; "
                              f"dropped: {dict(self.drops) or 'nothing'}")
         self.sound = SoundCache(self.clips, recipe.data.cache_megabytes)
-        # of an inconsistent student, whose teacher hears views that are not mixed
+        # of an inconsistent student, whose teacher gets views that are not mixed
         unmixed = replace(recipe.views, mixup_probability=0.0)
         self.scored = recipe.views if recipe.teacher.consistent else unmixed
         self.view_type = view_type(self.scored)
@@ -72,11 +72,11 @@ class ViewSource:
         return hash_of(self.contents)
 
     def scored_view(self, index: int, epoch: int) -> TagView:
-        """What the teachers hear of a clip in an epoch."""
+        """The view of a clip in an epoch that the teachers score."""
         return self._draw(self.scored, index, epoch, "")
 
     def student_view(self, index: int, epoch: int) -> TagView:
-        """What an inconsistent student hears."""
+        """The view of an inconsistent student, which is not the one that teachers scored."""
         return self._draw(self.recipe.views, index, epoch, "student/")
 
     def _draw(self, config, index: int, epoch: int, prefix: str) -> TagView:

@@ -1,7 +1,7 @@
 """What is done to a clip in an epoch: drawn by counters, written down in 19 bytes, applied.
 
     view = draw_view(config, seed, key="dog-17", epoch=3, index=17, num_clips=500, num_samples=n)
-    wave = augment(load(17), view, load)             # a member with a front end of its own hears it
+    wave = augment(load(17), view, load)             # of members with a front end of their own
     features = mask(log_mel(wave), view)             # CED-like members and the student see it
     packed = pack([view], view_type(config))         # unpack is the inverse
 
@@ -168,7 +168,7 @@ def augment(
 
 
 def _mix(sound: np.ndarray, partner: np.ndarray, view: TagView) -> np.ndarray:
-    """As long as `sound`; a shorter partner is heard once, of a longer one a part."""
+    """As long as `sound`; a shorter partner comes once, of a longer one a part."""
     level, partner_level = _rms(sound), _rms(partner)
     match = min(level / partner_level, _MAX_MATCH) if level and partner_level else 1.0
     if len(partner) < len(sound):

@@ -2,7 +2,7 @@
 
     entries = verify(model, "my-tagger", waves, targets)
 
-Both hear the same waves at 16 kHz, one by one. sherpa-onnx makes its own features; it is run as it
+Both get the same waves at 16 kHz, one by one. sherpa-onnx makes its own features; it is run as it
 is, and with 80 zeros before the sound, which is how it should be used
 (`distill.ced.export.onnx_graph`).
 """

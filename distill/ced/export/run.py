@@ -118,7 +118,7 @@ def _export(recipe: CedRecipe, run: Path, target: Path) -> dict:
 
 
 def _refused(entry: dict, limit: float) -> list[str]:
-    """Reasons. sherpa-onnx as it is, is measured and no reason: it hears half a hop late."""
+    """Reasons. sherpa-onnx as it is, is no reason: its features are half a hop late."""
     if entry["runtime"] == "sherpa-onnx":
         return []
     if entry["map_loss"] > limit:

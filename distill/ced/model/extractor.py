@@ -20,7 +20,7 @@ from distill.ced.model.frontend import NUM_BANDS, SAMPLE_RATE, log_mel
 
 
 class CedFeatureExtractor(SequenceFeatureExtractor):
-    """See the module. It has no settings: all taggers hear the same features."""
+    """See the module. It has no settings: all taggers get the same features."""
 
     model_input_names = ["input_values", "attention_mask"]
 

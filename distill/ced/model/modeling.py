@@ -8,7 +8,7 @@
 Log-mel features (64 bands, 10 ms frames) are normalised for each band and cut into patches of 16
 bands and 16 frames. A column of 4 patches is a step of 160 ms. A ViT with separate positions for
 time and frequency reads up to 63 steps; the mean of its tokens goes through a linear head. What is
-left over after the last whole step is not heard, as published.
+left over after the last whole step is not used, as published.
 
 Longer clips go in pieces of 63 steps. The last piece is moved back to be whole, and only its new
 steps count. A clip's probability is the mean of its pieces' probabilities, weighted by the steps

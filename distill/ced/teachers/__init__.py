@@ -1,2 +1,2 @@
-"""The ensemble that a tagger learns from: its members, what they say of a view, how that is kept.
+"""The ensemble that a tagger learns from: its members, their scores of a view, how these are kept.
 """

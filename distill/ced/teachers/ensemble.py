@@ -9,7 +9,7 @@ arXiv:2211.04772), each with its weight. A member knows the classes of its own; 
 name, or by a file (`teacher.members[].classes`):
     .txt     the names of its outputs, a line each, where it does not say them; then by name
     .json    {our class: [its classes, by name or number]}: the likeliest of them counts
-    .npy     (its classes, our classes), what it says is multiplied with; at most 1
+    .npy     (its classes, our classes), its probabilities are multiplied with it; at most 1
 Of a class that some members do not know the others decide.
 """
 

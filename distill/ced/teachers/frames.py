@@ -1,4 +1,4 @@
-"""When teachers hear what they hear: probabilities for every 0.4 s of a view.
+"""When teachers hear a sound: probabilities for every 0.4 s of a view.
 
 A clip's score says that a drum is in it; a small student with few clips learns faster where it is
 told which part. Teachers of ours say it every 160 ms (CED) or 0.4 s (Whisper-AT); in a store it is

@@ -2,7 +2,7 @@
 
 `teacher.members[].model` is one of
     a folder or Hub id       of any AutoModelForAudioClassification. Our own models see the masked
-                             features of a view; others hear its wave through their own feature
+                             features of a view; others get its wave through their own feature
                              extractor, at its sample rate
     FILE.onnx                input (clips, 64, frames) of features, or (clips, samples) of waves at
                              16 kHz; first output (clips, classes); the names of its classes are in
@@ -42,7 +42,7 @@ class Member(Protocol):
     Attributes:
         classes: names of its outputs; None: nobody says.
         sees: it reads our features rather than waves.
-        step_seconds: of its frames; None: it does not say when it hears something.
+        step_seconds: of its frames; None: it gives no frames.
         num_parameters, num_bytes: of its weights; None: unknown.
     """
 

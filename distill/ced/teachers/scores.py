@@ -14,7 +14,7 @@ import numpy as np
 STEP = 0.07  # of the logit
 MAX_DISAGREEMENT = 0.5  # of probabilities, as a standard deviation: 254
 UNREADABLE = 255  # instead of a disagreement: audio that cannot be read; no student learns from it
-READABLE = "readable_by_now"  # told of UNREADABLE views that a fault of the moment made so
+READABLE = "readable_by_now"  # of UNREADABLE views that a passing fault made so
 _MIDDLE = 127.5  # codes 1 to 254 are logits from -8.9 to 8.9; 0 and 255 are 0 and 1
 _DECODED = 1 / (1 + np.exp(-STEP * (np.arange(256) - _MIDDLE)))
 _DECODED[[0, 255]] = 0.0, 1.0
@@ -91,7 +91,7 @@ def decode_scores(columns: Columns, num_classes: int, fill: str) -> np.ndarray:
 
 
 def decode_frames(columns: Columns, num_classes: int) -> np.ndarray:
-    """float32 (views, steps, classes); classes outside the top k are not heard."""
+    """float32 (views, steps, classes); 0 for classes outside the top k."""
     kept = _DECODED[columns["frames"]]
     result = np.zeros((*kept.shape[:2], num_classes), np.float32)
     np.put_along_axis(result, columns["indices"].astype(np.int64)[:, None], kept, axis=2)

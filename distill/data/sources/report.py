@@ -20,7 +20,7 @@ class Report:
     """Of the manifest `out/<name>.jsonl`.
 
     Attributes:
-        asked: keys of the command, kept so that another command is told from the same again.
+        asked: keys of the command, kept to know another command from the same again.
         unread: what lies in shards beside the audio and is not read, by suffix.
     """
 

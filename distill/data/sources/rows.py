@@ -1,4 +1,4 @@
-"""Rows of a manifest in the making: ids made unique, rows that come twice found, all drops told.
+"""Rows of a manifest in the making: ids made unique, rows that come twice found, all drops counted.
 
     with RowFile(folder) as rows:
         rows.add(row, content)            # False: the same row again
@@ -183,7 +183,7 @@ class Drops:
 
 
 class Notes:
-    """What was kept as it is, and may be meant otherwise: said once, with a count."""
+    """What was kept as it is, and may be meant otherwise: printed once, with a count."""
 
     def __init__(self):
         self.counts: Counter[str] = Counter()

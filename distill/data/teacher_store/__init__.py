@@ -1,4 +1,4 @@
-"""Pay for the teacher once: a folder of what it said about each view, read in microseconds.
+"""Pay for the teacher once: a folder of its scores of each view, read in microseconds.
 
 A *view* is one fully determined training input, named by the canonical JSON of everything drawn for
 it (`drawn_text`). What the teacher said is a few arrays with the same number of rows: tokens of a

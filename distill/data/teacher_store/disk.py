@@ -1,4 +1,5 @@
-"""Files on disk: whole or absent; a full disk is said plainly; what the killed left is removed.
+"""Files on disk: whole or absent; a full disk is an error in plain words; what killed writers left
+is removed.
 
 Temporary names carry host and process, so that a process can tell what a killed one left behind
 from what a living one is writing.
@@ -62,7 +63,7 @@ def publish(path: Path, data: bytes | memoryview, replace: bool = True) -> None:
         _rename(temporary, path, replace)
     except OSError as error:
         if error.errno in _FULL:
-            temporary.unlink(missing_ok=True)  # before the free space is told
+            temporary.unlink(missing_ok=True)  # before the free space is measured
             raise _full(path, size, f" ({error.strerror})") from None
         raise
     finally:

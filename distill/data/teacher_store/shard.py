@@ -1,4 +1,4 @@
-"""One shard: an immutable HDF5 file of what a teacher said about some views.
+"""One shard: an immutable HDF5 file of a teacher's records of some views.
 
 Layout, all datasets contiguous and uncompressed, for `n` views of `rows` rows together:
 
@@ -41,7 +41,7 @@ _ALIGNMENT = 64  # bytes, a cache line: NumPy and torch are slow, or refuse, whe
 
 @dataclass(frozen=True)
 class Record:
-    """What the teacher said about one view.
+    """What the teacher gave for one view.
 
     Args:
         drawn: canonical JSON of everything drawn for the view: its identity (see `drawn_text`).
@@ -143,11 +143,11 @@ def check_types(where: str, got: Types, types: Types) -> None:
     if not types:
         types.update(got)
     if got != types:
-        raise StoreError(f"{where} has columns {_told(got)}; the others in this store have "
-                         f"{_told(types)}")
+        raise StoreError(f"{where} has columns {_types_text(got)}; the others in this store have "
+                         f"{_types_text(types)}")
 
 
-def _told(types: Types) -> str:
+def _types_text(types: Types) -> str:
     return ", ".join(f"{name} {dtype}{list(shape) if shape else ''}"
                      for name, (dtype, shape) in sorted(types.items()))
 

@@ -34,7 +34,7 @@ _LOCAL = (1 << _LOCAL_BITS) - 1
 
 
 class TeacherStore:
-    """What a teacher said about each view.
+    """What a teacher gave for each view.
 
     Views are found by their texts (`rows`), then read by their row handles (`read`). A handle is
     `shard number << 32 | number in the shard`; it holds for this object and its copies in workers,
@@ -48,7 +48,7 @@ class TeacherStore:
         """Open a store, and check every shard without reading its data.
 
         Args:
-            settings: what the teacher's word depends on (model, tokenizer, temperatures, ...), as
+            settings: what the records depend on (model, tokenizer, temperatures, ...), as
                 JSON; compared with those of the store. None takes the store as it is.
             create: make the store where there is none; also removes what killed writers left.
 
@@ -180,7 +180,7 @@ class TeacherStore:
             yield self._shards[number].name, rows[rows >> _LOCAL_BITS == number] & _LOCAL
 
     def read(self, row: int) -> dict[str, np.ndarray]:
-        """What the teacher said about a view: read-only arrays (rows, ...), not copied."""
+        """The record of a view: read-only arrays (rows, ...), not copied."""
         row = int(row)
         shard = self._shards[row >> _LOCAL_BITS]
         offsets, columns, _, _ = shard.mapped or self._map(shard)

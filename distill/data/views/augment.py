@@ -22,7 +22,7 @@ import numpy as np
 from distill.data.audio import SAMPLE_RATE
 
 NOISES = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls with frequency to the power of
-LOWEST_HZ = 20.0  # below, coloured noise has no power: half of it would be where nothing is heard
+LOWEST_HZ = 20.0  # below, coloured noise has no power: half of it would be inaudible
 DECIMALS = 4  # of drawn decibels
 
 

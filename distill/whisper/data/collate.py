@@ -1,4 +1,4 @@
-"""A view -> what both decoders read, and what they are asked for.
+"""A view -> inputs and labels of both decoders.
 
 Teacher and student always get the same `decoder_input_ids`, prompts included; the reference
 scripts rebuild the teacher's from the labels and lose the prompt. Labels of the prompt and of

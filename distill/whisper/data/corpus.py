@@ -54,18 +54,18 @@ def split_clips(
     limit = config.window_seconds
     if config.long_audio == "speech":
         long = [row for row in rows if is_long(row, limit)]
-        recordings, unheard = find_speech(long, folder, limit, rank, world)
-        return [row for row in rows if not is_long(row, limit)], recordings, unheard
+        recordings, unused = find_speech(long, folder, limit, rank, world)
+        return [row for row in rows if not is_long(row, limit)], recordings, unused
     if config.long_audio == "sequential":  # cut while they are labelled
         return [row for row in rows if not is_long(row, limit)], [], {}
     clips: list[Row] = []
-    unheard = {}
+    unused = {}
     for row in rows:
         try:
             clips += split_long(row, limit)
         except AudioError as error:
-            unheard[row.id] = AudioError(error.reason, error.detail)
-    return clips, [], unheard
+            unused[row.id] = AudioError(error.reason, error.detail)
+    return clips, [], unused
 
 
 def training_windows(
@@ -88,7 +88,7 @@ def packing_windows(
 
 
 def whole_recordings(rows: Sequence[Row]) -> list[Window]:
-    """A window for each recording, longer than any model hears at once: `pseudo_label.long_audio`
+    """A window for each recording, longer than a model's window: `pseudo_label.long_audio`
     and `evaluation.long_audio` sequential."""
     return [
         Window(f"{LONG}-0-{index:06d}",
@@ -158,7 +158,7 @@ def evaluation_utterances(
             clip by clip.
         long_audio: see `evaluation.long_audio`.
         folder: where the speech of long clips is kept once it is found.
-        faults: is told of long clips that cannot be read.
+        faults: counts long clips that cannot be read.
 
     Returns:
         utterances, and counts of rows left out (`no_reference`, unreadable long clips).
@@ -235,7 +235,7 @@ def test_utterances(
 
 
 def readable_rows(rows: Sequence[Row], faults: Unreadable, where: str) -> list[Row]:
-    """Clips whose audio can be read, all of it; the others are told and counted.
+    """Clips whose audio can be read, all of it; the others are printed and counted.
 
     Args:
         where: key of the manifests.

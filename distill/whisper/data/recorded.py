@@ -1,4 +1,4 @@
-"""A teacher that was asked once: what training reads instead of running it.
+"""A teacher that ran once: what training reads instead of running it.
 
 Encoder states and token scores come from the teacher store, through memory maps that any number of
 DataLoader workers share; `scores.encoder_states: memory` keeps states in this process instead.
@@ -32,7 +32,7 @@ class RecordedTeacher:
     """Reads what a batch needs.
 
     Args:
-        teacher: who was asked; only its revision and config are looked at.
+        teacher: whose stores they are; only its revision and config are looked at.
         check: read all files and compare checksums (of files not checked before).
 
     Raises:
@@ -73,7 +73,7 @@ class RecordedTeacher:
                 store.check(show_progress=True)
 
     def encode_all(self, encode: Callable[[Tensor], Tensor], show_progress: bool) -> None:
-        """Fill the memory: float16 states of everything the run hears (scores.encoder_states).
+        """Fill the memory: float16 states of all windows of the run (scores.encoder_states).
 
         Args:
             encode: features (1, bands, 3000) -> states (1, frames, width).

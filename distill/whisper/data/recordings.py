@@ -52,7 +52,7 @@ def find_speech(
 
     Returns:
         recordings; and why there is nothing of the others, by their ids: `no_speech` among the
-        reasons. Those that could not be opened are heard by the next run.
+        reasons. The next run tries those again that could not be opened.
     """
     def known(row: Row) -> Recording | AudioError | None:
         try:
@@ -72,16 +72,16 @@ def find_speech(
     total = sum(map(_minutes, missing))
     for _ in progress(minutes(), total, "finding speech", "minutes of audio", total > 0):
         pass
-    recordings, unheard = [], {}
+    recordings, unused = [], {}
     for name, recording in found.items():
         if isinstance(recording, AudioError):
-            unheard[name] = recording
+            unused[name] = recording
         elif recording.parts:
             recordings.append(recording)
         else:
             path = recording.row.audio_filepath
-            unheard[name] = AudioError("no_speech", f"{path}: nobody speaks")
-    return recordings, unheard
+            unused[name] = AudioError("no_speech", f"{path}: nobody speaks")
+    return recordings, unused
 
 
 def _minutes(row: Row) -> int:

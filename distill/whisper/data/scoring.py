@@ -1,4 +1,4 @@
-"""The teacher, asked about views; what it says becomes records of the teacher store.
+"""The teacher scores views; the scores become records of the teacher store.
 
 Two kinds: token scores (a row per token that carries loss) and encoder states (a row per frame).
 Values are rounded before they are used: a run that was killed between the two and reads the states
@@ -93,7 +93,7 @@ def temperatures(temperature: float) -> list[float]:
 
 
 class Scorer:
-    """Asks a teacher about views.
+    """Scores views with a teacher.
 
     Args:
         source: the views.

@@ -1,4 +1,4 @@
-"""The views of a recipe's labels: what is drawn for each, what it sounds like, what is asked of it.
+"""The views of a recipe's labels: the augmentation drawn for each, its features and its tokens.
 
 Labelling (which scores views), training (which reads the scores) and verifying share this, so that
 they cannot disagree about what a view is.
@@ -53,7 +53,7 @@ def read_kept(recipe: WhisperRecipe) -> list[dict]:
 
 
 def states_key_of(row: dict, augmentation: dict | None = None) -> str:
-    """What the encoder states of a label row's window are known by."""
+    """Cache key of the encoder states of a label row's window."""
     audio = {"id": row["id"], "pieces": hash_of(row["pieces"])}
     return drawn_text(audio | ({"augmentation": augmentation} if augmentation else {}))
 
@@ -113,7 +113,7 @@ class ViewSource:
         return len(self.tokens(view).inputs)
 
     def features(self, views: Sequence[View]) -> Tensor:
-        """Log-mel features as teacher and student hear them, (views, bands, 3000)."""
+        """Log-mel features (views, bands, 3000), the same for teacher and student."""
         mels = log_mel(self.processor, [self._audio(view) for view in views])
         masked = [
             mel if view.augmentation is None
@@ -123,7 +123,7 @@ class ViewSource:
         return torch.stack(masked)
 
     def files(self, window: str) -> list[tuple[str, str]]:
-        """(clip, path) of what is heard in a window."""
+        """(clip, path) of the clips of a window."""
         pieces = self.by_id[window]["pieces"]
         return [(piece["id"], self.clips[piece["id"]].audio_filepath) for piece in pieces
                 if piece["id"] in self.clips]
@@ -132,18 +132,18 @@ class ViewSource:
         audio = load_patiently(rebuild_window(self.by_id[view.id], self.clips))
         return audio if view.augmentation is None else augment_audio(audio, view.augmentation)
 
-    # What the store knows a view by
+    # Cache keys: views are found in a store by them
 
     def scores_key(self, view: View) -> str:
-        """Everything that was drawn, and hashes of what is heard and read: windows and labels made
-        anew under the same id are other views."""
+        """Everything that was drawn, and hashes of audio and tokens: windows and labels made anew
+        under the same id are other views."""
         row = self.by_id[view.id]
         tokens = self.tokens(view)
         asked = hash_of([tokens.inputs, tokens.labels])
         return drawn_text(view.drawn() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
 
     def states_key(self, view: View) -> str:
-        """Encoder states do not depend on what is read: all views of a window share them, unless
+        """Encoder states do not depend on tokens: all views of a window share them, unless
         its sound is changed."""
         return states_key_of(self.by_id[view.id], view.drawn().get("augmentation"))
 

@@ -1,9 +1,9 @@
-"""Does a copy still think the same? Both read our own text of a window, a token after the other,
-and say how likely each one was.
+"""Does a copy still give the same probabilities? Both read our own text of a window, a token after
+the other, and give the likelihood of each.
 
 Texts that are decoded freely go apart at the first token that differs, and say no more after that;
 on a split of some minutes their error rates differ by chance alone. Here every token counts, and
-what a copy thinks of one does not depend on what it said before.
+the probability of one does not depend on what a copy chose before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NEVER = -100.0  # nats: what is impossible, or no number, in a copy
 
 
 def student_reader(model, processor, task: str) -> Callable[..., np.ndarray]:
-    """The student itself: a `Reader` that is also told whether suppressed tokens are possible."""
+    """The student itself: a `Reader` that also takes whether suppressed tokens are possible."""
     special = SpecialTokens(processor.tokenizer, model.generation_config)
     never = [token for token in model.generation_config.suppress_tokens or []
              if token < special.end]

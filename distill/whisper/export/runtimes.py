@@ -42,7 +42,7 @@ class Runtime:
     max_tokens: int  # a text ends here at the latest
     differs: str  # from our own decoding
     words: Callable[[np.ndarray, str], list[Word]] | None = None  # with their times
-    read: Reader | None = None  # what it thinks of a given text, where it can be asked
+    read: Reader | None = None  # log-probabilities of a given text, where it gives them
     suppresses: bool = False  # whether tokens that Whisper must not say have no part in that
 
     @property

@@ -111,7 +111,7 @@ def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
 
 
 def _read(runtime: Runtime, test: Test, languages: list[str]) -> dict:
-    """What the runtime thinks of our texts, against what we think of them."""
+    """Log-probabilities of our texts by the runtime, against our own."""
     if runtime.read is None:
         return {"token_loss": None, "token_loss_ci": None, "num_read_tokens": 0}
     student_losses, runtime_losses = [], []

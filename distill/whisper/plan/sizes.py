@@ -78,7 +78,7 @@ def find_size(model: str) -> WhisperSize:
     path = Path(model) / "config.json"
     if path.is_file():
         return _read_size(path)
-    # A user who forgets the organisation should be told the whole id.
+    # A user who forgets the organisation should see the whole id.
     by_name = {name.partition("/")[2]: name for name in SIZES}
     near = difflib.get_close_matches(model.rpartition("/")[2], by_name, n=1)
     hint = f"did you mean {by_name[near[0]]}?" if near else f"known: {', '.join(SIZES)}"

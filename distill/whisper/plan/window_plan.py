@@ -23,7 +23,7 @@ def plan_training_windows(recipe: WhisperRecipe, rows: Sequence[Row]) -> tuple[l
     if config.long_audio == "quiet":
         windows = training_windows(cut_long(rows, limit), [], config, recipe.seed)
         return windows, sum(is_long(row, limit) for row in rows)
-    recordings, num_unheard = [], 0
+    recordings, num_without_speech = [], 0
     for row in (row for row in rows if is_long(row, limit)):
         try:
             recording = None
@@ -31,10 +31,10 @@ def plan_training_windows(recipe: WhisperRecipe, rows: Sequence[Row]) -> tuple[l
                 recording = known_speech(row, Path(recipe.labels_dir), limit)
         except AudioError:  # labelling will count it; a plan is made where audio is not
             recording = None
-        num_unheard += recording is None
+        num_without_speech += recording is None
         recordings.append(recording or _all_speech(row, limit))
     clips = [row for row in rows if not is_long(row, limit)]
-    return training_windows(clips, recordings, config, recipe.seed), num_unheard
+    return training_windows(clips, recordings, config, recipe.seed), num_without_speech
 
 
 def _all_speech(row: Row, limit: float) -> Recording:

@@ -175,7 +175,7 @@ def _of_lists(
 def _below(
     clips: Iterator[Clip], tree: Tree, splits: Splits, folders: list[str]
 ) -> Iterator[Clip]:
-    """Clips whose audio lies in the folders; rows of which no folder can be told are counted."""
+    """Clips whose audio lies in the folders; rows without a known folder are counted."""
     num_others = 0
     for clip in clips:
         place = clip.path or tree.root / (clip.name or "")
