@@ -31,7 +31,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from distill.data.teacher_store import Record, TeacherStore, drawn_text
+from distill.data.teacher_store import Record, TeacherStore, view_key
 from distill.progress import progress
 from eval.benchmark.result import run_benchmark, write_result
 
@@ -198,7 +198,7 @@ def _write_ours(folder: Path, views: list[Arrays]) -> None:
 
 
 def _text(number: int) -> str:
-    return drawn_text({"id": f"clip-{number:06d}", "epoch": 0})
+    return view_key({"id": f"clip-{number:06d}", "epoch": 0})
 
 
 def _ours(folder: Path, bounds: list[int], stack: ExitStack) -> Reader:

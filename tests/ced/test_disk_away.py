@@ -177,7 +177,7 @@ def test_what_was_settled_for_a_moment_is_scored_again(corpus, tmp_path, monkeyp
     score(tags, tmp_path / "undisturbed")
     one, other = TeacherStore(folder), TeacherStore(tmp_path / "undisturbed")
     assert one.num_views == other.num_views == 10
-    texts = [one.drawn(row) for row in one.all_rows()]
+    texts = [one.key(row) for row in one.all_rows()]
     for mine, theirs in zip(one.rows(texts), other.rows(texts), strict=True):
         for name, values in one.read(mine).items():
             assert np.array_equal(values, other.read(theirs)[name]), name

@@ -265,7 +265,7 @@ def test_bytes_of_a_view_at_k_20_of_527_classes(tags, tmp_path, monkeypatch):
     options = (f"data.classes={path}", "teacher.members=[{model: 'toy_teachers:loud'}]")
     fill(tags, tmp_path / "scores", *options)
     store = TeacherStore(tmp_path / "scores")
-    fixed = 24 + len(store.drawn(store.all_rows()[0]))  # of a block: digest, offsets, text
+    fixed = 24 + len(store.key(store.all_rows()[0]))  # of a block: digest, offsets, text
     columns = sum(values[0].nbytes for values in store.read(store.all_rows()[0]).values())
     assert columns == 20 * 3 + 3 + 19
     assert columns + fixed / 128 < 83

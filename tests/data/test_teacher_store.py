@@ -18,8 +18,8 @@ from distill.data.teacher_store import (
     TeacherStore,
     digest_of,
     disk,
-    drawn_text,
     shard,
+    view_key,
 )
 from distill.data.teacher_store import store as store_module
 
@@ -32,7 +32,7 @@ def whisper_like(number: int, rows: int | None = None, dtype=np.uint16) -> Recor
     random = np.random.default_rng([1, number])
     rows = int(random.integers(0, 40)) if rows is None else rows
     return Record(
-        drawn_text({"id": f"clip-{number:05d}", "offset": number / 4, "prompt": None}),
+        view_key({"id": f"clip-{number:05d}", "offset": number / 4, "prompt": None}),
         {"indices": random.integers(0, 51_866, (rows, 8)).astype(dtype),
          "values": np.sort(random.normal(size=(rows, 8)))[:, ::-1].astype(np.float16),
          "log_rest": -random.exponential(size=(rows, 2)).astype(np.float32)},
@@ -45,7 +45,7 @@ def tagger_like(number: int, epoch: int) -> Record:
     drawn = {"id": f"Y{number}", "epoch": epoch, "shift": int(random.integers(-160, 160)),
              "masks": {"time": random.integers(0, 99, (2, 2)).tolist()},
              "mixup": {"with": f"Y{number + 1}", "share": float(random.random())}}
-    return Record(drawn_text(drawn), {
+    return Record(view_key(drawn), {
         "indices": random.permutation(527)[None, :20].astype(np.uint16),
         "values": random.random((1, 20)).astype(np.float16),
     })
@@ -53,7 +53,7 @@ def tagger_like(number: int, epoch: int) -> Record:
 
 def encoder_like(number: int) -> Record:
     random = np.random.default_rng([3, number])
-    return Record(drawn_text({"id": number}),
+    return Record(view_key({"id": number}),
                   {"states": random.normal(size=(15, 4)).astype(np.float16),
                    "scale": random.random(15), "big": np.arange(15, dtype=">i8"),
                    "wave": random.normal(size=(15, 1, 2)).astype(np.complex64)})
@@ -67,11 +67,11 @@ def new_store(folder, records, per_shard=7, settings=SETTINGS) -> TeacherStore:
 
 
 def assert_holds(store: TeacherStore, records) -> None:
-    rows = store.rows([record.drawn for record in records])
+    rows = store.rows([record.key for record in records])
     assert rows.dtype == np.int64 and rows.shape == (len(records),)
     for row, record in zip(rows, records, strict=True):
         got = store.read(row)
-        assert store.drawn(row) == record.drawn and got.keys() == record.columns.keys()
+        assert store.key(row) == record.key and got.keys() == record.columns.keys()
         for name, values in record.columns.items():
             assert got[name].dtype == values.dtype.newbyteorder("=")
             np.testing.assert_array_equal(got[name], values, strict=values.dtype.isnative)
@@ -96,7 +96,7 @@ def test_round_trip(tmp_path, records):
     assert opened.settings == SETTINGS and opened.num_views == len(records)
     assert opened.num_rows == sum(len(next(iter(r.columns.values()))) for r in records)
     assert opened.num_bytes == sum(p.stat().st_size for p in (tmp_path / "s").glob("shard-*"))
-    assert opened.missing(["x"] + [r.drawn for r in records] + ["x"]) == ["x"]
+    assert opened.missing(["x"] + [r.key for r in records] + ["x"]) == ["x"]
 
 
 def test_one_file_format_serves_both(tmp_path):
@@ -113,8 +113,8 @@ def test_one_file_format_serves_both(tmp_path):
             assert set(shard_file) == {"digests", "offsets", "drawn", "drawn_offsets", "columns"}
             assert set(shard_file.attrs) == {"format", "schema_version", "settings_hash",
                                              "num_views", "num_rows", "metadata"}
-    last = [record for record in taggers if json.loads(record.drawn)["epoch"] == 4]
-    assert len(last) == 30 and "mixup" in last[-1].drawn
+    last = [record for record in taggers if json.loads(record.key)["epoch"] == 4]
+    assert len(last) == 30 and "mixup" in last[-1].key
     assert_holds(TeacherStore(tmp_path / "t"), last)
 
 
@@ -130,14 +130,14 @@ def test_datasets_are_contiguous_and_named_by_their_content(tmp_path):
             assert dataset.chunks is None and dataset.compression is None
             layout = dataset.id.get_create_plist().get_layout()
             assert layout == h5py.h5d.CONTIGUOUS and dataset.id.get_offset() % 64 == 0
-        assert int(file["digests"][3]) == digest_of(RECORDS[3].drawn)
+        assert int(file["digests"][3]) == digest_of(RECORDS[3].key)
         text = file["drawn"][:][file["drawn_offsets"][3]:file["drawn_offsets"][4]].tobytes()
-        assert text.decode() == RECORDS[3].drawn
+        assert text.decode() == RECORDS[3].key
         start, stop = file["offsets"][3:5]
         np.testing.assert_array_equal(file["columns/values"][start:stop],
                                       RECORDS[3].columns["values"])
         assert json.loads(file.attrs["metadata"]) == {"first": 0}
-    read = store.read(store.rows([RECORDS[3].drawn])[0])
+    read = store.read(store.rows([RECORDS[3].key])[0])
     for values in read.values():
         assert type(values) is np.ndarray and not values.flags.writeable and values.flags.aligned
         with pytest.raises(ValueError, match="read-only"):
@@ -155,15 +155,15 @@ def test_the_same_content_gives_the_same_file(tmp_path):
 
 def test_texts_are_canonical_and_digests_never_change():
     drawn = {"b": 1, "a": {"z": None, "ü": [1, 2.5]}}
-    assert drawn_text(drawn) == '{"a":{"z":null,"ü":[1,2.5]},"b":1}'
+    assert view_key(drawn) == '{"a":{"z":null,"ü":[1,2.5]},"b":1}'
     assert digest_of('{"id":"ü"}') == 0x26F8FE02FFDB44B5  # written into files: it must never change
     with pytest.raises(ValueError, match="JSON"):
-        drawn_text({"a": float("nan")})
+        view_key({"a": float("nan")})
 
 
 def test_unicode_ids(tmp_path):
     ids = ["你好 🙂", "naïve", "nai\u0308ve", "a\u2028b", "\udc80 half a file name", ""]
-    records = [Record(drawn_text({"id": i}), whisper_like(n).columns) for n, i in enumerate(ids)]
+    records = [Record(view_key({"id": i}), whisper_like(n).columns) for n, i in enumerate(ids)]
     new_store(tmp_path, records, per_shard=2)
     assert_holds(TeacherStore(tmp_path), records)
 
@@ -172,7 +172,7 @@ def test_missing_views_are_counted_and_one_is_shown(tmp_path):
     store = new_store(tmp_path, RECORDS)
     with pytest.raises(StoreError, match=r"3 of 22 views are missing, for example other-1; run "
                                          r"`make NAME\.label`: it scores only what is missing"):
-        store.rows([r.drawn for r in RECORDS[1:]] + ["other-1", "other-2", "other-3"])
+        store.rows([r.key for r in RECORDS[1:]] + ["other-1", "other-2", "other-3"])
     with pytest.raises(IndexError):
         store.read(7)  # the first shard has 0 to 6
     with pytest.raises(IndexError):
@@ -230,7 +230,7 @@ from torch.utils.data import Dataset
 def told(store, row):
     arrays = store.read(row)
     data = b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
-    return store.drawn(row) + hashlib.sha256(data).hexdigest()
+    return store.key(row) + hashlib.sha256(data).hexdigest()
 
 class Reader(Dataset):
     def __init__(self, store, rows):
@@ -252,7 +252,7 @@ def test_workers_read_the_same_bytes(tmp_path, monkeypatch, method, num_workers)
     from store_reader import Reader, told
 
     store = new_store(tmp_path / "s", RECORDS)
-    rows = store.rows([record.drawn for record in RECORDS])
+    rows = store.rows([record.key for record in RECORDS])
     expected = [told(store, row) for row in rows]  # mapped in this process before the fork
     assert len(set(expected)) == len(RECORDS)
     loader = DataLoader(Reader(store, rows), batch_size=3, num_workers=num_workers,
@@ -265,7 +265,7 @@ def test_workers_read_the_same_bytes(tmp_path, monkeypatch, method, num_workers)
 def test_more_shards_than_a_process_may_map(tmp_path, monkeypatch):
     store = new_store(tmp_path, RECORDS, per_shard=2)
     monkeypatch.setattr(store_module, "_max_maps", lambda: 3)
-    rows = store.rows([record.drawn for record in RECORDS])
+    rows = store.rows([record.key for record in RECORDS])
     kept = [store.read(row)["values"] for row in rows]  # outlive their maps
     assert sum(shard.mapped is not None for shard in store.shards) == 3
     for values, record in zip(kept, RECORDS, strict=True):

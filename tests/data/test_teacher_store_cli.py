@@ -13,7 +13,7 @@ import pytest
 
 from distill import methods
 from distill.data.files import read_json
-from distill.data.teacher_store import Record, StoreError, TeacherStore, drawn_text
+from distill.data.teacher_store import Record, StoreError, TeacherStore, view_key
 from distill.data.teacher_store.__main__ import main
 from distill.data.teacher_store.repack import repack
 
@@ -24,7 +24,7 @@ def score(number: int, noise: float = 0.0) -> Record:
     """Three rows of a teacher's top 4; `noise` as another device would make."""
     random = np.random.default_rng(number)
     values = np.sort(random.random((3, 4)))[:, ::-1] + noise
-    return Record(drawn_text({"id": number}), {
+    return Record(view_key({"id": number}), {
         "indices": random.permutation(50_000)[:12].reshape(3, 4).astype(np.uint16),
         "values": values.astype(np.float16),
         "log_rest": np.log([[0.005, 0.3], [0.05, 0.6], [0.7, 0.9]]).astype(np.float32),
@@ -42,7 +42,7 @@ def fill(folder, groups) -> TeacherStore:
 def content(folder) -> dict[str, dict]:
     store = TeacherStore(folder, SETTINGS)
     store.check()
-    return {store.drawn(row): {name: (values.dtype, values.tolist())
+    return {store.key(row): {name: (values.dtype, values.tolist())
                                for name, values in store.read(row).items()}
             for row in store.all_rows()}
 
@@ -244,7 +244,7 @@ def test_verify_scores_again(tmp_path, capsys, monkeypatch, change):
             asked.extend(texts)
             records = [score(json.loads(text)["id"], noise=0.001) for text in texts]
             for record in records:
-                if change and (record.drawn == '{"id":7}' or change in EVERYWHERE):
+                if change and (record.key == '{"id":7}' or change in EVERYWHERE):
                     change(record)
             return records[::-1]  # matched by text, not by place
         return scorer

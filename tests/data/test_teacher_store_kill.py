@@ -13,7 +13,7 @@ from distill.data.teacher_store import TeacherStore
 FILLER = """\
 import sys
 import numpy as np
-from distill.data.teacher_store import Record, TeacherStore, drawn_text
+from distill.data.teacher_store import Record, TeacherStore, view_key
 
 def score(text):
     random = np.random.default_rng(list(text.encode()))
@@ -22,7 +22,7 @@ def score(text):
                          "values": random.normal(size=(rows, 8)).astype(np.float16),
                          "log_rest": random.normal(size=(rows, 2)).astype(np.float32)})
 
-texts = [drawn_text({"id": f"clip-{n:03d}", "epoch": e}) for e in range(2) for n in range(120)]
+texts = [view_key({"id": f"clip-{n:03d}", "epoch": e}) for e in range(2) for n in range(120)]
 store = TeacherStore(sys.argv[1], {"teacher": "t"}, create=True)
 todo = sorted(store.missing(texts))
 print(f"start {len(todo)}", flush=True)

@@ -20,8 +20,8 @@ from distill.data.teacher_store import (
     TeacherStore,
     checksums,
     disk,
-    drawn_text,
     shard,
+    view_key,
 )
 
 SETTINGS = {"teacher": {"model": "openai/whisper-base", "revision": None},
@@ -30,7 +30,7 @@ SETTINGS = {"teacher": {"model": "openai/whisper-base", "revision": None},
 
 def score(number: int, width: int = 8) -> Record:
     values = np.random.default_rng(number).random((number % 30 + 10, width))
-    return Record(drawn_text({"id": f"clip-{number}"}), {"values": values.astype(np.float16)})
+    return Record(view_key({"id": f"clip-{number}"}), {"values": values.astype(np.float16)})
 
 
 RECORDS = [score(n) for n in range(20)]
@@ -112,7 +112,7 @@ def test_a_changed_byte_is_found(tmp_path):
     for broken in store.shards[:2]:
         broken.path.unlink()
     again = TeacherStore(tmp_path, SETTINGS, create=True)
-    assert len(again.missing([record.drawn for record in RECORDS])) == lost > 0
+    assert len(again.missing([record.key for record in RECORDS])) == lost > 0
     again.check()
 
 
@@ -139,7 +139,7 @@ def test_a_truncated_shard_is_refused(tmp_path, sealed, size):
 @pytest.mark.parametrize("change", ["truncate", "remove"])
 def test_a_shard_that_breaks_or_goes_while_in_use(tmp_path, change):
     store = new_store(tmp_path, RECORDS, per_shard=100)
-    row = store.rows([RECORDS[1].drawn])[0]
+    row = store.rows([RECORDS[1].key])[0]
     store.read(row)
     other = pickle.loads(pickle.dumps(store))  # has not mapped the file yet
     if change == "truncate":
@@ -192,7 +192,7 @@ def test_index_lists_all_and_a_listed_shard_may_not_go(tmp_path):
     with pytest.raises(StoreError, match=f"1 of the shards in index.json are gone: {gone};"):
         TeacherStore(tmp_path).check()
     refilled = TeacherStore(tmp_path, SETTINGS, create=True)
-    every = {record.drawn: record for record in [*RECORDS, score(50)]}
+    every = {record.key: record for record in [*RECORDS, score(50)]}
     refilled.add([every[text] for text in refilled.missing(list(every))], {})
     refilled.seal()
     refilled.check()
@@ -270,6 +270,6 @@ def test_too_little_room_is_said_before_writing(tmp_path, monkeypatch):
         with pytest.raises(StoreError, match=rf"{tmp_path}: no room to write shard-\w+\.h5: it "
                                              r"needs \d+,\d{3} bytes, 1,234 are free on that disk"):
             store.add([score(80)])
-    assert sorted(os.listdir(tmp_path)) == files and store.missing([score(80).drawn])
+    assert sorted(os.listdir(tmp_path)) == files and store.missing([score(80).key])
     store.add([score(80)])
-    assert store.missing([score(80).drawn]) == []
+    assert store.missing([score(80).key]) == []

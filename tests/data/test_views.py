@@ -18,7 +18,7 @@ from distill.data.views.draws import (
     draw_view,
     epoch_order,
     generator,
-    view_from_drawn,
+    view_from_dict,
 )
 
 KEYS = [f"train-0-{index:06d}" for index in range(2000)]
@@ -73,18 +73,18 @@ def test_other_processes_draw_the_same():
 
 def test_what_was_drawn_can_be_written_down():
     views = [draw(key, augment=AUGMENT) for key in KEYS[:200]]
-    rows = [view.drawn() for view in views]
+    rows = [view.to_dict() for view in views]
     again = json.loads(json.dumps(rows))
     assert again == rows
-    restored = [view_from_drawn({**row, "shard": 3}) for row in again]
+    restored = [view_from_dict({**row, "shard": 3}) for row in again]
     assert restored == views and list(map(hash, restored)) == list(map(hash, views))
     assert len(set(views)) == len(views)
 
 
 def test_a_plain_view_is_three_values():
     row = {"id": "a", "timestamps": True, "previous": False}
-    assert View("a", timestamps=True, previous=False).drawn() == row
-    assert view_from_drawn(row) == View("a", timestamps=True, previous=False)
+    assert View("a", timestamps=True, previous=False).to_dict() == row
+    assert view_from_dict(row) == View("a", timestamps=True, previous=False)
 
 
 def test_features_of_other_sizes():

@@ -26,7 +26,7 @@ def watch(task: WhisperTask) -> None:
 
     def note(store: TeacherStore, row: int):
         if store is task.recorded.scores:
-            keys.append(store.drawn(row))
+            keys.append(store.key(row))
         return read(store, row)
 
     def collate_and_tell(places: list[tuple[int, int]]):

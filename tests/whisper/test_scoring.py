@@ -96,7 +96,7 @@ def scorer_of(tiny_run, teacher, *overrides, states=None) -> Scorer:
 
 def assert_same_word(one: Record, other: Record, rtol: float = 2e-3) -> None:
     """Up to the arithmetic of another batch."""
-    assert one.drawn == other.drawn and one.columns.keys() == other.columns.keys()
+    assert one.key == other.key and one.columns.keys() == other.columns.keys()
     for name, column in one.columns.items():
         theirs = other.columns[name]
         assert column.dtype == theirs.dtype and column.shape == theirs.shape, name
@@ -113,7 +113,7 @@ def test_records_do_not_depend_on_the_rest_of_the_batch(tiny_run, teacher):
     scorer = scorer_of(tiny_run, teacher, *ALL_COLUMNS, NO_STATES)
     views = scorer.source.views_of_run()
     together = scorer.records(views)
-    assert [record.drawn for record in together] == [*map(scorer.source.scores_key, views)]
+    assert [record.key for record in together] == [*map(scorer.source.scores_key, views)]
     backwards = scorer.records(views[::-1])[::-1]
     for view, record, other in zip(views, together, backwards, strict=True):
         alone = scorer.records([view])[0]
@@ -230,7 +230,7 @@ def altered(store, target, change) -> None:
     """A store of the same settings and views, sealed as it should be, of other values."""
     old = TeacherStore(store)
     new = TeacherStore(target, old.settings, create=True)
-    records = [Record(old.drawn(row), {n: c.copy() for n, c in old.read(row).items()})
+    records = [Record(old.key(row), {n: c.copy() for n, c in old.read(row).items()})
                for row in old.all_rows()]
     for record in records:
         change(record)
@@ -305,7 +305,7 @@ def test_verify_of_augmented_views(tiny_run, capsys):
     recipe = tiny_run.scored(SHORT, "views.augment.probability=0.7",
                              "views.augment.num_time_masks=1")
     for folder in (scores_folder(recipe), states_folder(recipe)):
-        texts = [TeacherStore(folder).drawn(row) for row in TeacherStore(folder).all_rows()]
+        texts = [TeacherStore(folder).key(row) for row in TeacherStore(folder).all_rows()]
         assert {'"augmentation"' in text for text in texts} == {True, False}
         look_after(["verify", str(folder)])
         assert "the teacher still says the same" in capsys.readouterr().out
@@ -326,7 +326,7 @@ def relabelled(tiny_run, tmp_path):
 
 def texts_of(folder, window: str) -> list[str]:
     store = TeacherStore(folder)
-    return [text for text in map(store.drawn, store.all_rows()) if f'"id":"{window}"' in text]
+    return [text for text in map(store.key, store.all_rows()) if f'"id":"{window}"' in text]
 
 
 @pytest.mark.parametrize("folder", [scores_folder, states_folder])
@@ -353,13 +353,13 @@ def test_windows_with_another_label_or_other_clips(relabelled):
             rescorer(texts_of(folder(recipe), row["id"]))
     # encoder states do not depend on the label
     text = texts_of(states_folder(recipe), rows[0]["id"])[0]
-    assert rescorer([text])[0].drawn == text
+    assert rescorer([text])[0].key == text
 
 
 def test_a_rescored_record_is_that_of_the_view(relabelled):
     recipe = relabelled[0]
     store = TeacherStore(scores_folder(recipe))
     rows = store.all_rows()[:3]
-    for row, record in zip(rows, Rescorer(recipe)([store.drawn(r) for r in rows]), strict=True):
+    for row, record in zip(rows, Rescorer(recipe)([store.key(r) for r in rows]), strict=True):
         # the states it was scored from had been rounded
-        assert_same_word(record, Record(store.drawn(row), store.read(row)), rtol=0.02)
+        assert_same_word(record, Record(store.key(row), store.read(row)), rtol=0.02)

@@ -26,7 +26,7 @@ from distill.ced.teachers.ensemble import Ensemble, ensemble_settings, first_cla
 from distill.ced.teachers.frames import STEP_SECONDS, num_steps, pad_steps
 from distill.ced.teachers.scores import UNREADABLE, encode_scores
 from distill.data.files import hash_of
-from distill.data.teacher_store import Record, drawn_text
+from distill.data.teacher_store import Record, view_key
 from distill.data.unreadable import file_fault
 
 BLOCK_CLIPS = 128
@@ -77,7 +77,7 @@ class Blocks:
 
     def text(self, block: Block) -> str:
         """What the store knows a block by."""
-        return drawn_text({"clips": self._hashes[block.first // BLOCK_CLIPS],
+        return view_key({"clips": self._hashes[block.first // BLOCK_CLIPS],
                            "epoch": block.epoch, "first": block.first})
 
     @cached_property

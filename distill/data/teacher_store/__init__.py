@@ -1,7 +1,7 @@
 """Pay for the teacher once: a folder of its scores of each view, read in microseconds.
 
 A *view* is one fully determined training input, named by the canonical JSON of everything drawn for
-it (`drawn_text`). What the teacher said is a few arrays with the same number of rows: tokens of a
+it (`view_key`). What the teacher said is a few arrays with the same number of rows: tokens of a
 transcript, frames, or one row for a whole clip. The store knows nothing of the model.
 
     store = TeacherStore("runs/NAME/scores", settings, create=True)
@@ -15,7 +15,7 @@ transcript, frames, or one row for a whole clip. The store knows nothing of the 
 """
 
 from distill.data.teacher_store.disk import StoreError
-from distill.data.teacher_store.shard import SCHEMA_VERSION, Record, digest_of, drawn_text
+from distill.data.teacher_store.shard import SCHEMA_VERSION, Record, digest_of, view_key
 from distill.data.teacher_store.store import TeacherStore
 
-__all__ = ["SCHEMA_VERSION", "Record", "StoreError", "TeacherStore", "digest_of", "drawn_text"]
+__all__ = ["SCHEMA_VERSION", "Record", "StoreError", "TeacherStore", "digest_of", "view_key"]

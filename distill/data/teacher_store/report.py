@@ -89,8 +89,8 @@ def compare(store: TeacherStore, rows: Sequence[int], scorer: Scorer) -> dict[st
     Raises:
         StoreError: the scorer gives other views, columns or numbers of rows.
     """
-    texts = [store.drawn(row) for row in rows]
-    live = {record.drawn: record.columns for record in scorer(texts)}
+    texts = [store.key(row) for row in rows]
+    live = {record.key: record.columns for record in scorer(texts)}
     if missing := [text for text in texts if text not in live]:
         raise StoreError(f"the live teacher gave nothing for {len(missing)} of {len(texts)} views, "
                          f"for example {missing[0]}")

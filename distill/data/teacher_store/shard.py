@@ -44,15 +44,15 @@ class Record:
     """What the teacher gave for one view.
 
     Args:
-        drawn: canonical JSON of everything drawn for the view: its identity (see `drawn_text`).
+        key: canonical JSON of everything drawn for the view: its identity (see `view_key`).
         columns: arrays (rows, ...), the same number of rows in all, which may be 0.
     """
 
-    drawn: str
+    key: str
     columns: dict[str, np.ndarray]
 
 
-def drawn_text(drawn: dict) -> str:
+def view_key(drawn: dict) -> str:
     """Canonical JSON of what was drawn for a view: equal draws give equal texts."""
     return json.dumps(drawn, sort_keys=True, separators=(",", ":"), ensure_ascii=False,
                       allow_nan=False)
@@ -104,7 +104,7 @@ def content_of(records: Sequence[Record], types: Types) -> Content:
         StoreError: a record whose columns do not fit together, or not those of the store.
     """
     content = Content()
-    encoded = [encode(record.drawn) for record in records]
+    encoded = [encode(record.key) for record in records]
     counts = [_num_rows(record, types) for record in records]
     content.digests.append(digests_of(encoded))
     content.counts.append(np.array(counts, np.int64))
@@ -120,7 +120,7 @@ def content_of(records: Sequence[Record], types: Types) -> Content:
 
 def _num_rows(record: Record, types: Types) -> int:
     """Rows of a record, after checking its columns."""
-    where = f"view {record.drawn}"
+    where = f"view {record.key}"
     arrays = {name: np.asarray(values) for name, values in record.columns.items()}
     if not arrays:
         raise StoreError(f"{where} has no columns; a teacher store holds at least one")

@@ -160,10 +160,10 @@ class TeacherStore:
             )
         for index in np.argsort(handles, kind="stable"):  # shard after shard
             row = int(handles[index])
-            if self._drawn(row) != encoded[index]:
+            if self._key(row) != encoded[index]:
                 raise StoreError(
                     f"{self.folder}: two views have the same 64-bit digest: {texts[index]} and, "
-                    f"stored, {self.drawn(row)}; change anything drawn for one of them (its id)"
+                    f"stored, {self.key(row)}; change anything drawn for one of them (its id)"
                 )
         return handles
 
@@ -188,11 +188,11 @@ class TeacherStore:
         start, stop = offsets[local], offsets[local + 1]
         return {name: values[start:stop] for name, values in columns}
 
-    def drawn(self, row: int) -> str:
+    def key(self, row: int) -> str:
         """The text of a view."""
-        return self._drawn(int(row)).decode("utf-8", "surrogatepass")
+        return self._key(int(row)).decode("utf-8", "surrogatepass")
 
-    def _drawn(self, row: int) -> bytes:
+    def _key(self, row: int) -> bytes:
         shard = self._shards[row >> _LOCAL_BITS]
         mapped = shard.mapped or self._map(shard)
         local = row & _LOCAL

@@ -33,8 +33,8 @@ class View:
     previous: bool
     augmentation: Augmentation | None = None
 
-    def drawn(self) -> dict[str, Any]:
-        """Everything that was drawn, as plain JSON; `view_from_drawn` is the inverse."""
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that was drawn, as plain JSON; `view_from_dict` is the inverse."""
         row: dict[str, Any] = {
             "id": self.id, "timestamps": self.timestamps, "previous": self.previous
         }
@@ -46,7 +46,7 @@ class View:
         return row
 
 
-def view_from_drawn(row: dict[str, Any]) -> View:
+def view_from_dict(row: dict[str, Any]) -> View:
     """The view that was written down; other keys of the row are somebody else's."""
     values = row.get("augmentation")
     augmentation = None

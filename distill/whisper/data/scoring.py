@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record, TeacherStore, digest_of
-from distill.data.views.draws import View, view_from_drawn
+from distill.data.views.draws import View, view_from_dict
 from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import pad
@@ -254,11 +254,11 @@ class Rescorer:
         if drawn["id"] not in self.source.by_id:
             raise ValueError(f"view of window {drawn['id']}: it is no longer among the labels")
         if "tokens" in drawn:
-            record = self.scorer.records([view_from_drawn(drawn)])[0]
+            record = self.scorer.records([view_from_dict(drawn)])[0]
         else:
-            view = view_from_drawn({"timestamps": False, "previous": False} | drawn)
+            view = view_from_dict({"timestamps": False, "previous": False} | drawn)
             states = encode(self.teacher.model, self.source.features([view]))[0]
             record = Record(self.source.states_key(view), states_columns(states, self.dtype))
-        if record.drawn != text:
+        if record.key != text:
             raise ValueError(f"view of window {drawn['id']}: its label or its clips have changed")
         return record

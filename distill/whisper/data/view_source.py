@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.data.files import hash_of, read_json, read_jsonl
 from distill.data.speech.windows import load_patiently
-from distill.data.teacher_store import drawn_text
+from distill.data.teacher_store import view_key
 from distill.data.views.augment import augment_audio, mask_features
 from distill.data.views.batches import FixedBatches, TokenBatches
 from distill.data.views.draws import View, draw_view
@@ -55,7 +55,7 @@ def read_kept(recipe: WhisperRecipe) -> list[dict]:
 def states_key_of(row: dict, augmentation: dict | None = None) -> str:
     """Cache key of the encoder states of a label row's window."""
     audio = {"id": row["id"], "pieces": hash_of(row["pieces"])}
-    return drawn_text(audio | ({"augmentation": augmentation} if augmentation else {}))
+    return view_key(audio | ({"augmentation": augmentation} if augmentation else {}))
 
 
 class ViewSource:
@@ -140,12 +140,12 @@ class ViewSource:
         row = self.by_id[view.id]
         tokens = self.tokens(view)
         asked = hash_of([tokens.inputs, tokens.labels])
-        return drawn_text(view.drawn() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
+        return view_key(view.to_dict() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
 
     def states_key(self, view: View) -> str:
         """Encoder states do not depend on tokens: all views of a window share them, unless
         its sound is changed."""
-        return states_key_of(self.by_id[view.id], view.drawn().get("augmentation"))
+        return states_key_of(self.by_id[view.id], view.to_dict().get("augmentation"))
 
     # What a run asks for
 
