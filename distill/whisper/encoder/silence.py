@@ -1,0 +1,84 @@
+"""What an encoder makes of 30 s of silence, computed once: the rest of every short clip.
+
+    silence = silence_of(model)       # kept beside the model
+    silence.keys[layer][:, 150:]      # what a clip of 150 positions sees behind it
+
+Whisper hears windows of 30 s, of which a clip fills the beginning and silence the rest. That rest
+is the same for every clip, but for what its positions learn from the clip, which is neglected. So
+its keys and values in every layer of the encoder, and its states, which the decoder looks at, are
+constants (docs/guides/short-audio.md has a drawing and what that costs).
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Log-mel features are scaled as OpenAI does: (log10(power) + 4) / 4, cut 8 below the loudest. Then
+# silence has the value `loudest - 2`. Moving a clip to LOUDEST, which is a change of its gain,
+# gives its silence always the same value.
+LOUDEST = 1.1
+LEVEL = LOUDEST - 2.0
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Keys, values and states of silence, at every position.
+
+    Attributes:
+        keys, values: of each encoder layer, (heads, positions, head width).
+        states: (positions, width), after the last norm.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    states: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        every = [*self.keys, *self.values, self.states]
+        return sum(part.numel() * part.element_size() for part in every)
+
+
+_kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def silence_of(model) -> Silence:
+    """The silence of a model's encoder, in its type and on its device.
+
+    It is made at the first call (one pass of the encoder), and again when the weights have moved,
+    or have been changed in place, as by an optimiser.
+
+    Args:
+        model: WhisperForConditionalGeneration, in evaluation mode.
+    """
+    encoder = model.get_encoder()
+    state = _state_of(encoder)
+    known = _kept.get(encoder)
+    if known is None or known[0] != state:
+        from distill.whisper.encoder.short import encode_silence
+
+        known = state, encode_silence(encoder)
+        _kept[encoder] = known
+    return known[1]
+
+
+def _state_of(encoder) -> tuple:
+    """Changes when a weight is moved, replaced or written to."""
+    return tuple((part.data_ptr(), part.device, part.dtype, part._version)
+                 for part in encoder.parameters())
+
+
+def with_silence(states: Tensor, silence: Silence | None) -> Tensor:
+    """(rows, positions, width): states of short clips with those of the silence behind them.
+
+    Args:
+        states: (rows, frames, width); of all positions they are returned as they are.
+    """
+    if silence is None or states.shape[1] >= len(silence.states):
+        return states
+    rest = silence.states[states.shape[1] :].to(states.device, states.dtype)
+    return torch.cat([states, rest.expand(len(states), -1, -1)], 1)

@@ -1,0 +1,61 @@
+"""Short clips with silence kept: what is exact, and what is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill.data.audio import load_audio
+from distill.data.manifest import read_manifest
+from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.short import encode_short, short_features
+from distill.whisper.encoder.silence import LEVEL, LOUDEST, silence_of, with_silence
+from distill.whisper.recognition.transcribe import encode, log_mel
+
+
+@pytest.fixture
+def clip(demo_data) -> np.ndarray:
+    row = read_manifest(demo_data / "validation.jsonl")[0][0]
+    return load_audio(row.audio_filepath, row.offset, row.duration)
+
+
+@pytest.mark.parametrize(("seconds", "margin", "positions"), [
+    (0.0, 0.0, 0), (0.01, 0.0, 25), (2.0, 1.0, 150), (2.0, None, 1500), (5.01, 1.0, 350),
+    (11.1, 0.5, 600), (11.5, 0.51, 700), (22.9, 1.0, 1500), (24.0, 1.0, 1500), (29.0, 1.0, 1500)])
+def test_positions(seconds, margin, positions):
+    assert positions_of(seconds, margin) == positions
+
+
+def test_features_are_those_of_the_padded_window_moved(tiny_processor, clip):
+    padded = log_mel(tiny_processor, [clip])[0]
+    (short,), loud = short_features(tiny_processor, [clip], 200)
+    assert loud == [True] and short.shape == (80, 402) and short.max() == pytest.approx(LOUDEST)
+    torch.testing.assert_close(short - short.max(), padded[:, :402] - padded.max(),
+                               rtol=0, atol=2e-6)
+    silent = padded[:, 402:] - padded.max() + LOUDEST  # what is left out is silence
+    torch.testing.assert_close(silent, torch.full_like(silent, LEVEL), rtol=0, atol=2e-6)
+    assert short_features(tiny_processor, [1e-4 * clip], 150)[1] == [False]
+    assert short_features(tiny_processor, [np.zeros(9000, np.float32)], 150)[1] == [False]
+
+
+def test_nearly_all_positions_are_what_transformers_computes(tiny_model, tiny_processor, clip):
+    """Only ten positions of silence are not computed."""
+    features, _ = short_features(tiny_processor, [clip, clip[::-1].copy()], 1490)
+    whole = torch.cat([features[..., :2980], torch.full((2, 80, 20), LEVEL)], -1)
+    theirs = encode(tiny_model, whole)[:, :1490]
+    torch.testing.assert_close(encode_short(tiny_model, features), theirs, rtol=0, atol=2e-2)
+
+
+def test_silence_after_silence_is_silence(tiny_model):
+    silence = silence_of(tiny_model)
+    features = torch.full((2, 80, 302), LEVEL)
+    states = encode_short(tiny_model, features)
+    whole = with_silence(states, silence)
+    torch.testing.assert_close(whole, silence.states.expand(2, -1, -1), rtol=0, atol=1e-4)
+
+
+def test_silence_is_made_again_for_other_weights(tiny_model):
+    before = silence_of(tiny_model)
+    assert silence_of(tiny_model) is before
+    with torch.no_grad():
+        tiny_model.model.encoder.layers[0].fc1.weight.mul_(2.0)
+    assert not torch.equal(silence_of(tiny_model).states, before.states)
