@@ -5,6 +5,9 @@ orders: in float32 the results differ in the last bits. `IntegerAttention` round
 values to 8 bits, with a scale for each head and position, and attention weights to 16 bits. Then
 every sum is of whole numbers and below 2^24, and float32 holds it exactly in any order. So results
 are equal bit for bit in any batch and for any number of tokens in a pass.
+
+Short clips have a **rest**: keys and values of the silence behind them, which all slots share
+(`distill.whisper.encoder.silence`). They are read once for the whole batch.
 """
 
 from __future__ import annotations
@@ -33,10 +36,23 @@ class FloatAttention:
         return keys, values
 
     @staticmethod
-    def attend(query: Tensor, parts: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
-        """(rows, heads, T, head width) of queries of that shape; mask (rows, 1, T, positions),
-        True where a query may look."""
-        return F.scaled_dot_product_attention(query, *parts, mask)
+    def attend(query: Tensor, parts: tuple[Tensor, ...], mask: Tensor | None,
+               rest: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Attention of each row's queries over its own positions, and then over the shared rest.
+
+        Args:
+            query: (rows, heads, T, head width).
+            mask: (rows, 1, T, positions), True where a query may look; all of the rest is seen.
+            rest: `parts` without rows, (heads, positions, head width).
+
+        Returns:
+            as `query`.
+        """
+        if rest is None:
+            return F.scaled_dot_product_attention(query, *parts, mask)
+        (keys, values), (rest_keys, rest_values) = parts, rest
+        logits = _products(query * query.shape[-1] ** -0.5, keys, rest_keys)
+        return _weighted(logits.softmax(-1), values, rest_values)
 
 
 class IntegerAttention:
@@ -51,20 +67,46 @@ class IntegerAttention:
         return (*_rounded(keys), *_rounded(values))
 
     @staticmethod
-    def attend(query: Tensor, parts: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
+    def attend(query: Tensor, parts: tuple[Tensor, ...], mask: Tensor | None,
+               rest: tuple[Tensor, ...] | None = None) -> Tensor:
+        """As `FloatAttention.attend`."""
         keys, key_scale, values, value_scale = parts
+        rest_keys, rest_key_scale, rest_values, rest_value_scale = rest or (None,) * 4
         query, scale = _rounded(query)
-        scores = torch.matmul(query, keys.transpose(-1, -2))
-        scores *= (scale * query.shape[-1] ** -0.5)[..., None]
-        scores *= key_scale[:, :, None]
+        logits = _products(query, keys, rest_keys)
+        logits *= (scale * query.shape[-1] ** -0.5)[..., None]
+        logits *= _behind(key_scale, rest_key_scale)[:, :, None]
         if mask is not None:
-            scores.masked_fill_(~mask, -torch.inf)
-        weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+            logits.masked_fill_(~mask, -torch.inf)
+        weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
         total = weights.sum(-1, keepdim=True)
-        weights *= value_scale[:, :, None]
+        weights *= _behind(value_scale, rest_value_scale)[:, :, None]
         size = weights.sum(-1, keepdim=True).clamp_(min=_SMALLEST)
-        found = torch.matmul(weights.mul_(_WEIGHTS / size).round_(), values)
+        found = _weighted(weights.mul_(_WEIGHTS / size).round_(), values, rest_values)
         return found.mul_(size / (_WEIGHTS * total))
+
+
+def _products(query: Tensor, keys: Tensor, rest_keys: Tensor | None) -> Tensor:
+    """(rows, heads, T, positions) of queries and keys; those of the rest come last."""
+    found = torch.matmul(query, keys.transpose(-1, -2))
+    if rest_keys is None:
+        return found
+    shared = torch.matmul(query.transpose(0, 1).flatten(1, 2), rest_keys.transpose(-1, -2))
+    return torch.cat([found, shared.unflatten(1, query.shape[::2]).transpose(0, 1)], -1)
+
+
+def _weighted(weights: Tensor, values: Tensor, rest_values: Tensor | None) -> Tensor:
+    """Sums of values (rows, heads, T, head width) by weights (rows, heads, T, positions)."""
+    if rest_values is None:
+        return torch.matmul(weights, values)
+    first, last = weights.split([values.shape[2], rest_values.shape[1]], -1)
+    shared = torch.matmul(last.transpose(0, 1).flatten(1, 2), rest_values)
+    return torch.matmul(first, values) + shared.unflatten(1, weights.shape[::2]).transpose(0, 1)
+
+
+def _behind(scales: Tensor, rest: Tensor | None) -> Tensor:
+    """Scales (rows, heads, positions) with those of the rest (heads, positions)."""
+    return scales if rest is None else torch.cat([scales, rest.expand(len(scales), -1, -1)], -1)
 
 
 def _rounded(vectors: Tensor) -> tuple[Tensor, Tensor]:

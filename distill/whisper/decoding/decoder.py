@@ -11,12 +11,16 @@ positions, and attention sees only what is at and before a token. So nothing is 
 sequences grow by different numbers of tokens, and going back costs nothing: what is beyond a
 sequence's end is never seen. When a sequence is done, the one of the last slot moves to its slot,
 and another sequence may begin in the free slot.
+
+Encoder states of short clips are fewer than the encoder has positions. Given `silence`, what those
+positions hold in a window of silence, all slots see it behind their own frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +28,8 @@ from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
 from distill.whisper.decoding.linear import fused_layer, make_layer
+
+_FEW = 1  # slots: so many hold the silence behind them themselves, which one kernel reads faster
 
 
 @dataclass
@@ -34,11 +40,16 @@ class Cache:
         self_attention: of the tokens read so far; shapes begin with (slots, heads, positions).
         cross_attention: of the encoder states; shapes begin with (slots, heads, frames).
         num_used: slots in use, the first ones.
+        frames: of the encoder states.
+        rest: of the silence behind all slots, (heads, frames); None where there is none, or where
+            each slot holds it.
     """
 
     self_attention: list[tuple[Tensor, ...]]
     cross_attention: list[tuple[Tensor, ...]]
     num_used: int
+    frames: int
+    rest: list[tuple[Tensor, ...]] | None = None
 
     def remove(self, slot: int) -> None:
         """Free a slot; the sequence of the last slot moves there."""
@@ -53,7 +64,8 @@ class Cache:
         def cut(layers: list) -> list:
             return [tuple(tensor[first : first + count] for tensor in layer) for layer in layers]
 
-        return Cache(cut(self.self_attention), cut(self.cross_attention), count)
+        return replace(self, self_attention=cut(self.self_attention),
+                       cross_attention=cut(self.cross_attention), num_used=count)
 
     def alone(self, slot: int) -> Cache:
         """A cache for one sequence: the same encoder states, no tokens."""
@@ -61,15 +73,21 @@ class Cache:
                   for layer in self.self_attention]
         audio = [tuple(tensor[slot : slot + 1] for tensor in layer)
                  for layer in self.cross_attention]
-        return Cache(tokens, audio, 1)
+        return replace(self, self_attention=tokens, cross_attention=audio, num_used=1)
 
-    def fits(self, slots: int, frames: int) -> bool:
-        """Whether it is large enough, for encoder states of this length."""
+    def part(self, slots: int, frames: int) -> Cache | None:
+        """An empty cache in the first of its memory; None if there is not enough."""
         keys = self.cross_attention[0][0]
-        return keys.shape[2] == frames and len(keys) >= slots
+        if keys.shape[2] < frames or len(keys) < slots:
+            return None
+        audio = [tuple(tensor[:slots, :, :frames] for tensor in layer)
+                 for layer in self.cross_attention]
+        tokens = [tuple(tensor[:slots] for tensor in layer) for layer in self.self_attention]
+        return Cache(tokens, audio, 0, frames)
 
     @property
     def num_bytes(self) -> int:
+        """Of the slots; the rest belongs to the decoder."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
 
     def _tensors(self) -> list[Tensor]:
@@ -87,13 +105,15 @@ class Decoder:
             (`IntegerAttention`); drafts do not need this.
         share_weights_with: another decoder; its embeddings, positions and output layer are used
             where they are equal, as in a student that was trained without changing them.
+        silence: (positions, width) encoder states of silence; those of short clips go on with
+            them. None takes the states as they are.
 
     Raises:
         ValueError: int8 is not possible here.
     """
 
     def __init__(self, model, int8: bool = False, same_bits: bool = True,
-                 share_weights_with: Decoder | None = None):
+                 share_weights_with: Decoder | None = None, silence: Tensor | None = None):
         inner, other = model.model.decoder, share_weights_with
         self.config, self.int8 = model.config, int8
         self.context = model.config.max_target_positions
@@ -108,6 +128,7 @@ class Decoder:
             self.output = other.output
         else:
             self.output = make_layer(model.proj_out, int8)
+        self.silence = silence
         self._buffers: Cache | None = None
 
     def cache(self, states: Tensor) -> Cache:
@@ -123,17 +144,37 @@ class Decoder:
         A decoder has one cache at a time: the memory of the last one is used again.
         """
         _, frames, width = states.shape
-        states = self._converted(states[:0])
-        if self._buffers is None or not self._buffers.fits(slots, frames):
-            def allocate(length: int) -> list[tuple[Tensor, ...]]:
-                shape = (slots, self.heads, length, width // self.heads)
-                return [layer.attention.allocate(shape, states) for layer in self.layers]
-
+        rest = 0 if self.silence is None else max(len(self.silence) - frames, 0)
+        held = frames if slots > _FEW else frames + rest
+        cache = self._buffers and self._buffers.part(slots, held)
+        if cache is None:
             self._buffers = None  # frees the old memory before the new one is allocated
-            self._buffers = Cache(allocate(self.context), allocate(frames), slots)
-        cache = self._buffers.slots(0, slots)
-        cache.num_used = 0
+            self._buffers = self._allocate(states, slots, held, width)
+            cache = self._buffers.part(slots, held)
+        cache.frames = frames
+        if rest and held > frames:
+            for buffers, parts in zip(cache.cross_attention, self._silent_parts, strict=True):
+                for buffer, part in zip(buffers, parts, strict=True):
+                    buffer[:, :, frames:] = part[:, frames:]
+        elif rest:
+            cache.rest = [tuple(part[:, frames:] for part in parts)
+                          for parts in self._silent_parts]
         return cache
+
+    def _allocate(self, states: Tensor, slots: int, frames: int, width: int) -> Cache:
+        like = self._converted(states[:0])
+
+        def allocate(length: int) -> list[tuple[Tensor, ...]]:
+            shape = (slots, self.heads, length, width // self.heads)
+            return [layer.attention.allocate(shape, like) for layer in self.layers]
+
+        return Cache(allocate(self.context), allocate(frames), 0, frames)
+
+    @cached_property
+    def _silent_parts(self) -> list[tuple[Tensor, ...]]:
+        """Of each layer, what a cache holds of silence: (heads, positions)."""
+        states = self._converted(self.silence)
+        return [layer.cross_parts(states) for layer in self.layers]
 
     @torch.inference_mode()
     def fill_cross_attention(self, cache: Cache, states: Tensor) -> None:
@@ -143,7 +184,7 @@ class Decoder:
             for slot, each in enumerate(states, first):
                 # one slot at a time: intermediate results stay in the processor's cache
                 for buffer, part in zip(buffers, layer.cross_parts(each), strict=True):
-                    buffer[slot] = part
+                    buffer[slot, :, : cache.frames] = part
         cache.num_used += len(states)
 
     def _converted(self, states: Tensor) -> Tensor:
@@ -165,9 +206,10 @@ class Decoder:
         at = _Positions(starts, tokens.shape[1], self.context, tokens.device)
         hidden = F.embedding(tokens, self.embeddings) + self.positions[at.positions]
         hidden = hidden.flatten(0, 1)  # linear layers and norms take (rows, width)
-        for layer, tokens_cache, audio_cache in zip(
-                self.layers, cache.self_attention, cache.cross_attention, strict=True):
-            hidden = layer(hidden, at, tokens_cache, audio_cache)
+        rests = cache.rest or [None] * len(self.layers)
+        for layer, tokens_cache, audio_cache, rest in zip(
+                self.layers, cache.self_attention, cache.cross_attention, rests, strict=True):
+            hidden = layer(hidden, at, tokens_cache, audio_cache, rest)
         return self.norm(hidden).view(*tokens.shape, -1)
 
     @torch.inference_mode()
@@ -245,8 +287,8 @@ class _Layer:
                         for project in (self.cross_key, self.cross_value))
         return self.attention.parts(keys, values)
 
-    def __call__(self, hidden: Tensor, at: _Positions, tokens_cache: tuple,
-                 audio_cache: tuple) -> Tensor:
+    def __call__(self, hidden: Tensor, at: _Positions, tokens_cache: tuple, audio_cache: tuple,
+                 rest: tuple | None) -> Tensor:
         """States (slots * T, width) after the layer, of states before it; writes to the first of
         the two caches."""
         shape = (at.num_slots, at.count, self.heads, -1)
@@ -258,7 +300,7 @@ class _Layer:
         hidden = hidden + self.out(found.transpose(1, 2).flatten(2).flatten(0, 1))
         query = self.cross_query(self.norms[1](hidden)).view(shape).transpose(1, 2)
         parts = tuple(part[: at.num_slots] for part in audio_cache)
-        found = self.attention.attend(query, parts, None)
+        found = self.attention.attend(query, parts, None, rest)
         hidden = hidden + self.cross_out(found.transpose(1, 2).flatten(2).flatten(0, 1))
         inner = self.activation(self.fc1(self.norms[2](hidden)))
         return hidden + self.fc2(inner)

@@ -41,7 +41,8 @@ class StudentDrafter:
     """
 
     def __init__(self, model, int8: bool, target: Decoder | None = None):
-        self.decoder = Decoder(model, int8, same_bits=False, share_weights_with=target)
+        self.decoder = Decoder(model, int8, same_bits=False, share_weights_with=target,
+                               silence=target and target.silence)
         self._read: list[list[int]] = []  # tokens that each slot's cache holds
 
     def start(self, states: Tensor, max_slots: int | None = None) -> None:

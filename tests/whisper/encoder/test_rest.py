@@ -1,0 +1,58 @@
+"""Decoders that see silence behind short clips: as if each clip held it itself."""
+
+import pytest
+import torch
+
+from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.silence import silence_of, with_silence
+from distill.whisper.student import make_student
+
+
+@pytest.fixture
+def states(tiny_model):
+    generator = torch.Generator().manual_seed(0)
+    return 6 * torch.randn(5, 150, tiny_model.config.d_model, generator=generator)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("slots", [1, 3])
+@torch.inference_mode()
+def test_a_decoder(tiny_model, states, slots, int8):
+    silence = silence_of(tiny_model)
+    whole, short = Decoder(tiny_model, int8), Decoder(tiny_model, int8, silence=silence.states)
+    short.cache(states[:slots, :75])  # memory of another length is used again
+    plain, cache = whole.cache(with_silence(states[:slots], silence)), short.cache(states[:slots])
+    assert (cache.rest is None) == (slots == 1)
+    steps = torch.randint(0, 250, (slots, 7), generator=torch.Generator().manual_seed(1))
+    for decoder, kept in ((whole, plain), (short, cache)):
+        kept.first = decoder(steps[:, :4], [0] * slots, kept)
+        kept.single = [decoder(steps[:, at : at + 1], [at] * slots, kept) for at in range(4, 7)]
+        if slots > 1:
+            kept.remove(0)
+            kept.single.append(decoder(steps[1:, 6:], [7] * (slots - 1), kept))
+            kept.single.append(decoder(steps[:1, :3], [0], kept.alone(0)))
+    for one, other in zip([plain.first, *plain.single], [cache.first, *cache.single], strict=True):
+        assert one.isfinite().all() and one.std() > 0.1
+        if int8:
+            assert torch.equal(one, other)
+        else:
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert whole.cache(with_silence(states, silence)).num_bytes > 2 * short.cache(states).num_bytes
+
+
+@pytest.mark.parametrize("max_slots", [1, 2, None])
+def test_texts_with_drafts(tiny_model, tiny_processor, states, max_slots):
+    silence = silence_of(tiny_model)
+    student = make_student(tiny_model, [0, 3], [0, 1]).eval()
+
+    def decode(states, silence=None, **options):
+        decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, "en", int8=True,
+                                 on_loop="keep", silence=silence, **options)
+        return [h.tokens for h in decoder(states, [20] * len(states))]
+
+    wanted = decode(with_silence(states, silence))
+    assert len(set(map(tuple, wanted))) > 1
+    assert decode(states, silence, max_slots=max_slots) == wanted
+    assert decode(states, silence, max_slots=max_slots, student=student, draft_length=3) == wanted
+    assert decode(states) != wanted, "silence makes no difference"
