@@ -13,10 +13,10 @@ from distill.training.task import Batch
 from distill.whisper.data.collate import pad
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
+from distill.whisper.encoder.padded import encode
 from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.recognition.transcribe import encode
 from distill.whisper.student import (
     alignment_note,
     choose_layers,

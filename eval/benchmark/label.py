@@ -140,7 +140,7 @@ class Ways:
         """As the published scripts call it."""
         import torch
 
-        from distill.whisper.recognition.transcribe import log_mel
+        from distill.whisper.encoder.padded import log_mel
 
         texts: Texts = {}
         for at in range(0, len(windows), BATCH):
@@ -155,7 +155,8 @@ class Ways:
         return texts
 
     def _ours(self, backend) -> Callable:
-        from distill.whisper.recognition.transcribe import log_mel, to_text
+        from distill.whisper.encoder.padded import log_mel
+        from distill.whisper.recognition.transcribe import to_text
 
         def way(windows: Sequence[Window], audios: dict[str, np.ndarray]) -> Texts:
             texts: Texts = {}
@@ -191,7 +192,7 @@ class Ways:
 
     def encoder_seconds(self, windows: Sequence[Window]) -> float:
         """The int8 encoder alone: no labelling by it can be faster."""
-        from distill.whisper.recognition.transcribe import log_mel
+        from distill.whisper.encoder.padded import log_mel
 
         features = log_mel(self.teacher.processor, [load_window(w) for w in windows])
         backend = self.ours["ours, ctranslate2 int8"]

@@ -85,8 +85,8 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     from distill.data.speech.windows import load_window
     from distill.progress import quiet_libraries
     from distill.whisper.data.corpus import evaluation_utterances, load_clips, windows_of
+    from distill.whisper.encoder.padded import encode, log_mel
     from distill.whisper.recipe import load_recipe
-    from distill.whisper.recognition.transcribe import encode, log_mel
     from distill.whisper.special import SpecialTokens
     from distill.whisper.teacher import load_teacher
 

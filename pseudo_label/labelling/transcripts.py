@@ -29,9 +29,10 @@ from distill.progress import progress
 from distill.whisper.data.corpus import is_recording, piece_rows
 from distill.whisper.data.scoring import open_states, states_columns
 from distill.whisper.data.view_source import states_key_of
+from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.recognition.backends import Labelled, load_backend
-from distill.whisper.recognition.transcribe import log_mel, to_text
+from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.teacher import Teacher
 from pseudo_label.labelling.compare import compare, disagreement
 from pseudo_label.labelling.leases import Leases

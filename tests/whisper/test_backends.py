@@ -7,11 +7,12 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
+from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import load_recipe
 from distill.whisper.recognition import labelled
 from distill.whisper.recognition.backends import load_backend
 from distill.whisper.recognition.ct2_backend import Ct2Backend
-from distill.whisper.recognition.transcribe import log_mel, to_text
+from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.teacher import load_teacher
 from pseudo_label.plan import make_plan
 from tests.rounding import assert_same_but_rounding

@@ -10,8 +10,9 @@ from distill.data.manifest import read_manifest
 from distill.metrics.error_rates import error_counts, error_rate
 from distill.metrics.normalize import normalizer
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.generation import complete
-from distill.whisper.recognition.transcribe import encode, log_mel, to_text
+from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
 from distill.whisper.teacher import load_teacher

@@ -14,9 +14,9 @@ from distill.data.views.draws import View
 from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import TokenRules, pad
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
 from distill.whisper.recipe import LossConfig
-from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import freeze, make_student
 

@@ -14,7 +14,7 @@ from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.corpus import rebuild_window
 from distill.whisper.data.scoring import scores_folder, stack_states, states_folder
-from distill.whisper.recognition.transcribe import log_mel
+from distill.whisper.encoder.padded import log_mel
 
 ALL = "scores.k=9999"  # of 1768 ids
 NO_STATES = "scores.encoder_states=none"

@@ -11,7 +11,8 @@ from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
 from distill.whisper.decoding.sequences import Sequences, is_looping
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
-from distill.whisper.recognition.transcribe import encode, log_mel, to_text, token_limit, transcribe
+from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.recognition.transcribe import to_text, token_limit, transcribe
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import make_student
 

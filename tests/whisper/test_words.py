@@ -9,7 +9,7 @@ from transformers.models.whisper.generation_whisper import _dynamic_time_warping
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
-from distill.whisper.recognition.transcribe import encode, log_mel
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.recognition.words import (
     Word,
     alignment_heads,

@@ -22,9 +22,9 @@ from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import pad
 from distill.whisper.data.view_source import ViewSource
+from distill.whisper.encoder.padded import encode
 from distill.whisper.model import decoder_states, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.recognition.transcribe import encode
 from distill.whisper.student import choose_layers
 from distill.whisper.teacher import Teacher
 

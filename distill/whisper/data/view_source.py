@@ -23,8 +23,8 @@ from distill.data.views.batches import FixedBatches, TokenBatches
 from distill.data.views.draws import View, draw_view
 from distill.whisper.data.collate import TokenRow, TokenRules
 from distill.whisper.data.corpus import load_clips, rebuild_window
+from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import WhisperRecipe
-from distill.whisper.recognition.transcribe import log_mel
 from distill.whisper.special import SpecialTokens
 
 

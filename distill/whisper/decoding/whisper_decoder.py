@@ -37,7 +37,7 @@ from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Hypothesis, Sequences
 from distill.whisper.decoding.state import DecodingState
 from distill.whisper.decoding.verification import Verifier
-from distill.whisper.encoder.silence import Silence
+from distill.whisper.encoder.audio import silence_behind
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import same_encoder
 
@@ -65,8 +65,6 @@ class WhisperDecoder:
         share_weights_with: another decoder of the same model, whose weights and caches are used,
             `int8` included; also its draft model's, unless `student` is given. Only one of the two
             can decode at a time.
-        silence: of the model's encoder; states of short clips go on with it. None takes the states
-            as they are.
 
     Attributes:
         target: the target model's decoder.
@@ -95,7 +93,6 @@ class WhisperDecoder:
         draft_length: int | None = None,
         max_slots: int | None = None,
         share_weights_with: WhisperDecoder | None = None,
-        silence: Silence | None = None,
     ):
         self.model = model
         self.special = SpecialTokens(tokenizer, model.generation_config)
@@ -107,6 +104,7 @@ class WhisperDecoder:
         if (detect_language or language == AUTO) and not self.special.languages:
             raise ValueError("the model knows one language only: there is none to detect")
         other = share_weights_with
+        silence = silence_behind(model)
         quiet = None if silence is None else silence.states
         self.target = Decoder(model, int8, silence=quiet) if other is None else other.target
         self.drafter = None if other is None else other.drafter

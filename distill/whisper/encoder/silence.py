@@ -1,6 +1,6 @@
 """What an encoder makes of 30 s of silence, computed once: the rest of every short clip.
 
-    silence = silence_of(model)       # kept beside the model
+    silence = silence_of(model.get_encoder())       # kept beside the encoder
     silence.keys[layer][:, 150:]      # what a clip of 150 positions sees behind it
 
 Whisper hears windows of 30 s, of which a clip fills the beginning and silence the rest. That rest
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from distill.losses.matmul import fast_linears
+from distill.whisper.encoder.layers import run_layer, stem
 
 # Log-mel features are scaled as OpenAI does: (log10(power) + 4) / 4, cut 8 below the loudest. Then
 # silence has the value `loudest - 2`. Moving a clip to LOUDEST, which is a change of its gain,
@@ -46,21 +49,15 @@ class Silence:
 _kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def silence_of(model) -> Silence:
-    """The silence of a model's encoder, in its type and on its device.
+def silence_of(encoder) -> Silence:
+    """The silence of a WhisperEncoder, in its type and on its device.
 
     It is made at the first call (one pass of the encoder), and again when the weights have moved,
     or have been changed in place, as by an optimiser.
-
-    Args:
-        model: WhisperForConditionalGeneration, in evaluation mode.
     """
-    encoder = model.get_encoder()
     state = _state_of(encoder)
     known = _kept.get(encoder)
     if known is None or known[0] != state:
-        from distill.whisper.encoder.short import encode_silence
-
         known = state, encode_silence(encoder)
         _kept[encoder] = known
     return known[1]
@@ -70,6 +67,23 @@ def _state_of(encoder) -> tuple:
     """Changes when a weight is moved, replaced or written to."""
     return tuple((part.data_ptr(), part.device, part.dtype, part._version)
                  for part in encoder.parameters())
+
+
+@torch.no_grad()
+def encode_silence(encoder) -> Silence:
+    """One pass over a window of nothing but silence."""
+    parameter, bands = next(encoder.parameters()), encoder.conv1.in_channels
+    positions = encoder.embed_positions.weight.shape[0]
+    features = torch.full((1, bands, 2 * positions), LEVEL).to(parameter.device, parameter.dtype)
+    keys, values = [], []
+    with fast_linears():
+        hidden = stem(encoder, features)
+        for layer in encoder.layers:
+            hidden, key, value = run_layer(layer, hidden)
+            keys.append(key[0].contiguous())
+            values.append(value[0].contiguous())
+        states = encoder.layer_norm(hidden)[0]
+    return Silence(tuple(keys), tuple(values), states)
 
 
 def with_silence(states: Tensor, silence: Silence | None) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from distill.whisper.decoding.sequences import is_looping
-from distill.whisper.recognition.transcribe import encode, log_mel
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.special import SpecialTokens
 
 # (audio, language, text tokens) -> log-probability of each token among all text tokens, nats

@@ -16,8 +16,8 @@ import torch
 
 from distill.data.manifest import Row
 from distill.data.speech.windows import Window, load_readable, pack
+from distill.whisper.encoder.padded import log_mel
 from distill.whisper.export.word_times import speech_begins
-from distill.whisper.recognition.transcribe import log_mel
 from distill.whisper.recognition.words import alignment_heads
 from distill.whisper.special import SpecialTokens
 

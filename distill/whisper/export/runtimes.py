@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, WINDOW_SAMPLES
+from distill.whisper.encoder.padded import log_mel
 from distill.whisper.export.forced import Reader, chosen
 from distill.whisper.export.sherpa import SherpaSession
 from distill.whisper.export.word_times import Word
-from distill.whisper.recognition.transcribe import log_mel, to_text
+from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.special import SpecialTokens
 
 # one greedy decoding: no second try, no window left out as silence, no text before it

@@ -17,12 +17,12 @@ from distill.data.audio import AudioError
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.padded import encode
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.recognition.assistant import OldLabels, load_assistant
 from distill.whisper.recognition.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.recognition.sequential import LongAudio, transcribe_long
-from distill.whisper.recognition.transcribe import encode
 from distill.whisper.special import SpecialTokens
 from distill.whisper.teacher import Teacher
 

@@ -27,8 +27,9 @@ from distill.data.unreadable import read_patiently
 from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
-from distill.whisper.recognition.transcribe import encode, log_mel, to_text
+from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.recognition.words import Word, word_times
 
 _TICK = 0.02  # seconds between two timestamp tokens

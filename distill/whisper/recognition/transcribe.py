@@ -1,7 +1,7 @@
 """From audio to text: features, encoder states, and batches of windows.
 
     decoder = WhisperDecoder(model, processor.tokenizer, "en")  # distill.whisper.decoding
-    states = encode(model, log_mel(processor, audios))
+    states = encode_audio(model, processor, audios)             # distill.whisper.encoder
     hypotheses = decoder(states, max_new_tokens=[200] * len(states))
 """
 
@@ -9,35 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.audio import SAMPLE_RATE
 from distill.data.speech.windows import Window, load_patiently
-from distill.losses.matmul import fast_linears
 from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.audio import complete, encode_audio
 
 MIN_NEW_TOKENS = 24  # the shortest clip may have a word of many tokens and two timestamps
-
-
-def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
-    """float32 (batch, mel, 3000) from 16 kHz mono audio of up to 30 s each."""
-    features = processor.feature_extractor(
-        list(audios), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
-    )
-    return features["input_features"]
-
-
-@torch.no_grad()
-def encode(model, features: Tensor) -> Tensor:
-    """Encoder states (batch, 1500, width) of log-mel features (batch, mel, 3000)."""
-    encoder = model.get_encoder()
-    parameter = next(encoder.parameters())
-    with fast_linears():
-        return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
 
 
 def token_limit(seconds: float, tokens_per_second: float) -> int:
@@ -87,8 +68,11 @@ def transcribe(
 
 def _states(model, processor, windows: Sequence[Window], cache: dict | None) -> Tensor:
     if cache is not None and all(window.id in cache for window in windows):
-        return torch.stack([cache[window.id] for window in windows])
-    states = encode(model, log_mel(processor, [load_patiently(window) for window in windows]))
+        found = [cache[window.id] for window in windows]
+        if len({each.shape for each in found}) > 1:  # of other batches
+            found = [complete(model, each[None])[0] for each in found]
+        return torch.stack(found)
+    states = encode_audio(model, processor, [load_patiently(window) for window in windows])
     if cache is not None:
         cache |= {window.id: each for window, each in zip(windows, states, strict=True)}
     return states

@@ -6,7 +6,7 @@ import torch
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.recognition.transcribe import encode, log_mel
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.student import make_student
 from tests.whisper.drafting.conftest import CALLS, LIMITS, LONG, same
 

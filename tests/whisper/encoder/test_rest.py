@@ -19,7 +19,7 @@ def states(tiny_model):
 @pytest.mark.parametrize("slots", [1, 3])
 @torch.inference_mode()
 def test_a_decoder(tiny_model, states, slots, int8):
-    silence = silence_of(tiny_model)
+    silence = silence_of(tiny_model.get_encoder())
     whole, short = Decoder(tiny_model, int8), Decoder(tiny_model, int8, silence=silence.states)
     short.cache(states[:slots, :75])  # memory of another length is used again
     plain, cache = whole.cache(with_silence(states[:slots], silence)), short.cache(states[:slots])
@@ -43,16 +43,17 @@ def test_a_decoder(tiny_model, states, slots, int8):
 
 @pytest.mark.parametrize("max_slots", [1, 2, None])
 def test_texts_with_drafts(tiny_model, tiny_processor, states, max_slots):
-    silence = silence_of(tiny_model)
+    silence = silence_of(tiny_model.get_encoder())
     student = make_student(tiny_model, [0, 3], [0, 1]).eval()
 
-    def decode(states, silence=None, **options):
+    def decode(states, short=False, **options):
+        tiny_model.config.short_audio = {"margin_seconds": 1.0} if short else None
         decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, "en", int8=True,
-                                 on_loop="keep", silence=silence, **options)
+                                 on_loop="keep", **options)
         return [h.tokens for h in decoder(states, [20] * len(states))]
 
     wanted = decode(with_silence(states, silence))
     assert len(set(map(tuple, wanted))) > 1
-    assert decode(states, silence, max_slots=max_slots) == wanted
-    assert decode(states, silence, max_slots=max_slots, student=student, draft_length=3) == wanted
+    assert decode(states, True, max_slots=max_slots) == wanted
+    assert decode(states, True, max_slots=max_slots, student=student, draft_length=3) == wanted
     assert decode(states) != wanted, "silence makes no difference"

@@ -6,10 +6,16 @@ import torch
 
 from distill.data.audio import load_audio
 from distill.data.manifest import read_manifest
+from distill.whisper.encoder.audio import (
+    audio_features,
+    complete,
+    encode_audio,
+    encode_features,
+)
 from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
 from distill.whisper.encoder.silence import LEVEL, LOUDEST, silence_of, with_silence
-from distill.whisper.recognition.transcribe import encode, log_mel
 
 
 @pytest.fixture
@@ -42,20 +48,58 @@ def test_nearly_all_positions_are_what_transformers_computes(tiny_model, tiny_pr
     features, _ = short_features(tiny_processor, [clip, clip[::-1].copy()], 1490)
     whole = torch.cat([features[..., :2980], torch.full((2, 80, 20), LEVEL)], -1)
     theirs = encode(tiny_model, whole)[:, :1490]
-    torch.testing.assert_close(encode_short(tiny_model, features), theirs, rtol=0, atol=2e-2)
+    ours = encode_short(tiny_model.get_encoder(), features)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-2)
 
 
 def test_silence_after_silence_is_silence(tiny_model):
-    silence = silence_of(tiny_model)
+    silence = silence_of(tiny_model.get_encoder())
     features = torch.full((2, 80, 302), LEVEL)
-    states = encode_short(tiny_model, features)
+    states = encode_short(tiny_model.get_encoder(), features)
     whole = with_silence(states, silence)
     torch.testing.assert_close(whole, silence.states.expand(2, -1, -1), rtol=0, atol=1e-4)
 
 
 def test_silence_is_made_again_for_other_weights(tiny_model):
-    before = silence_of(tiny_model)
-    assert silence_of(tiny_model) is before
+    before = silence_of(tiny_model.get_encoder())
+    assert silence_of(tiny_model.get_encoder()) is before
     with torch.no_grad():
         tiny_model.model.encoder.layers[0].fc1.weight.mul_(2.0)
-    assert not torch.equal(silence_of(tiny_model).states, before.states)
+    assert not torch.equal(silence_of(tiny_model.get_encoder()).states, before.states)
+
+
+def test_clips_of_many_lengths(tiny_model, tiny_processor, clip):
+    """Each is encoded at its own length; a faint one is padded; all in one tensor."""
+    audios = [clip[:8000], clip, 1e-4 * clip, np.tile(clip, 3), clip[:9000]]
+    features = audio_features(tiny_processor, audios, 1.0)
+    assert [(clips, positions) for clips, positions, _ in features.groups] == [
+        ([0], 75), ([4], 100), ([1], 250), ([3], 600), ([2], None)]
+    assert features.short == {0, 1, 3, 4}
+    states = encode_features(tiny_model.get_encoder(), features)
+    assert states.shape == (5, 1500, 32)
+    silence = silence_of(tiny_model.get_encoder()).states
+    for row, positions in ((0, 75), (1, 250), (4, 100), (3, 600)):
+        alone = encode_short(tiny_model.get_encoder(),
+                             short_features(tiny_processor, [audios[row]], positions)[0])[0]
+        torch.testing.assert_close(states[row, :positions], alone, rtol=0, atol=1e-4)
+        assert torch.equal(states[row, positions:], silence[positions:])
+    parts = features.split(2)
+    assert [part.num_clips for part in parts] == [2, 2, 1]
+    first = encode_features(tiny_model.get_encoder(), parts[0])
+    assert first.shape == (2, 250, 32)
+    torch.testing.assert_close(first, states[:2, :250], rtol=0, atol=1e-4)
+    again = features.padded([3, 2])
+    padded = torch.cat([each for *_, each in again.groups])
+    expected = log_mel(tiny_processor, [audios[3], audios[2]])
+    torch.testing.assert_close(padded[1], expected[1])
+    torch.testing.assert_close(padded[0] - padded[0].max(), expected[0] - expected[0].max(),
+                               rtol=0, atol=2e-6)
+
+
+def test_nothing_changes_for_a_model_that_pads(tiny_model, tiny_processor, clip):
+    states = encode_audio(tiny_model, tiny_processor, [clip])
+    assert torch.equal(states, encode(tiny_model, log_mel(tiny_processor, [clip])))
+    assert complete(tiny_model, states[:, :100]).shape == (1, 100, 32)
+    tiny_model.config.short_audio = {"margin_seconds": 0.5}
+    assert encode_audio(tiny_model, tiny_processor, [clip]).shape == (1, 225, 32)
+    assert complete(tiny_model, states[:, :100]).shape == (1, 1500, 32)

@@ -7,11 +7,11 @@ import pytest
 
 from distill.whisper.ct2 import read_model
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.export import runtimes
 from distill.whisper.export.ct2 import QUANTIZATIONS, write_ct2
 from distill.whisper.export.forced import student_reader
 from distill.whisper.export.run import export_student
-from distill.whisper.recognition.transcribe import encode, log_mel
 from distill.whisper.special import SpecialTokens
 
 HEADS = [(1, 1), (0, 1)]

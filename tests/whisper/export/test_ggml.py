@@ -144,8 +144,9 @@ def test_other_feed_forward_sizes_are_refused(full, tmp_path):
 def test_whisper_cpp_says_the_same(full, path):
     pytest.importorskip("pywhispercpp")
     from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+    from distill.whisper.encoder.padded import encode, log_mel
     from distill.whisper.export.runtimes import whisper_cpp
-    from distill.whisper.recognition.transcribe import encode, log_mel, to_text
+    from distill.whisper.recognition.transcribe import to_text
 
     model, processor = full
     audio = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 0.1

@@ -24,7 +24,7 @@ from distill.whisper.recognition.transcribe import to_text
 def ours(student_model, tiny_processor):
     """`transcribe(audio, language)` as our decoder does it."""
     from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-    from distill.whisper.recognition.transcribe import encode, log_mel
+    from distill.whisper.encoder.padded import encode, log_mel
 
     model = student_model
     decoder = WhisperDecoder(model, tiny_processor.tokenizer, "en", on_loop="keep")

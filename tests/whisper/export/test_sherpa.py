@@ -45,7 +45,7 @@ def test_the_graphs_compute_what_the_model_does(student_model):
 @torch.no_grad()
 def test_what_lacks_is_silence(student_model, tiny_processor):
     """Short log-mel, and zeros in the place of silence, are heard as the padded clip is."""
-    from distill.whisper.recognition.transcribe import log_mel
+    from distill.whisper.encoder.padded import log_mel
 
     torch.manual_seed(0)
     audio = torch.randn(32_000).numpy() * 0.1

@@ -1,0 +1,137 @@
+"""Clips -> encoder states, each clip at its own length where the model allows it.
+
+    states = encode_audio(model, processor, audios)      # (clips, frames, width)
+
+A model allows it if its config has `short_audio: {margin_seconds: 1.0}`. Then `frames` is that of
+the longest clip, and what follows is silence, which everything that reads states puts behind them:
+`decoding.Decoder` by itself, the decoder of transformers after `complete`. Without that entry every
+clip is padded to 30 s, and `frames` is 1,500.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.data.audio import SAMPLE_RATE
+from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.padded import encode_padded, log_mel
+from distill.whisper.encoder.short import encode_short, short_features
+from distill.whisper.encoder.silence import LEVEL, Silence, silence_of, with_silence
+
+
+@dataclass(frozen=True)
+class AudioFeatures:
+    """Log-mel features of clips, those of one length together.
+
+    Attributes:
+        groups: (clips, by their index; positions, None if padded; float32 (clips, bands, frames)).
+        num_clips: in all groups.
+    """
+
+    groups: list[tuple[list[int], int | None, Tensor]]
+    num_clips: int
+
+    def split(self, size: int) -> list[AudioFeatures]:
+        """Parts of up to `size` clips, in order of their index."""
+        parts = []
+        for first in range(0, self.num_clips, size):
+            wanted = range(first, min(first + size, self.num_clips))
+            groups = []
+            for clips, positions, features in self.groups:
+                at = [n for n, clip in enumerate(clips) if clip in wanted]
+                if at:
+                    groups.append(([clips[n] - first for n in at], positions, features[at]))
+            parts.append(AudioFeatures(groups, len(wanted)))
+        return parts
+
+    def padded(self, clips: Sequence[int]) -> AudioFeatures:
+        """Some of the clips, padded to 30 s."""
+        found: list[Tensor | None] = [None] * len(clips)
+        for group, positions, features in self.groups:
+            rest = 0 if positions is None else 2 * positions_of(0.0, None) - features.shape[-1]
+            for clip, each in zip(group, features, strict=True):
+                if clip in clips:
+                    found[clips.index(clip)] = F.pad(each, (0, rest), value=LEVEL)
+        return AudioFeatures([(list(range(len(clips))), None, torch.stack(found))], len(clips))
+
+    @property
+    def short(self) -> set[int]:
+        """Clips that are not padded."""
+        return {clip for clips, positions, _ in self.groups if positions is not None
+                for clip in clips}
+
+
+def margin_of(model_or_config) -> float | None:
+    """Seconds of silence that a model needs behind short audio; None pads every clip to 30 s."""
+    config = getattr(model_or_config, "config", model_or_config)
+    found = getattr(config, "short_audio", None)
+    return None if not found else float(found["margin_seconds"])
+
+
+def audio_features(
+    processor, audios: Sequence[np.ndarray], margin: float | None
+) -> AudioFeatures:
+    """Features of 16 kHz mono audio of up to 30 s each.
+
+    Args:
+        margin: see `margin_of`. Clips that are too faint for it are padded.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for clip, audio in enumerate(audios):
+        by_length[positions_of(len(audio) / SAMPLE_RATE, margin)].append(clip)
+    padded = by_length.pop(positions_of(0.0, None), [])
+    groups: list[tuple[list[int], int | None, Tensor]] = []
+    for positions, clips in sorted(by_length.items()):
+        features, is_loud = short_features(processor, [audios[c] for c in clips], positions)
+        padded += [clip for clip, loud in zip(clips, is_loud, strict=True) if not loud]
+        loud = [n for n, each in enumerate(is_loud) if each]
+        if loud:
+            groups.append(([clips[n] for n in loud], positions, features[loud]))
+    if padded:
+        groups.append((padded, None, log_mel(processor, [audios[clip] for clip in padded])))
+    return AudioFeatures(groups, len(audios))
+
+
+@torch.no_grad()
+def encode_features(encoder, features: AudioFeatures) -> Tensor:
+    """(clips, frames, width): states up to the length of the longest clip.
+
+    Args:
+        encoder: WhisperEncoder.
+    """
+    run = {True: encode_padded, False: encode_short}
+    parts = [(clips, run[positions is None](encoder, each))
+             for clips, positions, each in features.groups]
+    if len(parts) == 1 and parts[0][0] == list(range(features.num_clips)):
+        return parts[0][1]
+    frames = max(states.shape[1] for _, states in parts)
+    first = parts[0][1]
+    found = first.new_empty((features.num_clips, frames, first.shape[-1]))
+    silence = silence_of(encoder)
+    for clips, states in parts:
+        found[clips, : states.shape[1]] = states
+        found[clips, states.shape[1] :] = silence.states[states.shape[1] : frames]
+    return found
+
+
+def encode_audio(model, processor, audios: Sequence[np.ndarray]) -> Tensor:
+    """(clips, frames, width) of 16 kHz mono audio of up to 30 s each."""
+    features = audio_features(processor, audios, margin_of(model))
+    return encode_features(model.get_encoder(), features)
+
+
+def silence_behind(model) -> Silence | None:
+    """What stands behind the states of a model's short clips; None if it pads them all."""
+    return None if margin_of(model) is None else silence_of(model.get_encoder())
+
+
+def complete(model, states: Tensor) -> Tensor:
+    """(clips, 1500, width): states for those who want all of them, silence included."""
+    return with_silence(states, silence_behind(model))

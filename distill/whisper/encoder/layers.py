@@ -1,0 +1,50 @@
+"""The layers of transformers' WhisperEncoder, over a part of its positions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def stem(encoder, features: Tensor) -> Tensor:
+    """(clips, positions, width): two convolutions, and where each position is."""
+    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2)
+    return hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+
+
+def run_layer(
+    layer, hidden: Tensor, silent_keys: Tensor | None = None, silent_values: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's output, and its keys and values (clips, heads, positions, head width)."""
+    attention = layer.self_attn
+    shape = (*hidden.shape[:2], attention.num_heads, attention.head_dim)
+    normed = layer.self_attn_layer_norm(hidden)
+    query, keys, values = (project(normed).view(shape).transpose(1, 2) for project in
+                           (attention.q_proj, attention.k_proj, attention.v_proj))
+    if silent_keys is None:
+        found = F.scaled_dot_product_attention(query, keys, values)
+    else:
+        found = attend_with_silence(query, keys, values, silent_keys, silent_values)
+    hidden = hidden + attention.out_proj(found.transpose(1, 2).flatten(2))
+    inner = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
+    return hidden + layer.fc2(inner), keys, values
+
+
+def attend_with_silence(
+    query: Tensor, keys: Tensor, values: Tensor, silent_keys: Tensor, silent_values: Tensor
+) -> Tensor:
+    """Attention over a clip's own keys and then those of silence, which all clips share.
+
+    Args:
+        query, keys, values: (clips, heads, positions, head width).
+        silent_keys, silent_values: (heads, rest, head width).
+
+    Returns:
+        (clips, heads, positions, head width)
+    """
+    clips = len(query)
+    every_key, every_value = (
+        torch.cat([own, silent.expand(clips, *silent.shape)], 2)
+        for own, silent in ((keys, silent_keys), (values, silent_values)))
+    return F.scaled_dot_product_attention(query, every_key, every_value)

@@ -1,0 +1,36 @@
+"""The encoder as Whisper was trained: every clip is padded to 30 s.
+
+    states = encode(model, log_mel(processor, audios))      # (clips, 1500, width)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.audio import SAMPLE_RATE
+from distill.losses.matmul import fast_linears
+
+
+def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
+    """float32 (batch, mel, 3000) from 16 kHz mono audio of up to 30 s each."""
+    features = processor.feature_extractor(
+        list(audios), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
+    )
+    return features["input_features"]
+
+
+def encode(model, features: Tensor) -> Tensor:
+    """Encoder states (batch, 1500, width) of log-mel features (batch, mel, 3000)."""
+    return encode_padded(model.get_encoder(), features)
+
+
+@torch.no_grad()
+def encode_padded(encoder, features: Tensor) -> Tensor:
+    """As `encode`, by a WhisperEncoder."""
+    parameter = next(encoder.parameters())
+    with fast_linears():
+        return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
