@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
+from distill.whisper.encoder.audio import complete
 from distill.whisper.recipe import LossConfig
 
 _PART_NAMES = {"forward": "kl", "reverse": "reverse_kl", "total_variation": "total_variation"}
@@ -154,12 +155,15 @@ def decoder_states(
 ) -> tuple[Tensor, list[Tensor]]:
     """Last decoder states after the final norm, and what enters the layers `inner`.
 
+    Args:
+        states: (batch, frames, width); of short audio, silence is put behind them.
+
     Returns:
         (batch, tokens, width), and a list of the same.
     """
     output = model.model.decoder(
         input_ids=input_ids,
-        encoder_hidden_states=states,
+        encoder_hidden_states=complete(model, states),
         use_cache=False,
         output_hidden_states=bool(inner),
     )

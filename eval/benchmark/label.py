@@ -155,7 +155,7 @@ class Ways:
         return texts
 
     def _ours(self, backend) -> Callable:
-        from distill.whisper.encoder.padded import log_mel
+        from distill.whisper.encoder.audio import audio_features
         from distill.whisper.recognition.transcribe import to_text
 
         def way(windows: Sequence[Window], audios: dict[str, np.ndarray]) -> Texts:
@@ -163,7 +163,8 @@ class Ways:
             ordered = sorted(windows, key=lambda window: -window.duration)
             for at in range(0, len(ordered), backend.group_size):
                 group = ordered[at : at + backend.group_size]
-                features = log_mel(self.teacher.processor, [audios[w.id] for w in group])
+                features = audio_features(self.teacher.processor,
+                                          [audios[w.id] for w in group], backend.margin)
                 labelled, _ = backend.label(group, features)
                 for window, each in zip(group, labelled, strict=True):
                     texts[window.id] = to_text(self.teacher.processor.tokenizer,
@@ -192,10 +193,11 @@ class Ways:
 
     def encoder_seconds(self, windows: Sequence[Window]) -> float:
         """The int8 encoder alone: no labelling by it can be faster."""
-        from distill.whisper.encoder.padded import log_mel
+        from distill.whisper.encoder.audio import audio_features
 
-        features = log_mel(self.teacher.processor, [load_window(w) for w in windows])
         backend = self.ours["ours, ctranslate2 int8"]
+        features = audio_features(self.teacher.processor, [load_window(w) for w in windows],
+                                  backend.margin)
         times = []
         for _ in range(NUM_ROUNDS):
             started = time.perf_counter()

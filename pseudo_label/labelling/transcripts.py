@@ -29,7 +29,7 @@ from distill.progress import progress
 from distill.whisper.data.corpus import is_recording, piece_rows
 from distill.whisper.data.scoring import open_states, states_columns
 from distill.whisper.data.view_source import states_key_of
-from distill.whisper.encoder.padded import log_mel
+from distill.whisper.encoder.audio import AudioFeatures, audio_features
 from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.recognition.backends import Labelled, load_backend
 from distill.whisper.recognition.transcribe import to_text
@@ -46,11 +46,11 @@ T = TypeVar("T")
 
 @dataclass
 class Prepared:
-    """A shard whose audio was read: windows without the clips that cannot be read, features
-    (windows, bands, 3000) in groups for the backend, and what was dropped. `recordings` are longer
+    """A shard whose audio was read: windows without the clips that cannot be read, with their
+    features, in groups for the backend, and what was dropped. `recordings` are longer
     than a window and are read while they are labelled."""
 
-    groups: list[tuple[list[Window], torch.Tensor]]
+    groups: list[tuple[list[Window], AudioFeatures]]
     drops: list[dict]
     recordings: list[Window]
 
@@ -86,7 +86,8 @@ class Labeller:
                     group.append(readable)
                     audios.append(audio)
             if group:
-                prepared.groups.append((group, log_mel(self.teacher.processor, audios)))
+                features = audio_features(self.teacher.processor, audios, self.backend.margin)
+                prepared.groups.append((group, features))
         return prepared
 
     def label(self, prepared: Prepared) -> tuple[list[dict], list[Record]]:

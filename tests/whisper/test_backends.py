@@ -7,6 +7,7 @@ import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
+from distill.whisper.encoder.audio import all_padded
 from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import load_recipe
 from distill.whisper.recognition import labelled
@@ -28,7 +29,8 @@ def real(demo_teacher, demo_data):
     """`real(*overrides)`: what a backend with the demo's teacher makes of a window of real speech,
     and its encoder states; asked once."""
     windows = pack(read_manifest(demo_data / "validation.jsonl")[0][:1], "w", "sequential")
-    features = log_mel(demo_teacher.processor, [load_window(w) for w in windows])
+    features = all_padded(
+        log_mel(demo_teacher.processor, [load_window(w) for w in windows]))
 
     @cache
     def label(*overrides: str):
@@ -74,7 +76,8 @@ def tiny(tiny_run, tmp_path_factory):
     teacher = load_teacher(tiny_run.recipe().teacher)
     shards = make_plan(tiny_run.recipe()).shards
     windows = [window for shard in shards for window in shard][:5]
-    features = torch.randn(5, 80, 3000, generator=torch.Generator().manual_seed(0))
+    features = all_padded(
+        torch.randn(5, 80, 3000, generator=torch.Generator().manual_seed(0)))
 
     def label(*overrides: str):
         with pytest.MonkeyPatch.context() as patch:

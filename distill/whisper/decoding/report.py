@@ -36,6 +36,7 @@ class Report:
         accepted: drafted tokens that the target model would have generated itself.
         sequence_passes: passes, each counted once for every sequence in it.
         near_ties: see `NearTie`.
+        padded: short clips that went wrong and were decoded again, padded to 30 s.
     """
 
     sequences: int = 0
@@ -46,6 +47,7 @@ class Report:
     accepted: int = 0
     sequence_passes: int = 0
     near_ties: list[NearTie] = field(default_factory=list)
+    padded: int = 0
 
     @property
     def acceptance(self) -> float | None:
@@ -59,9 +61,11 @@ class Report:
         return (self.tokens - self.sequences) / self.sequence_passes
 
     def __str__(self) -> str:
+        again = f", {self.padded} short clips decoded again with padding" if self.padded else ""
         if not self.tested:
-            return f"{self.tokens} tokens, one by one, none drafted"
+            return f"{self.tokens} tokens, one by one, none drafted{again}"
         near = sum(not tie.resolved for tie in self.near_ties)
         return (f"{self.tokens} tokens, {100 * self.acceptance:.1f} % of {self.tested} drafted "
                 f"tokens accepted, {self.tokens_per_pass:.2f} tokens a pass, "
-                f"{self.plain} of {self.passes} passes without drafts, {near} near ties unresolved")
+                f"{self.plain} of {self.passes} passes without drafts, {near} near ties unresolved"
+                f"{again}")

@@ -59,7 +59,7 @@ class AudioFeatures:
             for clip, each in zip(group, features, strict=True):
                 if clip in clips:
                     found[clips.index(clip)] = F.pad(each, (0, rest), value=LEVEL)
-        return AudioFeatures([(list(range(len(clips))), None, torch.stack(found))], len(clips))
+        return all_padded(torch.stack(found))
 
     @property
     def short(self) -> set[int]:
@@ -99,6 +99,11 @@ def audio_features(
     return AudioFeatures(groups, len(audios))
 
 
+def all_padded(features: Tensor) -> AudioFeatures:
+    """Of features (clips, bands, 3000) that are padded to 30 s."""
+    return AudioFeatures([(list(range(len(features))), None, features)], len(features))
+
+
 @torch.no_grad()
 def encode_features(encoder, features: AudioFeatures) -> Tensor:
     """(clips, frames, width): states up to the length of the longest clip.
@@ -111,14 +116,25 @@ def encode_features(encoder, features: AudioFeatures) -> Tensor:
              for clips, positions, each in features.groups]
     if len(parts) == 1 and parts[0][0] == list(range(features.num_clips)):
         return parts[0][1]
-    frames = max(states.shape[1] for _, states in parts)
-    first = parts[0][1]
-    found = first.new_empty((features.num_clips, frames, first.shape[-1]))
-    silence = silence_of(encoder)
+    found: list[Tensor | None] = [None] * features.num_clips
     for clips, states in parts:
-        found[clips, : states.shape[1]] = states
-        found[clips, states.shape[1] :] = silence.states[states.shape[1] : frames]
-    return found
+        for clip, each in zip(clips, states, strict=True):
+            found[clip] = each
+    return _stack(silence_of(encoder), found)
+
+
+def _stack(silence: Silence, states: Sequence[Tensor]) -> Tensor:
+    """(clips, frames, width) of the longest one's frames; the others go on with silence."""
+    frames = max(map(len, states))
+    rest = silence.states.to(states[0].device, states[0].dtype)
+    return torch.stack([torch.cat([each, rest[len(each) : frames]]) for each in states])
+
+
+def stack_states(model, states: Sequence[Tensor]) -> Tensor:
+    """(clips, frames, width) of states of any lengths (frames, width) of a model's clips."""
+    if len({len(each) for each in states}) == 1:
+        return torch.stack(list(states))
+    return _stack(silence_of(model.get_encoder()), states)
 
 
 def encode_audio(model, processor, audios: Sequence[np.ndarray]) -> Tensor:
@@ -134,4 +150,6 @@ def silence_behind(model) -> Silence | None:
 
 def complete(model, states: Tensor) -> Tensor:
     """(clips, 1500, width): states for those who want all of them, silence included."""
-    return with_silence(states, silence_behind(model))
+    if margin_of(model) is None or states.shape[1] >= model.config.max_source_positions:
+        return states
+    return with_silence(states, silence_of(model.get_encoder()))

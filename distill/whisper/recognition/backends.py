@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from distill.data.audio import AudioError
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.encoder.padded import encode
+from distill.whisper.encoder.audio import (
+    AudioFeatures,
+    encode_features,
+    margin_of,
+    stack_states,
+)
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.recognition.assistant import OldLabels, load_assistant
 from distill.whisper.recognition.fallback import GREEDY, Fallback, decode_with_fallback, seed_of
+from distill.whisper.recognition.guard import decode_guarded, outran
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.recognition.sequential import LongAudio, transcribe_long
 from distill.whisper.special import SpecialTokens
@@ -34,12 +39,14 @@ class Backend(Protocol):
 
     Attributes:
         group_size: windows it wants at a time, of like length, the longest first.
+        margin: seconds of silence that it encodes behind short audio; None pads to 30 s.
     """
 
     group_size: int
+    margin: float | None
 
     def label(
-        self, windows: Sequence[Window], features: Tensor
+        self, windows: Sequence[Window], features: AudioFeatures
     ) -> tuple[list[Labelled], Tensor | None]:
         """Labels of windows.
 
@@ -84,6 +91,7 @@ class TransformersBackend:
         self.recipe, self.model = recipe, teacher.model
         self.batch_size = recipe.pseudo_label.batch_size
         self.group_size = _BATCHES * self.batch_size
+        self.margin = margin_of(teacher.model)
         self.processor = teacher.processor
         self.tokenizer = teacher.processor.tokenizer
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
@@ -102,24 +110,40 @@ class TransformersBackend:
         self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
 
     def label(
-        self, windows: Sequence[Window], features: Tensor
+        self, windows: Sequence[Window], features: AudioFeatures
     ) -> tuple[list[Labelled], Tensor | None]:
         """See `Backend`."""
-        states = torch.cat([encode(self.model, some) for some in features.split(self.batch_size)])
-        limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
-        seeds = [seed_of(window.id, self.recipe.seed) for window in windows]
-        found = [
-            decode_with_fallback(decoder, self.tokenizer, fallback, states, limits, seeds,
-                                 languages=languages,
-                                 drafts=self.old and self.old(windows, decoder))
-            for decoder, fallback in zip(self.decoders, (self.fallback, GREEDY), strict=False)
-        ]
+        encoder = self.model.get_encoder()
+        parts = [encode_features(encoder, part) for part in features.split(self.batch_size)]
+        states = stack_states(self.model, [each for part in parts for each in part])
+        found = [self._decode(number, windows, features, states)
+                 for number in range(len(self.decoders))]
         labelled = [Labelled(*each) for each in zip(*found, strict=True)]
         if self.recipe.pseudo_label.detect_language:
             for each in labelled:
                 each.language = each.hypothesis.language
                 each.language_prob = each.hypothesis.language_prob
         return labelled, states
+
+    def _decode(self, number: int, windows: Sequence[Window], features: AudioFeatures,
+                states: Tensor) -> list[Hypothesis]:
+        """By one of the decoders: the first, or that of the second decoding, which is greedy."""
+        decoder, fallback = self.decoders[number], GREEDY if number else self.fallback
+        limits, languages = limits_of(self.recipe, windows), [w.language for w in windows]
+        seeds = [seed_of(window.id, self.recipe.seed) for window in windows]
+        drafts = self.old and self.old(windows, decoder)
+
+        def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
+            return decode_with_fallback(
+                decoder, self.tokenizer, fallback, states, [limits[row] for row in rows],
+                [seeds[row] for row in rows], languages=[languages[row] for row in rows],
+                drafts=drafts and [drafts[row] for row in rows])
+
+        def padded(rows: list[int]) -> Tensor:
+            return encode_features(self.model.get_encoder(), features.padded(rows))
+
+        return decode_guarded(decode, states, features.short, padded, decoder.report,
+                              lambda found: outran(found) or found.temperature > 0)
 
     def label_recordings(
         self,
@@ -146,6 +170,7 @@ class TransformersBackend:
 
     def describe(self) -> str:
         """Counts of drafts, also if none were worth reading; empty without any source of drafts."""
-        if self.old is None and self.decoders[0].drafter is None:
+        drafted = self.old is not None or self.decoders[0].drafter is not None
+        if not drafted and not any(decoder.report.padded for decoder in self.decoders):
             return ""
         return "; ".join(f"Decoding: {decoder.report}" for decoder in self.decoders)

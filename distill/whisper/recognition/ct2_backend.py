@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from distill.data.speech.windows import Window
-from distill.losses.matmul import fast_linears
 from distill.whisper.decoding.sequences import Hypothesis, is_looping
+from distill.whisper.encoder.audio import AudioFeatures, encode_features, margin_of
+from distill.whisper.encoder.silence import silence_of, with_silence
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.special import SpecialTokens
@@ -105,11 +106,12 @@ class Ct2Backend:
             self.encoder, self.gives_states = teacher.model.get_encoder(), keeps_states(recipe)
             if compute.startswith("int8") and not self.gives_states:
                 self.encoder = _in_integers(self.encoder)
+        self.margin = None if self.encoder is None else margin_of(teacher.model)
         self.special = SpecialTokens(teacher.processor.tokenizer, teacher.model.generation_config)
         self.context = teacher.model.config.max_target_positions
 
     def label(
-        self, windows: Sequence[Window], features: Tensor
+        self, windows: Sequence[Window], features: AudioFeatures
     ) -> tuple[list[Labelled], Tensor | None]:
         """See `Backend`."""
         config = self.recipe.pseudo_label
@@ -125,14 +127,15 @@ class Ct2Backend:
     def describe(self) -> str:
         return ""
 
-    def encode(self, features: Tensor):
-        """Encoder states of (windows, bands, 3000), for CTranslate2 and, if kept, as a tensor."""
+    def encode(self, features: AudioFeatures):
+        """Encoder states for CTranslate2 and, if kept, as a tensor (windows, frames, width)."""
         if self.encoder is None:
-            view = self.package.StorageView.from_array(np.ascontiguousarray(features.numpy()))
+            ((_, _, padded),) = features.padded(range(features.num_clips)).groups
+            view = self.package.StorageView.from_array(np.ascontiguousarray(padded.numpy()))
             return self.model.encode(view, to_cpu=False), None
-        with torch.no_grad(), fast_linears():
-            states = self.encoder(features).last_hidden_state
-        view = self.package.StorageView.from_array(states.numpy())
+        states = encode_features(self.encoder, features)
+        whole = states if self.margin is None else with_silence(states, silence_of(self.encoder))
+        view = self.package.StorageView.from_array(whole.numpy())
         return view, states if self.gives_states else None
 
     def _decode(self, states, windows: Sequence[Window], timestamps: bool) -> list[Hypothesis]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, audio_info, load_audio
@@ -27,8 +26,15 @@ from distill.data.unreadable import read_patiently
 from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
-from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.encoder.audio import (
+    AudioFeatures,
+    all_padded,
+    audio_features,
+    encode_features,
+    margin_of,
+)
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
+from distill.whisper.recognition.guard import decode_guarded, outran
 from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.recognition.words import Word, word_times
 
@@ -223,10 +229,11 @@ class _Run:
     features: Callable | None
     on_window: Callable | None
 
-    def _features(self, batch: list[_State]) -> tuple[list[_State], Tensor]:
+    def _features(self, batch: list[_State]) -> tuple[list[_State], AudioFeatures]:
         """The recordings that can be read, and log-mel features of their next windows."""
         if self.features is not None:
-            return batch, self.features([s.audio for s in batch], [s.start for s in batch])
+            given = self.features([s.audio for s in batch], [s.start for s in batch])
+            return batch, all_padded(given)
         audios = []
         for state in batch:
             try:
@@ -237,7 +244,8 @@ class _Run:
             except AudioError as error:
                 state.error = error
         batch = [state for state in batch if not state.is_done]
-        return batch, log_mel(self.processor, audios) if batch else torch.zeros(0)
+        margin = margin_of(self.decoder.model)
+        return batch, audio_features(self.processor, audios, margin)
 
     def step(self, batch: list[_State]) -> None:
         """Decode the next window of each recording."""
@@ -245,12 +253,21 @@ class _Run:
         batch, features = self._features([state for state in batch if not state.is_done])
         if not batch:
             return
-        states = encode(decoder.model, features)
+        encoder = decoder.model.get_encoder()
+        states = encode_features(encoder, features)
         limit = decoder.model.config.max_target_positions // 2
-        found = decode_with_fallback(
-            decoder, tokenizer, self.fallback, states, [limit] * len(batch),
-            [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in batch],
-            [s.prompt for s in batch], [s.language for s in batch])
+
+        def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
+            some = [batch[row] for row in rows]
+            return decode_with_fallback(
+                decoder, tokenizer, self.fallback, states, [limit] * len(some),
+                [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in some],
+                [s.prompt for s in some], [s.language for s in some])
+
+        found = decode_guarded(
+            decode, states, features.short,
+            lambda rows: encode_features(encoder, features.padded(rows)), decoder.report,
+            lambda h: outran(h) or h.temperature > self.fallback.temperatures[0])
         spoken: list[tuple[int, list[Segment], float]] = []
         for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):
             start, segments = state.start, self._add_window(state, hypothesis)

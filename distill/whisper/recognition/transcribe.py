@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from distill.data.speech.windows import Window, load_patiently
 from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.encoder.audio import complete, encode_audio
+from distill.whisper.encoder.audio import encode_audio, margin_of, stack_states
+from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.recognition.guard import decode_guarded
 
 MIN_NEW_TOKENS = 24  # the shortest clip may have a word of many tokens and two timestamps
 
@@ -59,19 +61,35 @@ def transcribe(
         limits = [decoder.model.config.max_target_positions] * len(batch)
         if max_tokens_per_second is not None:
             limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
-        states = _states(decoder.model, processor, batch, states_cache)
-        languages = [window.language for window in batch]
-        found = decoder(states, limits, languages=languages)
+        found = _transcribe(decoder, processor, batch, limits, states_cache)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
 
+def _transcribe(
+    decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
+    cache: dict[str, Tensor] | None,
+) -> list[Hypothesis]:
+    languages, margin = [window.language for window in batch], margin_of(decoder.model)
+
+    def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
+        return decoder(states, [limits[row] for row in rows],
+                       languages=[languages[row] for row in rows])
+
+    def padded(rows: list[int]) -> Tensor:
+        audios = [load_patiently(batch[row]) for row in rows]
+        return encode(decoder.model, log_mel(processor, audios))
+
+    full = positions_of(0.0, None)
+    short = [row for row, window in enumerate(batch)
+             if positions_of(window.duration, margin) < full]
+    states = _states(decoder.model, processor, batch, cache)
+    return decode_guarded(decode, states, short, padded, decoder.report)
+
+
 def _states(model, processor, windows: Sequence[Window], cache: dict | None) -> Tensor:
     if cache is not None and all(window.id in cache for window in windows):
-        found = [cache[window.id] for window in windows]
-        if len({each.shape for each in found}) > 1:  # of other batches
-            found = [complete(model, each[None])[0] for each in found]
-        return torch.stack(found)
+        return stack_states(model, [cache[window.id] for window in windows])
     states = encode_audio(model, processor, [load_patiently(window) for window in windows])
     if cache is not None:
         cache |= {window.id: each for window, each in zip(windows, states, strict=True)}

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.speech.windows import UNSPACED
+from distill.whisper.encoder.audio import complete
 from distill.whisper.generation import later_half
 from distill.whisper.special import SpecialTokens
 
@@ -87,7 +88,7 @@ def word_times(
                        device=model.device)
     heads = alignment_heads(model)
     with _captured_inputs(model, heads) as captured:
-        states = states.to(model.device, model.dtype)
+        states = complete(model, states.to(model.device, model.dtype))
         hidden = model.model.decoder(ids, encoder_hidden_states=states,
                                      use_cache=False).last_hidden_state
     found = []
