@@ -26,6 +26,7 @@ from distill.data.hub_ids import check_hub_id
 from distill.endings import run
 from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
+from distill.whisper.encoder.lengths import set_margin
 from distill.whisper.recipe import TeacherConfig, load_recipe
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -93,6 +94,9 @@ def load_teacher(config: TeacherConfig, weights: bool = True) -> Teacher:
 
     quiet_libraries()
     folder, revision, source = locate(config)
+    if config.short_audio_margin is not None and not 0 <= config.short_audio_margin <= 30:
+        raise ValueError("teacher.short_audio_margin must be 0 to 30 seconds or null, got "
+                         f"{config.short_audio_margin}")
     if not weights:
         model = Unloaded(WhisperConfig.from_pretrained(folder),
                          GenerationConfig.from_pretrained(folder))
@@ -111,6 +115,7 @@ def load_teacher(config: TeacherConfig, weights: bool = True) -> Teacher:
             f"wrong shape {list(info['mismatched_keys'])[:3]}"
         )
     model.eval().requires_grad_(False)
+    set_margin(model, config.short_audio_margin)
     return Teacher(model, WhisperProcessor.from_pretrained(folder), source, revision)
 
 

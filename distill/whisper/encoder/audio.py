@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.audio import SAMPLE_RATE
-from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.padded import encode_padded, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
 from distill.whisper.encoder.silence import LEVEL, Silence, silence_of, with_silence
@@ -66,13 +66,6 @@ class AudioFeatures:
         """Clips that are not padded."""
         return {clip for clips, positions, _ in self.groups if positions is not None
                 for clip in clips}
-
-
-def margin_of(model_or_config) -> float | None:
-    """Seconds of silence that a model needs behind short audio; None pads every clip to 30 s."""
-    config = getattr(model_or_config, "config", model_or_config)
-    found = getattr(config, "short_audio", None)
-    return None if not found else float(found["margin_seconds"])
 
 
 def audio_features(

@@ -32,3 +32,18 @@ def positions_of(seconds: float, margin: float | None, most: int = 1500) -> int:
         return most
     rounded = math.ceil(wanted / step) * step
     return rounded if rounded < _FULL_FROM * most else most
+
+
+def margin_of(model_or_config) -> float | None:
+    """Seconds of silence that a model needs behind short audio; None pads every clip to 30 s.
+
+    A model's config has it as `short_audio: {margin_seconds: 1.0}`.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    found = getattr(config, "short_audio", None)
+    return None if not found else float(found["margin_seconds"])
+
+
+def set_margin(model, margin: float | None) -> None:
+    """Write it to a model's config; `save_pretrained` keeps it."""
+    model.config.short_audio = None if margin is None else {"margin_seconds": float(margin)}

@@ -19,9 +19,9 @@ from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import (
     AudioFeatures,
     encode_features,
-    margin_of,
     stack_states,
 )
+from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recipe import WhisperRecipe, teacher_task
 from distill.whisper.recognition.assistant import OldLabels, load_assistant
 from distill.whisper.recognition.fallback import GREEDY, Fallback, decode_with_fallback, seed_of

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.sequences import Hypothesis, is_looping
-from distill.whisper.encoder.audio import AudioFeatures, encode_features, margin_of
+from distill.whisper.encoder.audio import AudioFeatures, encode_features
+from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.encoder.silence import silence_of, with_silence
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of

@@ -31,8 +31,8 @@ from distill.whisper.encoder.audio import (
     all_padded,
     audio_features,
     encode_features,
-    margin_of,
 )
+from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.guard import decode_guarded, outran
 from distill.whisper.recognition.transcribe import to_text

@@ -15,8 +15,8 @@ from distill.data.speech.windows import Window, load_patiently
 from distill.progress import progress
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.encoder.audio import encode_audio, margin_of, stack_states
-from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.audio import encode_audio, stack_states
+from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.recognition.guard import decode_guarded
 
