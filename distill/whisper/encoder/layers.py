@@ -43,8 +43,23 @@ def attend_with_silence(
     Returns:
         (clips, heads, positions, head width)
     """
-    clips = len(query)
-    every_key, every_value = (
-        torch.cat([own, silent.expand(clips, *silent.shape)], 2)
-        for own, silent in ((keys, silent_keys), (values, silent_values)))
-    return F.scaled_dot_product_attention(query, every_key, every_value)
+    if query.device.type != "cpu":
+        clips = len(query)
+        every_key, every_value = (
+            torch.cat([own, silent.expand(clips, *silent.shape)], 2)
+            for own, silent in ((keys, silent_keys), (values, silent_values)))
+        return F.scaled_dot_product_attention(query, every_key, every_value)
+    clips, heads, positions, size = query.shape
+    found, log_sums = _attend(query, keys, values)
+    folded = query.transpose(0, 1).reshape(1, heads, clips * positions, size)
+    rest, rest_log_sums = _attend(folded, silent_keys[None], silent_values[None])
+    rest = rest.view(heads, clips, positions, size).transpose(0, 1)
+    rest_log_sums = rest_log_sums.view(heads, clips, positions).transpose(0, 1)
+    share = torch.sigmoid(log_sums.view(clips, heads, positions) - rest_log_sums)
+    return rest.lerp(found, share[..., None].to(found.dtype))
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention on CPUs, and the logarithm of each query's sum of weights, by which two parts can
+    be joined: twice as fast as one attention over copies of the shared part."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values)

@@ -12,6 +12,7 @@ from distill.whisper.encoder.audio import (
     encode_audio,
     encode_features,
 )
+from distill.whisper.encoder.layers import attend_with_silence
 from distill.whisper.encoder.lengths import positions_of
 from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
@@ -103,3 +104,18 @@ def test_nothing_changes_for_a_model_that_pads(tiny_model, tiny_processor, clip)
     tiny_model.config.short_audio = {"margin_seconds": 0.5}
     assert encode_audio(tiny_model, tiny_processor, [clip]).shape == (1, 225, 32)
     assert complete(tiny_model, states[:, :100]).shape == (1, 1500, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_in_two_parts(dtype):
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = (2 * torch.randn(3, 2, 40, 16, generator=generator) for _ in range(3))
+    silent_keys, silent_values = (2 * torch.randn(2, 70, 16, generator=generator)
+                                  for _ in range(2))
+    every_key, every_value = (torch.cat([own, silent.expand(3, -1, -1, -1)], 2) for own, silent in
+                              ((keys, silent_keys), (values, silent_values)))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, every_key, every_value)
+    found = attend_with_silence(*(each.to(dtype) for each in (
+        query, keys, values, silent_keys, silent_values)))
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 6e-2}[dtype]
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=tolerance)
