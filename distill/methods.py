@@ -195,8 +195,10 @@ def evaluation_settings(recipe: Any, trained: dict | None) -> str:
             return hash_of([asdict(recipe.evaluation), manifests_hash(data.test), names,
                             data.clip_seconds, ensemble_settings(recipe.teacher), trained])
         case _:
+            margin = recipe.teacher.short_audio_margin
             return hash_of([recipe.evaluation, recipe.decoding, manifests_hash(recipe.data.test),
-                            recipe.language, recipe.task, trained])
+                            recipe.language, recipe.task, trained,
+                            *([] if margin is None else [margin])])
 
 
 def manifests_hash(paths: list[str]) -> str:

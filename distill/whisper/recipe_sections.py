@@ -184,6 +184,8 @@ class ViewConfig:
 @dataclass
 class EvaluationConfig:
     pack: bool = True  # evaluate windows of up to 30 s of several clips; false: clip by clip
+    clips: bool = False  # also measure every clip of the test split by itself: errors, and the
+    # milliseconds a clip of padded and short audio, one at a time
     long_audio: str = "speech"  # test clips longer than a window. speech: cut where nobody speaks,
     # without long silence and noise | quiet: everything, cut at quiet places | sequential: as a
     # user's long files, by the model's own timestamps, without previous text and with temperature

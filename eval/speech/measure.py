@@ -20,6 +20,7 @@ from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.teacher import load_teacher, locate
 from eval.machine import this_machine
 from eval.speech.asr import error_table, measure, summarise
+from eval.speech.clips import measure_clips
 from eval.speech.kept import Kept
 
 _ON_LOOP = {"keep": "loops are kept", "end": "loops end a text", "break": "loops are broken"}
@@ -44,7 +45,8 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
     check_words([each.reference for each in utterances], normalise, "data.test")
     entries, tables, texts = {}, {}, {}
     windows = _windows_hash(utterances)
-    for role, (load, name, folder) in _models(recipe, run).items():
+    models = _models(recipe, run)
+    for role, (load, name, folder) in models.items():
         kept = Kept(run / "eval" / f".{role}.said.jsonl",
                     hash_of([settings, windows, folder.name, model_stamp(folder)]))
         measured = measure(load, utterances, recipe, name, folder, kept, role == "teacher")
@@ -79,6 +81,8 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
             "p_value": paired.p_value,
         },
     }
+    if evaluation.clips:
+        results["clips"] = measure_clips(recipe, models["student"][0], models["teacher"][0])
     return results, [_prediction(utterance, texts, i) for i, utterance in enumerate(utterances)]
 
 

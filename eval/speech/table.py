@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eval.machine import describe
+from eval.speech.clips_text import clips_text
 
 
 def text_table(results: dict) -> str:
@@ -46,7 +47,8 @@ def text_table(results: dict) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in [head, *cells]]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, "", *_footer(results)])
+    clips = ["", *clips_text(results["clips"])] if "clips" in results else []
+    return "\n".join([*lines, "", *_footer(results), *clips])
 
 
 def _footer(results: dict) -> list[str]:

@@ -87,6 +87,26 @@ def test_results_are_those_of_the_predictions(run, capsys):
     assert (folder / "report" / "index.html").is_file()
 
 
+def test_clip_by_clip(run, capsys):
+    """Errors are those of the clips packed by themselves, times are of all ways."""
+    recipe, folder = run
+    options = ("evaluation.clips=true", "teacher.short_audio_margin=0.5")
+    results = evaluate(recipe, folder, *options)
+    clips = results["clips"]
+    alone = evaluate(recipe, folder, "evaluation.pack=false")
+    assert clips["num_clips"] == alone["num_units"] and clips["num_words"] == alone["num_words"]
+    assert clips["student_wer"] == alone["student"]["wer"]
+    assert clips["short_audio_margin"] == {"teacher": 0.5, "student": None}
+    low, high = clips["wer_difference_ci"]
+    assert low <= clips["wer_difference"] <= high
+    assert clips["wer_difference"] == clips["student_wer"] - clips["teacher_wer"]
+    assert len(clips["milliseconds"]) == 5 and min(clips["milliseconds"].values()) > 0
+    assert clips["speedup_vs_padded_teacher_fp32"] > 0
+    assert clips["speedup_vs_transformers_int8"] > 0
+    assert "Clip by clip: " in capsys.readouterr().out
+    assert "clips" not in alone
+
+
 def test_a_second_evaluation_is_the_first(run, capsys, monkeypatch):
     recipe, folder = run
     before = evaluate(recipe, folder)
