@@ -23,7 +23,7 @@ from distill.whisper.encoder.silence import LOUDEST, silence_of
 _HOP = 160  # samples of a log-mel frame
 _HALF_WINDOW = 200  # samples of the next frames that a frame looks at
 _EXTRA_FRAMES = 2  # that the two convolutions look at behind the last position
-_FAINTEST = 0.35  # of the loudest feature: 30 dB below LOUDEST; what is fainter is padded instead
+_FAINTEST = 0.6  # of the loudest feature: 30 dB below LOUDEST; what is fainter is padded instead
 
 
 def short_features(
