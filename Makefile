@@ -31,10 +31,12 @@ FORMATTED = distill/cli setup.py
 STRICT = distill/cli distill/__main__.py distill/losses distill/metrics distill/training
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
-NUMERICAL = $(patsubst %,tests/%.py,test_losses test_targets test_divergences test_products \
-  test_optimizer ced/test_checkpoint ced/test_frames ced/test_frontend ced/test_model \
-  ced/test_pipeline whisper/test_collate whisper/test_decoder whisper/test_recorded \
-  whisper_at/test_whisper_at) tests/whisper/drafting
+NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \
+  losses/test_products training/test_optimizer ced/model/test_checkpoint ced/model/test_frontend \
+  ced/model/test_model ced/model/test_pipeline ced/teachers/test_frames whisper/data/test_collate \
+  whisper/data/test_recorded whisper/decoding/test_decoder \
+  whisper/decoding/drafting/test_near_ties whisper/decoding/drafting/test_speculative \
+  whisper_at/test_whisper_at)
 # what some recipes need first: scenes mixed of recordings, teachers trained here
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))

@@ -77,7 +77,7 @@ def remembered():
     """Features of windows and tokenizers are made once."""
     from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-    from tests.remembered import remembered_features, remembered_processors
+    from tests.support.remembered import remembered_features, remembered_processors
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WhisperFeatureExtractor, "__call__",

@@ -10,7 +10,7 @@ import soundfile
 from distill.data.audio import load_audio
 from distill.data.class_folders import build, main, parse_options
 from distill.data.manifest import read_manifest
-from tests.media_files import write_m4a
+from tests.support.media_files import write_m4a
 
 CLASSES = ("bell", "cat", "dog", "rain, heavy")
 

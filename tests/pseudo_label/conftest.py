@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.remembered import remembered_teachers
+from tests.support.remembered import remembered_teachers
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from distill.whisper_at.model import (
     num_steps,
     pool,
 )
-from tests.rounding import assert_same_but_rounding
+from tests.support.rounding import assert_same_but_rounding
 
 RECIPE = """\
 method: whisper_at
