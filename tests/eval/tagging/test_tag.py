@@ -130,7 +130,7 @@ def test_settings_that_cannot_be_are_named(tmp_path):
     for extra, says in [
         (["--hop", "20"], "at most the window"), (["--window", "0.1"], "at least 0.15"),
         (["--batch-size", "0"], "--batch-size"), (["--frames"], "--frames needs a CED model"),
-        (["--frames", "--hop", "1"], "leave --hop out"),
+        (["--frames", "--hop", "1"], "remove --hop"),
     ]:
         with pytest.raises(ValueError, match=says):
             main([path, "--model", TOY, *extra])
