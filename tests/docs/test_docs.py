@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -171,15 +172,27 @@ def test_messages_are_what_the_code_says():
 
 
 def test_walks_are_through_commits_that_are_there():
-    hashes = re.findall(r"git show --stat ([0-9a-f]{7,})", read(DOCS / "contributing.md"))
-    assert len(hashes) >= 6
+    """And show files, where the command asks for some."""
+    walks = re.findall(r"`(git show --stat [0-9a-f]{7,}[^`]*)`", read(DOCS / "contributing.md"))
+    assert len(walks) >= 6
 
-    def git(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
-    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+    shallow = run("git", "rev-parse", "--is-shallow-repository")
+    if shallow.stdout.strip() != "false":
         pytest.skip("this clone has no history")
-    assert not [each for each in hashes if git("cat-file", "-e", f"{each}^{{commit}}").returncode]
+    for walk in walks:
+        assert re.search(r"\d+ files? changed", run(*shlex.split(walk)).stdout), walk
+
+
+def test_names_in_walks_are_those_of_today():
+    walks = read(DOCS / "contributing.md")
+    names = set(re.findall(r"`([A-Za-z_]*_\w+|[A-Z]\w+)`", walks)) - {"HASH"}
+    source = "\n".join(read(path) for folder in (*PACKAGES, "tests")
+                       for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
+    words = set(re.findall(r"\w+", source + read(ROOT / "Makefile")))
+    assert len(names) > 25 and not names - words
 
 
 @pytest.mark.slow
