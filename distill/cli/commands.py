@@ -69,6 +69,9 @@ GROUPS = {
         "convert": Command(
             "distill.ced.convert", "published CED weights -> a folder, and back", True
         ),
+        "short-audio": Command(
+            "eval.speech.short_audio", "how much silence a model needs behind short clips", True
+        ),
         "report": Command("eval.report", "the HTML page of a run: RUN_FOLDER"),
         "plots": Command("eval.plots", "the pictures of a model card: RUN_FOLDER"),
     },

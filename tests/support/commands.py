@@ -35,7 +35,8 @@ RECIPES = {
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
     "eval.benchmark.consistency": ("seeds",),
 }
-PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.tag", "eval.transcribe"}
+PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
+           "eval.transcribe"}
 RUN_FOLDERS = {"eval.report", "eval.plots"}
 NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",
                 "eval.benchmark.store"}
