@@ -9,7 +9,7 @@ import pytest
 from distill.data.files import write_json, write_jsonl, write_text
 from distill.methods import load_recipe
 from distill.testing import write_tiny_corpus
-from tests.support.hub_server import HubServer
+from tests.support.hub.server import HubServer
 
 REPO = "somebody/tiny-student"
 RECIPE = """\

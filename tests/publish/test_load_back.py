@@ -12,7 +12,7 @@ import numpy as np
 from distill.data.audio import load_audio
 from distill.data.files import read_json, write_json
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from tests.support.hub_repository import Blob, Repository
+from tests.support.hub.repository import Blob, Repository
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "somebody/tiny-student"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.hub_repository import Blob, Fault
+from tests.support.hub.repository import Blob, Fault
 
 REPO = "somebody/tiny-student"
 SENT = {
@@ -187,7 +187,7 @@ def test_a_hub_that_stays_broken(hub, send):
     ],
 )
 def test_what_the_hub_refuses(hub, send, monkeypatch, token, repo, sentence):
-    from tests.support.hub_repository import Repository
+    from tests.support.hub.repository import Repository
 
     hub.repos["model", "other/open"] = Repository(private=False)
     hub.repos["model", "other/secret"] = Repository(private=True)
