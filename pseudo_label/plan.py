@@ -20,7 +20,12 @@ from distill.whisper.data.corpus import (
     split_clips,
     whole_recordings,
 )
-from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe, teacher_task
+from distill.whisper.recipe import (
+    PseudoLabelConfig,
+    WhisperRecipe,
+    margin_setting,
+    teacher_task,
+)
 from pseudo_label.labelling.history import (
     Clips,
     History,
@@ -244,6 +249,7 @@ def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dic
         "pseudo_label": _settings_of(recipe.pseudo_label),
         "windows": _hash_of_windows(plan.shards),
         "num_shards": len(plan.shards),
+        **margin_setting(recipe),
     }
 
 

@@ -21,8 +21,9 @@ from distill.losses.matmul import fast_linears, product
 from distill.losses.token_losses import IGNORE, chunks
 from distill.whisper.data.collate import TokenRow, pad
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.audio import stack_states
 from distill.whisper.model import decoder_states
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import WhisperRecipe, margin_setting
 from distill.whisper.recognition.transcribe import transcribe
 from distill.whisper.teacher import Teacher
 
@@ -71,6 +72,7 @@ def _settings(recipe: WhisperRecipe, teacher: Teacher, windows: Sequence[Window]
     return hash_of({
         "teacher": teacher.revision, "windows": audio, "language": recipe.language,
         "task": recipe.task, "max_tokens_per_second": recipe.evaluation.max_tokens_per_second,
+        **margin_setting(recipe),
     })
 
 
@@ -128,7 +130,7 @@ def agreement_counts(
     if not known:
         return [0.0, 0.0, 0.0]
     found = agreement(
-        decoder, torch.stack([states[window.id] for window in known]),
+        decoder, stack_states(decoder.model, [states[window.id] for window in known]),
         [tokens[window.id] for window in known], [window.language for window in known],
     )
     return [float(sum(map(sum, found))), float(sum(map(len, found))),

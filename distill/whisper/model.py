@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
-from distill.whisper.encoder.audio import complete
+from distill.whisper.encoder.audio import (
+    AudioFeatures,
+    encode_features,
+    silence_behind,
+    stack_with_silence,
+)
+from distill.whisper.encoder.silence import Silence, with_silence
 from distill.whisper.recipe import LossConfig
 
 _PART_NAMES = {"forward": "kl", "reverse": "reverse_kl", "total_variation": "total_variation"}
@@ -52,6 +58,9 @@ class DistillModule(nn.Module):
         self.matches_states = loss.hidden_weight > 0
         encoder = student.model.encoder
         self.encoder_is_frozen = not any(p.requires_grad for p in encoder.parameters())
+        # made here, while all weights are in one place; both models get the same one where they
+        # share their encoder
+        self.silence = silence_behind(student)
 
     @property
     def teacher(self):
@@ -62,8 +71,10 @@ class DistillModule(nn.Module):
 
         Args:
             batch: `decoder_input_ids`, `labels` (batch, tokens); `input_features`
-                (batch, mel, 3000) or `encoder_states` (batch, frames, width); `teacher`, if it was
-                asked before: columns over the valid tokens, see `distill.whisper.data.recorded`.
+                (batch, mel, 3000), or `AudioFeatures` of short audio, or `encoder_states`
+                (batch, frames, width), or a list of each; `teacher_features` if a live teacher
+                hears others than the student; `teacher`, if it was asked before: columns over the
+                valid tokens, see `distill.whisper.data.recorded`.
 
         Returns:
             the sum over valid tokens, and the sums of its parts.
@@ -77,7 +88,7 @@ class DistillModule(nn.Module):
         states = self._student_states(batch)
         inner_layers = range(1, self.student.config.decoder_layers) if self.matches_states else ()
         hidden, inner = decoder_states(
-            self.student, batch["decoder_input_ids"], states, inner_layers
+            self.student, batch["decoder_input_ids"], states, inner_layers, self.silence
         )
         labels = batch["labels"]
         valid = labels != IGNORE
@@ -105,13 +116,20 @@ class DistillModule(nn.Module):
         return total, parts
 
     def _student_states(self, batch: Batch) -> Tensor:
+        """(batch, frames, width); behind them is silence."""
         if "encoder_states" in batch:
-            return batch["encoder_states"].float()
-        encoder = self.student.model.encoder
+            states = batch["encoder_states"]
+            if isinstance(states, Tensor):
+                return states.float()
+            return stack_with_silence([each.float() for each in states], self.silence)
+        encoder, features = self.student.model.encoder, batch["input_features"]
         if self.encoder_is_frozen:
             encoder.eval()  # what does not learn has no dropout: the teacher's has none either
+        if isinstance(features, AudioFeatures):
+            assert self.encoder_is_frozen, "silence would have to be made anew at every step"
+            return encode_features(encoder, features)
         with torch.set_grad_enabled(not self.encoder_is_frozen):
-            return encoder(batch["input_features"]).last_hidden_state
+            return encoder(features).last_hidden_state
 
     @torch.no_grad()
     def _teacher_scores(self, batch: Batch, states: Tensor, valid: Tensor) -> TeacherScores | None:
@@ -127,10 +145,15 @@ class DistillModule(nn.Module):
                 **columns,
                 inner=inner,
             )
+        silence = self.silence
         if not self.shared_encoder:
-            states = self.teacher.model.encoder(batch["input_features"]).last_hidden_state
+            encoder = self.teacher.model.encoder
+            features = batch.get("teacher_features", batch["input_features"])
+            short, silence = isinstance(features, AudioFeatures), None
+            states = (encode_features(encoder, features) if short
+                      else encoder(features).last_hidden_state)
         hidden, inner = decoder_states(
-            self.teacher, batch["decoder_input_ids"], states, self.inner_layers
+            self.teacher, batch["decoder_input_ids"], states, self.inner_layers, silence
         )
         return TeacherScores(
             hidden=_to_autocast_dtype(hidden[valid]),
@@ -151,19 +174,20 @@ def inner_teacher_layers(decoder_layers: list[int]) -> list[int]:
 
 
 def decoder_states(
-    model, input_ids: Tensor, states: Tensor, inner: Sequence[int]
+    model, input_ids: Tensor, states: Tensor, inner: Sequence[int], silence: Silence | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """Last decoder states after the final norm, and what enters the layers `inner`.
 
     Args:
-        states: (batch, frames, width); of short audio, silence is put behind them.
+        states: (batch, frames, width).
+        silence: what stands behind the states of short audio; the model's own by default.
 
     Returns:
         (batch, tokens, width), and a list of the same.
     """
     output = model.model.decoder(
         input_ids=input_ids,
-        encoder_hidden_states=complete(model, states),
+        encoder_hidden_states=with_silence(states, silence or silence_behind(model)),
         use_cache=False,
         output_hidden_states=bool(inner),
     )

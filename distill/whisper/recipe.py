@@ -95,6 +95,13 @@ def keeps_states(recipe: WhisperRecipe) -> bool:
     return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed
 
 
+def margin_setting(recipe: WhisperRecipe) -> dict[str, float]:
+    """How the teacher hears short audio, as a part of settings that are compared; nothing where it
+    pads it, as before there was a choice."""
+    margin = recipe.teacher.short_audio_margin
+    return {} if margin is None else {"short_audio_margin": margin}
+
+
 def teacher_task(recipe: WhisperRecipe) -> str:
     """What the teacher is asked for while labelling; `recipe.task` is what the student learns."""
     return "transcribe" if recipe.translation.model else recipe.task

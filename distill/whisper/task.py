@@ -9,11 +9,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from distill.data.unreadable import Unreadable
+from distill.data.views.draws import View
 from distill.training.task import Batch
 from distill.whisper.data.collate import pad
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
-from distill.whisper.encoder.padded import encode
+from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.generation import complete
 from distill.whisper.model import DistillModule, inner_teacher_layers
 from distill.whisper.recipe import WhisperRecipe
@@ -51,6 +52,7 @@ class WhisperTask:
         self.alignment = alignment_note(teacher.model, self.layers)
         teacher.model.to(accelerator.device)  # compared with the student there, and asked
         shared = recipe.student.freeze_encoder and same_encoder(teacher.model, self.student)
+        self.encoder_note = _pad_for_another_encoder(teacher.model, self.student, shared)
         inner = inner_teacher_layers(self.layers) if recipe.loss.hidden_weight else []
         self.validation = Validation(recipe, self.processor, accelerator)
         self.validation.ask(teacher, shared)
@@ -63,9 +65,7 @@ class WhisperTask:
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
         if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
             self.student.model.encoder.eval()
-            self.recorded.encode_all(
-                lambda features: encode(self.student, features), accelerator.is_main_process
-            )
+            self.recorded.encode_all(self.student.model.encoder, accelerator.is_main_process)
 
     def _check_audio(self) -> None:
         """Look for the files that training will read, if it reads any, before hours have passed.
@@ -130,7 +130,7 @@ class WhisperTask:
             f"Teacher: {self.teacher_source}\n"
             f"Student: {config.encoder_layers} encoder and {config.decoder_layers} decoder layers, "
             f"{count_parameters(self.student) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of "
-            f"them trained; {self.alignment}\n"
+            f"them trained; {self.alignment}{self.encoder_note}\n"
             f"Training on {summary['count']} windows ({60 * summary['hours']:.1f} minutes of "
             f"audio), " + self._teacher_text()
         )
@@ -157,8 +157,17 @@ class WhisperTask:
         if self.recorded:
             batch |= self.recorded(samples)
         if "encoder_states" not in batch:
-            batch["input_features"] = self.source.features(views)
+            batch |= self._features(views)
         return batch
+
+    def _features(self, views: list[View]) -> Batch:
+        """As the student's encoder hears them, and a live teacher's where it hears others."""
+        if margin_of(self.student) == self.recipe.teacher.short_audio_margin:
+            return {"input_features": self.source.features(views)}
+        features: Batch = {"input_features": self.source.padded_features(views)}
+        if self.recorded is None:
+            features["teacher_features"] = self.source.features(views)
+        return features
 
     def count(self, batch: Batch) -> int:
         return batch["num_valid"]
@@ -171,3 +180,14 @@ class WhisperTask:
     def save(self, folder: Path) -> None:
         self.student.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def _pad_for_another_encoder(teacher, student, shared: bool) -> str:
+    """Short audio was measured with the teacher's encoder: a student with another pads its clips.
+    What became of it, for the user."""
+    margin = margin_of(teacher)
+    if margin is None or shared:
+        return ""
+    set_margin(student, None)
+    return (f"; its encoder is not the teacher's, so it pads short audio to 30 s, whose margin "
+            f"({margin:g} s) holds for the teacher alone")

@@ -102,8 +102,9 @@ class Labeller:
             new = [self._row(w, each) for w, each in zip(group, labelled, strict=True)]
             if self.keeps_states and states is not None:
                 dtype = self.recipe.scores.encoder_states_dtype
-                records += [Record(states_key_of(row), states_columns(each, dtype))
-                            for row, each in zip(new, states, strict=True)]
+                records += [
+                    Record(states_key_of(row), states_columns(each[:own], dtype))
+                    for row, each, own in zip(new, states, features.positions, strict=True)]
             rows += new
         return rows, records
 

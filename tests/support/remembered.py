@@ -54,11 +54,11 @@ def remembered_processors(load: Callable) -> Callable:
 
 def remembered_teachers(load: Callable) -> Callable:
     """Of `load_teacher`: they are frozen, and so shared."""
-    known: dict[tuple[str, str, bool], object] = {}
+    known: dict[tuple, object] = {}
 
     def remember(config, weights: bool = True):
         folder, revision, _ = locate(config)
-        key = str(folder), revision, weights
+        key = str(folder), revision, weights, config.short_audio_margin
         if key not in known:
             known[key] = load(config, weights)
         return known[key]

@@ -6,7 +6,8 @@ DataLoader workers share; `scores.encoder_states: memory` keeps states in this p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,14 @@ from distill.data.views.draws import View
 from distill.progress import progress
 from distill.training.task import Batch
 from distill.whisper.data.scoring import (
+    read_states,
     scores_folder,
     scores_settings,
-    stack_states,
     states_folder,
     states_settings,
 )
 from distill.whisper.data.view_source import ViewSource
+from distill.whisper.encoder.audio import encode_each
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.teacher import Teacher
 
@@ -72,22 +74,23 @@ class RecordedTeacher:
             for store in filter(None, (self.scores, self.states)):
                 store.check(show_progress=True)
 
-    def encode_all(self, encode: Callable[[Tensor], Tensor], show_progress: bool) -> None:
+    def encode_all(self, encoder: Any, show_progress: bool) -> None:
         """Fill the memory: float16 states of all windows of the run (scores.encoder_states).
 
         Args:
-            encode: features (1, bands, 3000) -> states (1, frames, width).
+            encoder: WhisperEncoder.
         """
         views = self.to_encode
         for view in progress(views, len(views), "encoding", "windows", show_progress):
-            states = encode(self.source.features([view]))[0]
+            (states,) = encode_each(encoder, self.source.features([view]))
             # shared, so that workers that are started later do not copy it
             self.in_memory.append(states.to("cpu", torch.float16).share_memory_())
 
     def __call__(self, samples: Sequence[tuple[int, int]]) -> Batch:
         """Batch entries of (index, epoch)s of the run: `encoder_states` (samples, frames, width),
-        unless the encoder is run at every step; `teacher`, columns of all tokens that carry loss,
-        one sample after the other."""
+        or a list of (frames, width) where short ones have fewer frames, unless the encoder is run
+        at every step; `teacher`, columns of all tokens that carry loss, one sample after the
+        other."""
         batch: Batch = {}
         if self.state_rows.size:
             batch["encoder_states"] = self._states(_rows(self.state_rows, samples))
@@ -98,11 +101,11 @@ class RecordedTeacher:
             }
         return batch
 
-    def _states(self, rows: Sequence[int]) -> Tensor:
+    def _states(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
         if self.states is None:
-            return torch.stack([self.in_memory[row] for row in rows])
-        found = [self.states.read(row) for row in rows]
-        return stack_states(found, self.states.settings["dtype"])
+            found = [self.in_memory[row] for row in rows]
+            return found if len(set(map(len, found))) > 1 else torch.stack(found)
+        return read_states([self.states.read(row) for row in rows], self.states.settings["dtype"])
 
 
 def _of_samples(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:

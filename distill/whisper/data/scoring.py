@@ -22,9 +22,9 @@ from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import pad
 from distill.whisper.data.view_source import ViewSource
-from distill.whisper.encoder.padded import encode
+from distill.whisper.encoder.audio import encode_each, stack_states
 from distill.whisper.model import decoder_states, inner_teacher_layers
-from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.recipe import WhisperRecipe, margin_setting
 from distill.whisper.student import choose_layers
 from distill.whisper.teacher import Teacher
 
@@ -50,6 +50,7 @@ def states_settings(recipe: WhisperRecipe, revision: str) -> dict:
         "teacher": recipe.teacher.model,
         "revision": revision,
         "dtype": recipe.scores.encoder_states_dtype,
+        **margin_setting(recipe),
     }
 
 
@@ -76,6 +77,7 @@ def scores_settings(recipe: WhisperRecipe, revision: str, processor, config) -> 
         "vocabulary": config.vocab_size,
         # scores of rounded states differ a little from those of the exact ones
         "encoder_states": recipe.scores.encoder_states_dtype if disk else "float32",
+        **margin_setting(recipe),
     }
     by_state = loss.kl_weight > 0 and scores.method == "decoder_state"
     if loss.kl_weight and not by_state:
@@ -115,10 +117,11 @@ class Scorer:
                 for view, states in zip(views, self._encode(views), strict=True)]
 
     def _encode(self, views: Sequence[View]) -> Iterator[Tensor]:
-        """(frames, width) of each view, in batches of their own: 30 s each, however few words."""
-        size = self.recipe.pseudo_label.batch_size
+        """(frames, width) of each view, in batches of their own: their cost is that of the audio,
+        however few words."""
+        size, encoder = self.recipe.pseudo_label.batch_size, self.model.get_encoder()
         for at in range(0, len(views), size):
-            yield from encode(self.model, self.source.features(views[at : at + size]))
+            yield from encode_each(encoder, self.source.features(views[at : at + size]))
 
     def states(self, views: Sequence[View]) -> Tensor:
         """(views, frames, width) in the model's type, from the store if there is one.
@@ -127,7 +130,7 @@ class Scorer:
         for each other. Its states are rounded like those of the store.
         """
         if self.store is None:
-            return torch.stack(list(self._encode(views)))
+            return stack_states(self.model, list(self._encode(views)))
         keys = [self.source.states_key(view) for view in views]
         missing = set(self.store.missing(keys))
         absent = {key: view for key, view in zip(keys, views, strict=True) if key in missing}
@@ -138,8 +141,9 @@ class Scorer:
         present = [key for key in keys if key not in missing]
         rows = self.store.rows(present).tolist() if present else []
         columns |= {key: self.store.read(row) for key, row in zip(present, rows, strict=True)}
-        found = stack_states([columns[key] for key in keys], dtype)
-        return found.to(self.model.device, self.model.dtype)
+        found = read_states([columns[key] for key in keys], dtype)
+        return stack_states(
+            self.model, [each.to(self.model.device, self.model.dtype) for each in found])
 
     @torch.no_grad()
     def records(self, views: Sequence[View]) -> list[Record]:
@@ -220,9 +224,12 @@ def states_columns(states: Tensor, dtype: str) -> dict[str, np.ndarray]:
     return {"states": bits.numpy()}
 
 
-def stack_states(views: Sequence[dict[str, np.ndarray]], dtype: str) -> Tensor:
-    """Columns of some views -> (views, frames, width): float16 or bfloat16 as they are kept, int8
-    as float32. Copied once: the memory of a store's files is read-only."""
+def read_states(views: Sequence[dict[str, np.ndarray]], dtype: str) -> Tensor | list[Tensor]:
+    """Columns of some views -> (views, frames, width), or (frames, width) of each where short
+    views have fewer frames than others: float16 or bfloat16 as they are kept, int8 as float32.
+    Copied once: the memory of a store's files is read-only."""
+    if len({len(columns["states"]) for columns in views}) > 1:
+        return [read_states([columns], dtype)[0] for columns in views]
     kept = torch.from_numpy(np.stack([columns["states"] for columns in views]))
     if dtype == "int8":
         scale = torch.from_numpy(np.stack([columns["scale"] for columns in views]))
@@ -257,7 +264,8 @@ class Rescorer:
             record = self.scorer.records([view_from_dict(drawn)])[0]
         else:
             view = view_from_dict({"timestamps": False, "previous": False} | drawn)
-            states = encode(self.teacher.model, self.source.features([view]))[0]
+            encoder = self.teacher.model.get_encoder()
+            states = encode_each(encoder, self.source.features([view]))[0]
             record = Record(self.source.states_key(view), states_columns(states, self.dtype))
         if record.key != text:
             raise ValueError(f"view of window {drawn['id']}: its label or its clips have changed")

@@ -23,7 +23,7 @@ from distill.data.views.batches import FixedBatches, TokenBatches
 from distill.data.views.draws import View, draw_view
 from distill.whisper.data.collate import TokenRow, TokenRules
 from distill.whisper.data.corpus import load_clips, rebuild_window
-from distill.whisper.encoder.padded import log_mel
+from distill.whisper.encoder.audio import AudioFeatures, audio_features
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.special import SpecialTokens
 
@@ -56,6 +56,15 @@ def states_key_of(row: dict, augmentation: dict | None = None) -> str:
     """Cache key of the encoder states of a label row's window."""
     audio = {"id": row["id"], "pieces": hash_of(row["pieces"])}
     return view_key(audio | ({"augmentation": augmentation} if augmentation else {}))
+
+
+def _masked(mels: Tensor, views: Sequence[View]) -> Tensor:
+    """Features (views, bands, frames) with what was drawn for each."""
+    return torch.stack([
+        mel if view.augmentation is None
+        else torch.from_numpy(mask_features(mel.numpy(), view.augmentation))
+        for mel, view in zip(mels, views, strict=True)
+    ])
 
 
 class ViewSource:
@@ -112,15 +121,23 @@ class ViewSource:
         """Decoder positions of a view."""
         return len(self.tokens(view).inputs)
 
-    def features(self, views: Sequence[View]) -> Tensor:
-        """Log-mel features (views, bands, 3000), the same for teacher and student."""
-        mels = log_mel(self.processor, [self._audio(view) for view in views])
-        masked = [
-            mel if view.augmentation is None
-            else torch.from_numpy(mask_features(mel.numpy(), view.augmentation))
-            for mel, view in zip(mels, views, strict=True)
-        ]
-        return torch.stack(masked)
+    def features(self, views: Sequence[View]) -> AudioFeatures | Tensor:
+        """Log-mel features as the teacher hears them: (views, bands, 3000), or those of short
+        views at their own length (`teacher.short_audio_margin`)."""
+        margin = self.recipe.teacher.short_audio_margin
+        return self.padded_features(views) if margin is None else self._features(views, margin)
+
+    def padded_features(self, views: Sequence[View]) -> Tensor:
+        """Log-mel features (views, bands, 3000)."""
+        return self._features(views, None).groups[0][2]
+
+    def _features(self, views: Sequence[View], margin: float | None) -> AudioFeatures:
+        """Masks lie on what is computed: on a short clip's own frames, and their mean fills them."""
+        audios = [self._audio(view) for view in views]
+        found = audio_features(self.processor, audios, margin)
+        return AudioFeatures(
+            [(clips, positions, _masked(mels, [views[clip] for clip in clips]))
+             for clips, positions, mels in found.groups], found.num_clips)
 
     def files(self, window: str) -> list[tuple[str, str]]:
         """(clip, path) of the clips of a window."""

@@ -38,6 +38,20 @@ class AudioFeatures:
     groups: list[tuple[list[int], int | None, Tensor]]
     num_clips: int
 
+    @property
+    def positions(self) -> list[int | None]:
+        """Of each clip; None if it is padded."""
+        found: list[int | None] = [None] * self.num_clips
+        for clips, positions, _ in self.groups:
+            for clip in clips:
+                found[clip] = positions
+        return found
+
+    def to(self, *arguments, **options) -> AudioFeatures:
+        """As `Tensor.to`: batches of training are moved by it."""
+        return AudioFeatures([(clips, positions, each.to(*arguments, **options))
+                              for clips, positions, each in self.groups], self.num_clips)
+
     def split(self, size: int) -> list[AudioFeatures]:
         """Parts of up to `size` clips, in order of their index."""
         parts = []
@@ -98,25 +112,37 @@ def all_padded(features: Tensor) -> AudioFeatures:
 
 
 @torch.no_grad()
+def encode_each(encoder, features: AudioFeatures | Tensor) -> list[Tensor]:
+    """States (frames, width) of each clip, at its own length.
+
+    Args:
+        encoder: WhisperEncoder.
+        features: as a tensor they are padded, (clips, bands, 3000).
+    """
+    if isinstance(features, Tensor):
+        features = all_padded(features)
+    found: list[Tensor] = [torch.empty(0)] * features.num_clips
+    for clips, positions, each in features.groups:
+        run = encode_padded if positions is None else encode_short
+        for clip, states in zip(clips, run(encoder, each), strict=True):
+            found[clip] = states
+    return found
+
+
 def encode_features(encoder, features: AudioFeatures) -> Tensor:
     """(clips, frames, width): states up to the length of the longest clip.
 
     Args:
         encoder: WhisperEncoder.
     """
-    run = {True: encode_padded, False: encode_short}
-    parts = [(clips, run[positions is None](encoder, each))
-             for clips, positions, each in features.groups]
-    if len(parts) == 1 and parts[0][0] == list(range(features.num_clips)):
-        return parts[0][1]
-    found: list[Tensor | None] = [None] * features.num_clips
-    for clips, states in parts:
-        for clip, each in zip(clips, states, strict=True):
-            found[clip] = each
-    return _stack(silence_of(encoder), found)
+    if len(features.groups) == 1:  # all of one length: nothing is copied
+        clips, positions, each = features.groups[0]
+        if clips == list(range(features.num_clips)):
+            return (encode_padded if positions is None else encode_short)(encoder, each)
+    return stack_with_silence(encode_each(encoder, features), silence_of(encoder))
 
 
-def _stack(silence: Silence, states: Sequence[Tensor]) -> Tensor:
+def stack_with_silence(states: Sequence[Tensor], silence: Silence) -> Tensor:
     """(clips, frames, width) of the longest one's frames; the others go on with silence."""
     frames = max(map(len, states))
     rest = silence.states.to(states[0].device, states[0].dtype)
@@ -127,7 +153,7 @@ def stack_states(model, states: Sequence[Tensor]) -> Tensor:
     """(clips, frames, width) of states of any lengths (frames, width) of a model's clips."""
     if len({len(each) for each in states}) == 1:
         return torch.stack(list(states))
-    return _stack(silence_of(model.get_encoder()), states)
+    return stack_with_silence(states, silence_of(model.get_encoder()))
 
 
 def encode_audio(model, processor, audios: Sequence[np.ndarray]) -> Tensor:

@@ -76,7 +76,8 @@ def encode_silence(encoder) -> Silence:
     positions = encoder.embed_positions.weight.shape[0]
     features = torch.full((1, bands, 2 * positions), LEVEL).to(parameter.device, parameter.dtype)
     keys, values = [], []
-    with fast_linears():
+    # kept for all who ask: not in the type of the one who asked first
+    with torch.autocast(parameter.device.type, enabled=False), fast_linears():
         hidden = stem(encoder, features)
         for layer in encoder.layers:
             hidden, key, value = run_layer(layer, hidden)

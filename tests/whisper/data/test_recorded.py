@@ -13,7 +13,7 @@ from distill.data.views.augment import augment_audio, mask_features
 from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.corpus import rebuild_window
-from distill.whisper.data.scoring import scores_folder, stack_states, states_folder
+from distill.whisper.data.scoring import scores_folder, read_states, states_folder
 from distill.whisper.encoder.padded import log_mel
 
 ALL = "scores.k=9999"  # of 1768 ids
@@ -111,6 +111,7 @@ def test_fewer_scores_are_a_little_less(live, replayed):
 AUGMENTED = ("views.augment.probability=1", "views.augment.num_time_masks=2",
              "views.augment.num_frequency_masks=2", "views.augment.noise_probability=1")
 EXACT = ("scores.method=decoder_state", NO_STATES)
+SHORT_AUDIO = "teacher.short_audio_margin=0.5"
 # what shapes views and loss, how it is stored; largest differences of the KL and of the gradient
 WAYS = {
     "float16": ([], [ALL], 2e-4, 1e-3),
@@ -128,6 +129,12 @@ WAYS = {
     "augmented, batches of tokens": (
         [*AUGMENTED, "train.batch_tokens=150"], [ALL, NO_STATES], 1e-4, 1e-4),
     "some augmented": (["views.augment.probability=0.5", *AUGMENTED[1:]], [ALL], 3e-4, 1e-3),
+    "short audio": ([SHORT_AUDIO], [ALL], 2e-4, 1e-3),
+    "short audio, int8": ([SHORT_AUDIO], [ALL, "scores.encoder_states_dtype=int8"], 4e-3, 2e-2),
+    "short audio, memory": ([SHORT_AUDIO], [ALL, "scores.encoder_states=memory"], 2e-4, 1e-3),
+    "short audio, augmented": ([SHORT_AUDIO, *AUGMENTED], EXACT, 1e-4, 1e-4),
+    "short audio, trained encoder": (
+        [SHORT_AUDIO, "student.freeze_encoder=false"], [ALL, NO_STATES], 1e-4, 1e-4),
     "trained encoder": (["student.freeze_encoder=false"], [ALL, NO_STATES], 1e-4, 1e-4),
 }
 
@@ -198,7 +205,7 @@ def test_training_hears_the_states_of_labelling(tiny_run):
     teacher = tiny_run.task(tiny_run.recipe("teacher.mode=live")).model.teacher
     for view, states in zip(views, batch["encoder_states"], strict=True):
         row = store.rows([task.source.states_key(view)])[0]
-        assert torch.equal(states, stack_states([store.read(row)], "float16")[0])
+        assert torch.equal(states, read_states([store.read(row)], "float16")[0])
         with torch.no_grad():
             again = teacher.model.encoder(task.source.features([view])).last_hidden_state[0]
         torch.testing.assert_close(states.float(), again, rtol=2e-3, atol=2e-3)

@@ -15,7 +15,7 @@ from distill.whisper.data.scoring import (
     Scorer,
     scores_folder,
     scores_settings,
-    stack_states,
+    read_states,
     states_columns,
     states_folder,
     temperatures,
@@ -37,7 +37,7 @@ def test_states_are_rounded_as_their_type_says():
     states = torch.randn(50, 32, generator=generator)
     states[3] *= 100  # int8 has a scale for every frame
     states[4] = 0.0
-    kept = {dtype: stack_states([states_columns(states, dtype)], dtype)[0]
+    kept = {dtype: read_states([states_columns(states, dtype)], dtype)[0]
             for dtype in ("float16", "bfloat16", "int8")}
     assert torch.equal(kept["float16"], states.half())
     assert torch.equal(kept["bfloat16"], states.bfloat16())
@@ -158,7 +158,7 @@ def test_states_beyond_float16_are_refused(tiny_run):
     large = torch.full((2, 3), 1e6)
     with pytest.raises(ValueError, match="do not fit float16: set .*=bfloat16"):
         states_columns(large, "float16")
-    kept = stack_states([states_columns(large, "bfloat16")], "bfloat16")[0].float()
+    kept = read_states([states_columns(large, "bfloat16")], "bfloat16")[0].float()
     torch.testing.assert_close(kept, large, rtol=0.01, atol=0.0)
 
 
@@ -284,7 +284,7 @@ def test_verify_bears_the_arithmetic_of_another_device(store, tmp_path):
 
     def change(record: Record) -> None:
         if dtype:
-            wide = stack_states([record.columns], dtype)[0].float()
+            wide = read_states([record.columns], dtype)[0].float()
             states = half_precision(wide.numpy(), generator)
             record.columns.update(states_columns(torch.from_numpy(states), dtype))
         else:
