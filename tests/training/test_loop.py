@@ -93,17 +93,18 @@ def largest_difference(one: dict, other: dict) -> float:
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
+SHORT_AUDIO = "live teacher.short_audio_margin=0.5"  # clips of several lengths in each batch
 THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
 
 
 @pytest.mark.parametrize(("mode", "batches", "launched"), [
-    ("live", "fixed", False), ("store", "tokens", False),
+    ("live", "fixed", False), ("store", "tokens", False), (SHORT_AUDIO, "fixed", False),
     pytest.param("store", "tokens", True, marks=pytest.mark.slow)])
 def test_ranks_and_accumulation_give_the_same_parameters(
     labelled, fork_two, tmp_path, mode, batches, launched
 ):
     budget, (whole, half, quarter) = BATCHES[batches]
-    common = (*THREE_STEPS, *budget, f"teacher.mode={mode}")
+    common = (*THREE_STEPS, *budget, *f"teacher.mode={mode}".split())
     said = labelled[1] / "pseudo_labels" / "validation_tokens.jsonl"
     one = train(labelled, tmp_path, "1x4", *common, whole)
     four = train(labelled, tmp_path, "4x1", *common, quarter)
@@ -204,9 +205,10 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_pa
 
 
 def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, fork, tmp_path):
-    whole = train(labelled, tmp_path, "whole", *RESUMED, *TOKENS)
+    options = (*RESUMED, *TOKENS, *f"teacher.mode={SHORT_AUDIO}".split())
+    whole = train(labelled, tmp_path, "whole", *options)
     target = tmp_path / "stopped"
-    arguments = new_run(labelled, target, *RESUMED, "train.save_every=100", *TOKENS)
+    arguments = new_run(labelled, target, *options, "train.save_every=100")
     process = fork("distill.train", arguments, tmp_path / "log")
     log = target / "metrics.jsonl"
     while not (log.is_file() and log.read_text().count("\n") >= 3):

@@ -119,6 +119,28 @@ def test_other_divergences(tiny_model, batch, kind):
     torch.testing.assert_close(total, 0.8 * parts["ce"] + 4 * parts[name])
 
 
+@pytest.mark.parametrize("kind", ["reverse", "total_variation", "forward"])
+def test_kl_is_zero_with_states_of_many_lengths(tiny_model, batch, kind):
+    """Short audio, as it comes from a store: silence stands behind it, the same for both."""
+    tiny_model.config.short_audio = {"margin_seconds": 1.0}
+    del batch["input_features"]
+    generator = torch.Generator().manual_seed(0)
+    batch["encoder_states"] = [torch.randn(frames, 32, generator=generator).half()
+                               for frames in (75, 300, 1500, 25)]
+    same = module(tiny_model, student_of(tiny_model, range(4)), divergence=kind, ce_weight=0.0)
+    total, parts = same(batch)
+    assert parts.popitem()[1] == 0.0 or kind == "forward"
+    assert abs(total) < 1e-5
+    smaller = module(tiny_model, student_of(tiny_model), divergence=kind, ce_weight=0.0)
+    together = smaller(batch)[0].detach()
+    assert together > 1e-4
+    alone = 0.0
+    for row, states in enumerate(batch["encoder_states"]):
+        one = {name: batch[name][row : row + 1] for name in ("decoder_input_ids", "labels")}
+        alone += smaller(one | {"encoder_states": states[None]})[0].detach()
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_kl_is_not_zero_for_a_smaller_student_or_another_prompt(tiny_model, batch):
     model = module(tiny_model, student_of(tiny_model))
     assert model(batch)[1]["kl"] > 1e-4

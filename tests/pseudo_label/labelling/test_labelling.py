@@ -171,6 +171,8 @@ def test_other_settings_are_refused_and_named(recipe, labelled, tmp_path):
     copy_of(labelled, tmp_path)
     with pytest.raises(ValueError, match="pseudo_label.*best_fit.*sequential"):
         label(recipe, tmp_path, *SMALL[:3])
+    with pytest.raises(ValueError, match=r"short_audio_margin: None -> 1\.0"):
+        label(recipe, tmp_path, *ONLY_LABELS, "teacher.short_audio_margin=1")
 
 
 def test_the_threshold_needs_no_new_labels(recipe, labelled, tmp_path):

@@ -1,6 +1,7 @@
 """Training on what a teacher said before is training with the live teacher."""
 
 import gc
+import json
 from functools import cache
 
 import pytest
@@ -14,7 +15,9 @@ from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.corpus import rebuild_window
 from distill.whisper.data.scoring import scores_folder, read_states, states_folder
+from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.padded import log_mel
+from distill.whisper.encoder.short import short_features
 
 ALL = "scores.k=9999"  # of 1768 ids
 NO_STATES = "scores.encoder_states=none"
@@ -164,6 +167,13 @@ def test_views_are_heard_as_they_were_drawn(tiny_run):
     views = source.views_of_run()[:3]
     plain = [View(view.id, view.timestamps, view.previous) for view in views]
     audios = [load_window(rebuild_window(source.by_id[v.id], source.clips)) for v in views]
+    short = tiny_run.source(tiny_run.recipe(*AUGMENTED, SHORT_AUDIO)).features(views)
+    for clips, positions, (own,) in short.groups:
+        (mels,), _ = short_features(
+            source.processor, [augment_audio(audios[clips[0]], views[clips[0]].augmentation)],
+            positions)
+        assert (own.numpy() == mask_features(mels.numpy(), views[clips[0]].augmentation)).all()
+        assert own.shape[1] < 3000 and (own != mels).any(), "nothing was masked"
     both = source.features([*views, *plain])
     for view, audio, heard, without in zip(views, audios, both[:3], both[3:], strict=True):
         drawn = view.augmentation
@@ -172,6 +182,32 @@ def test_views_are_heard_as_they_were_drawn(tiny_run):
         assert (heard.numpy() != mel).any() and drawn.noise, "nothing was masked"
         assert torch.equal(without, log_mel(source.processor, [audio])[0])
         assert torch.equal(heard, source.features([view])[0])
+
+
+def test_states_of_short_audio_are_those_of_the_clips_alone(stored):
+    """And a batch is of several lengths, or the comparisons above would show less."""
+    task = stored(SHORT_AUDIO, ALL)
+    store = TeacherStore(states_folder(task.recipe))
+    for row in store.all_rows():
+        window = task.source.by_id[json.loads(store.key(row))["id"]]
+        frames = positions_of(window["duration"], 0.5)
+        assert store.read(row)["states"].shape == (frames, 32) and frames < 1500
+    batch = task.collate(task.batches.update(0))
+    assert len({len(states) for states in batch["encoder_states"]}) > 1
+    assert margin_of(task.student) == 0.5 and "short audio" not in task.describe()
+
+
+@pytest.mark.parametrize("change", ["student.freeze_encoder=false", "student.encoder_layers=1"])
+def test_a_student_with_another_encoder_pads_its_clips(tiny_run, change):
+    """Its teacher does not, at every step and on the windows that both are validated on."""
+    task = tiny_run.task(tiny_run.recipe(SHORT_AUDIO, change, "teacher.mode=live", *SHORT))
+    assert margin_of(task.student) is None and margin_of(task.model.teacher) == 0.5
+    assert "its encoder is not the teacher's, so it pads short audio to 30 s" in task.describe()
+    batch = task.collate(task.batches.update(0))
+    assert batch["input_features"].shape[1:] == (80, 3000)
+    assert len(batch["teacher_features"].groups) > 1
+    assert task.model(batch)[0].isfinite()
+    assert task.validate()["num_words"] > 0
 
 
 def test_coarser_states_are_coarser(live, replayed):

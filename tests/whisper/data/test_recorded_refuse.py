@@ -79,6 +79,8 @@ def test_another_tokenizer(tiny_run, teacher):
     ("loss.hidden_weight=1", [
         'decoder_states: the store has nothing, asked for [3, "last"]']),
     (NO_STATES, ['encoder_states: the store has "float16", asked for "float32"']),
+    ("teacher.short_audio_margin=1", [
+        "short_audio_margin: the store has nothing, asked for 1.0"]),
     ("scores.encoder_states_dtype=int8", [
         'encoder_states: the store has "float16", asked for "int8"']),
 ])
@@ -97,6 +99,15 @@ def test_encoder_states_of_another_type(tiny_run, copied):
     message = refusal(tiny_run, copied)
     assert 'dtype: the store has "float16", asked for "bfloat16"' in message
     assert str(states_folder(copied)) in message
+
+
+def test_encoder_states_of_another_margin(tiny_run, tmp_path):
+    """Where nothing is scored, and there is no other store to tell."""
+    options = ("teacher.short_audio_margin=0.5", "loss.kl_weight=0", "train.max_steps=1",
+               f"scores.dir={tmp_path}")
+    score(tiny_run.recipe(*options))
+    message = refusal(tiny_run, tiny_run.recipe(*options[1:]))
+    assert "\n  short_audio_margin: the store has 0.5, asked for nothing\n" in message
 
 
 def shard_of(recipe, folder) -> Path:

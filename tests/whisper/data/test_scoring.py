@@ -69,6 +69,8 @@ def test_the_temperature_of_the_loss_comes_last(temperature, expected):
     (["loss.hidden_weight=1", "student.decoder_layers=[0,1,3]", "loss.temperature=1"],
      {"decoder_states": [1, 3, "last"], "method": "head_and_sampled", "k": 64,
       "temperatures": [1.0], "encoder_states": "float16"}),
+    (["scores.method=decoder_state", "teacher.short_audio_margin=0.5"],
+     {"decoder_states": ["last"], "encoder_states": "float16", "short_audio_margin": 0.5}),
     (["scores.method=top_k", "scores.encoder_states_dtype=int8", "loss.temperature=3"],
      {"method": "top_k", "k": 64, "temperatures": [1.0, 3.0], "encoder_states": "int8"}),
 ])
@@ -210,13 +212,15 @@ DTYPES = ("float16", "bfloat16", "int8")
 FEW = "n=3"
 
 
-@pytest.fixture(scope="module", params=[*DTYPES, "exact", "top_k"])
+@pytest.fixture(scope="module", params=[*DTYPES, "exact", "top_k", "short audio"])
 def store(request, tiny_run):
     """Folder of a store: encoder states of a type, or token scores."""
-    overrides = {"exact": EXACT, "top_k": (*ALL_COLUMNS, "scores.k=9999")}.get(
+    overrides = {"exact": EXACT, "top_k": (*ALL_COLUMNS, "scores.k=9999"),
+                 "short audio": (SHORT, "teacher.short_audio_margin=0.5")}.get(
         request.param, (SHORT, f"scores.encoder_states_dtype={request.param}"))
     recipe = tiny_run.scored(*overrides, "train.max_steps=1")
-    return (states_folder if request.param in DTYPES else scores_folder)(recipe)
+    is_states = request.param in (*DTYPES, "short audio")
+    return (states_folder if is_states else scores_folder)(recipe)
 
 
 def test_verify_passes(store, capsys):
