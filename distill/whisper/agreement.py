@@ -93,14 +93,15 @@ def _decode(
     """(window id, tokens) of the teacher.
 
     A text that loops is ended, whatever evaluation.on_loop says: where a loop is broken, the token
-    is not the one that the teacher would have chosen.
+    is not the one that the teacher would have chosen. Short clips are not padded then, either:
+    teacher and student are compared on the same encoder states.
     """
     decoder = WhisperDecoder(teacher.model, teacher.processor.tokenizer, recipe.language,
                             recipe.task, on_loop="end")
     config = recipe.evaluation
     found = transcribe(
         decoder, teacher.processor, windows, config.batch_size, config.max_tokens_per_second,
-        cache, "teacher on validation" if accelerator.is_main_process else None,
+        cache, "teacher on validation" if accelerator.is_main_process else None, guarded=False,
     )
     end = decoder.special.end
     return [

@@ -128,7 +128,7 @@ def _check(c: WhisperRecipe) -> None:
 
 def _check_labelling(c: WhisperRecipe) -> None:
     p = c.pseudo_label
-    orders = ("best_fit", "sequential")
+    orders = ("best_fit", "sequential", "none")
     check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
     kinds = ("transformers", "ctranslate2")
     check(p.backend in kinds, "pseudo_label.backend", f"one of {kinds}", p.backend)
@@ -180,7 +180,7 @@ def _check_views(c: WhisperRecipe) -> None:
     for key in ("timestamp_probability", "previous_text_probability"):
         check(0 <= getattr(v, key) <= 1, f"views.{key}", "in [0, 1]", getattr(v, key))
     ok = v.previous_text_probability == 0 or p.packing == "sequential"
-    what = "0 unless pseudo_label.packing is sequential (best_fit has no previous text)"
+    what = "0 unless pseudo_label.packing is sequential (others have no previous text)"
     check(ok, "views.previous_text_probability", what, v.previous_text_probability)
     ok = v.timestamp_probability == 0 or p.timestamps
     what = "0 unless pseudo_label.timestamps is true"

@@ -43,7 +43,8 @@ class TeacherConfig:
 @dataclass
 class PseudoLabelConfig:
     packing: str = "best_fit"  # which clips share a window. best_fit: any of a speaker and
-    # language, tightly | sequential: neighbours, in order, so that the previous text is known
+    # language, tightly | sequential: neighbours, in order, so that the previous text is known |
+    # none: every clip has its own; slow unless teacher.short_audio_margin is set
     num_packings: int = 1  # label so many different packings of the same clips (best_fit)
     window_seconds: float = 30.0  # longest window in seconds, 1 to 30
     long_audio: str = "speech"  # what is done with clips longer than a window. speech: windows of

@@ -6,6 +6,8 @@ becomes windows of its own where somebody speaks (`pack_recording`).
 
 `best_fit` fills about 99 % of the windows of a large corpus, `sequential` (joining neighbours, as
 the Distil-Whisper scripts do) about 78 %, but keeps the order that previous-text prompts need.
+With `none` every clip has its window to itself, for teachers that hear short audio at its own
+length (`distill.whisper.encoder`).
 """
 
 from __future__ import annotations
@@ -89,7 +91,8 @@ def pack(
     Args:
         rows: clips of at most `window_seconds` each.
         prefix: start of the window ids, unique per packing.
-        order: `best_fit` (shuffled by `seed`, filled tightly) or `sequential` (manifest order).
+        order: `best_fit` (shuffled by `seed`, filled tightly), `sequential` (manifest order) or
+            `none` (every clip is a window).
         seed: decides who shares a window with whom (`best_fit` only).
 
     Raises:
@@ -105,8 +108,10 @@ def pack(
         groups = _sequential(rows, window_seconds)
     elif order == "best_fit":
         groups = _best_fit(rows, window_seconds, seed)
+    elif order == "none":
+        groups = [[row] for row in rows]
     else:
-        raise ValueError(f"packing must be best_fit or sequential, got {order!r}")
+        raise ValueError(f"packing must be best_fit, sequential or none, got {order!r}")
     windows: list[Window] = []
     for index, group in enumerate(groups):
         pieces, start = [], 0.0

@@ -15,20 +15,25 @@ from distill.whisper.plan.sizes import (
 )
 
 
-def encoder_flops(size: WhisperSize, layers: int | None = None) -> float:
-    """One window of 30 s; shorter audio costs the same."""
-    d, frames = size.d_model, SOURCE_POSITIONS
+def encoder_flops(
+    size: WhisperSize, layers: int | None = None, positions: float = SOURCE_POSITIONS
+) -> float:
+    """One window, of which so many positions are encoded; all positions are attended to."""
+    d, frames = size.d_model, positions
     layers = size.encoder_layers if layers is None else layers
     convolutions = 2 * 3 * size.mel_bins * d * (2 * frames) + 2 * 3 * d * d * frames
     products = 2 * (4 * d * d + 2 * d * size.ffn) * frames
-    attention = 2 * 2 * frames * frames * d
+    attention = 2 * 2 * frames * SOURCE_POSITIONS * d
     return convolutions + layers * (products + attention)
 
 
-def cross_attention_flops(size: WhisperSize, layers: int | None = None) -> float:
-    """Keys and values of the encoder states for all decoder layers, once a window."""
+def cross_attention_flops(
+    size: WhisperSize, layers: int | None = None, positions: float = SOURCE_POSITIONS
+) -> float:
+    """Keys and values of the encoder states for all decoder layers, once a window; those of the
+    silence behind it are shared."""
     layers = size.decoder_layers if layers is None else layers
-    return layers * 2 * 2 * size.d_model**2 * SOURCE_POSITIONS
+    return layers * 2 * 2 * size.d_model**2 * positions
 
 
 def token_flops(
@@ -65,10 +70,17 @@ def num_trained(
 STATE_BYTES = {"float16": 2, "bfloat16": 2, "int8": 1, "float32": 4}
 
 
-def states_bytes(size: WhisperSize, dtype: str = "float16") -> int:
+def states_bytes(
+    size: WhisperSize, dtype: str = "float16", positions: float = SOURCE_POSITIONS
+) -> float:
     """Encoder states of a window; int8 has a float32 scale for every frame."""
-    scales = 4 * SOURCE_POSITIONS * (dtype == "int8")
-    return SOURCE_POSITIONS * size.d_model * STATE_BYTES[dtype] + scales
+    scales = 4 * positions * (dtype == "int8")
+    return positions * size.d_model * STATE_BYTES[dtype] + scales
+
+
+def silence_bytes(size: WhisperSize, dtype: str = "float32") -> int:
+    """Kept silence: keys and values of every encoder layer, and states, at all positions."""
+    return (2 * size.encoder_layers + 1) * SOURCE_POSITIONS * size.d_model * STATE_BYTES[dtype]
 
 
 def score_bytes(size: WhisperSize, k: int, num_states: int, num_temperatures: int = 2) -> int:

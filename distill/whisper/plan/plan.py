@@ -10,20 +10,24 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
 from distill.whisper.data.corpus import load_clips
+from distill.whisper.encoder.lengths import positions_of
 from distill.whisper.plan import cost
-from distill.whisper.plan.sizes import WhisperSize, find_size, num_parameters
+from distill.whisper.plan.sizes import SOURCE_POSITIONS, WhisperSize, find_size, num_parameters
 from distill.whisper.plan.store_plan import plan_store
-from distill.whisper.plan.window_plan import count_evaluation_windows, plan_training_windows
+from distill.whisper.plan.window_plan import evaluation_window_seconds, plan_training_windows
 from distill.whisper.recipe import WhisperRecipe
 
 # Assumptions; `describe` prints those of speed with what comes of them.
-FILL = {"sequential": 0.78, "best_fit": 0.99}  # of windows, of a corpus of mixed clip lengths
+# of windows, of a corpus of mixed clip lengths; alone, clips of 7.5 s
+FILL = {"sequential": 0.78, "best_fit": 0.99, "none": 0.25}
 TOKENS_PER_SECOND = 4.0  # of audio: text, timestamps and prompt
 CPU_CORE_FLOPS = 60e9  # float32 matrix products on AVX2
 GPU_FLOPS, GPU_UTILISATION = 100e12, 0.30  # bf16
@@ -62,9 +66,9 @@ def plan(recipe: WhisperRecipe) -> dict:
     result["student"] = student
     tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
     result["disk"] = _disk(recipe, size, student, data["train"], tokens)
-    seconds = data["train"]["seconds_per_window"]
-    result["store"] = plan_store(recipe, size, student["decoder_layers"], training, seconds, tokens)
-    result["memory"] = _memory(recipe, size, student, training)
+    result["store"] = plan_store(recipe, size, student["decoder_layers"], training, data["train"],
+                                 tokens)
+    result["memory"] = _memory(recipe, size, student, training, data["train"]["positions"])
     result["time"] = _time(recipe, size, student, data, training)
     return result
 
@@ -78,7 +82,8 @@ def _split(recipe: WhisperRecipe, split: str) -> dict:
     limit = config.window_seconds if train else WINDOW_SECONDS
     missing = [path for path in paths if not Path(path).is_file()]
     result = {"clips": None, "hours": None, "long_clips": None, "unheard_clips": None,
-              "drops": {}, "windows": None, "fill": None, "seconds_per_window": None, "packings": 1,
+              "drops": {}, "windows": None, "fill": None, "seconds_per_window": None,
+              "positions": None, "packings": 1,
               "missing": missing, "commands": [_command(path) for path in missing]}
     if train:
         result["packings"] = config.num_packings
@@ -96,12 +101,14 @@ def _split(recipe: WhisperRecipe, split: str) -> dict:
     result |= {"clips": len(rows), "hours": seconds / 3600, "drops": dict(drops),
                "long_clips": long, "unheard_clips": long}
     if not train:
-        windows = count_evaluation_windows(recipe, rows)
-        return result | {"windows": windows, **_filling(seconds, windows, limit)}
+        windows = evaluation_window_seconds(recipe, rows)
+        return result | {"windows": len(windows), "positions": _positions(recipe, windows),
+                         **_filling(seconds, len(windows), limit)}
     packed, unheard = plan_training_windows(recipe, rows)
-    seconds = sum(window.duration for window in packed)  # without the silence of long recordings
+    each = [window.duration for window in packed]  # without the silence of long recordings
     return result | {"windows": len(packed), "unheard_clips": unheard,
-                     **_filling(seconds, len(packed), limit)}
+                     "positions": _positions(recipe, each),
+                     **_filling(sum(each), len(packed), limit)}
 
 
 def _expected(recipe: WhisperRecipe, missing: list[str]) -> dict:
@@ -113,7 +120,15 @@ def _expected(recipe: WhisperRecipe, missing: list[str]) -> dict:
         )
     seconds = hours * 3600 * config.num_packings
     windows = math.ceil(seconds / config.window_seconds / FILL[config.packing])
-    return {"hours": hours, "windows": windows, **_filling(seconds, windows, config.window_seconds)}
+    filling = _filling(seconds, windows, config.window_seconds)
+    return {"hours": hours, "windows": windows, **filling,
+            "positions": _positions(recipe, [filling["seconds_per_window"]])}
+
+
+def _positions(recipe: WhisperRecipe, windows: Sequence[float]) -> float:
+    """Mean number that the teacher's encoder computes of windows of so many seconds."""
+    margin = recipe.teacher.short_audio_margin
+    return fmean(positions_of(seconds, margin) for seconds in windows or [WINDOW_SECONDS])
 
 
 def _filling(seconds: float, windows: int, limit: float) -> dict:
@@ -212,16 +227,22 @@ def _disk(
     }
 
 
-def _memory(recipe: WhisperRecipe, size: WhisperSize, student: dict, training: dict) -> dict:
+def _memory(
+    recipe: WhisperRecipe, size: WhisperSize, student: dict, training: dict, positions: float
+) -> dict:
     """Bytes a training process needs at least, before activations."""
     trained = student["trained_parameters"]
     copies = 3 + (recipe.train.average_decay > 0)  # gradient, two AdamW states, the average
     teacher = num_parameters(size) if recipe.teacher.mode == "live" else 0
     kept = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory"
-    states = min(training["windows"], training["views"]) * cost.states_bytes(size)
+    states = min(training["windows"], training["views"]) * cost.states_bytes(
+        size, positions=positions)
+    short = recipe.teacher.short_audio_margin is not None
     return {
         "models": 4 * (teacher + student["parameters"] + copies * trained),
-        "encoder_states": states * kept,
+        "encoder_states": round(states * kept),
+        "silence": {dtype: cost.silence_bytes(size, dtype) * short
+                    for dtype in ("float32", "float16")},
     }
 
 
@@ -245,12 +266,14 @@ def _time(
     recipe: WhisperRecipe, size: WhisperSize, student: dict, data: dict, training: dict
 ) -> dict:
     """Seconds by stage and machine; None for what there are no manifests to tell."""
+    shared = _shares_encoder(recipe, size, student)
     work = {"label": _label_work(size, data["train"]) * data["train"]["windows"],
             **_score_work(recipe, size, data["train"], training),
             "train": _train_work(recipe, size, student, data, training), "eval": None}
     if data["test"]["windows"] is not None:
         layers = student["encoder_layers"], student["decoder_layers"]
-        both = _label_work(size, data["test"]) + _label_work(size, data["test"], *layers)
+        own = data["test"] if shared else _padded(data["test"])
+        both = _label_work(size, data["test"]) + _label_work(size, own, *layers)
         work["eval"] = both * data["test"]["windows"]
     cores = recipe.num_threads or os.cpu_count() or 1
     machines = {"cpu": (cores * CPU_CORE_FLOPS, CPU_DECODING),
@@ -273,12 +296,19 @@ def _label_work(
     decoder_layers: int | None = None,
 ) -> Work:
     """Transcribing one window; layers default to the teacher's."""
-    return Work(cost.encoder_flops(size, encoder_layers)) + _decode_work(size, data, decoder_layers)
+    encoder = cost.encoder_flops(size, encoder_layers, data["positions"])
+    return Work(encoder) + _decode_work(size, data, decoder_layers)
+
+
+def _padded(data: dict) -> dict:
+    """The split as a student hears it whose encoder is not the teacher's."""
+    return data | {"positions": SOURCE_POSITIONS}
 
 
 def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
     tokens = TOKENS_PER_SECOND * (data["seconds_per_window"] or 0.0)
-    return Work(cost.cross_attention_flops(size, layers), cost.token_flops(size, tokens, layers))
+    cross = cost.cross_attention_flops(size, layers, data["positions"] or SOURCE_POSITIONS)
+    return Work(cross, cost.token_flops(size, tokens, layers))
 
 
 def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> dict:
@@ -288,9 +318,9 @@ def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: 
     if recipe.teacher.mode != "store" or not wanted:
         return {}
     tokens = TOKENS_PER_SECOND * data["seconds_per_window"]
-    decoder = cost.cross_attention_flops(size) + cost.token_flops(
+    decoder = cost.cross_attention_flops(size, positions=data["positions"]) + cost.token_flops(
         size, tokens, output=recipe.loss.kl_weight > 0)
-    encoder = cost.encoder_flops(size)
+    encoder = cost.encoder_flops(size, positions=data["positions"])
     augmented = recipe.views.augment.probability > 0
     again = augmented or recipe.scores.encoder_states != "disk"
     return {"score": Work(decoder + encoder * again) * training["distinct_views"]}
@@ -301,20 +331,24 @@ def _train_work(
 ) -> Work:
     tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
     layers, loss = student["decoder_layers"], recipe.loss
+    shared = _shares_encoder(recipe, size, student)
+    teachers = data["train"]
+    own, validation = (data[split] if shared else _padded(data[split])
+                       for split in ("train", "validation"))
 
-    def decoder(layers: int | None, output: bool) -> float:
-        cross = cost.cross_attention_flops(size, layers)
+    def decoder(data: dict, layers: int | None, output: bool) -> float:
+        cross = cost.cross_attention_flops(size, layers, data["positions"])
         return cross + cost.token_flops(size, tokens, layers, output)
 
     # Where states alone are matched, nobody asks for the scores of all tokens.
-    student_decoder = decoder(layers, loss.ce_weight + loss.kl_weight > 0)
-    whole = cost.encoder_flops(size)
-    student_encoder = cost.encoder_flops(size, student["encoder_layers"])
+    student_decoder = decoder(own, layers, loss.ce_weight + loss.kl_weight > 0)
+    whole = cost.encoder_flops(size, positions=teachers["positions"])
+    student_encoder = cost.encoder_flops(size, student["encoder_layers"], own["positions"])
     flops = training["views"] * 3 * student_decoder  # backward costs two forward passes
     passes = 1 if recipe.student.freeze_encoder else 3
     if recipe.teacher.mode == "live":
-        flops += training["views"] * (whole + decoder(None, loss.kl_weight > 0))
-        if not _shares_encoder(recipe, size, student):
+        flops += training["views"] * (whole + decoder(teachers, None, loss.kl_weight > 0))
+        if not shared:
             flops += training["views"] * student_encoder * passes
     else:
         times = {"disk": 0, "memory": min(training["windows"], training["views"]),
@@ -323,8 +357,9 @@ def _train_work(
     work = Work(flops)
     windows = data["validation"]["windows"] or 0
     rounds = 1 if recipe.student.freeze_encoder else training["validations"]  # states are kept
-    work += Work(student_encoder) * (windows * rounds)
-    decoding = _decode_work(size, data["validation"], layers)
+    positions = validation["positions"] or SOURCE_POSITIONS
+    work += Work(cost.encoder_flops(size, student["encoder_layers"], positions)) * (windows * rounds)
+    decoding = _decode_work(size, validation, layers)
     return work + decoding * (windows * training["validations"])
 
 

@@ -101,6 +101,9 @@ def _memory_text(plan: dict) -> str:
     whose = "both models" if plan["teacher"]["mode"] == "live" else "the student"
     text = (f"Memory\n  train       {_bytes(memory['models'])} for {whose}, gradients and "
             "the optimiser in float32; activations come on top")
+    if memory["silence"]["float32"]:
+        kept = " in float32, ".join(map(_bytes, memory["silence"].values()))
+        text += f"\n  all stages  {kept} in float16 for silence that is kept behind short audio"
     if memory["encoder_states"]:
         text += f"\n  {'':<12}{_bytes(memory['encoder_states'])} for encoder states"
     return text

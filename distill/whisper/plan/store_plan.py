@@ -10,7 +10,7 @@ _KS = (8, 16, 32, 64, 128)
 
 
 def plan_store(
-    recipe: WhisperRecipe, size: WhisperSize, num_layers: int, training: dict, seconds: float,
+    recipe: WhisperRecipe, size: WhisperSize, num_layers: int, training: dict, data: dict,
     tokens: float,
 ) -> dict:
     """Bytes of every choice; none is chosen where the teacher runs at every step.
@@ -18,8 +18,10 @@ def plan_store(
     Args:
         num_layers: decoder layers of the student.
         training: `windows`, `views`, `distinct_views` of `plan.plan`.
-        seconds, tokens: of a window.
+        data: `seconds_per_window` and `positions` of the training split.
+        tokens: of a window.
     """
+    seconds = data["seconds_per_window"]
     used = recipe.teacher.mode == "store"
     views = training["distinct_views"]
     augmented = recipe.views.augment.probability > 0
@@ -34,7 +36,8 @@ def plan_store(
             ("last decoder state (exact KL)", tokens * cost.score_bytes(size, 0, 1), views,
              recipe.loss.kl_weight > 0 and recipe.scores.method == "decoder_state"
              and not recipe.loss.hidden_weight),
-            *((*states, encoded, chosen) for *states, chosen in _states(recipe, size)),
+            *((*states, encoded, chosen) for *states, chosen in _states(recipe, size,
+                                                                              data["positions"])),
         ]
     ]
     return {"used": used, "views": views, "choices": choices,
@@ -50,11 +53,11 @@ def _scores(recipe: WhisperRecipe, size: WhisperSize, tokens: float) -> list[tup
     ]
 
 
-def _states(recipe: WhisperRecipe, size: WhisperSize) -> list[tuple]:
+def _states(recipe: WhisperRecipe, size: WhisperSize, positions: float) -> list[tuple]:
     scores = recipe.scores
     kinds = {"float16 or bfloat16": ("float16", "bfloat16"), "int8": ("int8",)}
     return [
-        (f"encoder states, {name}", cost.states_bytes(size, dtypes[0]),
+        (f"encoder states, {name}", cost.states_bytes(size, dtypes[0], positions),
          scores.encoder_states == "disk" and scores.encoder_states_dtype in dtypes)
         for name, dtypes in kinds.items()
     ]

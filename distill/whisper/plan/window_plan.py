@@ -43,12 +43,13 @@ def _all_speech(row: Row, limit: float) -> Recording:
     return Recording(row, tuple(zip([row.offset, *ends], ends, strict=False)))
 
 
-def count_evaluation_windows(recipe: WhisperRecipe, rows: Sequence[Row]) -> int:
-    """Short clips share windows if the recipe says so, long ones have theirs to themselves."""
+def evaluation_window_seconds(recipe: WhisperRecipe, rows: Sequence[Row]) -> list[float]:
+    """Of each window. Short clips share them if the recipe says so, long ones have theirs to
+    themselves."""
     short = [row for row in rows if row.duration <= WINDOW_SECONDS]
     long = [row for row in rows if row.duration > WINDOW_SECONDS]
-    count = len(pack(short, "plan", "sequential")) if recipe.evaluation.pack else len(short)
-    return count + len(cut_long(long, WINDOW_SECONDS))
+    packed = pack(short, "plan", "sequential" if recipe.evaluation.pack else "none")
+    return [each.duration for each in (*packed, *cut_long(long, WINDOW_SECONDS))]
 
 
 def cut_long(rows: Sequence[Row], limit: float) -> list[Row]:

@@ -42,6 +42,7 @@ def transcribe(
     max_tokens_per_second: float | None = None,
     states_cache: dict[str, Tensor] | None = None,
     description: str | None = None,
+    guarded: bool = True,
 ) -> dict[str, Hypothesis]:
     """Decode windows in batches of like length; {window id: hypothesis}.
 
@@ -50,6 +51,8 @@ def transcribe(
             only.
         states_cache: {window id: encoder states} to read and fill, for a frozen encoder.
         description: shown with a progress bar; None shows none.
+        guarded: decode texts of short clips that go wrong again, padded
+            (`distill.whisper.recognition.guard`).
 
     Raises:
         AudioError: a window cannot be read.
@@ -61,14 +64,14 @@ def transcribe(
         limits = [decoder.model.config.max_target_positions] * len(batch)
         if max_tokens_per_second is not None:
             limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
-        found = _transcribe(decoder, processor, batch, limits, states_cache)
+        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
 
 def _transcribe(
     decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
-    cache: dict[str, Tensor] | None,
+    cache: dict[str, Tensor] | None, guarded: bool,
 ) -> list[Hypothesis]:
     languages, margin = [window.language for window in batch], margin_of(decoder.model)
 
@@ -82,7 +85,7 @@ def _transcribe(
 
     full = positions_of(0.0, None)
     short = [row for row, window in enumerate(batch)
-             if positions_of(window.duration, margin) < full]
+             if guarded and positions_of(window.duration, margin) < full]
     states = _states(decoder.model, processor, batch, cache)
     return decode_guarded(decode, states, short, padded, decoder.report)
 

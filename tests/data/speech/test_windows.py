@@ -98,6 +98,15 @@ def test_sequential_keeps_the_order():
     assert [p.id for w in windows for p in w.pieces] == [row.id for row in rows]
 
 
+def test_a_window_of_its_own_for_every_clip():
+    rows = clips(9)
+    windows = pack(rows, "w", "none")
+    assert [[piece.id for piece in window.pieces] for window in windows] == [
+        [row.id] for row in rows]
+    assert {window.previous for window in windows} == {None}
+    assert [window.duration for window in windows] == [row.duration for row in rows]
+
+
 def test_languages_do_not_mix():
     rows = [replace(row, language="de" if i % 2 else "en") for i, row in enumerate(clips(60))]
     for order in ("best_fit", "sequential"):

@@ -168,11 +168,12 @@ def test_views_are_heard_as_they_were_drawn(tiny_run):
     plain = [View(view.id, view.timestamps, view.previous) for view in views]
     audios = [load_window(rebuild_window(source.by_id[v.id], source.clips)) for v in views]
     short = tiny_run.source(tiny_run.recipe(*AUGMENTED, SHORT_AUDIO)).features(views)
-    for clips, positions, (own,) in short.groups:
-        (mels,), _ = short_features(
-            source.processor, [augment_audio(audios[clips[0]], views[clips[0]].augmentation)],
-            positions)
-        assert (own.numpy() == mask_features(mels.numpy(), views[clips[0]].augmentation)).all()
+    for clip, positions, own in ((clip, positions, own) for clips, positions, each in short.groups
+                                 for clip, own in zip(clips, each, strict=True)):
+        drawn = views[clip].augmentation
+        (mels,), _ = short_features(source.processor, [augment_audio(audios[clip], drawn)],
+                                    positions)
+        assert (own.numpy() == mask_features(mels.numpy(), drawn)).all()
         assert own.shape[1] < 3000 and (own != mels).any(), "nothing was masked"
     both = source.features([*views, *plain])
     for view, audio, heard, without in zip(views, audios, both[:3], both[3:], strict=True):

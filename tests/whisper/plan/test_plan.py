@@ -112,6 +112,34 @@ def test_windows_counted_by_hand(tiny, tmp_path):
     assert packed["training"]["distinct_views"] == round(18 * drawn) == 22
 
 
+def test_short_audio_counted_by_hand(tiny, tmp_path):
+    """2 and 5 s with a margin of 1 s: 150 and 300 positions of 1,500; each clip is a window."""
+    train = manifest(tmp_path / "train.jsonl", (2, "a"), (5, "a"), (2, "b"), (5, "b"))
+    common = (f"data.train=[{train}]", f"output_dir={tmp_path / 'run'}",
+              "pseudo_label.packing=none", "views.previous_text_probability=0")
+    padded = plan_of(tiny, *common)
+    short = plan_of(tiny, *common, "teacher.short_audio_margin=1")
+    assert short["data"]["train"]["windows"] == 4
+    assert [each["data"]["train"]["positions"] for each in (padded, short)] == [1500, 225]
+    states = "encoder states, float16 or bfloat16"
+    assert chosen(short)[states] == (2 * 150 + 2 * 300) * 32 * 2
+    assert chosen(padded)[states] == 4 * 1500 * 32 * 2
+    for stage, least in (("label", 5), ("score", 1.5), ("train", 1.0), ("eval", 1.0)):
+        slow, fast = (each["time"]["seconds"][stage]["cpu"] for each in (padded, short))
+        assert slow > least * fast, stage
+    kept = 2 * 2 + 1  # keys and values of two layers, and states
+    assert short["memory"]["silence"] == {"float32": kept * 1500 * 32 * 4,
+                                          "float16": kept * 1500 * 32 * 2}
+    assert "960 kB in float32, 480 kB in float16 for silence" in describe(short)
+    assert not padded["memory"]["silence"]["float32"] and "silence" not in describe(padded)
+    memory = plan_of(tiny, *common, "teacher.short_audio_margin=1", "scores.encoder_states=memory")
+    assert memory["memory"]["encoder_states"] == 4 * 225 * 32 * 2
+    own = [plan_of(tiny, *common, margin, "student.freeze_encoder=false",
+                   "scores.encoder_states=none")["time"]["seconds"]["train"]["cpu"]
+           for margin in ("teacher.short_audio_margin=1", "teacher.short_audio_margin=null")]
+    assert own[0] == own[1], "an encoder that is trained pads its clips"
+
+
 # The teacher store
 
 def chosen(result: dict) -> dict[str, int]:
@@ -217,6 +245,8 @@ def test_same_windows_as_labelling_and_evaluation(tiny, tmp_path):
     recipe = load_recipe(str(tiny), [f"output_dir={tmp_path}"])
     data = plan(recipe)["data"]
     assert data["train"]["windows"] == make_plan(recipe).num_windows
+    recipe.pseudo_label.packing = "none"
+    assert plan(recipe)["data"]["train"]["windows"] == make_plan(recipe).num_windows == 24
     for packed in (True, False):
         recipe.evaluation.pack = packed
         utterances, _ = evaluation_utterances(load_clips(recipe.data.test)[0], "test", packed)
@@ -276,6 +306,8 @@ def test_operations_of_whisper_base():
     without = 2 * (weights - 51_865 * d) + attention
     assert cost.token_flops(size, 1, output=False) == without
     assert cost.cross_attention_flops(size, 2) == 2 * 4 * d * d * frames
+    assert cost.silence_bytes(size, "float16") == 19_968_000
+    assert cost.encoder_flops(size, positions=150) == cost.encoder_flops(size) / 10
 
 
 def test_what_is_there_already(tiny, tmp_path):
