@@ -132,7 +132,8 @@ class ViewSource:
         return self._features(views, None).groups[0][2]
 
     def _features(self, views: Sequence[View], margin: float | None) -> AudioFeatures:
-        """Masks lie on what is computed: on a short clip's own frames, and their mean fills them."""
+        """Masks lie on a short clip's own frames, which are what is computed; the mean of these
+        fills them."""
         audios = [self._audio(view) for view in views]
         found = audio_features(self.processor, audios, margin)
         return AudioFeatures(

@@ -52,7 +52,8 @@ def attend_with_silence(
     clips, heads, positions, size = query.shape
     found, log_sums = _attend(query, keys, values)
     folded = query.transpose(0, 1).reshape(1, heads, clips * positions, size)
-    rest, rest_log_sums = _attend(folded, silent_keys[None], silent_values[None])
+    silent = (each[None].to(query.dtype) for each in (silent_keys, silent_values))  # autocast
+    rest, rest_log_sums = _attend(folded, *silent)
     rest = rest.view(heads, clips, positions, size).transpose(0, 1)
     rest_log_sums = rest_log_sums.view(heads, clips, positions).transpose(0, 1)
     share = torch.sigmoid(log_sums.view(clips, heads, positions) - rest_log_sums)

@@ -357,8 +357,9 @@ def _train_work(
     work = Work(flops)
     windows = data["validation"]["windows"] or 0
     rounds = 1 if recipe.student.freeze_encoder else training["validations"]  # states are kept
-    positions = validation["positions"] or SOURCE_POSITIONS
-    work += Work(cost.encoder_flops(size, student["encoder_layers"], positions)) * (windows * rounds)
+    encoder = cost.encoder_flops(size, student["encoder_layers"],
+                                 validation["positions"] or SOURCE_POSITIONS)
+    work += Work(encoder) * (windows * rounds)
     decoding = _decode_work(size, validation, layers)
     return work + decoding * (windows * training["validations"])
 

@@ -139,7 +139,7 @@ def test_full_windows_may_be_exactly_full():
 def test_pack_refuses():
     with pytest.raises(ValueError, match="1 clips are longer than 30.0 s .*split_long"):
         pack([Row("a", "a.wav", 30.1)], "p")
-    with pytest.raises(ValueError, match="best_fit or sequential, got 'first_fit'"):
+    with pytest.raises(ValueError, match="best_fit, sequential or none, got 'first_fit'"):
         pack([Row("a", "a.wav", 3.0)], "p", "first_fit")
 
 

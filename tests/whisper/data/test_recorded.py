@@ -14,7 +14,7 @@ from distill.data.views.augment import augment_audio, mask_features
 from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.corpus import rebuild_window
-from distill.whisper.data.scoring import scores_folder, read_states, states_folder
+from distill.whisper.data.scoring import read_states, scores_folder, states_folder
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.padded import log_mel
 from distill.whisper.encoder.short import short_features
@@ -133,7 +133,6 @@ WAYS = {
         [*AUGMENTED, "train.batch_tokens=150"], [ALL, NO_STATES], 1e-4, 1e-4),
     "some augmented": (["views.augment.probability=0.5", *AUGMENTED[1:]], [ALL], 3e-4, 1e-3),
     "short audio": ([SHORT_AUDIO], [ALL], 2e-4, 1e-3),
-    "short audio, int8": ([SHORT_AUDIO], [ALL, "scores.encoder_states_dtype=int8"], 4e-3, 2e-2),
     "short audio, memory": ([SHORT_AUDIO], [ALL, "scores.encoder_states=memory"], 2e-4, 1e-3),
     "short audio, augmented": ([SHORT_AUDIO, *AUGMENTED], EXACT, 1e-4, 1e-4),
     "short audio, trained encoder": (

@@ -13,9 +13,9 @@ from distill.data.teacher_store.__main__ import main as look_after
 from distill.whisper.data.scoring import (
     Rescorer,
     Scorer,
+    read_states,
     scores_folder,
     scores_settings,
-    read_states,
     states_columns,
     states_folder,
     temperatures,
@@ -47,6 +47,9 @@ def test_states_are_rounded_as_their_type_says():
     assert (error <= 0.501 * step).all() and (error[3] > 0.3 * step[3]).any()
     assert not kept["int8"][4].any()
     columns = {dtype: states_columns(states, dtype) for dtype in kept}
+    for dtype, each in columns.items():  # of a short clip beside those of a longer one
+        both = read_states([each, states_columns(states[:20], dtype)], dtype)
+        assert torch.equal(both[0], kept[dtype]) and torch.equal(both[1], kept[dtype][:20])
     sizes = {dtype: sum(column.nbytes for column in each.values())
              for dtype, each in columns.items()}
     assert sizes == {"float16": 50 * 64, "bfloat16": 50 * 64, "int8": 50 * 36}
