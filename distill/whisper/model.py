@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.losses.matmul import fast_linears
@@ -185,13 +186,45 @@ def decoder_states(
     Returns:
         (batch, tokens, width), and a list of the same.
     """
-    output = model.model.decoder(
-        input_ids=input_ids,
-        encoder_hidden_states=with_silence(states, silence or silence_behind(model)),
-        use_cache=False,
-        output_hidden_states=bool(inner),
-    )
+    with _encoder_memory(model, states, silence or silence_behind(model)) as memory:
+        output = model.model.decoder(
+            input_ids=input_ids,
+            encoder_hidden_states=memory,
+            use_cache=False,
+            output_hidden_states=bool(inner),
+        )
     return output.last_hidden_state, [output.hidden_states[index] for index in inner]
+
+
+@contextmanager
+def _encoder_memory(model, states: Tensor, silence: Silence | None) -> Iterator[Tensor]:
+    """What a decoder's cross-attention looks at: states, and the silence behind them.
+
+    Keys and values of silence are projected once for the batch, not once a row: each row brings a
+    share of the silence, and what the projections make of all shares is put behind every row.
+    """
+    rows, frames, _ = states.shape
+    rest = 0 if silence is None else len(silence.states) - frames
+    # layers that are computed again while going backward would be so without what is put in here
+    if rest <= 0 or rows == 1 or model.is_activation_checkpointing:
+        yield with_silence(states, silence)
+        return
+    share = -(-rest // rows)
+    silent = silence.states[frames:].to(states.device, states.dtype)
+    shares = F.pad(silent, (0, 0, 0, rows * share - rest)).view(rows, share, -1)
+
+    def put_behind_every_row(_module, _arguments, projected: Tensor) -> Tensor:
+        own, shares = projected.split([frames, share], 1)
+        return torch.cat([own, shares.flatten(0, 1)[:rest].expand(rows, -1, -1)], 1)
+
+    handles = [projection.register_forward_hook(put_behind_every_row)
+               for layer in model.model.decoder.layers
+               for projection in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)]
+    try:
+        yield torch.cat([states, shares], 1)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _to_autocast_dtype(hidden: Tensor) -> Tensor:

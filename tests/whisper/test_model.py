@@ -15,6 +15,7 @@ from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import TokenRules, pad
 from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.encoder.silence import silence_of, with_silence
 from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
 from distill.whisper.recipe import LossConfig
 from distill.whisper.special import SpecialTokens
@@ -139,6 +140,37 @@ def test_kl_is_zero_with_states_of_many_lengths(tiny_model, batch, kind):
         one = {name: batch[name][row : row + 1] for name in ("decoder_input_ids", "labels")}
         alone += smaller(one | {"encoder_states": states[None]})[0].detach()
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("frames", "num_rows"), [(300, 4), (75, 3), (1490, 4), (150, 1)])
+def test_silence_is_projected_once_for_the_batch(tiny_model, batch, frames, num_rows):
+    """With the values and gradients of silence that is put behind every row."""
+    silence = silence_of(tiny_model.get_encoder())
+    inputs = batch["decoder_input_ids"][:num_rows]
+    states = torch.randn(num_rows, frames, 32, generator=torch.Generator().manual_seed(0))
+    attention = tiny_model.model.decoder.layers[1].encoder_attn
+    counts = []
+    handle = attention.k_proj.register_forward_pre_hook(
+        lambda _module, arguments: counts.append(arguments[0].shape[:2].numel()))
+
+    def found(states, silence=None) -> list:
+        tiny_model.zero_grad()
+        hidden, (inner,) = decoder_states(tiny_model, inputs, states, [3], silence)
+        (hidden.square().sum() + inner.square().sum()).backward()
+        named = dict(tiny_model.model.decoder.named_parameters())
+        return [hidden, inner, *(each.grad for name, each in named.items() if "attn" in name)]
+
+    once, each = found(states, silence), found(with_silence(states, silence))
+    assert counts[1] == num_rows * 1500
+    rest = 1500 - frames
+    assert num_rows * frames + rest <= counts[0] < num_rows * (frames + 1) + rest
+    for one, other in zip(once, each, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+    assert not attention.k_proj._forward_hooks, "the decoder would go on to put silence in"
+    tiny_model.model.decoder.train()
+    tiny_model.model.decoder.activation_checkpointing_enable()
+    torch.testing.assert_close(found(states, silence)[-1], each[-1], rtol=1e-3, atol=1e-3)
+    handle.remove()
 
 
 def test_kl_is_not_zero_for_a_smaller_student_or_another_prompt(tiny_model, batch):
