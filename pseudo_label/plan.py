@@ -17,6 +17,7 @@ from distill.whisper.data.corpus import (
     is_recording,
     load_clips,
     packing_windows,
+    packings_of,
     split_clips,
     whole_recordings,
 )
@@ -148,7 +149,7 @@ def _new_windows(
     config, taken = recipe.pseudo_label, history.taken
     way, covered = config.long_audio, {part[:2] for part in history.taken}
     known_parts = history.known_parts(clips) if way == "quiet" else {}
-    packings = range(config.num_packings)
+    packings = packings_of(config)
 
     def is_open(row: Row) -> bool:
         if row.id in history.unusable:
@@ -157,7 +158,7 @@ def _new_windows(
             return (0, row.id) not in covered
         if way == "quiet":
             return row.id not in known_parts
-        return any((index, row.id) not in covered for index in packings)
+        return any((index, row.id) not in covered for index in range(config.num_packings))
 
     long = [row for row in clips.rows.values() if clips.is_long(row) and is_open(row)]
     found, recordings, unusable = split_clips(long, config, Path(recipe.labels_dir), rank, world)

@@ -8,6 +8,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 
+import gc
 import multiprocessing
 import socket
 import struct
@@ -22,6 +23,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FSYNC = os.fsync
+
+
+def pytest_collection_finish():
+    """What is imported stays: to look through all of it for garbage takes a quarter of a second,
+    and happens hundreds of times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

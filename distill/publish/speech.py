@@ -63,7 +63,8 @@ def headline(facts: Facts, recipe: Any) -> list[tuple[str, str]]:
 
 def _packings(recipe: Any) -> str:
     count = recipe.pseudo_label.num_packings
-    return f", {count} packings of the same audio" if count > 1 else ""
+    alone = " and each clip by itself" if recipe.pseudo_label.clips_alone else ""
+    return f", {count} packings of the same audio{alone}" if count > 1 or alone else ""
 
 
 def results(facts: Facts) -> str:

@@ -130,6 +130,9 @@ def _check_labelling(c: WhisperRecipe) -> None:
     p = c.pseudo_label
     orders = ("best_fit", "sequential", "none")
     check(p.packing in orders, "pseudo_label.packing", f"one of {orders}", p.packing)
+    ok = not (p.clips_alone and p.packing == "none")
+    what = "false with packing none, which has every clip by itself"
+    check(ok, "pseudo_label.clips_alone", what, p.clips_alone)
     kinds = ("transformers", "ctranslate2")
     check(p.backend in kinds, "pseudo_label.backend", f"one of {kinds}", p.backend)
     ok = p.compute_type == "auto" or p.backend == "ctranslate2"

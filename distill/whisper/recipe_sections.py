@@ -46,6 +46,8 @@ class PseudoLabelConfig:
     # language, tightly | sequential: neighbours, in order, so that the previous text is known |
     # none: every clip has its own; slow unless teacher.short_audio_margin is set
     num_packings: int = 1  # label so many different packings of the same clips (best_fit)
+    clips_alone: bool = False  # label every clip by itself, too, so that a student learns short
+    # audio and long; slow unless teacher.short_audio_margin is set
     window_seconds: float = 30.0  # longest window in seconds, 1 to 30
     long_audio: str = "speech"  # what is done with clips longer than a window. speech: windows of
     # their own, in order, cut in pauses, without long silence and noise; each gets its part of the

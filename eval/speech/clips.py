@@ -35,7 +35,7 @@ from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
 from eval.speech.asr import is_loop
 
-_TIMED = 16  # clips, spread over all lengths
+_TIMED = 8  # clips, spread over all lengths
 _ROUNDS = 2  # each is timed so often, and the faster time counts
 _PADDED, _TRANSFORMERS = "teacher, padded, float32", "teacher, transformers, float32"
 _STUDENT, _INT8 = "student, float32", "student, int8"

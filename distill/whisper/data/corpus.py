@@ -24,6 +24,8 @@ from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 
 LONG = "long"  # ids of windows of long recordings begin with it
 
+ALONE = 999  # number of the packing of `pseudo_label.clips_alone`
+
 
 def load_clips(manifests: Sequence[str]) -> tuple[list[Row], Counter]:
     """Rows of manifests in languages that Whisper knows, and drops by reason.
@@ -72,8 +74,13 @@ def training_windows(
     clips: Sequence[Row], recordings: Sequence[Recording], config: PseudoLabelConfig, seed: int
 ) -> list[Window]:
     """Windows of all packings, ids unique."""
-    return [window for index in range(config.num_packings)
+    return [window for index in packings_of(config)
             for window in packing_windows(clips, recordings, config, seed, index)]
+
+
+def packings_of(config: PseudoLabelConfig) -> list[int]:
+    """Numbers of the packings; ALONE is the one in which every clip is by itself."""
+    return [*range(config.num_packings), *[ALONE] * config.clips_alone]
 
 
 def packing_windows(
@@ -82,6 +89,8 @@ def packing_windows(
 ) -> list[Window]:
     """Windows of one packing."""
     order, limit, drawn = config.packing, config.window_seconds, seed * 1000 + index
+    if index == ALONE:  # recordings have windows of their own in every packing
+        return pack(clips, f"train-{index}", "none", window_seconds=limit)
     windows = pack(clips, f"train-{index}", order, drawn, limit)
     drawn = drawn if index else None  # the first packing is full
     return windows + pack_recordings(recordings, f"{LONG}-{index}", order, drawn, limit)
