@@ -143,16 +143,19 @@ def test_a_window_that_was_left_out_of_its_shard_is_labelled_later(corpus, monke
 
 
 def test_two_packings_each_have_every_clip(corpus):
+    """And a third one, in which every clip is by itself."""
     option = ("pseudo_label.num_packings=2", "pseudo_label.packing=best_fit",
-              "views.previous_text_probability=0")
+              "pseudo_label.clips_alone=true", "views.previous_text_probability=0")
     recipe = [str(corpus.recipe), f"output_dir={corpus.run}", *OPTIONS, *option]
     for count in (8, 12, 10):
         write_jsonl(corpus.manifest, corpus.rows[:count])
         command.main(recipe)
-        for packing in ("train-0", "train-1"):
-            clips = [piece["id"] for row in read_labels(corpus.folder)
-                     if row["id"].startswith(packing) for piece in row["pieces"]]
+        for packing in ("train-0", "train-1", "train-999"):
+            windows = [row["pieces"] for row in read_labels(corpus.folder)
+                       if row["id"].startswith(packing)]
+            clips = [piece["id"] for pieces in windows for piece in pieces]
             assert sorted(clips) == sorted(row["id"] for row in corpus.rows[:count])
+            assert (max(map(len, windows)) == 1) == (packing == "train-999")
 
 
 def test_labels_of_older_versions_are_kept(corpus, capsys):
