@@ -26,7 +26,7 @@ PUSHES = $(RECIPES:%=%.push)
 PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
-BENCHES = bench.label bench.train bench.decode bench.roofline bench.scores bench.store bench.tag bench.consistency
+BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline bench.scores bench.store bench.tag bench.consistency
 FORMATTED = distill/cli setup.py
 STRICT = distill/cli distill/__main__.py distill/losses distill/metrics distill/training
 CLEANS = $(RECIPES:%=%.clean)
@@ -65,6 +65,7 @@ help:
 	@echo "make bench.train      training steps from the teacher store beside the usual way"
 	@echo "make bench.label      labelling beside the usual way and faster-whisper"
 	@echo "make bench.decode     speculative decoding beside plain decoding and transformers"
+	@echo "make bench.latency    short clips at their own length, beside padding and others"
 	@echo "make bench.roofline   the same on GPUs, predicted from bandwidths"
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
@@ -167,6 +168,10 @@ bench.label: setup
 
 bench.decode: setup
 	@$(PYTHON) -m eval.benchmark.decode
+
+bench.latency: setup
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@OMP_NUM_THREADS=1 $(PYTHON) -m eval.benchmark.latency
 
 bench.roofline: setup
 	@$(PYTHON) -m eval.benchmark.roofline

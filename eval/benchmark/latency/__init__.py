@@ -1,0 +1,1 @@
+"""Milliseconds from audio to text of short clips: `python -m eval.benchmark.latency`."""
