@@ -22,8 +22,8 @@ from distill.whisper.encoder.silence import LOUDEST, silence_of
 
 _HOP = 160  # samples of a log-mel frame
 _HALF_WINDOW = 200  # samples of the next frames that a frame looks at
-_EXTRA_FRAMES = 2  # that the two convolutions look at behind the last position
-_FAINTEST = 0.6  # of the loudest feature: 30 dB below LOUDEST; what is fainter is padded instead
+EXTRA_FRAMES = 2  # that the two convolutions look at behind the last position
+FAINTEST = 0.6  # of the loudest feature: 30 dB below LOUDEST; what is fainter is padded instead
 
 
 def short_features(
@@ -37,14 +37,14 @@ def short_features(
         float32 (clips, bands, 2 * positions + 2); and whether each is loud enough: one that had to
         be raised by more than 30 dB would bring up noise that the padded model does not hear.
     """
-    frames = 2 * positions + _EXTRA_FRAMES
+    frames = 2 * positions + EXTRA_FRAMES
     samples = frames * _HOP + _HALF_WINDOW
     padded = [np.pad(audio[:samples], (0, max(samples - len(audio), 0))) for audio in audios]
     features = processor.feature_extractor(
         padded, sampling_rate=SAMPLE_RATE, return_tensors="pt", padding=False)["input_features"]
     features = features[..., :frames]
     loudest = features.amax((1, 2), keepdim=True)
-    return features + (LOUDEST - loudest), (loudest.flatten() >= _FAINTEST).tolist()
+    return features + (LOUDEST - loudest), (loudest.flatten() >= FAINTEST).tolist()
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def encode_short(encoder, features: Tensor) -> Tensor:
     """Encoder states (clips, positions, width) of `short_features`, silence behind them."""
     parameter = next(encoder.parameters())
     features = features.to(parameter.device, parameter.dtype)
-    positions = (features.shape[-1] - _EXTRA_FRAMES) // 2
+    positions = (features.shape[-1] - EXTRA_FRAMES) // 2
     silence = silence_of(encoder)
     with fast_linears():
         hidden = stem(encoder, features)[:, :positions]

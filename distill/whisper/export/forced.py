@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from distill.whisper.decoding.sequences import is_looping
-from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.encoder.audio import complete, encode_audio
 from distill.whisper.special import SpecialTokens
 
 # (audio, language, text tokens) -> log-probability of each token among all text tokens, nats
@@ -24,7 +24,10 @@ _NEVER = -100.0  # nats: what is impossible, or no number, in a copy
 
 
 def student_reader(model, processor, task: str) -> Callable[..., np.ndarray]:
-    """The student itself: a `Reader` that also takes whether suppressed tokens are possible."""
+    """The student itself: a `Reader` that also takes whether suppressed tokens are possible.
+
+    Audio is encoded at its own length where the model's config says so.
+    """
     special = SpecialTokens(processor.tokenizer, model.generation_config)
     never = [token for token in model.generation_config.suppress_tokens or []
              if token < special.end]
@@ -35,7 +38,7 @@ def student_reader(model, processor, task: str) -> Callable[..., np.ndarray]:
     ) -> np.ndarray:
         prefix = special.prefix(language, task, timestamps=False)
         ids = torch.tensor([[*prefix, *tokens]])[:, :-1]
-        states = encode(model, log_mel(processor, [audio]))
+        states = complete(model, encode_audio(model, processor, [audio]))
         logits = model(encoder_outputs=(states,), decoder_input_ids=ids).logits
         logits = logits[0, len(prefix) - 1 :, : special.end].float().numpy()
         if suppresses:

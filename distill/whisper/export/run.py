@@ -22,6 +22,7 @@ from distill.data.files import hash_of, read_json, sync_folder, write_json
 from distill.data.model_files import model_stamp
 from distill.progress import quiet_libraries
 from distill.whisper.data.corpus import load_clips, test_utterances
+from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
 from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime
@@ -34,6 +35,7 @@ PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "sherpa-onnx"),
     "ggml": ("pywhispercpp",),
 }
+PADDED = ("ct2", "ggml")  # their runtimes have encoders of their own, which pad every clip
 PARTIAL = ".partial-"
 
 
@@ -95,6 +97,8 @@ def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
         torch.set_num_threads(recipe.num_threads)
     utterances, drops = test_utterances(recipe)
     student = _load(recipe, run / "student", with_heads=kind != "ggml")
+    if kind in PADDED:  # so do we, to compare
+        set_margin(student.model, None)
     target.mkdir(parents=True, exist_ok=True)
     for leftover in target.glob(f"{PARTIAL}*"):  # of a run that was killed
         shutil.rmtree(leftover)
@@ -105,6 +109,7 @@ def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
         entries = list(_verify(recipe, student, kind, partial, test))
         _publish(partial, target, {entry["weights"] for entry in entries}, _refused(entries))
     results = {"kind": kind, "student": run.name, "drops": drops, **test.facts(),
+               "short_audio_margin": margin_of(student.model),
                "limits": to_dict(recipe.export), "exports": entries}
     return results | ({"alignment_heads": asdict(student.heads)} if student.heads else {})
 

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.whisper.encoder.lengths import margin_of
+from distill.whisper.export.encoder_graph import Encoder, ShortEncoder, attend
 from distill.whisper.export.vocabulary import text_tokens
 from distill.whisper.special import SpecialTokens
 
@@ -35,50 +36,6 @@ DECODER_INPUTS = ("tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache"
                   *ENCODER_OUTPUTS, "offset")
 DECODER_OUTPUTS = ("logits", "out_n_layer_self_k_cache", "out_n_layer_self_v_cache",
                    "cross_attention_weights")
-
-
-def _attend(attention, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None):
-    """Output (batch, tokens, width) and weights (batch, heads, tokens, keys) of an attention."""
-    batch, _, width = queries.shape
-
-    def heads(x: Tensor) -> Tensor:
-        return x.reshape(batch, -1, attention.num_heads, attention.head_dim).transpose(1, 2)
-
-    scores = heads(queries * attention.scaling) @ heads(keys).transpose(-1, -2)
-    weights = F.softmax(scores if mask is None else scores + mask, -1)
-    mixed = (weights @ heads(values)).transpose(1, 2).reshape(batch, -1, width)
-    return attention.out_proj(mixed), weights
-
-
-class Encoder(nn.Module):
-    """Log-mel (batch, bands, frames), up to 3000 frames -> keys and values of the audio for every
-    decoder layer, twice (layers, batch, 1500, width).
-
-    What lacks is filled with silence, as in training; so are frames of zeros, which
-    sherpa-onnx puts there. Silence is 8 below the maximum, 2 after scaling.
-    """
-
-    def __init__(self, model):
-        super().__init__()
-        self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
-        self.frames = 2 * model.config.max_source_positions
-
-    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        at, last = torch.arange(self.frames), mel.shape[2] - 1
-        silence = mel.amax((1, 2), keepdim=True) - 2.0
-        mel = mel[:, :, at.clamp(max=last)]
-        is_silent = (mel == 0).all(1, keepdim=True) | (at > last)
-        x = F.gelu(self.encoder.conv1(torch.where(is_silent, silence, mel)))
-        x = F.gelu(self.encoder.conv2(x)).transpose(1, 2) + self.encoder.embed_positions.weight
-        for layer in self.encoder.layers:
-            own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
-            inputs = own.q_proj(normed), own.k_proj(normed), own.v_proj(normed)
-            x = x + _attend(own, *inputs, None)[0]
-            x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
-        x = self.encoder.layer_norm(x)
-        cross = [layer.encoder_attn for layer in self.layers]
-        return (torch.stack([each.k_proj(x) for each in cross]),
-                torch.stack([each.v_proj(x) for each in cross]))
 
 
 class Decoder(nn.Module):
@@ -108,9 +65,9 @@ class Decoder(nn.Module):
             own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
             keys.append(own_k[index].index_copy(1, places, own.k_proj(normed)))
             values.append(own_v[index].index_copy(1, places, own.v_proj(normed)))
-            x = x + _attend(own, own.q_proj(normed), keys[-1], values[-1], mask)[0]
+            x = x + attend(own, own.q_proj(normed), keys[-1], values[-1], mask)[0]
             cross, normed = layer.encoder_attn, layer.encoder_attn_layer_norm(x)
-            mixed, weights = _attend(cross, cross.q_proj(normed), cross_k[index], cross_v[index],
+            mixed, weights = attend(cross, cross.q_proj(normed), cross_k[index], cross_v[index],
                                      None)
             x = x + mixed
             looks += [weights[:, head] for at, head in self.heads if at == index]
@@ -132,7 +89,8 @@ def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) ->
     frames = torch.export.Dim("frames", max=2 * config.max_source_positions)
     count = torch.export.Dim("count", max=config.max_target_positions)
     mel = torch.zeros(1, config.num_mel_bins, 200)
-    encoder, decoder = Encoder(model).eval(), Decoder(model, heads).eval()
+    graph = Encoder if margin_of(model) is None else ShortEncoder
+    encoder, decoder = graph(model).eval(), Decoder(model, heads).eval()
     _export(encoder, (mel,), out / "encoder.onnx", ("mel",), ENCODER_OUTPUTS,
             {"mel": {2: frames}}, _metadata(model, tokenizer, len(heads)))
     with torch.no_grad():
@@ -171,7 +129,8 @@ def quantise(folder: Path, out: Path) -> None:
 
 def _export(module: nn.Module, inputs: tuple, path: Path, names: Sequence[str],
             outputs: Sequence[str], shapes: dict, metadata: dict[str, str]) -> None:
-    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    kept = [*module.parameters(), *module.buffers()]
+    size = sum(p.numel() * p.element_size() for p in kept)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module, inputs, input_names=list(names), output_names=list(outputs),

@@ -3,10 +3,14 @@
 import base64
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from distill.whisper.export.sherpa import Decoder, Encoder, _metadata
+from distill.whisper.encoder.audio import complete, encode_audio
+from distill.whisper.encoder.padded import log_mel
+from distill.whisper.export.encoder_graph import Encoder, ShortEncoder, whole_window
+from distill.whisper.export.sherpa import Decoder, _metadata
 from distill.whisper.export.vocabulary import text_tokens
 
 HEADS = [(0, 1), (1, 0)]
@@ -45,8 +49,6 @@ def test_the_graphs_compute_what_the_model_does(student_model):
 @torch.no_grad()
 def test_what_lacks_is_silence(student_model, tiny_processor):
     """Short log-mel, and zeros in the place of silence, are heard as the padded clip is."""
-    from distill.whisper.encoder.padded import log_mel
-
     torch.manual_seed(0)
     audio = torch.randn(32_000).numpy() * 0.1
     mel = log_mel(tiny_processor, [audio])
@@ -56,6 +58,44 @@ def test_what_lacks_is_silence(student_model, tiny_processor):
     zeros = torch.cat([mel[..., :frames], torch.zeros(1, 80, 500)], -1)
     torch.testing.assert_close(encoder(mel[..., :frames])[0], expected)
     torch.testing.assert_close(encoder(zeros)[0], expected)
+
+
+@pytest.fixture
+def short_model(student_model):
+    """The student with a margin; its keys and values of silence are made again."""
+    student_model.config.short_audio = {"margin_seconds": 1.0}
+    return student_model
+
+
+@torch.no_grad()
+def test_a_clip_is_as_long_as_it_is(short_model, tiny_processor):
+    """The graph finds the length that we encode, and puts out what we give to the decoder."""
+    graph = ShortEncoder(short_model)
+    rng = np.random.default_rng(0)
+    attention = short_model.model.decoder.layers[1].encoder_attn
+    for seconds, positions in ((2.0, 150), (0.3, 75), (9.0, 500)):
+        audio = rng.normal(0, 0.1, int(16_000 * seconds)).astype(np.float32)
+        mel = log_mel(tiny_processor, [audio])
+        # sherpa-onnx gives zeros behind a clip, and silence is no part of it
+        zeros = torch.cat([mel[..., : int(100 * seconds) + 3], torch.zeros(1, 80, 700)], -1)
+        states = complete(short_model, encode_audio(short_model, tiny_processor, [audio]))
+        for each in (mel, zeros):
+            assert graph.length(*whole_window(each, 3000)) == positions
+            keys, values = graph(each)
+            assert keys.shape == (2, 1, 1500, 32)
+            torch.testing.assert_close(keys[1], attention.k_proj(states), atol=5e-3, rtol=1e-3)
+            torch.testing.assert_close(values[1], attention.v_proj(states), atol=5e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_full_windows_and_faint_clips_are_padded(short_model, tiny_processor):
+    rng = np.random.default_rng(0)
+    graph, padded = ShortEncoder(short_model), Encoder(short_model)
+    for seconds, gain in ((29.9, 0.1), (24.0, 0.1), (2.0, 1e-4)):
+        audio = rng.normal(0, gain, int(16_000 * seconds)).astype(np.float32)
+        mel = log_mel(tiny_processor, [audio])
+        assert graph.length(*whole_window(mel, 3000)) == 1500
+        torch.testing.assert_close(graph(mel)[0], padded(mel)[0], atol=1e-5, rtol=1e-4)
 
 
 def test_bytes_of_tokens(tiny_processor):
@@ -76,15 +116,20 @@ def test_languages_of_a_model_without_the_table(student_model, tiny_processor):
     assert told == found
 
 
-def test_sherpa_onnx_says_the_same(recipe, tiny_run):
+@pytest.mark.parametrize("margin", [1.0, pytest.param(None, marks=pytest.mark.slow)])
+def test_sherpa_onnx_says_the_same(recipe, tiny_run, margin):
     for name in ("onnxscript", "onnxruntime", "sherpa_onnx"):
         pytest.importorskip(name)
     from distill.whisper.export.run import export_student
 
+    path = tiny_run / "student/config.json"
+    short = None if margin is None else {"margin_seconds": margin}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"short_audio": short}))
     loose = ["export.max_wer_increase=9", "export.min_token_agreement=0"]
     assert export_student(recipe(*loose), "onnx")
     folder = tiny_run / "export/onnx"
     results = json.loads((folder / "verification.json").read_text())
+    assert results["short_audio_margin"] == margin
     plain = {e["runtime"]: e for e in results["exports"] if e["weights"] == "float32"}
     assert plain["onnxruntime"]["token_agreement"] == 1
     assert abs(plain["onnxruntime"]["token_loss"]) < 1e-3  # the graph suppresses tokens, as we do

@@ -1,0 +1,138 @@
+"""The encoder as a graph: log-mel -> cross-attention keys and values of every decoder layer.
+
+    Encoder          pads every clip to 30 s
+    ShortEncoder     finds out how long a clip is, and computes so many positions; the rest are
+                     constants of the graph, what the model makes of silence (`whisper.encoder`)
+
+Both put out all 1,500 positions, so that no runtime and no decoder needs to know which it is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.whisper.encoder.lengths import margin_of, positions_of
+from distill.whisper.encoder.short import EXTRA_FRAMES, FAINTEST
+from distill.whisper.encoder.silence import LEVEL, LOUDEST, silence_of
+
+_SILENT = 1e-4  # above the floor of the log-mel features, for rounding
+_FRAMES_PER_SECOND = 100
+
+
+def attend(attention, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None):
+    """Output (batch, tokens, width) and weights (batch, heads, tokens, keys) of an attention."""
+    batch, _, width = queries.shape
+
+    def heads(x: Tensor) -> Tensor:
+        return x.reshape(batch, -1, attention.num_heads, attention.head_dim).transpose(1, 2)
+
+    scores = heads(queries * attention.scaling) @ heads(keys).transpose(-1, -2)
+    weights = F.softmax(scores if mask is None else scores + mask, -1)
+    mixed = (weights @ heads(values)).transpose(1, 2).reshape(batch, -1, width)
+    return attention.out_proj(mixed), weights
+
+
+def whole_window(mel: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """All frames of a window, and the value of silence in it (batch, 1, 1).
+
+    What lacks is filled with silence, as in training; so are frames of zeros, which sherpa-onnx
+    puts there. Silence is 8 below the maximum, 2 after scaling.
+    """
+    at, last = torch.arange(frames), mel.shape[2] - 1
+    silence = mel.amax((1, 2), keepdim=True) - (LOUDEST - LEVEL)
+    mel = mel[:, :, at.clamp(max=last)]
+    is_silent = (mel == 0).all(1, keepdim=True) | (at > last)
+    return torch.where(is_silent, silence, mel), silence
+
+
+class Encoder(nn.Module):
+    """Log-mel (batch, bands, frames), up to 3000 frames -> keys and values of the audio for every
+    decoder layer, twice (layers, batch, 1500, width)."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
+        self.frames = 2 * model.config.max_source_positions
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        x = _stem(self.encoder, whole_window(mel, self.frames)[0])
+        x = x + self.encoder.embed_positions.weight
+        for layer in self.encoder.layers:
+            x = _run_layer(layer, x, lambda own: own, lambda own: own)
+        return _cross(self.layers, self.encoder.layer_norm(x))
+
+
+class ShortEncoder(nn.Module):
+    """As `Encoder`, for one clip, of which only its own length and a margin is computed.
+
+    Silence at the end of a clip is not counted to its length. Clips that fill the window, or are
+    too faint, are padded. What is kept of silence is float16 in the file.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
+        self.most, margin = model.config.max_source_positions, margin_of(model)
+        lengths = [positions_of(frames / _FRAMES_PER_SECOND, margin, self.most)
+                   for frames in range(2 * self.most + 1)]
+        self.register_buffer("positions", torch.tensor(lengths))
+        silence = silence_of(model.get_encoder())
+        for name, every in (("keys", silence.keys), ("values", silence.values)):
+            for index, each in enumerate(every):
+                kept = each.transpose(0, 1).flatten(1)[None]
+                self.register_buffer(f"{name}_{index}", kept.half())
+        with torch.no_grad():
+            cross = _cross(self.layers, silence.states[None])
+        self.register_buffer("cross_keys", cross[0].half())
+        self.register_buffer("cross_values", cross[1].half())
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, bands, frames) -> twice (layers, 1, 1500, width)."""
+        mel, silence = whole_window(mel, 2 * self.most)
+        positions = self.length(mel, silence)
+        moved = torch.where(positions == self.most, mel, mel - silence + LEVEL)
+        count = positions.item()
+        torch._check(count >= 0)
+        torch._check(count <= self.most)
+        # the padded encoder has zeros behind its last frame
+        ahead = F.pad(moved, (0, EXTRA_FRAMES))[:, :, : 2 * count + EXTRA_FRAMES]
+        x = _stem(self.encoder, ahead)[:, :count] + self.encoder.embed_positions.weight[:count]
+
+        def behind(name: str):
+            silent = getattr(self, name)
+            return lambda own: torch.cat([own, silent[..., count:, :].float()], -2)
+
+        for index, layer in enumerate(self.encoder.layers):
+            x = _run_layer(layer, x, behind(f"keys_{index}"), behind(f"values_{index}"))
+        keys, values = _cross(self.layers, self.encoder.layer_norm(x))
+        return behind("cross_keys")(keys), behind("cross_values")(values)
+
+    def length(self, mel: Tensor, silence: Tensor) -> Tensor:
+        """Positions () to compute."""
+        is_heard = (mel > silence + _SILENT).any(1)[0]
+        frames = torch.where(is_heard, torch.arange(1, len(self.positions)), 0).amax(0)
+        # that many frames behind the end of a clip still look at it
+        frames = (frames - EXTRA_FRAMES).clamp(min=0)
+        is_faint = silence.reshape(()) + (LOUDEST - LEVEL) < FAINTEST
+        return torch.where(is_faint, self.most, self.positions[frames])
+
+
+def _stem(encoder, mel: Tensor) -> Tensor:
+    """(batch, positions, width) of the two convolutions."""
+    return F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)
+
+
+def _run_layer(layer, x: Tensor, all_keys, all_values) -> Tensor:
+    own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
+    keys, values = all_keys(own.k_proj(normed)), all_values(own.v_proj(normed))
+    x = x + attend(own, own.q_proj(normed), keys, values, None)[0]
+    return x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
+
+
+def _cross(layers, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-attention keys and values (layers, batch, positions, width) of encoder states."""
+    cross = [layer.encoder_attn for layer in layers]
+    return (torch.stack([each.k_proj(states) for each in cross]),
+            torch.stack([each.v_proj(states) for each in cross]))
