@@ -198,12 +198,17 @@ def test_what_a_store_holds(tiny, tmp_path, overrides, expected):
     assert result["store"]["total"] == sum(chosen(result).values())
 
 
-def test_the_store_is_as_large_as_planned(tiny, tmp_path):
+LOOSE = ("pseudo_label.packing=none", "views.previous_text_probability=0",
+         "teacher.short_audio_margin=0.5", "train.max_steps=3")
+
+
+@pytest.mark.parametrize("more", [(), LOOSE], ids=["packed", "short audio"])
+def test_the_store_is_as_large_as_planned(tiny, tmp_path, more):
     """The plan's tokens are a guess, all else is the store's own arithmetic."""
     from distill.data.teacher_store import TeacherStore
     from pseudo_label.__main__ import main
 
-    options = [f"output_dir={tmp_path}", "train.max_steps=2"]
+    options = [f"output_dir={tmp_path}", "train.max_steps=2", *more]
     main([str(tiny), *options])
     planned = chosen(plan_of(tiny, *options))
     folder = tmp_path / "pseudo_labels" / "scores"
