@@ -227,14 +227,16 @@ def pictures() -> dict[Path, str]:
                    (low, high))
 
     demo, tagger = benchmark("demo"), benchmark("demo_tagger")
-    wer, size, speed = (row[1:] for row in demo["rows"])
-    names, styles = ["whisper-base", "2 layers", "4 layers"], ["teacher", "student", "student"]
-    columns = zip(names, wer, size, speed, styles, strict=True)
-    speech = [bar(name, cell, f"{parameters}, {rate:.0f}x", style)
-              for name, cell, parameters, rate, style in columns]
+    rows = {name: cells for name, *cells in demo["rows"]}
+    wer, size = rows["WER of single clips [95 % CI]"], rows["parameters"]
+    times = (rows["ms a clip, float32, padded to 30 s"][0],
+             rows["ms a clip, float32, at its own length"][1])
+    speech = [bar(name, cell, f"{parameters}, {time} ms", style) for name, cell, parameters, time,
+              style in zip(("whisper-base, padded", "student, 4 layers"), wer, size, times,
+                           ("teacher", "student"), strict=True)]
     sounds = [bar(row[0], row[1], f"{row[2]}, {row[3]}/s",
                   "student" if "student" in row[0] else "teacher") for row in tagger["rows"]]
-    titles = ("Speech: WER, parameters, times real time", "Sounds: mAP, parameters, clips a second")
+    titles = ("Speech: WER, parameters, ms a short clip", "Sounds: mAP, parameters, clips a second")
     axes = ("WER (%) with 95 % interval, lower is better",
             "mAP (%) with 95 % interval, higher is better")
     charts = [standalone(title, bar_chart(title, bars, axis))

@@ -7,6 +7,7 @@ one clip at a time, all ways in turn on the same clips, so that a busy machine s
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -152,6 +153,9 @@ def _ways(recipe: WhisperRecipe, teacher, student, processor) -> dict[str, Calla
             return to_text(processor.tokenizer, found.tokens)
 
         return way
+
+    # it warns at every call about how it passes its own settings to itself
+    logging.getLogger("transformers.generation").setLevel(logging.ERROR)
 
     @torch.no_grad()
     def transformers(audio: np.ndarray) -> str:
