@@ -194,7 +194,8 @@ def load_decoder(options: argparse.Namespace) -> tuple:
         language = None
     student = load(options.assistant)[0] if options.assistant else None
     decoder = WhisperDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
-                            on_loop="keep", student=student, int8=options.int8, exact=True)
+                            on_loop="keep", student=student, int8=options.int8, exact=True,
+                            max_slots=options.batch_size)
     return decoder, processor
 
 

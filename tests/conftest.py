@@ -48,6 +48,17 @@ def no_fsync():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def costs_of_tests(tmp_path_factory):
+    """Costs of passes of tiny models are no business of the user's cache."""
+    from distill.whisper.decoding.drafting import calibration
+
+    folder = tmp_path_factory.mktemp("costs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo_data() -> Path:
     """The demo's manifests, with an `audio` folder of real speech."""

@@ -5,8 +5,10 @@
 From encoder states to tokens: the encoder runs once whatever decodes. Two pairs of models, see
 `eval.benchmark.pairs`: whisper-base with the demo's student, and a decoder of large-v3's shape
 whose student is right as often as wanted. All ways take turns; a ratio is the median over the
-rounds.
-Writes runs/bench/decode.json and prints its tables. `quick` leaves out the large shape.
+rounds. First calls are those of decoders that have never drafted.
+Writes runs/bench/decode.json and prints its tables. `quick` leaves out the large shape; `shapes`
+is a decoder of whisper-base's shape with such a student in place of the demo's, which need not be
+there, and the large shape.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from distill.whisper.decoding.drafting.length import tokens_per_sequence
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from eval.benchmark.decode_memory import in_a_process_of_its_own
-from eval.benchmark.pairs import Pair, large_pairs, whisper_base
+from eval.benchmark.pairs import Pair, base_shape, large_pairs, whisper_base
 from eval.benchmark.result import run_benchmark
 from eval.benchmark.tables.decode import table
 from eval.machine import describe, this_machine
@@ -40,15 +42,19 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if arguments not in ([], ["quick"]):
-        raise ConfigError(f"there is one option, quick; got {' '.join(arguments)}")
-    base = whisper_base()
-    result: dict = {
-        "machine": this_machine(), "threads": torch.get_num_threads(), "settings": {},
-        "memory": {kind: in_a_process_of_its_own(kind, 8) for kind in ("fp32", "int8")},
-        "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch) for batch in (1, 8)},
-    }
-    for pair in chain([base], () if arguments else large_pairs()):
+    if arguments not in ([], ["quick"], ["shapes"]):
+        raise ConfigError(f"there are two options, quick and shapes; got {' '.join(arguments)}")
+    result: dict = {"machine": this_machine(), "threads": torch.get_num_threads(), "settings": {}}
+    if arguments == ["shapes"]:
+        base = base_shape()
+    else:
+        base = whisper_base()
+        result |= {
+            "memory": {kind: in_a_process_of_its_own(kind, 8) for kind in ("fp32", "int8")},
+            "relabelling": {f"{base.name}.fp32.{batch}": relabelling(base, batch)
+                            for batch in (1, 8)},
+        }
+    for pair in chain([base], () if arguments == ["quick"] else large_pairs()):
         for compute, batch in product(("fp32", "int8"), pair.rounds):
             found = measure(pair, compute, batch)
             result["settings"][f"{pair.name}.{compute}.{batch}"] = found
@@ -63,6 +69,7 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
     ways = _ways(pair, compute, batch)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     tokens_of: dict[str, list[list[int]]] = {}
+    first_calls = _first_calls(pair, compute, batch, ways["plain"])
     for number in range(pair.rounds[batch] + 1):
         for name, way in ways.items():
             if number == 0:
@@ -83,6 +90,7 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
     return {
         "windows": len(states), "tokens": tokens, "seconds": seconds, "rounds": pair.rounds[batch],
         "tokens_per_second": {n: tokens / statistics.median(s) for n, s in seconds.items()},
+        "first_calls": first_calls,
         "identical": tokens_of["speculative"] == tokens_of["plain"],
         "identical_to_transformers": tokens_of["plain"] == tokens_of["transformers"]
         if "transformers" in tokens_of else None,
@@ -91,14 +99,31 @@ def measure(pair: Pair, compute: str, batch: int) -> dict:
     }
 
 
+def _first_calls(pair: Pair, compute: str, batch: int, plain: _Ours) -> dict[str, list[float]]:
+    """Seconds of one batch, plainly and by a decoder that has never drafted.
+
+    What passes cost is measured, once a machine, where a decoder is made; kernels are prepared.
+    """
+    states, limit = pair.states[:batch], pair.limit(batch)
+    plain(states, WARM_UP_TOKENS)
+    seconds: dict[str, list[float]] = {"plain": [], "speculative": []}
+    for _ in range(pair.rounds[batch]):
+        new = _Ours(pair, compute, batch, plain.decoder)
+        for name, way in (("plain", plain), ("speculative", new)):
+            begin = time.perf_counter()
+            way(states, limit)
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
 class _Ours:
     """One of our decoders as a way; keeps it, for its report and its measured times."""
 
-    def __init__(self, pair: Pair, compute: str, plain: WhisperDecoder | None = None):
+    def __init__(self, pair: Pair, compute: str, batch: int, plain: WhisperDecoder | None = None):
         """With `plain`: speculative, with its copy of the teacher and its caches."""
         self.decoder = WhisperDecoder(
             pair.teacher, pair.tokenizer, "en", on_loop="keep", int8=compute == "int8",
-            student=pair.student if plain else None, share_weights_with=plain)
+            student=pair.student if plain else None, max_slots=batch, share_weights_with=plain)
 
     def __call__(self, states: torch.Tensor, limit: int) -> list[list[int]]:
         found: list[Hypothesis] = self.decoder(states, [limit] * len(states))
@@ -112,8 +137,8 @@ def _ways(pair: Pair, compute: str, batch: int) -> dict[str, Way]:
     if batch == 1:
         ways["transformers, assisted"] = (
             lambda states, limit: pair.transformers(states, limit, pair.assistant))
-    plain = _Ours(pair, compute)
-    return ways | {"plain": plain, "speculative": _Ours(pair, compute, plain.decoder)}
+    plain = _Ours(pair, compute, batch)
+    return ways | {"plain": plain, "speculative": _Ours(pair, compute, batch, plain.decoder)}
 
 
 def _speculation(decoder: WhisperDecoder, batch: int, first: float) -> dict:
@@ -124,22 +149,23 @@ def _speculation(decoder: WhisperDecoder, batch: int, first: float) -> dict:
             teacher's view of the audio.
     """
     report, length = decoder.report, decoder.length
-    drafts, predicted = length.best(batch)
-    rate = report.acceptance
-    of_passes = 1.0 if rate is None else length.limit(batch, rate)
-    costs = {"verify": length.verify, "draft": length.draft}
+    is_known, rate = length.is_known(batch), report.acceptance
+    drafts, predicted = length.to_begin(batch) if is_known else (0, 1.0)
+    of_passes = length.limit(batch, rate) if is_known and rate is not None else 1.0
     return {
         "acceptance": rate, "tokens_per_pass": report.tokens_per_pass,
         "plain_passes": report.plain / max(report.passes, 1),
         "predicted_by_acceptance": {
-            str(wanted): length.best(batch, wanted)[1] for wanted in (0.7, 0.8, 0.9)},
+            str(wanted): max(length.best(batch, wanted)[1], 1.0) if is_known else 1.0
+            for wanted in (0.7, 0.8, 0.9)},
         "draft_length": drafts, "predicted_speedup": predicted,
         "limit": 1 / (first + (1 - first) / of_passes), "limit_of_passes": of_passes,
         "share_to_first_token": first,
         "expected_tokens": tokens_per_sequence(rate or 0.0, drafts),
-        "milliseconds": {kind: {f"{rows}x{tokens}": 1000 * statistics.median(times)
-                                for (rows, tokens), times in sorted(table.seconds.items())}
-                         for kind, table in costs.items()},
+        "milliseconds": {kind: {f"{rows}x{tokens}": 1000 * seconds
+                                for rows, costs in sorted(length.costs.items())
+                                for tokens, seconds in sorted(getattr(costs, kind).items())}
+                         for kind in ("verify", "draft")},
         "near_ties": len(report.near_ties),
     }
 
@@ -182,6 +208,12 @@ def ratios(settings: dict[str, dict]) -> dict:
                     a / b for a, b in zip(times[slow], times[fast], strict=True))
                 result.setdefault(key, {}).setdefault(pair, {}).setdefault(compute, {})[
                     batch] = value
+    for setting, found in settings.items():
+        pair, compute, batch = setting.split(".")
+        value = statistics.median(a / b for a, b in zip(
+            *(found["first_calls"][way] for way in ("plain", "speculative")), strict=True))
+        result.setdefault("first_call_vs_plain", {}).setdefault(pair, {}).setdefault(compute, {})[
+            batch] = value
     return result
 
 

@@ -117,7 +117,7 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
 
 def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:
     """One model, made to agree with its student as often as wanted, again and again."""
-    shape = LargeShape()
+    shape = Shape()
     states = torch.randn(16, 1500, WIDTH, generator=torch.Generator().manual_seed(2))
     for wanted in acceptances:
         found = shape.set_acceptance(wanted, states[:1])
@@ -149,10 +149,23 @@ class _Ids:
         return next(name for name, each in self.names.items() if each == token)
 
 
-class LargeShape:
-    """A random decoder of large-v3's shape; `set_acceptance` before use."""
+def base_shape(acceptance: float = 0.9) -> Pair:
+    """Random models of whisper-base's shape, whose student is right about as often as the demo's;
+    texts all reach their limit."""
+    shape = Shape(6, width=512, heads=8, inner=2048)
+    states = torch.randn(16, 1500, 512, generator=torch.Generator().manual_seed(2))
+    found = shape.set_acceptance(acceptance, states[:1])
+    print(f"whisper-base's shape: agreement {found:.3f}", flush=True)
+    return Pair(f"whisper_base_shape_{round(100 * acceptance)}", shape.teacher, shape.student,
+                shape.assistant, _Ids(), states, [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES],
+                long=100, short=100, most=4, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=0)
 
-    def __init__(self, layers: int = LAYERS, seed: int = 0):
+
+class Shape:
+    """A random decoder, by default of large-v3's shape; `set_acceptance` before use."""
+
+    def __init__(self, layers: int = LAYERS, seed: int = 0, width: int = WIDTH, heads: int = HEADS,
+                 inner: int = INNER):
         from transformers import (
             GenerationConfig,
             WhisperConfig,
@@ -162,10 +175,10 @@ class LargeShape:
 
         torch.manual_seed(seed)
         self.config = WhisperConfig(
-            vocab_size=VOCABULARY, d_model=WIDTH, decoder_layers=layers,
+            vocab_size=VOCABULARY, d_model=width, decoder_layers=layers,
             encoder_layers=2,  # as the student: transformers counts its caches by them
-            encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=WIDTH,
-            decoder_ffn_dim=INNER, num_mel_bins=128)
+            encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=width,
+            decoder_ffn_dim=inner, num_mel_bins=128)
         self.teacher = WhisperForConditionalGeneration(self.config).eval().requires_grad_(False)
         decoder = self.teacher.model.decoder
         with torch.no_grad():

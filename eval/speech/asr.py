@@ -88,6 +88,7 @@ def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance
             on_loop=recipe.evaluation.on_loop,
             student=load_assistant(recipe, model) if with_assistant else None,
             exact=recipe.decoding.exact,
+            max_slots=recipe.evaluation.batch_size,
         )
         windows = windows_of(utterances)
         size = recipe.evaluation.batch_size

@@ -75,6 +75,11 @@ class Cache:
                  for layer in self.cross_attention]
         return replace(self, self_attention=tokens, cross_attention=audio, num_used=1)
 
+    def clear(self) -> None:
+        """Write zeros: memory that was never written is read faster than any other."""
+        for tensor in self._tensors():
+            tensor.zero_()
+
     def part(self, slots: int, frames: int) -> Cache | None:
         """An empty cache in the first of its memory; None if there is not enough."""
         keys = self.cross_attention[0][0]
@@ -170,6 +175,10 @@ class Decoder:
 
         return Cache(allocate(self.context), allocate(frames), 0, frames)
 
+    def free_cache(self) -> None:
+        """Free the memory that the next cache would use again."""
+        self._buffers = None
+
     @cached_property
     def _silent_parts(self) -> list[tuple[Tensor, ...]]:
         """Of each layer, what a cache holds of silence: (heads, positions)."""
@@ -216,6 +225,12 @@ class Decoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits (rows, vocabulary) of states (rows, width)."""
         return self.output(hidden).float()
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU, whose pass has only been queued when the call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _kept(weight: Tensor, other: Tensor | None, copied: bool) -> Tensor:

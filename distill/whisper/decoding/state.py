@@ -9,7 +9,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.decoder import Cache, Decoder
+from distill.whisper.decoding.decoder import Cache, Decoder, synchronise
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.drafting.policy import Drafting
 from distill.whisper.decoding.prompts import Prompts
@@ -62,8 +62,9 @@ class DecodingState:
         """Sequences take free slots: their audio, their prompts, and the first token of each."""
         slots, states = self.sequences.slots, self.states[new[0] : new[-1] + 1]  # in order
         first = len(slots)
-        self.target.fill_cross_attention(self.cache, states)
         self.drafting.add(states)
+        begin = time.perf_counter()
+        self.target.fill_cross_attention(self.cache, states)
         slots += new
         cache = self.cache.slots(first, len(new))
         prompts = self.prompts(new, cache)
@@ -72,6 +73,7 @@ class DecodingState:
         logits = self._read_prompts(new, prompts, cache)
         self.verifier.verify_and_accept(
             logits, range(first, len(slots)), [Draft([]) for _ in new])
+        self.drafting.note_prompts(time.perf_counter() - begin)
         self._remove_done()
 
     def _read_prompts(self, new: list[int], prompts: list[list[int]], cache: Cache) -> Tensor:
@@ -95,16 +97,14 @@ class DecodingState:
         texts = [self.sequences.tokens[s][-1:] + draft.tokens
                  for s, draft in zip(slots, drafts, strict=True)]
         starts = [self.sequences.length(s) - 1 for s in slots]
-        begin_verify = time.perf_counter()
         logits = self._read(texts, starts)
-        verify_seconds = time.perf_counter() - begin_verify
         counts = self.verifier.verify_and_accept(logits, range(len(slots)), drafts)
         self.drafting.note_accepted(counts)
         self.report.passes += 1
         self.report.plain += not any(draft.tokens for draft in drafts)
         self.report.sequence_passes += len(drafts)
         self._remove_done()
-        self.drafting.end_round(drafts, verify_seconds, time.perf_counter() - begin)
+        self.drafting.end_round(drafts, time.perf_counter() - begin)
 
     def _read(self, texts: list[list[int]], starts: list[int]) -> Tensor:
         """Logits (positions, vocabulary) after every token, one slot after the other."""
@@ -132,9 +132,3 @@ class DecodingState:
         width = max(map(len, texts))
         return torch.tensor([text + [self.special.end] * (width - len(text)) for text in texts],
                             device=self.states.device)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU, whose pass has only been queued when the call returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

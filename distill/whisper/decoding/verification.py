@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -73,20 +72,6 @@ class Verifier:
         self.report.accepted += sum(accepted for accepted, _ in counts)
         self.report.tested += sum(tested for _, tested in counts)
         return counts
-
-    def seconds(self, tokens: int, starts: Sequence[int]) -> float:
-        """Time of a pass over so many tokens for each sequence, choice included.
-
-        Only what is beyond the ends of the sequences is overwritten in the cache.
-        """
-        device = self.target.embeddings.device
-        ids = torch.zeros((len(starts), tokens), dtype=torch.long, device=device)
-        begin = time.perf_counter()
-        hidden = self.target(ids, starts, self.cache)
-        logits = self.target.logits(hidden.flatten(0, 1))
-        self.rules(logits, [[0]] * len(logits))
-        self._two_best(logits)
-        return time.perf_counter() - begin
 
     def _apply_rules(
         self, logits: Tensor, slots: range, drafts: Sequence[Draft]

@@ -21,12 +21,15 @@ distribution (`decoding.sampling`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.drafting.calibration import calibrated, kept, measure
+from distill.whisper.decoding.drafting.costs import bucket
 from distill.whisper.decoding.drafting.drafters import StudentDrafter, TranscriptDrafter
 from distill.whisper.decoding.drafting.length import DraftLength
 from distill.whisper.decoding.drafting.policy import Drafting
@@ -61,7 +64,8 @@ class WhisperDecoder:
         draft_length: tokens of every draft; None chooses the number for each round from measured
             times and acceptance.
         max_slots: most sequences in the caches. A call may have more: where one ends, another
-            begins. None decodes all sequences of a call together.
+            begins. None decodes all sequences of a call together. With a student, what passes over
+            so many sequences cost is measured here, once a machine (`drafting.calibration`).
         share_weights_with: another decoder of the same model, whose weights and caches are used,
             `int8` included; also its draft model's, unless `student` is given. Only one of the two
             can decode at a time.
@@ -113,6 +117,15 @@ class WhisperDecoder:
             self.drafter = StudentDrafter(student, model.device.type == "cpu", self.target)
         self.length, self.fixed_length = DraftLength(), draft_length
         self.report = Report()
+        self._looked_up: set[int] = set()  # batch sizes without kept costs
+        if self.drafter is not None and draft_length is None:
+            for slots in sorted({1, bucket(max_slots or 1)}):
+                self._calibrate(slots)
+
+    def _calibrate(self, slots: int) -> None:
+        found = calibrated(self.target, self.drafter.decoder, self.rules, slots)
+        if found is not None:
+            self.length.learn(slots, found)
 
     @torch.inference_mode()
     def __call__(
@@ -157,15 +170,34 @@ class WhisperDecoder:
         transcripts: Sequence[Sequence[int]] | None, sampling: Sampling | None,
     ) -> DecodingState:
         max_slots = min(self.max_slots or len(states), len(states))
+        self._calibrate_late(bucket(max_slots))
         cache = self.target.allocate_cache(states, max_slots)
         verifier = Verifier(self.target, cache, sequences, self.rules, sampling, self.on_loop,
                             self.exact, self.report)
         older = None if transcripts is None else TranscriptDrafter(transcripts, self.special.end)
         drafting = Drafting(
             self.drafter, older, states, sequences, self.rules, sampling, self.length,
-            self.fixed_length, max_slots, self.on_loop == "break", verifier.seconds)
+            self.fixed_length, max_slots, self.on_loop == "break")
         return DecodingState(self.target, cache, states, sequences, prompts, drafting, verifier,
                              self.special, self.report, max_slots)
+
+    def _calibrate_late(self, slots: int) -> None:
+        """Costs of a batch size that was not foreseen, before its sequences begin: kept ones, or
+        measured once the time of its plain rounds has paid for that."""
+        if self.drafter is None or self.fixed_length is not None or self.length.is_known(slots):
+            return
+        draft, begin = self.drafter.decoder, time.perf_counter()
+        if slots not in self._looked_up:
+            found = kept(self.target, draft, slots)
+            self._looked_up.add(slots)
+        elif self.length.can_measure(slots):
+            found = (calibrated(self.target, draft, self.rules, slots)
+                     or measure(self.target, draft, self.rules, slots))
+        else:
+            return
+        if found is not None:
+            self.length.learn(slots, found)
+        self.length.balance.spend(time.perf_counter() - begin)
 
 
 def _check_pair(model, student) -> None:

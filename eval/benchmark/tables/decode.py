@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-_HEAD = ("pair", "type", "batch", "tokens/s: HF", "assisted", "plain", "ours", "vs plain", "limit",
-         "vs HF", "vs assisted", "accepted", "a pass", "same")
+_HEAD = ("pair", "type", "batch", "tokens/s: HF", "assisted", "plain", "ours", "vs plain",
+         "first call", "limit", "vs HF", "vs assisted", "accepted", "a pass", "same")
 
 
 def table(result: dict) -> str:
@@ -23,7 +23,7 @@ def table(result: dict) -> str:
         rows.append((
             pair, compute, batch, speed.get("transformers", ""),
             speed.get("transformers, assisted", ""), speed["plain"], speed["speculative"],
-            ratio("speedup_vs_plain"),
+            ratio("speedup_vs_plain"), ratio("first_call_vs_plain"),
             f"{found['limit']:.2f}x", ratio("vs_transformers_greedy"),
             ratio("vs_transformers_assisted"),
             "" if accepted is None else f"{accepted:.2f}", f"{found['tokens_per_pass']:.2f}",
@@ -37,7 +37,8 @@ def table(result: dict) -> str:
     return "\n".join([
         f"Greedy decoding from encoder states, {result['threads']} CPU threads, medians of rounds "
         "in turn; transformers (HF) always in float32. limit: what the measured passes and this "
-        "acceptance allow; same: token for token as plain",
+        "acceptance allow; first call: of a new decoder, over plain; same: token for token as "
+        "plain",
         "", *lines, "",
         *([f"the old transcripts as drafts: {relabelled}"] if relabelled else []),
         *_memory(result.get("memory", {})),

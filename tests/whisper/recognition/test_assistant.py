@@ -9,7 +9,7 @@ import pseudo_label.__main__ as command
 from distill.config import ConfigError
 from distill.data.files import read_jsonl
 from distill.testing import write_tiny_recipe
-from distill.whisper.decoding.drafting.length import DraftLength
+from distill.whisper.decoding.drafting.policy import Drafting
 from distill.whisper.recipe import load_recipe
 from distill.whisper.student import make_student
 from eval.__main__ import evaluate
@@ -20,7 +20,8 @@ OPTIONS = ("num_threads=1", "teacher.mode=live", "pseudo_label.second_decoding=t
 @pytest.fixture(autouse=True)
 def always_drafting(monkeypatch):
     """Whether it pays depends on how busy the machine is."""
-    monkeypatch.setattr(DraftLength, "choose", lambda *_: 3)
+    monkeypatch.setattr(Drafting, "_choose", lambda _: 3)
+    monkeypatch.setattr(Drafting, "end_round", lambda *_: None)  # it knows no costs
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
 
 
 def test_drafts_that_never_pay_are_told(recipe, student, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(DraftLength, "choose", lambda *_: 0)
+    monkeypatch.setattr(Drafting, "_choose", lambda _: 0)
     label(recipe, tmp_path, f"decoding.assistant={student}")
     assert "one by one, none drafted" in capsys.readouterr().out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from distill.whisper.decoding.sampling import Sampling
 
 _ANCHOR = 2  # tokens that must agree before an old transcript is followed again
 _SEARCHED = 24  # tokens of the transcript that are searched for them
+_COMPARED = 24  # tokens of a text that say how often a student is right
 
 
 @dataclass
@@ -123,17 +124,39 @@ class StudentDrafter:
         last = torch.tensor([len(each) - 1 for each in new], device=hidden.device)
         return hidden[torch.arange(len(texts), device=hidden.device), last]
 
-    def seconds(self, tokens: int, starts: Sequence[int], clock: Callable[[], float]) -> float:
-        """Time of a pass over so many tokens for each slot, choice included.
+    def agreement(
+        self, text: list[int], prompt_length: int, rules: LogitsRules,
+        sampling: Sampling | None = None, sequence: int = 0,
+    ) -> tuple[float, int]:
+        """How many of a text's last tokens it would have drafted after those before them.
 
-        It overwrites drafted tokens in the cache, and the draft model reads these again.
+        The text is read in one pass, into the first slot's cache.
+
+        Args:
+            text: prompt included; one generated token or more.
+            prompt_length: tokens of the prompt.
+            sampling: None takes the likeliest tokens.
+            sequence: as `sampling` numbers it.
+
+        Returns:
+            (tokens that it would have drafted, tokens that were looked at). By rejection the
+            first is the sum of their probabilities, of which more would be accepted.
         """
-        ids = torch.zeros((len(starts), tokens), dtype=torch.long,
-                          device=self.decoder.embeddings.device)
-        self._read = [read[:start] for read, start in zip(self._read, starts, strict=True)]
-        begin = clock()
-        self.decoder.logits(self.decoder(ids, starts, self.cache)[:, -1]).argmax(-1).tolist()
-        return clock() - begin
+        generated = text[prompt_length:]
+        count = min(len(generated), _COMPARED)
+        before = list(range(len(generated) - count, len(generated)))
+        device = self.decoder.embeddings.device
+        hidden = self.decoder(torch.tensor([text[:-1]], device=device), [0], self.cache)[0, -count:]
+        logits = rules(self.decoder.logits(hidden), [generated] * count, before)
+        tokens = torch.tensor(generated[-count:], device=device)
+        self._read[0] = text[:-1]
+        if sampling is not None and not sampling.is_coupled:
+            found = sampling.probabilities(logits).gather(1, tokens[:, None]).sum()
+        else:
+            if sampling is not None:
+                logits = logits + sampling.noise([(sequence, at) for at in before], logits)
+            found = (logits.argmax(-1) == tokens).sum()
+        return float(found), count
 
 
 class TranscriptDrafter:

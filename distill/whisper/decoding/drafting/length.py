@@ -1,30 +1,42 @@
-"""How many tokens to draft, by the measured time of passes and the expected number of tokens.
+"""How many tokens to draft, by the time of passes and the expected number of tokens.
 
 If the target model (the teacher) accepts a drafted token with probability `a`, a round with K
 drafted tokens gives on average (1 - a^(K+1)) / (1 - a) tokens for each sequence (arXiv:2211.17192
 sec. 3.3, eq. 1). It costs one pass of the target model over K + 1 tokens, and K passes of the draft
-model (the student). Times and acceptance are measured while decoding: on a GPU several tokens take
-as long as one; on a CPU, and in large batches, they often take longer.
+model (the student). What passes cost is measured outside of decoding (`calibration`); rounds,
+plain ones and those with drafts, say by how much it is more here and now. On a GPU several tokens
+take as long as one; on a CPU, and in large batches, they often take longer.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from statistics import median
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from distill.whisper.decoding.drafting.balance import Balance
+from distill.whisper.decoding.drafting.costs import Costs, bucket, costs_of, interpolated
 
 LONGEST = 10
 TRANSCRIPT_LONGEST = 32  # drafts by an older transcript cost nothing
-_PROBED = (1, 2, 5, 11)  # tokens of a pass; times of others are interpolated
+HOPED = 0.95  # acceptance at which drafts must pay to be looked at
+ENOUGH_TESTED = 16  # tokens after which acceptance is known
 _GAIN = 1.05  # predicted speed-up below which nothing is drafted
-_GAIN_LATE = 1.3  # the same if the draft model must first read all earlier tokens
+_GAIN_UNSEEN = 1.12  # the same before rounds with drafts were timed
+_GAIN_ON = 1.02  # the same for rounds that are drafted already
 _PLAIN_EVERY = 48  # every so many rounds one without drafts, to measure its time as well
-_LEARNING = 0.2  # weight of the latest round
-_KEPT = 9  # latest times of each kind of pass
+_KEPT = 9  # latest times of each kind of round
+_WATCHED = 12  # rounds with drafts whose tokens a second are compared with plain rounds'
+_FEW = 4  # the fewest of them
+_SEEN = 3  # rounds with drafts whose median time is known
+_PAUSE = 64  # plain rounds after drafts were slower; twice as many each time
+_LONGEST_PAUSE = 4096
+_CALIBRATION = 30  # plain rounds that take as long as to measure costs
+_UNSEEN = 1.25  # of the first fill's time, which may be more here than where it was measured
+_TEXTS = 64  # latest texts, whose lengths say how much of a text is left
+_FEW_TEXTS = 4
 _DECAY = 0.98  # of older counts of accepted tokens, each round
 _PRIOR, _PRIOR_WEIGHT = 0.75, 8.0
-_PROBE_EVERY = 64  # every so many plain passes one with drafts, to measure acceptance again
-_HOPED = 0.95  # acceptance at which that must pay
 
 
 def tokens_per_sequence(acceptance: float, drafts: int) -> float:
@@ -34,132 +46,223 @@ def tokens_per_sequence(acceptance: float, drafts: int) -> float:
     return (1 - acceptance ** (drafts + 1)) / (1 - acceptance)
 
 
-def _bucket(sequences: int) -> int:
-    """The next power of two: batches shrink by one sequence at a time, and not every size is
-    measured."""
-    return 1 << (sequences - 1).bit_length()
-
-
-class StepTimes:
-    """Seconds of a pass by the number of sequences, and of tokens for each: medians."""
-
-    def __init__(self):
-        self.seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
-
-    def add(self, sequences: int, tokens: int, seconds: float) -> None:
-        kept = self.seconds[_bucket(sequences), tokens]
-        kept.append(seconds)
-        del kept[:-_KEPT]
-
-    def has(self, sequences: int) -> bool:
-        return any(known == _bucket(sequences) for known, _ in self.seconds)
-
-    def __call__(self, sequences: int, tokens: int) -> float:
-        """Seconds; linear in tokens between and beyond those that were measured."""
-        sequences = _bucket(sequences)
-        known = sorted(t for s, t in self.seconds if s == sequences)
-        if tokens in known:
-            return median(self.seconds[sequences, tokens])
-        points = {t: median(self.seconds[sequences, t]) for t in known}
-        if len(known) == 1:
-            return points[known[0]]
-        above = next((i for i, t in enumerate(known) if t > tokens), len(known) - 1)
-        low, high = known[max(above - 1, 0)], known[max(above, 1)]
-        slope = max((points[high] - points[low]) / (high - low), 0.0)
-        return max(points[low] + slope * (tokens - low), 0.0)
+def _latest() -> defaultdict[int, deque]:
+    return defaultdict(lambda: deque(maxlen=_KEPT))
 
 
 class DraftLength:
-    """Chooses K for every round, 0 where plain decoding is predicted to be faster."""
+    """Chooses K for every round, 0 where it is not sure that drafts are faster.
+
+    Attributes:
+        costs: by bucket, what was measured outside of decoding; see `learn`.
+        balance: what may be risked.
+        tested: drafted tokens so far that acceptance is known from.
+    """
 
     def __init__(self):
-        self.verify, self.draft = StepTimes(), StepTimes()
-        self._accepted, self._tested = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
-        self._plain = 0  # passes since the last drafts
-        self._drafted = 0  # rounds with drafts
-        # time of rounds over time of their passes, by number of sequences and whether with drafts
-        self._overhead: dict[tuple[int, bool], float] = {}
+        self.costs: dict[int, Costs] = {}
+        self._tables: dict[int, tuple[Costs, list[float]]] = {}  # costs, passes by drafts
+        self.balance = Balance()
+        self.tested = 0.0
+        self._accepted, self._weight = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
+        self._plain = _latest()  # seconds of plain rounds, by bucket
+        self._drafted = _latest()  # seconds of rounds with drafts over those that were predicted
+        self._watched: deque[tuple[float, float]] = deque(maxlen=_WATCHED)
+        self._rounds = 0  # with drafts
+        self._pause, self._next_pause = 0, _PAUSE
+        self._looked, self._looks = 0, 0  # plain rounds since the last look, and looks
+        self._fills: deque[float] = deque(maxlen=_KEPT)  # seconds a sequence
+        self._lengths: deque[int] = deque(maxlen=_TEXTS)
+
+    def learn(self, sequences: int, costs: Costs) -> None:
+        """Costs of batches of so many sequences; those of sizes between follow from them."""
+        self.costs[bucket(sequences)] = costs
+        self._tables.clear()
 
     @property
     def acceptance(self) -> float:
         """Running share of accepted tokens among the tested ones."""
-        return self._accepted / self._tested
+        return self._accepted / self._weight
 
-    def note(self, accepted: int, tested: int) -> None:
+    @property
+    def sure_acceptance(self) -> float:
+        """The same, less its standard error."""
+        rate = self.acceptance
+        return max(rate - (rate * (1 - rate) / self._weight) ** 0.5, 0.0)
+
+    @property
+    def is_paused(self) -> bool:
+        """Drafts were slower than plain rounds a while ago."""
+        return self._pause > 0
+
+    def note(self, accepted: float, tested: int) -> None:
         """Count a sequence's draft: tested are the accepted tokens and the first rejected one."""
         self._accepted = self._accepted * _DECAY + accepted
-        self._tested = self._tested * _DECAY + tested
+        self._weight = self._weight * _DECAY + tested
+        self.tested += tested
 
-    def note_round(self, sequences: int, drafts: int, seconds: float) -> None:
-        """Learn the time of a whole round: its passes, logits processors, choices and lists."""
-        key = _bucket(sequences), drafts > 0
-        passes = self._pass_seconds(sequences, drafts)
-        before = self._overhead.get(key, seconds / passes)
-        self._overhead[key] = (1 - _LEARNING) * before + _LEARNING * seconds / passes
+    def note_look(self, accepted: float, tested: int) -> None:
+        """Count the tokens of a text that the draft model would have drafted."""
+        self.note(accepted, tested)
+        self._looked, self._looks = 0, self._looks + 1
 
-    def is_measured(self, sequences: int) -> bool:
-        return self.draft.has(sequences)
+    def looks_again(self, rounds: int) -> bool:
+        """Whether a draft model that was found wanting is worth a look: after so many plain rounds,
+        twice as many each time."""
+        return self._looked >= rounds * 2 ** min(self._looks, 8)
 
-    def measure(self, sequences: int, verify: Callable[[int], float],
-                draft: Callable[[int], float]) -> None:
-        """Time passes over so many sequences.
+    def note_fill(self, sequences: int, seconds: float) -> None:
+        """Learn the time of giving the draft model the encoder states of so many sequences."""
+        self._fills.append(seconds / sequences)
+
+    def note_finished(self, tokens: int) -> None:
+        """Count a text that is done."""
+        self._lengths.append(tokens)
+
+    def tokens_left(self, tokens: int, limit: int) -> float:
+        """Expected rest of a text: as texts of that length went on so far; where few are known,
+        as much again."""
+        longer = [each - tokens for each in self._lengths if each > tokens]
+        left = fmean(longer) if len(longer) >= _FEW_TEXTS else tokens
+        return min(left, max(limit - tokens, 0))
+
+    def note_plain(self, sequences: int, seconds: float) -> None:
+        """Learn the time of a round without drafts."""
+        self._plain[bucket(sequences)].append(seconds)
+        self.balance.note_plain(seconds)
+        self._pause = max(self._pause - 1, 0)
+        self._looked += 1
+
+    def note_drafted(self, sequences: int, drafts: int, seconds: float, tokens: float,
+                     is_timed: bool = True) -> None:
+        """Learn from a round with drafts; pause where such rounds are slower than plain ones.
 
         Args:
-            verify, draft: seconds of a pass over so many tokens for each sequence.
+            tokens: generated, for each sequence.
+            is_timed: False where drafts had fewer tokens than asked for.
         """
-        for tokens in _PROBED:
-            self.verify.add(sequences, tokens, min(verify(tokens) for _ in range(2)))
-        for tokens in (1, 2):
-            self.draft.add(sequences, tokens, min(draft(tokens) for _ in range(2)))
+        plain, expected = self.plain(sequences), self.seconds(sequences, drafts)
+        # a stall of the machine is not the drafts' fault
+        self.balance.note_drafted(min(seconds, 2 * expected), tokens * plain)
+        if is_timed:
+            self._drafted[bucket(sequences)].append(
+                seconds / self._passes(sequences, drafts))
+        self._watched.append((seconds / plain, tokens))
+        times, texts = zip(*self._watched, strict=True)
+        if len(times) >= _FEW and median(times) >= fmean(texts):
+            # few rounds: chance alone rejects many tokens
+            likely = tokens_per_sequence(self.acceptance, drafts)
+            if len(times) == _WATCHED or median(times) >= likely:
+                self.give_up()
+
+    def give_up(self) -> None:
+        """Decode plainly for a while, each time for longer."""
+        self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
+        self._watched.clear()
+        self._drafted.clear()
+
+    def is_known(self, sequences: int) -> bool:
+        return self._table(sequences) is not None
+
+    def can_measure(self, sequences: int) -> bool:
+        """Whether costs may be measured: the balance has the time for it."""
+        timed = self._plain.get(bucket(sequences))
+        return bool(timed) and self.balance.seconds > _CALIBRATION * median(timed)
+
+    def num_plain(self, sequences: int) -> int:
+        """Plain rounds whose times are kept."""
+        return len(self._plain[bucket(sequences)])
+
+    def plain(self, sequences: int) -> float:
+        """Seconds of a plain round; its costs must be known."""
+        timed = self._plain.get(bucket(sequences))
+        if timed:
+            return median(timed)
+        return self._passes(sequences, 0)
 
     def seconds(self, sequences: int, drafts: int) -> float:
         """Predicted time of a round."""
-        overhead = self._overhead.get((_bucket(sequences), drafts > 0), 1.0)
-        return self._pass_seconds(sequences, drafts) * overhead
-
-    def _pass_seconds(self, sequences: int, drafts: int) -> float:
-        """Predicted time of its passes; the first pass of the draft model reads two tokens."""
         if drafts == 0:
-            return self.verify(sequences, 1)
-        student = self.draft(sequences, 2) + (drafts - 1) * self.draft(sequences, 1)
-        return self.verify(sequences, drafts + 1) + student
+            return self.plain(sequences)
+        return self._passes(sequences, drafts) * self._overhead(sequences)
+
+    def start_seconds(self, sequences: int, tokens: int) -> float:
+        """To give the draft model the encoder states, and so many tokens of each sequence."""
+        (costs, _), scale = self._table(sequences), self._scale(sequences)
+        fill = median(self._fills) if self._fills else _UNSEEN * scale * costs.fill
+        return sequences * fill + scale * interpolated(costs.draft, tokens)
 
     def speedup(self, sequences: int, drafts: int, acceptance: float) -> float:
         """Predicted speed-up over plain decoding."""
         gain = tokens_per_sequence(acceptance, drafts)
-        return gain * self.seconds(sequences, 0) / self.seconds(sequences, drafts)
+        return gain * self.plain(sequences) / self.seconds(sequences, drafts)
 
     def best(self, sequences: int, acceptance: float | None = None) -> tuple[int, float]:
-        """(K, its predicted speed-up); K = 0 and 1.0 where drafting does not pay."""
-        rate = self.acceptance if acceptance is None else acceptance
-        found = max(range(1, LONGEST + 1), key=lambda k: self.speedup(sequences, k, rate))
-        gain = self.speedup(sequences, found, rate)
-        return (found, gain) if gain > _GAIN else (0, 1.0)
+        """(K, its predicted speed-up), by default at the acceptance that is sure."""
+        rate = self.sure_acceptance if acceptance is None else acceptance
+        _, passes = self._table(sequences)
+        gain, found = max((tokens_per_sequence(rate, k) / passes[k], -k)
+                          for k in range(1, LONGEST + 1))
+        rounds = self._scale(sequences) * self._overhead(sequences)
+        return -found, gain * self.plain(sequences) / rounds
 
     def limit(self, sequences: int, acceptance: float) -> float:
         """The speed-up at the best K if a round took no longer than its passes."""
-        plain = self._pass_seconds(sequences, 0)
-        return max(1.0, *(
-            tokens_per_sequence(acceptance, k) * plain / self._pass_seconds(sequences, k)
-            for k in range(1, LONGEST + 1)))
+        _, passes = self._table(sequences)
+        return max(1.0, *(tokens_per_sequence(acceptance, k) * passes[0] / passes[k]
+                          for k in range(1, LONGEST + 1)))
 
-    def choose(self, sequences: int, is_ready: bool = True) -> int:
-        """K for the next round.
+    def may_pay(self, sequences: int) -> bool:
+        """Whether drafts would pay if nearly all tokens were accepted."""
+        return self.best(sequences, HOPED)[1] > _GAIN_UNSEEN
 
-        Where drafting does not pay, it is tried now and then if it would pay at an acceptance of
-        0.95: else a better acceptance would never be noticed.
+    def to_begin(self, sequences: int) -> tuple[int, float]:
+        """(K, its speed-up) where drafts are sure to pay from now on; else (0, 1.0)."""
+        found, gain = self.best(sequences)
+        seen = len(self._drafted.get(bucket(sequences), ())) >= _SEEN
+        wanted = _GAIN if seen else _GAIN_UNSEEN
+        is_tested = self.tested >= ENOUGH_TESTED
+        return (found, gain) if is_tested and gain > wanted and not self.is_paused else (0, 1.0)
 
-        Args:
-            is_ready: False if the draft model must first read the encoder states and all earlier
-                tokens; then the predicted speed-up must be larger.
-        """
-        if (_bucket(sequences), False) not in self._overhead:
-            return 0  # the first round is plain, to learn how long rounds are besides their passes
-        drafts, gain = self.best(sequences)
-        if drafts and (is_ready or gain > _GAIN_LATE):
-            self._plain, self._drafted = 0, self._drafted + 1
-            return drafts if self._drafted % _PLAIN_EVERY else 0
-        self._plain += 1
-        if is_ready and self._plain % _PROBE_EVERY == 0:
-            return self.best(sequences, _HOPED)[0]
-        return 0
+    def to_go_on(self, sequences: int) -> int | None:
+        """K of the next round, 0 now and then; None where drafts have come not to pay."""
+        found, gain = self.best(sequences)
+        if self.is_paused or gain < _GAIN_ON or self.balance.seconds < -self.plain(sequences):
+            return None
+        self._rounds += 1
+        return found if self._rounds % _PLAIN_EVERY else 0
+
+    def _passes(self, sequences: int, drafts: int) -> float:
+        return self._table(sequences)[1][drafts] * self._scale(sequences)
+
+    def _table(self, sequences: int) -> tuple[Costs, list[float]] | None:
+        """Costs, and seconds of the passes of a round by its drafts."""
+        size = bucket(sequences)
+        if size not in self._tables:
+            costs = costs_of(self.costs, sequences)
+            if costs is None:
+                return None
+            self._tables[size] = costs, [costs.passes(k) for k in range(LONGEST + 1)]
+        return self._tables[size]
+
+    def _overhead(self, sequences: int) -> float:
+        """Time of rounds with drafts over the predicted time of their passes."""
+        timed = self._drafted.get(bucket(sequences)) or self._nearest(self._drafted, sequences)
+        return median(timed) if timed else 1.0
+
+    def _scale(self, sequences: int) -> float:
+        """Time of plain rounds over the measured time of their passes: the logits processors and
+        lists, shorter audio, a busy machine."""
+        nearest = self._nearest(self._plain, sequences)
+        if not nearest:
+            return 1.0
+        size = next(each for each, times in self._plain.items() if times is nearest)
+        known = self._table(size)
+        return median(nearest) / known[1][0] if known else 1.0
+
+    @staticmethod
+    def _nearest(times: dict[int, deque], sequences: int) -> Sequence[float]:
+        """Of the bucket that is nearest."""
+        sizes = [size for size, each in times.items() if each]
+        size = bucket(sequences)
+        return times[min(sizes, key=lambda s: max(s, size) / min(s, size))] if sizes else ()
