@@ -192,7 +192,7 @@ class WhisperDecoder:
             self._looked_up.add(slots)
         elif self.length.can_measure(slots):
             found = (calibrated(self.target, draft, self.rules, slots)
-                     or measure(self.target, draft, self.rules, slots))
+                     or measure(self.target, draft, self.rules, slots)[0])
         else:
             return
         if found is not None:

@@ -3,7 +3,8 @@
 A calibration takes a few passes over caches of its own, so no user's text waits for it. It depends
 on the processor and its instructions, torch, the threads, the shapes and types of both models, and
 the number of sequences: one small file for each, `draft_costs/HASH.json`. A file that cannot be
-read, or that says something else, is measured again. Where no file can be written, nothing is
+read, or that says something else, is measured again. So is, twice at most, what was measured while
+the machine was busy: of each pass the least counts. Where no file can be written, nothing is
 measured here: each process would pay for it.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -33,27 +35,31 @@ _FIRST = (1, 5)  # tokens of a pass
 _MORE = (2, 3, 11)  # the same, where drafts may pay
 _CATCH_UP = 24
 _REPEATS = 3
+_STEADY = 1.3  # the median of the repeats, in times of the fastest: more says a busy machine
+_TRIES = 3  # measurements by a busy machine
 _MOST_SECONDS = 6.0  # of all passes; more tokens are not measured then
 
 
 def calibrated(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int) -> Costs | None:
     """Costs for a batch of so many sequences: kept ones, else measured and kept; None where they
     cannot be kept."""
-    found = kept(target, draft, slots)
-    if found is not None or not _is_writable(_folder()):
-        return found
     key = key_of(target, draft, slots)
-    found = measure(target, draft, rules, slots)
+    before, tries = _read(_path(key), key)
+    if tries >= _TRIES or not _is_writable(_folder()):
+        return before
+    found, is_steady = measure(target, draft, rules, slots)
+    if before is not None:
+        found = before.least(found)
     with suppress(OSError):  # a full disk: this process knows them
         write_json(_path(key), {"key": key, "verify": found.verify, "draft": found.draft,
-                                "fill": found.fill})
+                                "fill": found.fill, "tries": _TRIES if is_steady else tries + 1})
     return found
 
 
 def kept(target: Decoder, draft: Decoder, slots: int) -> Costs | None:
     """Costs that were measured before; None where there are none."""
     key = key_of(target, draft, slots)
-    return _read(_path(key), key)
+    return _read(_path(key), key)[0]
 
 
 def key_of(target: Decoder, draft: Decoder, slots: int) -> dict:
@@ -71,8 +77,12 @@ def key_of(target: Decoder, draft: Decoder, slots: int) -> dict:
 
 @torch.inference_mode()
 def measure(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int,
-            clock: Callable[[], float] = time.perf_counter) -> Costs:
-    """Time passes over caches of silence, the fastest of a few; the caches are freed."""
+            clock: Callable[[], float] = time.perf_counter) -> tuple[Costs, bool]:
+    """Time passes over caches of silence, the fastest of a few; the caches are freed.
+
+    Returns:
+        (costs, whether passes that are alike took about as long)
+    """
     device, begin = target.embeddings.device, clock()
     frames, width = target.config.max_source_positions, target.config.d_model
     states = torch.zeros((1, frames, width), device=device, dtype=target.embeddings.dtype)
@@ -100,8 +110,11 @@ def measure(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int,
         """In turn: a busy moment slows all of them."""
         times = [[seconds(lambda n=n: pass_over(decoder, n, wanted)) for n in sizes]
                  for _ in range(_REPEATS)]
-        return {n: min(each) for n, each in zip(sizes, zip(*times, strict=True), strict=True)}
+        by_size = dict(zip(sizes, zip(*times, strict=True), strict=True))
+        unsteady.extend(n for n, each in by_size.items() if median(each) > _STEADY * min(each))
+        return {n: min(each) for n, each in by_size.items()}
 
+    unsteady: list[int] = []
     every, last = slice(None), slice(-1, None)
     pass_over(target, 1, every)  # the first pass of a shape prepares its kernels
     pass_over(draft, 1, last)
@@ -113,7 +126,7 @@ def measure(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int,
         found = Costs(verify | fastest(target, _MORE, every), drafts, fill)
     for decoder in caches:
         decoder.free_cache()
-    return found
+    return found, not unsteady
 
 
 def _may_pay(costs: Costs) -> bool:
@@ -142,20 +155,22 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _read(path: Path, key: dict) -> Costs | None:
-    """None: there is no such file, or it does not hold what it should."""
+def _read(path: Path, key: dict) -> tuple[Costs | None, int]:
+    """Costs and how often they were measured; (None, 0): there is no such file, or it does not hold
+    what it should."""
     try:
         found = read_json(path)
         if found["key"] != key:
-            return None
+            return None, 0
         verify, draft = ({int(tokens): float(seconds) for tokens, seconds in found[name].items()}
                          for name in ("verify", "draft"))
-        costs = Costs(verify, draft, float(found["fill"]))
+        costs, tries = Costs(verify, draft, float(found["fill"])), int(found["tries"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return None, 0
     times = [*verify.values(), *draft.values(), costs.fill]
     is_whole = {*_FIRST} <= verify.keys() and {1, 2, _CATCH_UP} <= draft.keys()
-    return costs if is_whole and all(0 < each < math.inf for each in times) else None
+    is_whole = is_whole and all(0 < each < math.inf for each in times)
+    return (costs, tries) if is_whole else (None, 0)
 
 
 def _shape(decoder: Decoder) -> list:

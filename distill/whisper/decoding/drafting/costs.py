@@ -33,6 +33,14 @@ class Costs:
         student = interpolated(self.draft, 2) + (drafts - 1) * interpolated(self.draft, 1)
         return interpolated(self.verify, drafts + 1) + student
 
+    def least(self, other: Costs) -> Costs:
+        """The smaller of each."""
+        def both(one: Mapping[int, float], two: Mapping[int, float]) -> dict[int, float]:
+            return {n: min(each[n] for each in (one, two) if n in each) for n in {*one, *two}}
+
+        return Costs(both(self.verify, other.verify), both(self.draft, other.draft),
+                     min(self.fill, other.fill))
+
     def between(self, other: Costs, share: float) -> Costs:
         """Costs of a size between two that were measured; share 0 is this one."""
         def mix(one: Mapping[int, float], two: Mapping[int, float]) -> dict[int, float]:
