@@ -187,9 +187,10 @@ def table(result: dict) -> str:
     about = f"{clips} clips, {clips - short} of them padded in any case"
     if result["left_out"]:
         about += f"; left out: {counts_text(result['left_out'])}"
-    said = [about + ". Difference: points of WER, with a paired 95 % interval. again: texts that "
-            "went wrong and", "were replaced by those of the padded clip. encoded: share of the "
-            "30 s that the encoder reads."]
+    said = [f"{about}.",
+            "Difference: points of WER, with a paired 95 % interval. again: texts that went wrong "
+            "and were", "replaced by those of the padded clip. encoded: share of the 30 s that the "
+            "encoder reads."]
     if clips < _FEWEST:
         said.append(f"{clips} clips say little: take {_FEWEST} or more.")
     if result["chosen"] is None:
