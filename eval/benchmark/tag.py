@@ -134,7 +134,7 @@ def _parts(tasks: dict, optimizer, places: Places) -> dict[str, float]:
     members, _ = _timed(lambda: task.model.teachers(waves, features, frames=with_frames))
     batch = tasks["store"].collate(places)
     update, _ = _timed(lambda: _update(tasks["store"], optimizer, batch))
-    replay, _ = _timed(lambda: tasks["store"]._targets(places))
+    replay, _ = _timed(lambda: tasks["store"].targets.views(places))
     drawn, _ = _timed(lambda: [source.wave(i, v) for (i, _), v in zip(places, views, strict=True)])
     mel, _ = _timed(lambda: [source.features(w, v) for w, v in zip(waves, views, strict=True)])
     return {"members": members, "student": update + drawn + mel, "read_and_decode": replay,

@@ -48,7 +48,10 @@ def test_every_recipe(name, tmp_path):
     json.dumps(result)
     train, steps = result["data"]["train"], result["training"]
     assert train["windows"] > 0
-    assert math.isclose(steps["epochs"] * train["windows"], steps["steps"] * steps["batch_size"])
+    assert math.isclose(steps["epochs"] * train["windows"], steps["views"])
+    # updates by tokens have a number of views that is not whole, and shown rounded
+    assert math.isclose(steps["views"], steps["steps"] * steps["batch_size"],
+                        rel_tol=0.5 / steps["batch_size"])
     text = describe(result)
     if train["missing"]:
         assert "(an estimate)" in text
@@ -76,14 +79,15 @@ def test_demo_is_counted(tmp_path):
     for split, data in result["data"].items():
         lines = (ROOT / f"recipes/demo/data/{split}.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
-        packings = recipe.pseudo_label.num_packings if split == "train" else 1
+        # three packings, and every clip by itself
+        packings = recipe.pseudo_label.num_packings + 1 if split == "train" else 1
         seconds = sum(row["duration"] for row in rows)
         assert data["clips"] == len(rows) and not data["missing"]
         assert data["hours"] == pytest.approx(seconds / 3600)
         assert data["fill"] == pytest.approx(seconds * packings / (30 * data["windows"]))
-        assert 0.7 < data["fill"] <= 1
+        assert 0.7 < data["fill"] <= 1 or split == "train"
         assert data["long_clips"] == sum(row["duration"] > 30 for row in rows)
-    assert result["student"]["parameters"] == 72_593_920 - 4 * 4_203_008  # layers of whisper-base
+    assert result["student"]["parameters"] == 72_593_920 - 2 * 4_203_008  # layers of whisper-base
     assert all(seconds["cpu"] > 0 for seconds in result["time"]["seconds"].values())
 
 
