@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor
 
 from distill.data.unreadable import Unreadable
@@ -42,6 +43,7 @@ class WhisperTask:
             recipe, self.processor, teacher.model.generation_config, config.max_target_positions
         )
         self._check_audio()
+        self._check_shards()
         self.batches = self.source.batches
         self.recorded = None
         if recipe.teacher.mode == "store":
@@ -80,6 +82,22 @@ class WhisperTask:
         faults = Unreadable(len(files), recipe.data.max_unreadable, "training")
         faults.stat(files.items())
         faults.begin("data.train")
+
+    def _check_shards(self) -> None:
+        """Short audio runs the encoder layer by layer, whose weights FSDP and DeepSpeed give back
+        only inside of the whole model.
+
+        Raises:
+            ValueError: the encoder would run so in training.
+        """
+        stored = self.recipe.teacher.mode == "store" and self.recipe.scores.encoder_states != "none"
+        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        short = self.recipe.teacher.short_audio_margin is not None
+        if short and not stored and self.accelerator.distributed_type in sharded:
+            raise ValueError(
+                "teacher.short_audio_margin: FSDP and DeepSpeed cannot run the encoder on short "
+                "audio while training; use DDP, or scores.encoder_states=disk with teacher.mode="
+                "store")
 
     @property
     def labels_hash(self) -> str:

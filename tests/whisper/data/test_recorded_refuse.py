@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from accelerate.utils import DistributedType
 
 from distill.data.files import read_jsonl, write_jsonl
 from distill.data.teacher_store import StoreError, TeacherStore
@@ -196,3 +198,17 @@ def test_other_draws(tiny_run, copied, key):
     source, scored = tiny_run.source(copied), tiny_run.source(tiny_run.recipe())
     new = set(source.views_of_run()) - set(scored.views_of_run())
     assert missing_in(refusal(tiny_run, copied)) == (len(new), len(source.views_of_run()))
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_weights_in_parts_and_short_audio(tiny_run, kind):
+    """An encoder that runs layer by layer would find empty weights."""
+    live = ("teacher.mode=live", "train.max_steps=1")
+    for options, is_refused in ((live, False), ((*live, "teacher.short_audio_margin=0.5"), True)):
+        task = tiny_run.task(tiny_run.recipe(*options))
+        task.accelerator = SimpleNamespace(distributed_type=getattr(DistributedType, kind))
+        if is_refused:
+            with pytest.raises(ValueError, match="short_audio_margin: FSDP .*encoder_states=disk"):
+                task._check_shards()
+        else:
+            task._check_shards()
