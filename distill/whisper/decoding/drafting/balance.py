@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RATE = 0.02  # of the time of plain decoding
+RATE = 0.015  # of the time of plain decoding
 _KEPT = 0.05  # of all time: more than that, and a long success would pay for a long loss
 
 

@@ -187,7 +187,7 @@ def test_much_is_gained_where_much_is_to_be(monkeypatch, batch):
     cheap = dict(token=0.02, draft=0.06, fill=0.5)
     assert ratios(monkeypatch, 0.9, batch, calls=6, **cheap)[-1] < 0.6
     assert ratios(monkeypatch, 0.9, batch, calls=6, noise=0.5, **cheap)[-1] < 0.7
-    assert ratios(monkeypatch, 0.9, batch, **cheap)[0] < 0.97, "in the first call already"
+    assert ratios(monkeypatch, 0.9, batch, **cheap)[0] < 0.98, "in the first call already"
     assert ratios(monkeypatch, 0.1, batch, calls=3, **cheap)[-1] < 1.02
 
 
