@@ -99,7 +99,8 @@ def test_clips_of_many_lengths(tiny_model, tiny_processor, clip):
 
 def test_nothing_changes_for_a_model_that_pads(tiny_model, tiny_processor, clip):
     states = encode_audio(tiny_model, tiny_processor, [clip])
-    assert torch.equal(states, encode(tiny_model, log_mel(tiny_processor, [clip])))
+    again = encode(tiny_model, log_mel(tiny_processor, [clip]))  # other memory, maybe other kernels
+    torch.testing.assert_close(states, again, rtol=0, atol=1e-4)
     assert complete(tiny_model, states[:, :100]).shape == (1, 100, 32)
     tiny_model.config.short_audio = {"margin_seconds": 0.5}
     assert encode_audio(tiny_model, tiny_processor, [clip]).shape == (1, 225, 32)
