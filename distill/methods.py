@@ -141,8 +141,8 @@ def check_data(recipe: Any, stage: str) -> None:
             eval (which needs transcripts or labels to compare with).
 
     Raises:
-        ValueError: a manifest is missing or cannot be used, validation or test clips are training
-            clips, or there is nothing to compare with.
+        ValueError: a manifest is missing or cannot be used, a clip is in two splits, or there is
+            nothing to compare with.
     """
     data, plans = recipe.data, stage == "plan"
     output = find_method(recipe.method).output

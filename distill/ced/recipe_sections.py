@@ -16,8 +16,8 @@ class DataConfig:
     train: list[str] = MISSING  # clips to learn from
     validation: list[str] = field(default_factory=list)  # measured while training
     test: list[str] = field(default_factory=list)  # measured at the end
-    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
-    # part of a file, or of another one with the same bytes) are an error unless this is true
+    allow_overlap: bool = False  # a clip of two splits (the same part of a file, or of another one
+    # with the same bytes) is an error unless this is true
     classes: str | None = None  # file with a class a line, relative like manifests; null: all
     # labels of the manifests, sorted; where there are none, the classes of the first member
     clip_seconds: float = 10.0  # length in seconds that longer audio is cut into; the rest is a

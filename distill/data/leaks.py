@@ -1,11 +1,11 @@
-"""What a student is measured on must not be what it learned from.
+"""What a student is measured on must not be what it learned from, or was chosen by.
 
     check_splits({"train": [...], "validation": [...], "test": [...]}, allow_overlap=False)
 
 A clip of the test or validation split leaks if a training clip is the same part of the same file,
-or of a file with the same bytes under another name. Cheap for a million files: they are told apart
-by their sizes, then by a few blocks; only what is still alike is read as a whole. The same words in
-another recording are no leak.
+or of a file with the same bytes under another name; and a test clip, if a validation clip is. Cheap
+for a million files: they are told apart by their sizes, then by a few blocks; only what is still
+alike is read as a whole. The same words in another recording are no leak.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from distill.data.files import fingerprint, hash_of, read_json, write_json
 from distill.data.manifest import Row, counts_text, load_rows, open_manifest
 
 KEY = "data.allow_overlap"
+_KNOWN = "what is measured on them says nothing about other sounds"
+_CHOSEN = "what is measured on them looks too good: the weights that are kept are chosen by them"
+# (split that is measured, split it is compared with, what is wrong with it)
+_PAIRS = (("validation", "train", _KNOWN), ("test", "train", _KNOWN),
+          ("test", "validation", _CHOSEN))
 TOLERANCE_SECONDS = 0.1  # neighbouring segments share as much where their times are rounded
 REMEMBERED = 1000  # files whose blocks were compared: from here on it is not done twice
 _NAMED = 3  # clips in a sentence
@@ -31,7 +36,7 @@ _THREADS, _BLOCK = 16, 64  # that look at so many files each: a disk, or a netwo
 
 
 class LeakError(ValueError):
-    """Clips that a student would be measured on are clips that it learns from."""
+    """Clips that a student would be measured on are clips that it learns from, or is chosen by."""
 
 
 def check_splits(
@@ -47,7 +52,7 @@ def check_splits(
 
     Raises:
         ValueError: see `open_manifest`.
-        LeakError: a measured clip is a training clip.
+        LeakError: a measured clip is a training clip, or a test clip is a validation clip.
     """
     for path in dict.fromkeys(path for paths in splits.values() for path in paths):
         found = open_manifest(path)
@@ -58,24 +63,24 @@ def check_splits(
         if notes:
             tell(f"{path}: {len(found.rows):,} clips; {'; '.join(notes)}")
     rows = {split: load_rows(paths)[0] for split, paths in splits.items()}
-    measured = {split: rows[split] for split in ("validation", "test") if rows.get(split)}
-    if not measured or not rows.get("train"):
+    pairs = [pair for pair in _PAIRS if rows.get(pair[0]) and rows.get(pair[1])]
+    if not pairs:
         return
-    known = same_files(rows["train"], [row for each in measured.values() for row in each], seen)
-    for split, clips in measured.items():
-        leaks = find_leaks(rows["train"], clips, known)
+    known = same_files(list(rows.values()), seen)
+    for split, other, wrong in pairs:
+        leaks = find_leaks(rows[other], rows[split], known)
         if leaks and not allow_overlap:
-            raise LeakError(_sentence(split, leaks, len(clips)) + "; what is measured on them says "
-                            "nothing about other sounds. Take them out of one of the two, or allow "
-                            f"it with {KEY}=true")
+            raise LeakError(f"{_sentence(split, other, leaks, len(rows[split]))}; {wrong}. Take "
+                            f"them out of one of the two, or allow it with {KEY}=true")
         if leaks:
-            tell(f"{_sentence(split, leaks, len(clips))} ({KEY} is true)")
+            tell(f"{_sentence(split, other, leaks, len(rows[split]))} ({KEY} is true)")
 
 
 def find_leaks(
-    train: Sequence[Row], measured: Sequence[Row], same: dict[str, str] | None = None
+    others: Sequence[Row], measured: Sequence[Row], same: dict[str, str] | None = None
 ) -> list[tuple[Row, Row]]:
-    """(measured, training clip) of each measured clip that is trained on, too.
+    """(measured, other clip) of each measured clip that is among the others (those that are trained
+    on), too.
 
     Args:
         same: from `same_files`: path -> the first path of a file with these bytes.
@@ -83,7 +88,7 @@ def find_leaks(
     same = same or {}
     files = {same.get(row.audio_filepath, row.audio_filepath) for row in measured}
     parts = defaultdict(list)
-    for row in train:
+    for row in others:
         file = same.get(row.audio_filepath, row.audio_filepath)
         if file in files:
             parts[file].append(row)
@@ -98,7 +103,7 @@ def find_leaks(
 
 
 class _Track:
-    """Training clips of one file, by where they begin."""
+    """Clips of one file, by where they begin."""
 
     def __init__(self, rows: list[Row]):
         self.rows = sorted(rows, key=lambda row: row.offset)
@@ -119,20 +124,17 @@ class _Track:
         return None
 
 
-def same_files(
-    train: Sequence[Row], measured: Sequence[Row], seen: Path | None = None
-) -> dict[str, str]:
-    """{path: the first path with the same bytes} of files that are trained on under one name and
-    measured on under another. Files that are not there, and empty ones, are nobody's: others say
-    what is wrong with them."""
-    trained = {row.audio_filepath for row in train}
-    tested = {row.audio_filepath for row in measured}
-    stats = _of_each(_stat, trained | tested)
+def same_files(splits: Sequence[Sequence[Row]], seen: Path | None = None) -> dict[str, str]:
+    """{path: the first path with the same bytes} of files that are in one split under one name and
+    in another split under another. Files that are not there, and empty ones, are nobody's: others
+    say what is wrong with them."""
+    paths_of = [{row.audio_filepath for row in rows} for rows in splits]
+    stats = _of_each(_stat, set().union(*paths_of))
     sizes: dict[int, list[str]] = defaultdict(list)
     for path, (size, _) in stats.items():
         if size:
             sizes[size].append(path)
-    alike = [paths for paths in sizes.values() if _in_both(paths, trained, tested)]
+    alike = [paths for paths in sizes.values() if _in_several(paths, paths_of)]
     key = hash_of(sorted((path, *stats[path]) for paths in alike for path in paths))
     if seen is not None and _read(seen).get("differ") == key:
         return {}
@@ -143,16 +145,16 @@ def same_files(
         for path, kind in found.items():
             if kind is not None:
                 kinds[kind].append(path)
-        alike = [paths for paths in kinds.values() if _in_both(paths, trained, tested)]
+        alike = [paths for paths in kinds.values() if _in_several(paths, paths_of)]
     if not alike and seen is not None and count >= REMEMBERED:
         with suppress(OSError):  # it only saves time; what has to be written will say so
             write_json(seen, {"differ": key})
     return {path: min(paths) for paths in alike for path in paths}
 
 
-def _in_both(paths: Sequence[str], trained: set[str], tested: set[str]) -> bool:
-    """Whether a file of one split may be one of the other under another name."""
-    return len(paths) > 1 and not trained.isdisjoint(paths) and not tested.isdisjoint(paths)
+def _in_several(paths: Sequence[str], paths_of: Sequence[set[str]]) -> bool:
+    """Whether a file of one split may be one of another under another name."""
+    return len(paths) > 1 and sum(not split.isdisjoint(paths) for split in paths_of) > 1
 
 
 def _of_each(look: Callable, paths: Iterable[str]) -> dict:
@@ -187,10 +189,11 @@ def _read(path: Path) -> dict:
         return {}
 
 
-def _sentence(split: str, leaks: Sequence[tuple[Row, Row]], total: int) -> str:
-    named = ", ".join(f"{_named(row)} is {_named(other)}" for row, other in leaks[:_NAMED])
+def _sentence(split: str, other: str, leaks: Sequence[tuple[Row, Row]], total: int) -> str:
+    named = ", ".join(f"{_named(row)} is {_named(found)}" for row, found in leaks[:_NAMED])
     more = ", ..." * (len(leaks) > _NAMED)
-    return (f"data.{split}: {len(leaks):,} of {total:,} clips are also training clips: "
+    kind = "training" if other == "train" else other
+    return (f"data.{split}: {len(leaks):,} of {total:,} clips are also {kind} clips: "
             f"{named}{more}")
 
 

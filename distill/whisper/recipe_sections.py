@@ -17,8 +17,8 @@ class DataConfig:
     train: list[str] = MISSING  # clips to learn from
     validation: list[str] = field(default_factory=list)  # measured while training
     test: list[str] = field(default_factory=list)  # measured at the end
-    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
-    # part of a file, or of another one with the same bytes) are an error unless this is true
+    allow_overlap: bool = False  # a clip of two splits (the same part of a file, or of another one
+    # with the same bytes) is an error unless this is true
     expected_hours: float | None = None  # hours of training audio; NAME.plan uses it while there
     # are no manifests yet
     max_unreadable: float = 0.05  # largest share of clips that may be unreadable before labelling,

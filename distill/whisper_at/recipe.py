@@ -19,8 +19,8 @@ class DataConfig:
     validation: list[str] = field(default_factory=list)  # measured while training
     max_unreadable: float = 0.05  # share of training clips that may be unreadable: they are counted
     # and printed; with more of them a stage ends
-    allow_overlap: bool = False  # validation and test clips that are training clips, too (the same
-    # part of a file, or of another one with the same bytes) are an error unless this is true
+    allow_overlap: bool = False  # a clip of two splits (the same part of a file, or of another one
+    # with the same bytes) is an error unless this is true
 
 
 @dataclass

@@ -72,15 +72,38 @@ def test_the_same_bytes_under_another_name_are_read_once(corpus, monkeypatch):
     assert len(said) == 1 and said[0].endswith("(data.allow_overlap is true)")
 
 
+def test_a_test_clip_that_chose_the_weights_is_a_leak(corpus):
+    """The same part of a file, or another file with the same bytes; where nothing is trained, too.
+    A clip that is in all three is called a training clip."""
+    folder, splits = corpus
+    shutil.copy(folder / "validation" / "1.wav", folder / "copy.wav")
+    plain = Path(splits["test"][0]).read_text()
+    for audio, name in (("validation/0.wav", "validation-0"), ("copy.wav", "validation-1")):
+        Path(splits["test"][0]).write_text(plain)
+        add(splits["test"][0], audio)
+        for given in (splits, {**splits, "train": []}):
+            with pytest.raises(LeakError, match=(
+                    rf"^data.test: 1 of \d clips are also validation clips: added \(.* is {name} "
+                    r"\(.*looks too good: .* chosen by them.*data.allow_overlap=true$")):
+                check_splits(given, False)
+    said = []
+    check_splits(splits, True, tell=said.append)
+    assert [line.partition(" clips: ")[0] for line in said] == [
+        f"data.test: 1 of {len(plain.splitlines()) + 1} clips are also validation"]
+    add(splits["train"][0], "validation/1.wav")
+    with pytest.raises(LeakError, match="data.validation: 1 of .* training clips"):
+        check_splits(splits, False)
+
+
 def test_many_files_of_one_size_are_no_leaks(tmp_path):
     rows = []
     for number in range(300):
         (tmp_path / f"{number}.wav").write_bytes(number.to_bytes(2) * 40_000)
         rows.append(Row(str(number), str(tmp_path / f"{number}.wav"), 1.0))
-    assert same_files(rows[:200], rows[200:]) == {}
+    assert same_files([rows[:200], rows[200:]]) == {}
     shutil.copy(tmp_path / "250.wav", tmp_path / "7.wav")
-    assert set(same_files(rows[:200], rows[200:])) == {rows[7].audio_filepath,
-                                                       rows[250].audio_filepath}
+    assert set(same_files([rows[:200], rows[200:]])) == {rows[7].audio_filepath,
+                                                         rows[250].audio_filepath}
 
 
 def recipe(folder, method, **splits):
