@@ -17,6 +17,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from distill.data.audio import AudioError, load_audio
 from distill.data.files import write_json
 from distill.data.find_files import find_audio
 from distill.data.manifest import read_manifest
-from distill.data.unreadable import Unreadable
+from distill.data.unreadable import Unreadable, read_patiently
 from distill.endings import program, run
 from distill.metrics.tagging import bootstrap_interval_of, evaluate_tags, mean_average_precision
 from distill.progress import progress
@@ -86,7 +87,7 @@ def embed(
     found, kept, failed = [], [], []
     for sound in progress(sounds, len(sounds), name, "recordings"):
         try:
-            wave = load_audio(sound.path, sound.offset, sound.duration)
+            wave = read_patiently(partial(load_audio, sound.path, sound.offset, sound.duration))
         except AudioError as error:
             if error.is_transient:
                 raise

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is importe
 
 import gc
 import multiprocessing
+import signal
 import socket
 import struct
 import subprocess
@@ -33,6 +34,14 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """A shell starts what runs in its background deaf to it, and so would be what is started
+    here."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def two_threads():
     """At most; `OMP_NUM_THREADS=1` is kinder to a machine that is busy."""
     import torch
@@ -45,6 +54,16 @@ def no_fsync():
     """Only power cuts lose what was not synced; processes that are killed do not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waits():
+    """What cannot be opened is tried again at once."""
+    from distill.data import unreadable
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unreadable, "WAITS_SECONDS", (0.0, 0.0))
         yield
 
 
@@ -107,9 +126,11 @@ def remembered():
 
 
 def _in_a_process(module: str, arguments: list[str], log: str, environment: dict) -> None:
-    """What a process that was forked does: it begins like one that was started."""
+    """What a process that was forked does: it begins, and ends, like one that was started."""
     import torch
     from accelerate.state import AcceleratorState, GradientState
+
+    from distill.endings import run
 
     os.environ.update(environment)
     os.fsync = FSYNC
@@ -120,13 +141,13 @@ def _in_a_process(module: str, arguments: list[str], log: str, environment: dict
     torch.manual_seed(0)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    import_module(module).main(arguments)
+    run(import_module(module).main, arguments)
 
 
 @pytest.fixture(scope="session")
 def fork() -> Callable[..., multiprocessing.Process]:
-    """`fork("pseudo_label.scores", arguments, log, RANK="1")`: a module's `main` in a process of
-    its own, started; what it prints is appended to `log`.
+    """`fork("pseudo_label.scores", arguments, log, RANK="1")`: a command in a process of its own,
+    started; what it prints is appended to `log`.
 
     It is a fork of this process, which has imported and remembers everything: to start Python anew
     ten times, in order to kill it ten times, would take a minute of imports.

@@ -30,6 +30,7 @@ TOLD = 10  # clips of a reason that are printed; the others are counted
 WAITS_SECONDS = (1.0, 4.0)  # before a file that could not be opened is tried again
 _NAMED = 3  # clips of a reason in a sentence
 _MANY_FILES = 10_000  # from here on, looking at them takes long enough for a line about it
+_waited_in_vain = False  # of this process, for the last file that could not be opened
 
 T = TypeVar("T")
 
@@ -205,14 +206,24 @@ def file_fault(path: str | os.PathLike) -> AudioError | None:
 def read_patiently(read: Callable[[], T]) -> T:
     """`read()`; what could not be opened is tried again after a moment, for a share may hang.
 
+    One that does not come back is waited for once: after that, each file is tried once, until one
+    can be opened. Else every clip of a lost disk would take the seconds of all waits.
+
     Raises:
         AudioError: of the last try.
     """
-    for seconds in WAITS_SECONDS:
+    global _waited_in_vain
+    waits = iter(() if _waited_in_vain else WAITS_SECONDS)
+    while True:
         try:
-            return read()
+            found = read()
         except AudioError as error:
             if not error.is_transient or error.reason == "needs_ffmpeg":
                 raise
-        time.sleep(seconds)
-    return read()
+            if (seconds := next(waits, None)) is None:
+                _waited_in_vain = True
+                raise
+            time.sleep(seconds)
+        else:
+            _waited_in_vain = False
+            return found

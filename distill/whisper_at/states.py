@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from distill.data.audio import load_audio
 from distill.data.files import fingerprint, hash_of, write_atomic
 from distill.data.formats.errors import TRANSIENT, AudioError
 from distill.data.manifest import Row, counts_text
-from distill.data.unreadable import Unreadable, UnreadableError
+from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
 from distill.losses.matmul import fast_linears
 from distill.progress import progress
 from distill.whisper_at.model import WhisperTagger, WhisperTaggerExtractor, num_steps
@@ -86,7 +87,8 @@ class EncoderStates:
         inputs = {}
         for number, row in enumerate(rows):
             try:
-                wave = load_audio(row.audio_filepath, row.offset, row.duration)
+                wave = read_patiently(partial(
+                    load_audio, row.audio_filepath, row.offset, row.duration))
             except AudioError as error:
                 if error.is_transient:
                     raise UnreadableError(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +26,7 @@ from distill.data.unreadable import UnreadableError
 from distill.endings import run as run_command
 from pseudo_label import tag_scores
 
+ROOT = Path(__file__).resolve().parents[2]
 UNMIXED = "views.mixup_probability=0"
 LABELS = "teacher.members=[]"
 ANY = "data.max_unreadable=1"  # so that what is left goes on
@@ -75,6 +81,19 @@ def train(tags, run: Path, *overrides: str) -> Path:
 
 def students(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run / "student").iterdir()}
+
+
+def launch(module: str, arguments: list[str], log: Path) -> multiprocessing.Process:
+    """As users do: Python is started anew."""
+    def start():
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        os.dup2(1, 2)
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+    process = multiprocessing.get_context("fork").Process(target=start)
+    process.start()
+    return process
 
 
 def test_away_before_scoring(corpus, tmp_path, capsys):
@@ -150,6 +169,37 @@ def test_away_while_scoring(corpus, tmp_path, monkeypatch, names, at):
     disk.back()
     score(tags, folder, *([UNMIXED] if names else []))
     score(tags, tmp_path / "undisturbed", *([UNMIXED] if names else []))
+    assert tree(folder) == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("launched", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_away_while_a_command_scores(corpus, fork, tmp_path, monkeypatch, launched):
+    """Another process, that knows nothing of it: what it says, how it ends, what it leaves."""
+    tags, disk = corpus
+    monkeypatch.undo()
+    folder, log = tmp_path / "scores", tmp_path / "log"
+    options = [UNMIXED, "data.cache_megabytes=0", "train.max_steps=60", "scores.epochs=24"]
+    arguments = tags.arguments(f"scores.dir={folder}", *options)
+    score(tags, tmp_path / "undisturbed", *options)
+    record = Scorer.record
+    monkeypatch.setattr(Scorer, "record", lambda *block: (time.sleep(0.02), record(*block))[1])
+    process = (launch if launched else fork)("pseudo_label.__main__", arguments, log)
+    while process.is_alive() and len(list(folder.glob("*.h5"))) < 2:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    disk.away()
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    told = log.read_text()
+    assert process.exitcode == 1 and "Traceback" not in told, told
+    assert "error: scoring stops: " in told and "Bring back what is missing" in told
+    store = TeacherStore(folder)
+    assert 2 <= store.num_views < 24 and not store.is_sealed()
+    assert not list(folder.glob("*.lease*"))
+    disk.back()
+    process = (launch if launched else fork)("pseudo_label.__main__", arguments, log)
+    process.join(60)
+    assert process.exitcode == 0, log.read_text()
     assert tree(folder) == tree(tmp_path / "undisturbed")
 
 

@@ -1,10 +1,17 @@
 """Clips that cannot be read: what is told, what ends a stage, what is tried again."""
 
-import pytest
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import soundfile
+
+from distill.ced.data import clips
 from distill.data import unreadable
 from distill.data.audio import AudioError
+from distill.data.speech import windows
 from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
+from eval import linear_probe
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,7 @@ def test_missing_files_are_found_without_reading(tmp_path, capsys):
 
 
 def test_what_could_not_be_opened_is_tried_again(monkeypatch):
-    monkeypatch.setattr(unreadable, "WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(unreadable, "_waited_in_vain", False)
 
     def reader(*outcomes):
         left = list(outcomes)
@@ -81,5 +88,51 @@ def test_what_could_not_be_opened_is_tried_again(monkeypatch):
     assert read_patiently(reader("cannot_open", "missing_file", "fine")) == 0
     with pytest.raises(AudioError, match="missing_file"):
         read_patiently(reader("cannot_open", "missing_file", "missing_file", "fine"))
+    with pytest.raises(AudioError, match="cannot_open"):  # a lost disk: nobody waits for each file
+        read_patiently(reader("cannot_open", "fine"))
+    assert read_patiently(reader("fine")) == 0
+    assert read_patiently(reader("missing_file", "fine")) == 0
     with pytest.raises(AudioError, match="truncated"):  # it stays as it is
         read_patiently(reader("truncated", "fine"))
+
+
+class Hanging:
+    """`load_audio` of a share that hangs: of every file, the first try fails."""
+
+    def __init__(self, monkeypatch, module):
+        self.tried, self.load = [], module.load_audio
+        monkeypatch.setattr(module, "load_audio", self)
+
+    def __call__(self, path, *arguments):
+        self.tried.append(path)
+        if self.tried.count(path) == 1:
+            raise AudioError("cannot_open", f"{path}: Input/output error")
+        return self.load(path, *arguments)
+
+
+@pytest.fixture
+def wav(tmp_path, monkeypatch):
+    monkeypatch.setattr(unreadable, "_waited_in_vain", False)
+    soundfile.write(tmp_path / "a.wav", np.full(16_000, 0.5, np.float32), 16_000)
+    return str(tmp_path / "a.wav")
+
+
+def test_taggers_try_again(wav, monkeypatch):
+    hanging = Hanging(monkeypatch, clips)
+    sound = clips.load_sound(clips.Clip("a", "a", wav, 0, 16_000, None))
+    assert len(sound) == 16_000 and hanging.tried == [wav] * 2
+
+
+def test_windows_try_again(wav, monkeypatch):
+    hanging = Hanging(monkeypatch, windows)
+    window = windows.Window("a", (windows.Piece("a", wav, 0.0, 1.0, 0.0, None),))
+    assert len(windows.load_patiently(window)) == 16_000 and hanging.tried == [wav] * 2
+
+
+def test_the_linear_probe_tries_again(wav, monkeypatch):
+    hanging = Hanging(monkeypatch, linear_probe)
+    model = SimpleNamespace(sample_rate=16_000)
+    module = SimpleNamespace(get_scene_embeddings=lambda audio, _: audio[:, :3])
+    found, kept, failed = linear_probe.embed(
+        [linear_probe.Sound(wav, ("a",), 0.0, 1.0)], module, model, "probe")
+    assert found.shape == (1, 3) and len(kept) == 1 and not failed and hanging.tried == [wav] * 2

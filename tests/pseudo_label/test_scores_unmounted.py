@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import pseudo_label.__main__ as label_command
-from distill.data import unreadable
 from distill.data.audio import AudioError
 from distill.data.files import read_jsonl
 from distill.data.speech import windows
@@ -54,7 +53,6 @@ def test_a_disk_that_is_not_mounted_seals_nothing(labelled, tmp_path, monkeypatc
             raise AudioError("cannot_open", f"{source}: Input/output error")
         return load(source, *arguments)
 
-    monkeypatch.setattr(unreadable, "WAITS_SECONDS", (0.0, 0.0))
     for states in ("disk", "none"):
         names = {key: tmp_path / f"{states}-{key}" for key in ("whole", "disturbed")}
         options = {key: [*labelled, f"scores.encoder_states={states}", f"scores.dir={folder}"]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from distill.ced.recipe import MIN_SECONDS, CedRecipe
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
 from distill.data.manifest import Row, load_rows
 from distill.data.sources.tables.text import read_text
+from distill.data.unreadable import read_patiently
 
 MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
@@ -86,10 +88,12 @@ def load_sound(clip: Clip) -> np.ndarray:
     drawn for a clip depends on its length.
 
     Raises:
-        ClipError: as `load_audio`; it names the clip.
+        ClipError: as `load_audio`, of a file that cannot be opened after a moment, either; it
+            names the clip.
     """
     try:
-        sound = load_audio(clip.path, clip.start / SAMPLE_RATE, clip.num_samples / SAMPLE_RATE)
+        sound = read_patiently(partial(
+            load_audio, clip.path, clip.start / SAMPLE_RATE, clip.num_samples / SAMPLE_RATE))
     except AudioError as error:
         raise ClipError(clip.key, error) from None
     sound = sound[: clip.num_samples]

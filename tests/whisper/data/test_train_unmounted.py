@@ -9,7 +9,6 @@ from accelerate.state import AcceleratorState
 
 import distill.train
 import pseudo_label.__main__ as label_command
-from distill.data import unreadable
 from distill.data.audio import AudioError
 from distill.data.speech import windows
 from distill.data.unreadable import UnreadableError
@@ -43,7 +42,6 @@ def steps(run: Path) -> list[str]:
 
 
 def test_training_goes_on_where_the_disk_failed(labelled, tmp_path, monkeypatch):
-    monkeypatch.setattr(unreadable, "WAITS_SECONDS", (0.0, 0.0))
     whole = train(labelled, tmp_path / "whole")
     audio = labelled[0].parent / "corpus" / "train"
     run = tmp_path / "run"
@@ -75,8 +73,6 @@ def test_training_goes_on_where_the_disk_failed(labelled, tmp_path, monkeypatch)
 
 def test_workers_say_what_they_could_not_read(labelled, tmp_path, monkeypatch):
     """Not what Python makes of an exception on its way out of a process."""
-    monkeypatch.setattr(unreadable, "WAITS_SECONDS", ())
-
     def failing(source, *arguments):
         raise AudioError("truncated", f"{source}: half of it")
 
