@@ -14,7 +14,7 @@ from distill.config import read_method
 from distill.data.files import read_json, write_json, write_jsonl
 from distill.endings import run as run_command
 from distill.endings import writing_to
-from distill.methods import check_data, evaluation_settings
+from distill.methods import check_data, evaluation_settings, find_method
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from eval.tagging import measure as tagging
 
@@ -23,7 +23,10 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if read_method(arguments[0]) == "ced":
+    method = find_method(read_method(arguments[0]))
+    if "evaluate" not in method.stages:
+        raise ValueError(f"there is no evaluation of method {method.name!r}")
+    if method.output == "tags":
         tagging.main(arguments)
         return
     recipe = load_recipe(arguments[0], arguments[1:])
@@ -39,7 +42,7 @@ def show(run: Path, results: dict) -> None:
         ValueError: the pictures cannot be drawn.
     """
     from eval.plots import write_plots
-    from eval.report import write_report
+    from eval.report.write import write_report
     from eval.speech.table import text_table
 
     print(text_table(results), flush=True)

@@ -18,7 +18,7 @@ from distill.data.files import read_json, write_text
 from distill.endings import run as run_command
 from distill.html.charts import WIDTH, Bar, Series, bar_chart, line_chart
 from distill.html.page import CHART_STYLE, COLOURS, interval, percent
-from eval.run_folder import folder_argument, metrics_of
+from eval.report.run_folder import folder_argument, metrics_of
 
 _HEAD = 30  # units above a chart, for its title
 _FONT = 'svg { font: 12px system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }'

@@ -151,7 +151,7 @@ def reworded(text: str) -> str:
     """Commands in a text, as one without a clone calls them: `make NAME.label` and
     `python -m pseudo_label RECIPE` become `audio-distill label ...`."""
     names = {command.module: name for name, command in COMMANDS.items()}
-    names["pseudo_label.tag_scores"], names["eval.tagging_report"] = "scores", "report"
+    names["pseudo_label.tag_scores"] = "scores"
     modules = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
 
     def of_module(found: re.Match[str]) -> str:

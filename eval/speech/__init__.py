@@ -1,1 +1,1 @@
-"""Speech: teacher and student on a test split, subtitles, examples, tables."""
+"""Speech: teacher and student on a test split, subtitles, tables."""

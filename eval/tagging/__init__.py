@@ -1,1 +1,1 @@
-"""Sounds: taggers on a test split and on files, tables, pictures."""
+"""Sounds: taggers on a test split and on files, tables."""

@@ -62,9 +62,9 @@ def main(arguments: list[str]) -> None:
     run = Path(recipe.output_dir)
     results = evaluate(recipe, run)
     write_plots(run)
-    from eval.tagging_report import write_report
+    from eval.report.write import write_report
 
-    page = write_report(run)
+    page = write_report(run, "tags")
     print(table(results))
     print(f"Report with pictures and sounds: {page.resolve()}")
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("remembered")
 @pytest.fixture(autouse=True)
 def no_sound(monkeypatch):
     """To compress what is heard takes longer than all else; tests of the report do."""
-    monkeypatch.setattr("eval.speech.examples._opus", lambda samples, level: b"")
+    monkeypatch.setattr("eval.report.examples._opus", lambda samples, level: b"")
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ import torch
 
 from distill.data.files import write_json, write_jsonl, write_text
 from distill.metrics.tagging import evaluate_tags, paired_bootstrap_of_map
-from eval.report import write_report as write_any_report
-from eval.tagging.pictures import png, shade, tagged_spectrogram
-from eval.tagging_report import write_report
-from tests.eval.test_report import Page
+from eval.report.spectrogram import png, shade, tagged_spectrogram
+from eval.report.write import write_report
+from tests.eval.report.test_speech import Page
 
 NAMES = ["<b>evil</b> & co", "bell", "dog"]
 
@@ -64,7 +63,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_page_is_whole_and_needs_nothing_else(run):
-    path = write_any_report(run)  # the page of a tagger for a tagger
+    path = write_report(run)  # the page of a tagger for a tagger
     page = Page(path)
     for words in ("Teachers together", "3.5 ×", "90.0 %", "Highest 50 % at step 2", "seed 7",
                   "The student is that of step 1.",

@@ -11,8 +11,9 @@ import soundfile
 from distill.data.files import read_json, write_json, write_jsonl, write_text
 from distill.html.charts import Series, line_chart, linear_axis, log_axis, number
 from distill.html.page import _STYLE
-from eval.report import main, write_report
-from eval.speech.examples import diff, encode
+from eval.report.__main__ import main
+from eval.report.examples import diff, encode
+from eval.report.write import write_report
 
 EVIL = '<script>alert("x")</script> & <b>bold</b>'
 

@@ -1,10 +1,4 @@
-"""One HTML page about a run: is the student good, why, and what does it sound like?
-
-    python -m eval.report runs/demo     # writes runs/demo/report/index.html
-
-The page needs nothing but itself: styles, pictures and sound are inside, there is no script and no
-request. It can be written at any time; a part whose input is not there yet says what makes it.
-"""
+"""The report on a model of speech: results, training, pseudo-labels and examples."""
 
 from __future__ import annotations
 
@@ -13,27 +7,24 @@ from functools import partial
 from pathlib import Path
 
 from distill.data.files import read_json, read_jsonl
-from distill.endings import run as run_command
 from distill.html.charts import Bar, Series, histogram, line_chart, number
 from distill.html.page import figure, missing, percent, plural, table
 from distill.metrics.error_rates import ErrorCounts
 from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.whisper.data.label_files import planned_rows
-from eval.run_folder import (
+from eval.report.comparison import render_comparison
+from eval.report.examples import render_examples
+from eval.report.run_folder import (
     EVALUATE,
     TRAIN,
-    folder_argument,
     guarded_section,
-    metrics_of,
-    read_config,
     read_if_there,
-    write_page,
+    training_pictures,
 )
-from eval.speech.comparison import render_comparison
-from eval.speech.examples import render_examples
 
 LABEL = "python -m pseudo_label RECIPE"
 
+TITLE = "distillation report"
 _BIN = 0.05  # width of the histogram's bars, a fraction
 _NUM_BINS = 10  # up to 50 %; all that is worse is one bar
 _LOSSES = (
@@ -48,36 +39,25 @@ _REASONS = {
 }
 
 
-def write_report(run_folder: str | Path) -> Path:
-    """Write `<run_folder>/report/index.html` and return its path.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    run = Path(run_folder)
-    config = read_config(run)
-    if config.get("method") == "ced":
-        from eval import tagging_report
-
-        return tagging_report.write_report(run)
-    sections = [guarded_section(title, partial(part, run, config)) for title, part in (
-        ("Teacher and student", _results), ("Training", _training), ("Pseudo-labels", _labels),
-        ("Examples", _examples))]
-    return write_page(run, "distillation report", _facts(config), sections)
-
-
-def _setting(config: dict, key: str, default: str) -> str:
-    return (config.get("evaluation") or {}).get(key, default)
-
-
-def _facts(config: dict) -> list[str]:
+def facts(config: dict) -> list[str]:
+    """For the line below the heading; empty ones are left out."""
     teacher = (config.get("teacher") or {}).get("model")
     return [
         f"method {config['method']}" if config.get("method") else "",
         f"teacher {teacher}" if teacher else "",
         f"language {config.get('language') or 'of an English-only teacher'}" if config else "",
-        f"seed {config['seed']}" if "seed" in config else "",
     ]
+
+
+def sections(run: Path, config: dict) -> list[str]:
+    """HTML of each part of the page; one whose files are broken says so."""
+    return [guarded_section(title, partial(part, run, config)) for title, part in (
+        ("Teacher and student", _results), ("Training", _training), ("Pseudo-labels", _labels),
+        ("Examples", _examples))]
+
+
+def _setting(config: dict, key: str, default: str) -> str:
+    return (config.get("evaluation") or {}).get(key, default)
 
 
 def _language(config: dict) -> str | None:
@@ -103,12 +83,9 @@ def _results(run: Path, config: dict) -> str:
 
 
 def _training(run: Path, config: dict) -> str:
-    train, validation = (metrics_of(run, split) for split in ("train", "validation"))
-    if not train and not validation:
-        return missing("There is no metrics.jsonl yet.", TRAIN)
-    pictures = [_loss(train), _learning_rate(train), _validation(validation, config),
-                _acceptance(validation)]
-    return f'<div class="grid-2">{"".join(pictures)}</div>'
+    return training_pictures(run, lambda train, validation: [
+        _loss(train), _learning_rate(train), _validation(validation, config),
+        _acceptance(validation)])
 
 
 def _loss(rows: list[dict]) -> str:
@@ -269,12 +246,3 @@ def _examples(run: Path, config: dict) -> str:
     name = results.get("normalizer") or _setting(config, "normalizer", "auto")
     unit = _unit(results, config)
     return render_examples(rows, normalizer(name, language, unit), unit, language)
-
-
-def main(arguments: list[str]) -> None:
-    if run := folder_argument(arguments, __doc__):
-        print(write_report(run))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from distill.data.files import read_jsonl, write_text
-from distill.html.page import broken, folded, render_page, section
+from distill.html.page import broken, folded, missing, render_page, section
 
 TRAIN = "accelerate launch -m distill.train RECIPE"
 EVALUATE = "python -m eval RECIPE"
@@ -52,6 +52,14 @@ def metrics_of(run: Path, split: str) -> list[dict]:
     rows = read_if_there(run / "metrics.jsonl", _read_log) or []
     last = {row["step"]: row for row in rows if row.get("split") == split}
     return [last[step] for step in sorted(last)]
+
+
+def training_pictures(run: Path, draw: Callable[[list[dict], list[dict]], list[str]]) -> str:
+    """What `draw(train, validation)` makes of the rows of metrics.jsonl, side by side."""
+    train, validation = (metrics_of(run, split) for split in ("train", "validation"))
+    if not train and not validation:
+        return missing("There is no metrics.jsonl yet.", TRAIN)
+    return f'<div class="grid-2">{"".join(draw(train, validation))}</div>'
 
 
 def guarded_section(title: str, part: Callable[[], str], intro: str = "") -> str:

@@ -1,11 +1,5 @@
-"""One HTML page about a tagger: is the student as good as its teachers, on which classes, and what
-does it find in a clip?
-
-    python -m eval.tagging_report runs/demo-tagger      # writes runs/demo-tagger/report/index.html
-
-The page needs nothing but itself. It can be written at any time; a part whose input is not there
-yet says what makes it. Of clips longer than SHOWN_SECONDS, only the beginning is drawn.
-"""
+"""The report on a tagger: is the student as good as its teachers, on which classes, and what does
+it find in a clip? Of clips longer than SHOWN_SECONDS, only the beginning is drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ import numpy as np
 
 from distill.data.audio import SAMPLE_RATE, AudioError, load_audio
 from distill.data.files import read_json, read_jsonl
-from distill.endings import run as run_command
 from distill.html.charts import Bar, Series, bar_chart, line_chart, number
 from distill.html.page import (
     figure,
@@ -29,19 +22,11 @@ from distill.html.page import (
     table,
     tiles,
 )
-from eval.run_folder import (
-    EVALUATE,
-    TRAIN,
-    folder_argument,
-    guarded_section,
-    metrics_of,
-    read_config,
-    read_if_there,
-    write_page,
-)
-from eval.speech.examples import encode
-from eval.tagging.pictures import tagged_spectrogram
+from eval.report.examples import encode
+from eval.report.run_folder import EVALUATE, guarded_section, read_if_there, training_pictures
+from eval.report.spectrogram import tagged_spectrogram
 
+TITLE = "report on a tagger"
 NUM_SHOWN = 2  # clips of each kind
 SHOWN_SECONDS = 12.0
 _MOST_CLASSES = 6  # drawn under a clip
@@ -49,28 +34,23 @@ _MAP = "mean_average_precision"
 _STYLES = {"student": "student", "teacher": "teacher"}
 
 
-def write_report(run_folder: str | Path) -> Path:
-    """Write `<run_folder>/report/index.html` and return its path.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    run = Path(run_folder)
-    config = read_config(run)
+def facts(config: dict) -> list[str]:
+    """For the line below the heading."""
     members = (config.get("teacher") or {}).get("members") or []
-    facts = [f"{len(members)} teachers" if members else "learns from labels",
-             f"seed {config['seed']}" if "seed" in config else ""]
+    return [f"{len(members)} teachers" if members else "learns from labels"]
+
+
+def sections(run: Path, config: dict) -> list[str]:
+    """HTML of each part of the page; one whose files are broken says so."""
     results = read_if_there(run / "eval" / "results.json", read_json)
     if results is None:
-        sections = [section("Student and teachers",
-                            missing("There are no results yet.", EVALUATE))]
+        parts = [section("Student and teachers", missing("There are no results yet.", EVALUATE))]
     else:
-        sections = [
+        parts = [
             section("Student and teachers", _systems(results)),
             section("Classes", _classes(results)),
             guarded_section("Examples", lambda: _examples(run, results), _EXAMPLES_INTRO)]
-    sections.append(guarded_section("Training", lambda: _training(run)))
-    return write_page(run, "report on a tagger", facts, sections)
+    return [*parts, guarded_section("Training", lambda: _training(run))]
 
 
 # Figures
@@ -183,22 +163,27 @@ def _chosen(run: Path) -> str:
 
 
 def _training(run: Path) -> str:
-    train, validation = (metrics_of(run, split) for split in ("train", "validation"))
-    if not train and not validation:
-        return missing("There is no metrics.jsonl yet.", TRAIN)
-    losses = _losses(train)
-    maps = [(r["step"], 100 * r["map"]) for r in validation if r.get("map") is not None]
-    pictures = ""
-    if losses:
-        line = line_chart("Loss", losses, "step", "BCE per class, nats")
-        pictures += figure("Training loss", line, "Train split; one step is one optimiser update.")
-    if maps:
-        line = line_chart("Validation mAP", [Series("mAP", maps, "a", markers=True)], "step",
-                          "mAP (%)")
-        best = max(maps, key=lambda point: point[1])
-        pictures += figure("Validation mAP", line,
-                           f"Highest {number(best[1])} % at step {best[0]:,}.{_chosen(run)}")
-    return f'<div class="grid-2">{pictures}</div>'
+    return training_pictures(run, lambda train, validation: [
+        _loss(train), _validation(validation, run)])
+
+
+def _loss(rows: list[dict]) -> str:
+    losses = _losses(rows)
+    if not losses:
+        return ""
+    picture = line_chart("Loss", losses, "step", "BCE per class, nats")
+    return figure("Training loss", picture, "Train split; one step is one optimiser update.")
+
+
+def _validation(rows: list[dict], run: Path) -> str:
+    maps = [(row["step"], 100 * row["map"]) for row in rows if row.get("map") is not None]
+    if not maps:
+        return ""
+    picture = line_chart("Validation mAP", [Series("mAP", maps, "a", markers=True)], "step",
+                         "mAP (%)")
+    best = max(maps, key=lambda point: point[1])
+    return figure("Validation mAP", picture,
+                  f"Highest {number(best[1])} % at step {best[0]:,}.{_chosen(run)}")
 
 
 def _losses(rows: list[dict]) -> list[Series]:
@@ -298,12 +283,3 @@ def _example(row: dict, names: list[str], tagger: _FrameTagger) -> str:
     head = ("Whole clip", "student", "teachers") if "teacher" in row else ("Whole clip", "student")
     return (f'<article class="card example">{title}{player(sound, row["id"])}{picture}'
             f"{table(head, lines)}</article>")
-
-
-def main(arguments: list[str]) -> None:
-    if run := folder_argument(arguments, __doc__):
-        print(write_report(run))
-
-
-if __name__ == "__main__":
-    run_command(main)
