@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.losses.matmul import fast_linears
@@ -18,6 +17,7 @@ from distill.whisper.encoder.audio import (
     silence_behind,
     stack_with_silence,
 )
+from distill.whisper.encoder.cross_attention import silence_shared
 from distill.whisper.encoder.silence import Silence, with_silence
 from distill.whisper.recipe import LossConfig
 
@@ -198,33 +198,21 @@ def decoder_states(
 
 @contextmanager
 def _encoder_memory(model, states: Tensor, silence: Silence | None) -> Iterator[Tensor]:
-    """What a decoder's cross-attention looks at: states, and the silence behind them.
-
-    Keys and values of silence are projected once for the batch, not once a row: each row brings a
-    share of the silence, and what the projections make of all shares is put behind every row.
-    """
+    """What a decoder's cross-attention looks at: states, and the silence behind them."""
     rows, frames, _ = states.shape
-    rest = 0 if silence is None else len(silence.states) - frames
+    decoder = model.model.decoder
+    has_rest = silence is not None and frames < len(silence.states)
     # layers that are computed again while going backward would be so without what is put in here
-    if rest <= 0 or rows == 1 or model.is_activation_checkpointing:
+    if not has_rest or rows == 1 or model.is_activation_checkpointing or _has_dropout(decoder):
         yield with_silence(states, silence)
         return
-    share = -(-rest // rows)
-    silent = silence.states[frames:].to(states.device, states.dtype)
-    shares = F.pad(silent, (0, 0, 0, rows * share - rest)).view(rows, share, -1)
+    with silence_shared(decoder, silence.states[frames:].to(states.device, states.dtype)):
+        yield states
 
-    def put_behind_every_row(_module, _arguments, projected: Tensor) -> Tensor:
-        own, shares = projected.split([frames, share], 1)
-        return torch.cat([own, shares.flatten(0, 1)[:rest].expand(rows, -1, -1)], 1)
 
-    handles = [projection.register_forward_hook(put_behind_every_row)
-               for layer in model.model.decoder.layers
-               for projection in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)]
-    try:
-        yield torch.cat([states, shares], 1)
-    finally:
-        for handle in handles:
-            handle.remove()
+def _has_dropout(decoder) -> bool:
+    """Of attention weights."""
+    return decoder.training and any(layer.encoder_attn.dropout for layer in decoder.layers)
 
 
 def _to_autocast_dtype(hidden: Tensor) -> Tensor:

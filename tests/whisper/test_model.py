@@ -160,13 +160,15 @@ def test_silence_is_projected_once_for_the_batch(tiny_model, batch, frames, num_
         named = dict(tiny_model.model.decoder.named_parameters())
         return [hidden, inner, *(each.grad for name, each in named.items() if "attn" in name)]
 
-    once, each = found(states, silence), found(with_silence(states, silence))
-    assert counts[1] == num_rows * 1500
-    rest = 1500 - frames
-    assert num_rows * frames + rest <= counts[0] < num_rows * (frames + 1) + rest
+    each, whole = found(with_silence(states, silence)), sum(counts)
+    assert whole == num_rows * 1500
+    once, projected = found(states, silence), sum(counts) - whole
+    # few tokens look at the states themselves, where those are many enough to pay
+    own = {1: 0, 3: 75 * 3, 4: 0}[num_rows]
+    assert projected == (own + 1500 - frames if num_rows > 1 else whole)
     for one, other in zip(once, each, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
-    assert not attention.k_proj._forward_hooks, "the decoder would go on to put silence in"
+    assert "forward" not in vars(attention), "the decoder would go on to put silence in"
     tiny_model.model.decoder.train()
     tiny_model.model.decoder.activation_checkpointing_enable()
     torch.testing.assert_close(found(states, silence)[-1], each[-1], rtol=1e-3, atol=1e-3)
