@@ -49,10 +49,10 @@ def _forward(
     rest_keys, rest_values = (_heads(module, project(rest[None]))
                               for project in (module.k_proj, module.v_proj))
     if query.device.type != "cpu":  # there, one fused attention is the faster one
-        rows = len(query)
-        keys, values = (
-            torch.cat([_heads(module, project(key_value_states)), shared.expand(rows, -1, -1, -1)], 2)
-            for project, shared in ((module.k_proj, rest_keys), (module.v_proj, rest_values)))
+        own = (_heads(module, project(key_value_states))
+               for project in (module.k_proj, module.v_proj))
+        keys, values = (torch.cat([each, rest.expand(len(query), -1, -1, -1)], 2)
+                        for each, rest in zip(own, (rest_keys, rest_values), strict=True))
         found = F.scaled_dot_product_attention(query, keys, values, scale=1.0)
     elif _is_cheaper_unprojected(module, query, key_value_states):
         found = _attend_states(module, query, key_value_states, rest_keys[0], rest_values[0])
