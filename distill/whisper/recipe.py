@@ -10,6 +10,7 @@ from distill import config as base
 from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.languages import language_code
 from distill.data.views.augment import check_augment
+from distill.whisper.encoder.level import LEVEL
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -100,6 +101,12 @@ def margin_setting(recipe: WhisperRecipe) -> dict[str, float]:
     pads it, as before there was a choice."""
     margin = recipe.teacher.short_audio_margin
     return {} if margin is None else {"short_audio_margin": margin}
+
+
+def silence_setting(recipe: WhisperRecipe) -> dict[str, float]:
+    """As `margin_setting`, for what also depends on the level that silence has."""
+    found = margin_setting(recipe)
+    return found | {"silence_level": round(LEVEL, 6)} if found else {}
 
 
 def teacher_task(recipe: WhisperRecipe) -> str:

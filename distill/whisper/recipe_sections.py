@@ -37,7 +37,8 @@ class TeacherConfig:
     mode: str = "store"  # store: the teacher runs once, while labelling, and its scores are stored
     # (see scores) | live: it runs at every training step
     short_audio_margin: float | None = None  # seconds of silence that are encoded behind a clip of
-    # less than 30 s; the rest of the window costs nothing. null pads every clip to 30 s
+    # less than 30 s; the rest of the window costs nothing. 30 pads every clip to 30 s; null: as the
+    # model's config.json says, and if that says nothing, every clip is padded
 
 
 @dataclass

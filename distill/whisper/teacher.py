@@ -21,12 +21,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.files import hash_of
+from distill.data.files import hash_of, read_json
 from distill.data.hub_ids import check_hub_id
 from distill.endings import run
 from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
-from distill.whisper.encoder.lengths import set_margin
+from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.recipe import TeacherConfig, load_recipe
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -61,12 +61,28 @@ def cache_folder() -> Path:
 def locate(config: TeacherConfig) -> tuple[Path, str, str]:
     """Find the teacher without loading it.
 
+    A `short_audio_margin` that is not set becomes that of the teacher's own config.json.
+
     Returns:
         (transformers-format folder, revision, one sentence saying where it came from)
 
     Raises:
         ValueError: there is no such folder, or no source answers.
     """
+    found = _find(config)
+    take_own_margin(config, found[0])
+    return found
+
+
+def take_own_margin(config: TeacherConfig, folder: Path) -> None:
+    """Set `short_audio_margin` to what the folder's config.json says, unless the recipe has it."""
+    path = folder / "config.json"
+    if config.short_audio_margin is None and path.is_file():
+        entry = read_json(path).get("short_audio")
+        config.short_audio_margin = float(entry["margin_seconds"]) if entry else None
+
+
+def _find(config: TeacherConfig) -> tuple[Path, str, str]:
     folder = Path(config.model)
     if (folder / "model.bin").is_file():
         return _import_ct2(folder, f"CTranslate2 folder {folder}")
@@ -115,7 +131,8 @@ def load_teacher(config: TeacherConfig, weights: bool = True) -> Teacher:
             f"wrong shape {list(info['mismatched_keys'])[:3]}"
         )
     model.eval().requires_grad_(False)
-    set_margin(model, config.short_audio_margin)
+    if margin_of(model) != config.short_audio_margin:  # its own entry says more than a margin
+        set_margin(model, config.short_audio_margin)
     return Teacher(model, WhisperProcessor.from_pretrained(folder), source, revision)
 
 

@@ -1,6 +1,7 @@
 """Where a teacher comes from, and what is said when it does not come. No network."""
 
 import hashlib
+import json
 import shutil
 import socket
 import threading
@@ -12,6 +13,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from distill.whisper import teacher
+from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recipe import TeacherConfig
 from distill.whisper.teacher import load_teacher, locate
 
@@ -55,6 +57,30 @@ def test_a_float16_folder_is_loaded_as_float32(tiny_model, tiny_teacher, tmp_pat
     tiny_model.half().save_pretrained(tmp_path / "t")
     loaded = load_teacher(TeacherConfig(model=str(tmp_path / "t")))
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+
+
+OWN = {"margin_seconds": 0.5, "silence_level": -0.65, "max_wer_difference": 0.001}
+
+
+@pytest.mark.parametrize(("asked", "margin", "entry"), [
+    (None, 0.5, OWN), (0.5, 0.5, OWN), (1.0, 1.0, {"margin_seconds": 1.0}),
+    (30.0, 30.0, {"margin_seconds": 30.0})])  # pads every clip
+def test_a_folder_with_its_own_margin(tiny_teacher, tmp_path, asked, margin, entry):
+    folder = tmp_path / "t"
+    shutil.copytree(tiny_teacher, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"short_audio": OWN}))
+    for options in ({"weights": True}, {"weights": False}):
+        config = TeacherConfig(model=str(folder), short_audio_margin=asked)
+        model = load_teacher(config, **options).model
+        assert config.short_audio_margin == margin
+        assert not options["weights"] or model.config.short_audio == entry
+
+
+def test_a_folder_without_a_margin_pads(tiny_teacher):
+    config = TeacherConfig(model=str(tiny_teacher))
+    model = load_teacher(config).model
+    assert config.short_audio_margin is None and margin_of(model) is None
 
 
 def test_a_folder_without_weights(tmp_path):

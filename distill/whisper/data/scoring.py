@@ -24,7 +24,7 @@ from distill.whisper.data.collate import pad
 from distill.whisper.data.view_source import ViewSource
 from distill.whisper.encoder.audio import encode_each, stack_states
 from distill.whisper.model import decoder_states, inner_teacher_layers
-from distill.whisper.recipe import WhisperRecipe, margin_setting
+from distill.whisper.recipe import WhisperRecipe, silence_setting
 from distill.whisper.student import choose_layers
 from distill.whisper.teacher import Teacher
 
@@ -50,7 +50,7 @@ def states_settings(recipe: WhisperRecipe, revision: str) -> dict:
         "teacher": recipe.teacher.model,
         "revision": revision,
         "dtype": recipe.scores.encoder_states_dtype,
-        **margin_setting(recipe),
+        **silence_setting(recipe),
     }
 
 
@@ -77,7 +77,7 @@ def scores_settings(recipe: WhisperRecipe, revision: str, processor, config) -> 
         "vocabulary": config.vocab_size,
         # scores of rounded states differ a little from those of the exact ones
         "encoder_states": recipe.scores.encoder_states_dtype if disk else "float32",
-        **margin_setting(recipe),
+        **silence_setting(recipe),
     }
     by_state = loss.kl_weight > 0 and scores.method == "decoder_state"
     if loss.kl_weight and not by_state:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from distill.data.audio import SAMPLE_RATE
 from distill.whisper.encoder.lengths import margin_of, positions_of
+from distill.whisper.encoder.level import LEVEL
 from distill.whisper.encoder.padded import encode_padded, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
-from distill.whisper.encoder.silence import LEVEL, Silence, silence_of, with_silence
+from distill.whisper.encoder.silence import Silence, silence_of, with_silence
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from torch import Tensor
 from distill.data.audio import SAMPLE_RATE
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
-from distill.whisper.encoder.silence import LOUDEST, silence_of
+from distill.whisper.encoder.level import LOUDEST
+from distill.whisper.encoder.silence import silence_of
 
 _HOP = 160  # samples of a log-mel frame
 _HALF_WINDOW = 200  # samples of the next frames that a frame looks at

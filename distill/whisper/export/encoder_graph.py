@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.encoder.lengths import margin_of, positions_of
+from distill.whisper.encoder.level import LEVEL, LOUDEST
 from distill.whisper.encoder.short import EXTRA_FRAMES, FAINTEST
-from distill.whisper.encoder.silence import LEVEL, LOUDEST, silence_of
+from distill.whisper.encoder.silence import silence_of
 
 _SILENT = 1e-4  # above the floor of the log-mel features, for rounding
 _FRAMES_PER_SECOND = 100

@@ -24,6 +24,7 @@ from distill.whisper.plan.sizes import SOURCE_POSITIONS, WhisperSize, find_size,
 from distill.whisper.plan.store_plan import plan_store
 from distill.whisper.plan.window_plan import evaluation_window_seconds, plan_training_windows
 from distill.whisper.recipe import WhisperRecipe
+from distill.whisper.teacher import take_own_margin
 
 # Assumptions; `describe` prints those of speed with what comes of them.
 # of windows, of a corpus of mixed clip lengths; alone, clips of 7.5 s
@@ -45,6 +46,7 @@ def plan(recipe: WhisperRecipe) -> dict:
             student wants more layers than the teacher has.
     """
     run = Path(recipe.output_dir)
+    take_own_margin(recipe.teacher, Path(recipe.teacher.model))  # if it is a folder
     data = {split: _split(recipe, split) for split in ("train", "validation", "test")}
     done = _done(recipe, run, math.ceil(data["train"]["windows"] / recipe.pseudo_label.shard_size))
     training = _training(recipe, done["kept_windows"] or data["train"]["windows"], data["train"])

@@ -14,9 +14,10 @@ def measure_large(batches: tuple[int, ...] = (1, 8)) -> dict:
 
     from distill.whisper.decoding.decoder import Decoder
     from distill.whisper.encoder.lengths import positions_of
+    from distill.whisper.encoder.level import LEVEL
     from distill.whisper.encoder.padded import encode_padded
     from distill.whisper.encoder.short import encode_short
-    from distill.whisper.encoder.silence import LEVEL, silence_of
+    from distill.whisper.encoder.silence import silence_of
 
     torch.set_num_threads(1)
     model = large_model()

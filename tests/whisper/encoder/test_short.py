@@ -14,9 +14,10 @@ from distill.whisper.encoder.audio import (
 )
 from distill.whisper.encoder.layers import attend_with_silence
 from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.encoder.level import LEVEL, LOUDEST
 from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
-from distill.whisper.encoder.silence import LEVEL, LOUDEST, silence_of, with_silence
+from distill.whisper.encoder.silence import silence_of, with_silence
 
 
 @pytest.fixture
