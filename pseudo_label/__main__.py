@@ -25,12 +25,14 @@ from distill.data.manifest import counts_text
 from distill.data.unreadable import Unreadable
 from distill.endings import run, writing_to
 from distill.methods import check_data, find_method
+from distill.whisper.outside import is_outside
 from distill.whisper.recipe import WhisperRecipe, load_recipe
 from pseudo_label import scores
 from pseudo_label.filter import describe, run_filter
 from pseudo_label.labelling.compare import recount
 from pseudo_label.labelling.references import add_references
 from pseudo_label.labelling.shards import count_drops, note_drops, reopen
+from pseudo_label.outside.answers import write_cost
 from pseudo_label.translate import translate
 
 
@@ -59,6 +61,8 @@ def _run(recipe: WhisperRecipe, rank: int, world: int) -> None:
     if share:
         print(share, flush=True)
     write_json(folder / "drops.json", count_drops(folder, complete.notes))
+    if cost := write_cost(folder, recipe.pseudo_label.http):
+        print(cost, flush=True)
     if recipe.translation.model and (world > 1 or not translate(recipe)):
         print("Labelled; `python -m pseudo_label.translate` comes next.")
         return
@@ -86,6 +90,11 @@ def label(recipe: WhisperRecipe, folder: Path, rank: int, world: int):
     if count := reopen(folder):
         print(f"{count} shards were labelled without clips that could not be opened: they are "
               "labelled again", flush=True)
+    config = recipe.pseudo_label
+    if is_outside(config):
+        where = config.table.path if config.backend == "table" else \
+            f"{config.http.model} at {config.http.url}"
+        print(f"Labels: {where}", flush=True)
     print(f"Teacher: {source}", flush=True)
     print(
         f"Labelling {plan.num_windows} windows ({plan.seconds / 60:.1f} minutes of audio from "
@@ -122,18 +131,12 @@ def _check_files(faults: Unreadable, plan, folder: Path) -> None:
 
 def _label(recipe: WhisperRecipe, plan, settings: dict, folder: Path, rank: int, world: int,
            faults: Unreadable) -> list[int]:
-    import torch
+    from pseudo_label.labelling.transcripts import label_shards, load_labeller
 
-    from distill.whisper.teacher import load_teacher
-    from pseudo_label.labelling.transcripts import Labeller, label_shards, to_device
-
-    if recipe.num_threads:
-        torch.set_num_threads(recipe.num_threads)
-    teacher = load_teacher(recipe.teacher)
-    to_device(teacher)
+    labeller = load_labeller(recipe, settings)
     # this rank's share first, then whatever nobody else is at
     order = sorted(_planned(plan), key=lambda index: (index % world != rank, index))
-    return label_shards(Labeller(recipe, teacher, settings), plan, folder, order, faults)
+    return label_shards(labeller, plan, folder, order, faults)
 
 
 def _planned(plan) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from distill.publish.card import UNKNOWN
 from distill.publish.facts import public_name
 from distill.publish.show import percent, table
+from distill.whisper.outside import whose
 from distill.whisper.recipe import WhisperRecipe, teacher_task, written_language
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
@@ -52,7 +53,7 @@ def card_text(recipe: WhisperRecipe, report: dict, settings: dict, rows: Sequenc
 
 
 def _name(recipe: WhisperRecipe) -> str:
-    return f"Pseudo-labels of {public_name(recipe.teacher.model)}"
+    return f"Pseudo-labels of {whose(recipe.pseudo_label, public_name(recipe.teacher.model))}"
 
 
 def _body(recipe: WhisperRecipe, report: dict, settings: dict, rows: Sequence[dict]) -> str:
@@ -61,11 +62,11 @@ def _body(recipe: WhisperRecipe, report: dict, settings: dict, rows: Sequence[di
              "The audio is not part of this data set; `pieces` says which clips a window has.")
     columns = [[", ".join(f"`{each}`" for each in names.split(", ")), what]
                for names, what in _COLUMNS]
+    teacher = f"{public_name(settings['teacher'])} (revision `{settings['revision'][:7]}`)"
     return f"""# {_name(recipe)}
 
-{public_name(settings["teacher"])} (revision `{settings["revision"][:7]}`) transcribed the audio \
-below once, in windows of up to 30 s, with audio-distill. Labels that the filter drops are here \
-too, with the reason.
+The audio below was transcribed once by {whose(recipe.pseudo_label, teacher)}, in windows of up to \
+30 s, with audio-distill. Labels that the filter drops are here too, with the reason.
 
 {_data(recipe)}{audio}
 

@@ -24,16 +24,14 @@ class Worker:
     """Holds a teacher; labels the shards it is given."""
 
     def __init__(self, arguments: list[str]):
-        from distill.whisper.teacher import load_teacher
-        from pseudo_label.labelling.transcripts import Labeller, to_device
+        from distill.whisper.teacher import locate
+        from pseudo_label.labelling.transcripts import load_labeller
         from pseudo_label.plan import label_settings, make_plan
 
         recipe = load_recipe(arguments[0], arguments[1:])
-        teacher = load_teacher(recipe.teacher)
-        to_device(teacher)
         self.plan, self.folder = make_plan(recipe), Path(recipe.labels_dir)
-        settings = label_settings(recipe, teacher.revision, self.plan)
-        self.labeller = Labeller(recipe, teacher, settings)
+        settings = label_settings(recipe, locate(recipe.teacher)[1], self.plan)
+        self.labeller = load_labeller(recipe, settings)
         self.faults = Unreadable(self.plan.num_clips, recipe.data.max_unreadable, "labelling")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

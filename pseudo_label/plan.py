@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError
 from distill.data.files import hash_of, read_json, write_json
-from distill.data.manifest import Row
+from distill.data.manifest import Row, counts_text
 from distill.data.speech.windows import Window
 from distill.data.unreadable import Unreadable
 from distill.whisper.data.corpus import (
@@ -21,6 +21,7 @@ from distill.whisper.data.corpus import (
     split_clips,
     whole_recordings,
 )
+from distill.whisper.outside import label_keys
 from distill.whisper.recipe import (
     PseudoLabelConfig,
     WhisperRecipe,
@@ -36,6 +37,7 @@ from pseudo_label.labelling.history import (
     unusable_rows,
 )
 from pseudo_label.labelling.shards import part_path
+from pseudo_label.outside.table import texts_of
 
 
 @dataclass
@@ -93,7 +95,16 @@ def make_plan(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> LabelPlan
     """
     config, folder = recipe.pseudo_label, Path(recipe.labels_dir)
     rows, drops = load_clips(recipe.data.train)
-    clips = Clips(rows, config, folder)
+    said = None
+    if config.backend == "table":  # clips without a text are in no window
+        texts = texts_of(config, rows)
+        said, drops = texts.said, drops + texts.drops
+        rows = [row for row in rows if row.id in said]
+        for note in texts.notes if rank == 0 else ():
+            print(f"{config.table.path}: {note}", flush=True)
+        if not rows:
+            raise ValueError(f"{config.table.path}: no clip can be labelled: {counts_text(drops)}")
+    clips = Clips(rows, config, folder, said and {clip: each.hash for clip, each in said.items()})
     history = read_history(folder)
     plan = _plan(recipe, clips, history or History(), rank, world)
     settings = folder / "settings.json"
@@ -261,7 +272,7 @@ def _hash_of_windows(shards: Sequence[Sequence[Window]]) -> str:
 
 def _settings_of(config: PseudoLabelConfig) -> dict:
     """All but `long_audio`: `windows` says what has come of it."""
-    return {key: value for key, value in asdict(config).items() if key != "long_audio"}
+    return {key: value for key, value in label_keys(config).items() if key != "long_audio"}
 
 
 def check_settings(folder: Path, settings: dict) -> None:

@@ -256,7 +256,7 @@ def making(facts: Facts, recipe: Any) -> str:
     chosen = "whose validation score ({}) of {} was the lowest" if recipe.train.keep_best else \
         "the last one, whose validation score ({}) was {}"
     chosen = chosen.format(key, percent(trained["best_score"]))
-    return f"""The teacher transcribed the training audio once, in windows of up to 30 s\
+    return f"""{_writer(recipe)} transcribed the training audio once, in windows of up to 30 s\
 {_packings(recipe)}. Labels \
 with {limit} against the transcript, where there is one, were kept\
 {_other_filters(labels["filter"])}:
@@ -266,6 +266,13 @@ with {limit} against the transcript, where there is one, were kept\
 {_unread(facts.unread)}The student starts from layers of its teacher and was trained for \
 {trained["steps"]} steps of {size} with {_loss(recipe.loss)}. These are the weights of step \
 {trained["best_step"]}, {chosen}. Everything else is in `training_config.yaml`."""
+
+
+def _writer(recipe: Any) -> str:
+    """Who wrote the labels, to begin a sentence with."""
+    config = recipe.pseudo_label
+    others = {"http": config.http.model, "table": "Another system"}
+    return others.get(config.backend, "The teacher")
 
 
 def _drops(labels: dict) -> str:

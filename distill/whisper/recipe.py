@@ -11,6 +11,7 @@ from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.languages import language_code
 from distill.data.views.augment import check_augment
 from distill.whisper.encoder.level import LEVEL
+from distill.whisper.outside import OUTSIDE, check_outside
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -60,16 +61,19 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     Raises:
         ConfigError: names the key and, for typos, the one probably meant.
     """
-    _, config = base.load_run(recipe, WhisperRecipe, overrides)
+    path, config = base.load_run(recipe, WhisperRecipe, overrides)
     if config.labels_dir is None:
         config.labels_dir = f"{config.output_dir}/pseudo_labels"
     if config.scores.dir is None:
         config.scores.dir = f"{config.labels_dir}/scores"
+    if config.pseudo_label.table.path is not None:
+        config.pseudo_label.table.path = base.beside(path, config.pseudo_label.table.path)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
     _check(config)
     _check_labelling(config)
+    check_outside(config.pseudo_label, teacher_task(config))
     _check_loss(config)
     _check_views(config)
     _check_evaluation(config)
@@ -140,7 +144,7 @@ def _check_labelling(c: WhisperRecipe) -> None:
     ok = not (p.clips_alone and p.packing == "none")
     what = "false with packing none, which has every clip by itself"
     check(ok, "pseudo_label.clips_alone", what, p.clips_alone)
-    kinds = ("transformers", "ctranslate2")
+    kinds = ("transformers", "ctranslate2", *OUTSIDE)
     check(p.backend in kinds, "pseudo_label.backend", f"one of {kinds}", p.backend)
     ok = p.compute_type == "auto" or p.backend == "ctranslate2"
     check(ok, "pseudo_label.compute_type", "auto unless backend is ctranslate2", p.compute_type)

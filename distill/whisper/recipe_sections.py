@@ -42,6 +42,38 @@ class TeacherConfig:
 
 
 @dataclass
+class TableConfig:
+    """pseudo_label.backend=table: texts that another system has written, a row for each clip."""
+
+    path: str | None = None  # JSON lines or CSV, relative to the recipe's folder: an id and a text
+    # in each row and, if known, a confidence (0 to 1) and words ([{word, start, end}], seconds from
+    # the beginning of the clip), which clips longer than a window need
+    id_column: str = "id"  # where the clip's id stands, as in the manifest
+    text_column: str = "text"  # where its text stands
+
+
+@dataclass
+class HttpConfig:
+    """pseudo_label.backend=http: a server with the transcription call of OpenAI, such as vLLM,
+    speaches, or a service. One request a window; what was answered is written down at once and is
+    never asked for again."""
+
+    url: str | None = None  # what comes before /audio/transcriptions: http://127.0.0.1:8000/v1
+    model: str | None = None  # its name there
+    key_variable: str | None = None  # environment variable that holds the key: OPENAI_API_KEY
+    response_format: str = "verbose_json"  # verbose_json: with times and probabilities | json: the
+    # text alone; needs pseudo_label.timestamps=false
+    form: dict[str, str] = field(default_factory=dict)  # more fields of the request, such as
+    # {temperature: "0", prompt: ...}
+    parallel: int = 8  # requests of a process at the same time; those of one shard, so
+    # pseudo_label.shard_size should be several times as many
+    requests_per_minute: float | None = None  # most that a process begins
+    timeout_seconds: float = 120.0  # without an answer, after which a request is tried again
+    max_retries: int = 8  # of a request, after more and more seconds, or when the server says
+    price_per_minute: float | None = None  # of audio, for NAME.plan and cost.json
+
+
+@dataclass
 class PseudoLabelConfig:
     packing: str = "best_fit"  # which clips share a window. best_fit: any of a speaker and
     # language, tightly | sequential: neighbours, in order, so that the previous text is known |
@@ -61,7 +93,8 @@ class PseudoLabelConfig:
     shard_size: int = 16  # windows in a file of labels: a killed run loses at most so many
     max_tokens_per_second: float = 10.0  # limit of a label's length, per second of its audio
     backend: str = "transformers"  # what runs the teacher: transformers | ctranslate2 (pip install
-    # 'audio-distill[ct2]')
+    # 'audio-distill[ct2]'). Or whose texts are learned from instead, while the scores are still the
+    # teacher's: table (see pseudo_label.table) | http (see pseudo_label.http)
     compute_type: str = "auto"  # number type of ctranslate2: float32, int8_float32, float16,
     # int8_float16 ...; auto: integers
     temperatures: list[float] = field(default_factory=lambda: [0.0])  # tried one after the other
@@ -70,6 +103,8 @@ class PseudoLabelConfig:
     detect_language: bool = False  # also store which language the teacher detects
     second_decoding: bool = False  # decode each window twice, with and without timestamps, and
     # store how much both differ; for audio without transcripts, which has no WER
+    table: TableConfig = field(default_factory=TableConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
 
 
 @dataclass

@@ -42,12 +42,17 @@ Part = tuple[int, str, float, float]  # packing, clip, offset, duration: what a 
 
 
 class Clips:
-    """The clips of a list, and what tells them from others of their names."""
+    """The clips of a list, and what tells them from others of their names.
 
-    def __init__(self, rows: Sequence[Row], config: PseudoLabelConfig, folder: Path):
+    Args:
+        said: {clip: hash of its label}, where a table has the labels.
+    """
+
+    def __init__(self, rows: Sequence[Row], config: PseudoLabelConfig, folder: Path,
+                 said: dict[str, str] | None = None):
         self.rows = {row.id: row for row in rows}
         self.places = {row.id: place for place, row in enumerate(rows)}
-        self.limit, self.way = config.window_seconds, config.long_audio
+        self.limit, self.way, self.said = config.window_seconds, config.long_audio, said or {}
         self.signatures = {row.id: self._signature(row) for row in rows}
         self.stamps = _stamps(folder, [row.audio_filepath for row in rows])
 
@@ -62,7 +67,8 @@ class Clips:
     def _signature(self, row: Row) -> str:
         # the text of a long clip decides nothing: its labels get their shares of it later
         last = self.way if self.is_long(row) else row.text
-        return hash_of([row.offset, row.duration, last, row.speaker, row.language])
+        said = [self.said[row.id]] if row.id in self.said else []
+        return hash_of([row.offset, row.duration, last, row.speaker, row.language, *said])
 
     def window(self, known: Known) -> Window:
         rows = [self.rows[clip] for clip, *_ in known.pieces]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from distill.progress import progress
 from distill.whisper.data.corpus import is_recording, piece_rows
 from distill.whisper.data.scoring import open_states, states_columns
 from distill.whisper.data.view_source import states_key_of
-from distill.whisper.encoder.audio import AudioFeatures, audio_features
+from distill.whisper.outside import is_outside, whose
 from distill.whisper.recipe import WhisperRecipe, keeps_states, label_language, teacher_task
 from distill.whisper.recognition.backends import Labelled, load_backend
 from distill.whisper.recognition.transcribe import to_text
@@ -39,6 +39,8 @@ from pseudo_label.labelling.leases import Leases
 from pseudo_label.labelling.long_audio import label_recordings
 from pseudo_label.labelling.memory import GiveBack
 from pseudo_label.labelling.shards import drop_row, note_drops, part_path, write_shard
+from pseudo_label.outside.http_backend import HttpBackend
+from pseudo_label.outside.table_backend import TableBackend
 from pseudo_label.plan import LabelPlan, count_windows
 
 T = TypeVar("T")
@@ -47,10 +49,10 @@ T = TypeVar("T")
 @dataclass
 class Prepared:
     """A shard whose audio was read: windows without the clips that cannot be read, with their
-    features, in groups for the backend, and what was dropped. `recordings` are longer
-    than a window and are read while they are labelled."""
+    features (or what else the backend needs of it), in groups for the backend, and what was
+    dropped. `recordings` are longer than a window and are read while they are labelled."""
 
-    groups: list[tuple[list[Window], AudioFeatures]]
+    groups: list[tuple[list[Window], Any]]
     drops: list[dict]
     recordings: list[Window]
 
@@ -68,7 +70,7 @@ class Labeller:
         self.recipe, self.teacher = recipe, teacher
         self.keeps_states = keeps_states(recipe)
         self.settings = hash_of(settings)
-        self.backend = load_backend(recipe, teacher)
+        self.backend = _backend(recipe, teacher)
 
     def prepare(self, windows: list[Window]) -> Prepared:
         """Read a shard's audio and compute its features; needs no model."""
@@ -86,8 +88,7 @@ class Labeller:
                     group.append(readable)
                     audios.append(audio)
             if group:
-                features = audio_features(self.teacher.processor, audios, self.backend.margin)
-                prepared.groups.append((group, features))
+                prepared.groups.append((group, self.backend.inputs(audios)))
         return prepared
 
     def label(self, prepared: Prepared) -> tuple[list[dict], list[Record]]:
@@ -99,7 +100,11 @@ class Labeller:
             prepared.drops += drops
         for group, features in prepared.groups:
             labelled, states = self.backend.label(group, features)
-            new = [self._row(w, each) for w, each in zip(group, labelled, strict=True)]
+            pairs = list(zip(group, labelled, strict=True))
+            prepared.drops += [drop_row(window.id, piece.id, each) for window, each in pairs
+                               if isinstance(each, AudioError) for piece in window.pieces]
+            new = [self._row(window, each) for window, each in pairs
+                   if not isinstance(each, AudioError)]
             if self.keeps_states and states is not None:
                 dtype = self.recipe.scores.encoder_states_dtype
                 records += [
@@ -127,14 +132,21 @@ class Labeller:
             "label": label,
             "tokens": hypothesis.tokens,
             **compare(reference, label, self.recipe.evaluation.normalizer, language),
-            "avg_logprob": round(hypothesis.avg_logprob, 6),
-            "no_speech_prob": round(hypothesis.no_speech_prob, 6),
+            "avg_logprob": _rounded(hypothesis.avg_logprob),
+            "no_speech_prob": _rounded(hypothesis.no_speech_prob),
             "compression_ratio": round(compression_ratio(label), 4),
             "truncated": hypothesis.truncated or hypothesis.looped,
             **self._doubts(labelled, label, language),
-            "teacher": {"model": self.recipe.teacher.model, "revision": self.teacher.revision},
+            "teacher": self._writer(),
             "settings": self.settings,
         }
+
+    def _writer(self) -> dict[str, str | None]:
+        """Who wrote the label."""
+        if is_outside(self.recipe.pseudo_label):
+            name = whose(self.recipe.pseudo_label, "")
+            return {"model": name, "revision": None}
+        return {"model": self.recipe.teacher.model, "revision": self.teacher.revision}
 
     def _doubts(self, labelled: Labelled, label: str, language: str | None) -> dict:
         """What the recipe asked for besides: the temperature of a text, a second decoding, the
@@ -151,6 +163,34 @@ class Labeller:
             fields |= {"detected_language": labelled.language,
                        "detected_language_prob": round(labelled.language_prob, 4)}
         return fields
+
+
+def load_labeller(recipe: WhisperRecipe, settings: dict) -> Labeller:
+    """A labeller with its teacher, on this rank's GPU where there is one; without the teacher's
+    weights where another system writes the labels."""
+    from distill.whisper.teacher import load_teacher
+
+    with_weights = not is_outside(recipe.pseudo_label)
+    if recipe.num_threads:
+        torch.set_num_threads(recipe.num_threads)
+    teacher = load_teacher(recipe.teacher, weights=with_weights)
+    if with_weights and torch.cuda.is_available():  # in float16
+        teacher.model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)
+    return Labeller(recipe, teacher, settings)
+
+
+def _backend(recipe: WhisperRecipe, teacher: Teacher) -> Any:
+    """What writes the labels: see `distill.whisper.recognition.backends.Backend`."""
+    match recipe.pseudo_label.backend:
+        case "table":
+            return TableBackend(recipe, teacher)
+        case "http":
+            return HttpBackend(recipe, teacher)
+    return load_backend(recipe, teacher)
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 6)
 
 
 def label_shards(
@@ -257,9 +297,3 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead
-
-
-def to_device(teacher: Teacher) -> None:
-    """To this rank's GPU, in float16, where there is one."""
-    if torch.cuda.is_available():
-        teacher.model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}", torch.float16)

@@ -20,8 +20,9 @@ class Hypothesis:
 
     Attributes:
         tokens: ids without prompt and end of text; timestamps included.
-        avg_logprob: mean log-probability (nats) over the tokens and the end of text.
-        no_speech_prob: probability of `<|nospeech|>` at the first position.
+        avg_logprob: mean log-probability (nats) over the tokens and the end of text; None where
+            another system wrote the text and does not say.
+        no_speech_prob: probability of `<|nospeech|>` at the first position; None as before.
         truncated: the token limit came before the end of text.
         looped: it repeated itself; the sequence was ended, or the loop was broken.
         language, language_prob: the detected language and its probability; None if not asked for.
@@ -29,8 +30,8 @@ class Hypothesis:
     """
 
     tokens: list[int]
-    avg_logprob: float
-    no_speech_prob: float
+    avg_logprob: float | None
+    no_speech_prob: float | None
     truncated: bool
     looped: bool
     language: str | None = None

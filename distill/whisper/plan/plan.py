@@ -19,7 +19,9 @@ from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
 from distill.whisper.data.corpus import load_clips
 from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.outside import is_outside
 from distill.whisper.plan import cost
+from distill.whisper.plan.outside_plan import plan_outside
 from distill.whisper.plan.sizes import SOURCE_POSITIONS, WhisperSize, find_size, num_parameters
 from distill.whisper.plan.store_plan import plan_store
 from distill.whisper.plan.window_plan import evaluation_window_seconds, plan_training_windows
@@ -56,6 +58,7 @@ def plan(recipe: WhisperRecipe) -> dict:
         "teacher": {"model": recipe.teacher.model, "mode": recipe.teacher.mode},
         "student": {"decoder_layers": None, "encoder_layers": None},
         "training": training,
+        "outside": plan_outside(recipe, data["train"]),
         "disk": None, "store": None, "memory": None, "time": None,
         "done": done,
     }
@@ -272,6 +275,8 @@ def _time(
     work = {"label": _label_work(size, data["train"]) * data["train"]["windows"],
             **_score_work(recipe, size, data["train"], training),
             "train": _train_work(recipe, size, student, data, training), "eval": None}
+    if is_outside(recipe.pseudo_label):
+        del work["label"]
     if data["test"]["windows"] is not None:
         layers = student["encoder_layers"], student["decoder_layers"]
         own = data["test"] if shared else _padded(data["test"])
@@ -325,7 +330,9 @@ def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: 
     encoder = cost.encoder_flops(size, positions=data["positions"])
     augmented = recipe.views.augment.probability > 0
     again = augmented or recipe.scores.encoder_states != "disk"
-    return {"score": Work(decoder + encoder * again) * training["distinct_views"]}
+    once = data["windows"] if is_outside(recipe.pseudo_label) and not again else 0
+    work = Work(decoder + encoder * again) * training["distinct_views"]
+    return {"score": work + Work(encoder) * once}
 
 
 def _train_work(

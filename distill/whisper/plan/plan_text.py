@@ -5,7 +5,10 @@ from __future__ import annotations
 
 def describe(plan: dict) -> str:
     """The plan as text."""
-    parts = [f"Plan of {plan['name']}", _data_text(plan), _model_text(plan), _training_text(plan)]
+    parts = [f"Plan of {plan['name']}", _data_text(plan), _model_text(plan)]
+    if plan["outside"]:
+        parts.append(_outside_text(plan["outside"]))
+    parts.append(_training_text(plan))
     if plan["disk"]:
         parts += [_disk_text(plan), _store_text(plan["store"]), _memory_text(plan),
                   _time_text(plan)]
@@ -59,6 +62,23 @@ def _model_text(plan: dict) -> str:
     if "trained_parameters" in plan["student"]:
         trained = plan["student"]["trained_parameters"]
         lines.append(f"  {'':<12}{trained / 1e6:.1f} M parameters of the student are trained")
+    return "\n".join(lines)
+
+
+def _outside_text(outside: dict) -> str:
+    if outside["backend"] == "table":
+        return f"Labels\n  from {outside['table']}; the teacher gives its scores alone"
+    lines = ["Labels",
+             f"  {outside['model']} at {outside['url']}: {_count(outside['requests'], 'request')}, "
+             f"{outside['seconds'] / 60:,.1f} minutes of audio"]
+    if outside["price"] is None:
+        lines.append("  price unknown: set pseudo_label.http.price_per_minute")
+    else:
+        lines.append(f"  price {outside['price']:,.2f} at {outside['price_per_minute']:g} a minute "
+                     "of audio; what is tried again may come on top")
+    if outside["least_seconds"]:
+        lines.append(f"  at least {_seconds(outside['least_seconds'])} for a process, by "
+                     "pseudo_label.http.requests_per_minute")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from distill.data.audio import AudioError
@@ -18,6 +19,7 @@ from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import (
     AudioFeatures,
+    audio_features,
     encode_features,
     stack_states,
 )
@@ -45,6 +47,14 @@ class Backend(Protocol):
     group_size: int
     margin: float | None
 
+    def inputs(self, audios: list[np.ndarray]) -> AudioFeatures:
+        """What `label` needs of the audio of windows; needs no model, and is called by a thread
+        that reads ahead.
+
+        Args:
+            audios: float32 (samples,) at 16 kHz each.
+        """
+
     def label(
         self, windows: Sequence[Window], features: AudioFeatures
     ) -> tuple[list[Labelled], Tensor | None]:
@@ -52,7 +62,7 @@ class Backend(Protocol):
 
         Args:
             windows: up to `group_size`.
-            features: (windows, bands, 3000) log-mel, float32, on the CPU.
+            features: of `inputs`: (windows, bands, 3000) log-mel, float32, on the CPU.
 
         Returns:
             a `Labelled` for each window, and the teacher's encoder states (windows, 1500, width);
@@ -108,6 +118,10 @@ class TransformersBackend:
         self.decoders += [decoder(timestamps, share_weights_with=self.decoders[0])
                           for timestamps in others]
         self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
+
+    def inputs(self, audios: list[np.ndarray]) -> AudioFeatures:
+        """See `Backend`."""
+        return audio_features(self.processor, audios, self.margin)
 
     def label(
         self, windows: Sequence[Window], features: AudioFeatures

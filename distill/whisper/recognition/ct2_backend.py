@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.sequences import Hypothesis, is_looping
-from distill.whisper.encoder.audio import AudioFeatures, encode_features
+from distill.whisper.encoder.audio import AudioFeatures, audio_features, encode_features
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.encoder.silence import silence_of, with_silence
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
@@ -108,8 +108,13 @@ class Ct2Backend:
             if compute.startswith("int8") and not self.gives_states:
                 self.encoder = _in_integers(self.encoder)
         self.margin = None if self.encoder is None else margin_of(teacher.model)
+        self.processor = teacher.processor
         self.special = SpecialTokens(teacher.processor.tokenizer, teacher.model.generation_config)
         self.context = teacher.model.config.max_target_positions
+
+    def inputs(self, audios: list[np.ndarray]) -> AudioFeatures:
+        """See `Backend`."""
+        return audio_features(self.processor, audios, self.margin)
 
     def label(
         self, windows: Sequence[Window], features: AudioFeatures
