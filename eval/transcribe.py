@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--words", action="store_true", help="times of words, in the json")
     parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
     parser.add_argument("--batch-size", type=int, default=8, help="files decoded together")
-    parser.add_argument("--int8", action="store_true", help="an int8 decoder, on CPUs")
+    parser.add_argument("--int8", action="store_true", help="encoder and decoder in int8, on CPUs")
     parser.add_argument("--previous-text", action="store_true", help="the text of a window is "
                         "the prompt of the next: names stay the same, but so do mistakes")
     parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
@@ -176,6 +176,7 @@ def load_decoder(options: argparse.Namespace) -> tuple:
             draft for it.
     """
     from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
+    from distill.whisper.encoder.int8 import with_int8_encoder
     from distill.whisper.special import SpecialTokens
 
     model, processor = load(options.model)
@@ -196,6 +197,8 @@ def load_decoder(options: argparse.Namespace) -> tuple:
     decoder = WhisperDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
                             on_loop="keep", student=student, int8=options.int8, exact=True,
                             max_slots=options.batch_size)
+    if options.int8:  # not before: the assistant's encoder was compared with that in float
+        decoder.model = with_int8_encoder(model)
     return decoder, processor
 
 

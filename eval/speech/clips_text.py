@@ -17,10 +17,18 @@ def clips_text(clips: dict) -> list[str]:
         low, high = (100 * end for end in clips["wer_difference_ci"])
         lines.append(f"  student - teacher: {100 * clips['wer_difference']:+.2f} points of WER "
                      f"[{low:+.1f}, {high:+.1f}], paired bootstrap over clips")
+    if "student_int8_wer" in clips:
+        low, high = (100 * end for end in clips["int8_wer_difference_ci"] or (float("nan"),) * 2)
+        lines.append(f"  student in int8 {rate('student_int8')}; less teacher: "
+                     f"{100 * clips['int8_wer_difference']:+.2f} points [{low:+.1f}, {high:+.1f}]")
     timed = clips["timed_clips"]
     lines.append(f"  one at a time, {timed['count']} clips of {timed['mean_seconds']:.1f} s, "
                  "milliseconds a clip: "
                  + "; ".join(f"{name} {each:.0f}" for name, each in clips["milliseconds"].items()))
+    batch = dict(clips["milliseconds_in_batch"])
+    size = batch.pop("batch_size")
+    lines.append(f"  the same {size} clips at once, milliseconds a clip: "
+                 + "; ".join(f"{name} {each:.0f}" for name, each in batch.items()))
     lines.append(f"  the student is {clips['speedup_vs_padded_teacher_fp32']:.1f} times as fast as "
-                 "the padded teacher")
+                 "the padded teacher, one at a time")
     return lines

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
-from distill.whisper.decoding.linear import fused_layer, make_layer
+from distill.whisper.linear import fused_layer, make_layer
 
 _FEW = 1  # slots: so many hold the silence behind them themselves, which one kernel reads faster
 

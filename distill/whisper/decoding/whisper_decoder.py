@@ -11,7 +11,7 @@ the draft model its student (its decoder; the encoder must be the teacher's) or 
 Each sequence accepts by itself: it has its own length, and no sequence waits for another.
 
 What is exact: a token is the argmax of the target model's logits, after the logits processors. In
-int8 the logits do not depend on the number of tokens in a pass (`decoding.linear`), so drafts
+int8 the logits do not depend on the number of tokens in a pass (`whisper.linear`), so drafts
 change nothing, bit for bit. In float a pass over several tokens rounds differently from a pass over
 one token: in the fourth decimal, and in half types by one or two of their steps. Where the two best
 logits are nearer than that (`decoding.near_ties`), the position is counted and listed, and `exact`

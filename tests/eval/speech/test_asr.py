@@ -103,6 +103,10 @@ def test_clip_by_clip(run, capsys):
     assert len(clips["milliseconds"]) == 5 and min(clips["milliseconds"].values()) > 0
     assert clips["speedup_vs_padded_teacher_fp32"] > 0
     assert clips["speedup_vs_transformers_int8"] > 0
+    assert clips["milliseconds_in_batch"].keys() == {"batch_size", *clips["milliseconds"]}
+    low, high = clips["int8_wer_difference_ci"]
+    assert low <= clips["int8_wer_difference"] <= high
+    assert clips["int8_wer_difference"] == clips["student_int8_wer"] - clips["teacher_wer"]
     assert "Clip by clip: " in capsys.readouterr().out
     assert "clips" not in alone
 

@@ -9,7 +9,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from distill.whisper.decoding.attention import FloatAttention, IntegerAttention
 from distill.whisper.decoding.decoder import Decoder
-from distill.whisper.decoding.linear import Int8Layer, fused_layer, make_layer
+from distill.whisper.linear import Int8Layer, fused_layer, make_layer
 
 CONTEXT, FRAMES, VOCABULARY = 160, 40, 200
 STARTS = [5, 61, 0, 17, 126]  # two rows pass a border of what attention reads at once
