@@ -1,7 +1,9 @@
-"""A student for whisper.cpp: one `ggml` file, weights in float16.
+"""A student for whisper.cpp: one `ggml` file, weights in float16, or in blocks of 8 or 5 bits.
 
-    pywhispercpp.model.Model("runs/NAME/export/ggml/float16/ggml-model.bin")
-    whisper-cli -m runs/NAME/export/ggml/float16/ggml-model.bin audio.wav
+    pywhispercpp.model.Model("runs/NAME/export/ggml/q5_0/ggml-model.bin")
+    whisper-cli -m runs/NAME/export/ggml/q5_0/ggml-model.bin audio.wav
+
+Blocks (q8_0, q5_0) are 32 weights with a scale; whisper.cpp's own library rounds them.
 
 Layout (little endian, i32 unless said): magic; 11 sizes; mel filters (bands, bins, f32 data); text
 tokens (count, then length and bytes of each); tensors up to the end of the file (dimensions, length
@@ -11,6 +13,8 @@ Special tokens are not in the file: whisper.cpp knows their ids from the size of
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import re
 import struct
 from pathlib import Path
@@ -22,6 +26,9 @@ from distill.whisper.export.vocabulary import text_tokens
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16 = 0, 1
+# weights -> (what the file says they are, of each tensor with two dimensions)
+WEIGHTS = {"float16": (1, FLOAT16), "q8_0": (2007, 8), "q5_0": (2008, 6)}
+_BLOCK = 32  # weights with one scale
 # what whisper.cpp takes for granted: {size of the vocabulary: id of <|endoftext|>}
 VOCABULARIES = {51864: 50256, 51865: 50257, 51866: 50257}
 _NAMES = (
@@ -45,13 +52,17 @@ _NAMES = (
 )
 
 
-def write_ggml(model, processor, path: Path) -> None:
+def write_ggml(model, processor, path: Path, weights: str = "float16") -> None:
     """Write a WhisperForConditionalGeneration and its tokenizer.
+
+    Args:
+        weights: one of WEIGHTS.
 
     Raises:
         ValueError: whisper.cpp, which crashes on what it does not know, has no such vocabulary or
-            feed-forward size.
+            feed-forward size, or cannot be asked for blocks.
     """
+    file_type, kind = WEIGHTS[weights]
     end = processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     size = model.config.vocab_size
     if VOCABULARIES.get(size) != end:
@@ -63,7 +74,7 @@ def write_ggml(model, processor, path: Path) -> None:
         raise ValueError(f"to=ggml: whisper.cpp takes for granted that feed-forward layers are 4 "
                          f"times as wide as the model ({config.d_model}), got {sizes}")
     with open(path, "wb") as file:
-        _integers(file, MAGIC, *_sizes(config))
+        _integers(file, MAGIC, *_sizes(config), file_type)
         filters = processor.feature_extractor.mel_filters.T.astype(np.float32)
         _integers(file, *filters.shape)  # (bands, bins)
         file.write(filters.tobytes())
@@ -74,7 +85,7 @@ def write_ggml(model, processor, path: Path) -> None:
             file.write(token)
         for name, value in model.state_dict().items():
             if name != "proj_out.weight":  # the embeddings again
-                _tensor(file, openai_name(name), value.float().numpy())
+                _tensor(file, openai_name(name), value.float().numpy(), kind)
 
 
 def openai_name(name: str) -> str:
@@ -93,18 +104,50 @@ def _sizes(config) -> tuple[int, ...]:
         config.max_target_positions, config.d_model, config.decoder_attention_heads,
         config.decoder_layers,
         config.num_mel_bins,
-        FLOAT16,
     )
 
 
-def _tensor(file: BinaryIO, name: str, value: np.ndarray) -> None:
+def _tensor(file: BinaryIO, name: str, value: np.ndarray, kind: int) -> None:
     if re.fullmatch(r"encoder\.conv\d\.bias", name):
         value = value[:, None]  # added to (channels, frames)
-    wide = value.ndim == 1 or name.endswith(("conv1.bias", "conv2.bias", "positional_embedding"))
-    value = value.astype(np.float32 if wide else np.float16)
-    _integers(file, value.ndim, len(name), FLOAT32 if wide else FLOAT16, *value.shape[::-1])
+    if value.ndim == 1 or name.endswith(("conv1.bias", "conv2.bias", "positional_embedding")):
+        kind, data = FLOAT32, value.astype(np.float32).tobytes()
+    elif value.ndim == 3 or kind == FLOAT16:  # convolutions have no blocks
+        kind, data = FLOAT16, value.astype(np.float16).tobytes()
+    else:
+        data = _blocks(value, kind)
+    _integers(file, value.ndim, len(name), kind, *value.shape[::-1])
     file.write(name.encode())
-    file.write(np.ascontiguousarray(value).tobytes())
+    file.write(data)
+
+
+def _blocks(value: np.ndarray, kind: int) -> bytes:
+    """(rows, columns) in blocks, by the library that whisper.cpp reads them with."""
+    rows, columns = value.shape
+    if columns % _BLOCK:
+        raise ValueError(f"to=ggml: blocks are of {_BLOCK} weights, which do not divide a row of "
+                         f"{columns}")
+    library = _library()
+    library.ggml_row_size.restype = library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_row_size.argtypes = ctypes.c_int, ctypes.c_int64
+    library.ggml_quantize_chunk.argtypes = (
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p)
+    source = np.ascontiguousarray(value, np.float32)
+    found = np.empty(rows * library.ggml_row_size(kind, columns), np.uint8)
+    written = library.ggml_quantize_chunk(
+        kind, source.ctypes.data, found.ctypes.data, 0, rows, columns, None)
+    assert written == found.nbytes, (written, found.nbytes)
+    return found.tobytes()
+
+
+def _library() -> ctypes.CDLL:
+    """ggml, as it lies beside pywhispercpp."""
+    module = importlib.util.find_spec("_pywhispercpp")
+    places = sorted(Path(module.origin).parent.glob("libggml-base.*")) if module else []
+    if not places:
+        raise ValueError("to=ggml: pywhispercpp is not installed, or brings no libggml-base: "
+                         "pip install 'audio-distill[export]'")
+    return ctypes.CDLL(str(places[0]))
 
 
 def _integers(file: BinaryIO, *values: int) -> None:

@@ -162,8 +162,10 @@ def _write_onnx(student: Student, out: Path) -> None:
 
 
 def _write_ggml(student: Student, out: Path) -> None:
-    (out / "float16").mkdir()
-    ggml.write_ggml(student.model, student.processor, out / "float16" / "ggml-model.bin")
+    for weights in ggml.WEIGHTS:
+        (out / weights).mkdir()
+        path = out / weights / "ggml-model.bin"
+        ggml.write_ggml(student.model, student.processor, path, weights)
 
 
 Loads = Iterator[tuple[str, Callable[[Path], Runtime]]]
@@ -185,8 +187,9 @@ def _onnx_runtimes(student: Student, task: str, threads: int) -> Loads:
 
 def _ggml_runtimes(student: Student, task: str, threads: int) -> Loads:
     context = student.model.config.max_target_positions
-    yield "float16", lambda folder: runtimes.whisper_cpp(
-        folder / "ggml-model.bin", "float16", task, threads, context)
+    for weights in ggml.WEIGHTS:
+        yield weights, lambda folder, w=weights: runtimes.whisper_cpp(
+            folder / "ggml-model.bin", w, task, threads, context)
 
 
 _WRITERS = {"ct2": _write_ct2, "onnx": _write_onnx, "ggml": _write_ggml}

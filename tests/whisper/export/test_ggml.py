@@ -155,3 +155,32 @@ def test_whisper_cpp_says_the_same(full, path):
     runtime = whisper_cpp(path, "float16", "transcribe", 1, 448)
     assert runtime.transcribe(audio, "en") == to_text(processor.tokenizer, ours.tokens)
     assert len(ours.tokens) > 3
+
+
+def test_blocks_of_eight_bits_are_nearly_the_weights(full, path, tmp_path):
+    pytest.importorskip("pywhispercpp")
+    model, processor = full
+    out = tmp_path / "q8_0.bin"
+    write_ggml(model, processor, out, "q8_0")
+    wanted = model.model.decoder.layers[1].fc1.weight.detach().numpy()
+    name = b"decoder.blocks.1.mlp.0.weight"
+    data = out.read_bytes()
+    at = data.index(name) + len(name)
+    blocks = np.frombuffer(data, np.dtype([("scale", np.float16), ("whole", np.int8, 32)]),
+                           wanted.size // 32, at)
+    found = blocks["whole"].astype(np.float32) * blocks["scale"].astype(np.float32)[:, None]
+    largest = np.abs(wanted.reshape(-1, 32)).max(1, keepdims=True)
+    assert (np.abs(found - wanted.reshape(-1, 32)) <= 0.55 * largest / 127).all()
+    assert struct.unpack_from("<12i", data)[-1] == 2007  # blocks of version 2, of kind 7
+    assert out.stat().st_size < 0.7 * path.stat().st_size
+
+
+@pytest.mark.parametrize("weights", ["q8_0", "q5_0"])
+def test_whisper_cpp_reads_blocks(full, tmp_path, weights):
+    pytest.importorskip("pywhispercpp")
+    from distill.whisper.export.runtimes import whisper_cpp
+
+    out = tmp_path / "model.bin"
+    write_ggml(*full, out, weights)
+    audio = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 0.1
+    assert len(whisper_cpp(out, weights, "transcribe", 1, 448).transcribe(audio, "en")) > 3
