@@ -157,6 +157,8 @@ def parse(module: str, arguments: list[str]) -> None:
     def stop(self, args=None, namespace=None):
         raise Parsed(real(self, args, namespace))
 
+    if importlib.util.find_spec(module).submodule_search_locations:  # a package
+        module = f"{module}.__main__"
     main = importlib.import_module(module).main
     with (mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
           mock.patch.object(sys, "argv", [module, *arguments])):
