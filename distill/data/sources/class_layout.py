@@ -119,8 +119,8 @@ def _splits(source: Path, below: dict[str, set[str]], way: str) -> tuple[dict[st
 def _named(below: dict[str, set[str]]) -> dict[str, str]:
     """Folders that are called like splits, in the order of splits."""
     named = {name: _NAMES[name.casefold()] for name in sorted(below) if name.casefold() in _NAMES}
-    longer = {name: split_of(name) for name in sorted(below)  # train-clean and test-clean
-              if name not in named and is_split_name(name)}
+    longer = {name: split for name in sorted(below)  # train-clean and test-clean
+              if name not in named and is_split_name(name) and (split := split_of(name))}
     if _share_classes(named | longer, below):
         named |= longer
     is_test = [name for name in named if name.casefold() in _EVALUATION]

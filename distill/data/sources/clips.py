@@ -87,8 +87,8 @@ class Columns:
         )
 
     def clip(
-        self, row: dict, id: str, data: bytes = b"", name: str | None = None,  # noqa: A002
-        where: str = "",
+        self, row: dict[str, Any], id: str, data: bytes = b"",  # noqa: A002
+        name: str | None = None, where: str = "",
     ) -> Clip:
         """A row as a Clip; texts are stripped, empty ones are None.
 
@@ -137,14 +137,14 @@ class Columns:
         return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _parts(value: Any) -> list:
+def _parts(value: Any) -> list[Any]:
     if isinstance(value, str) and re.fullmatch(r"\s*[\[{].*[\]}]\s*", value, re.DOTALL):
         return _written_list(value)
     parts = re.split(r"[;|]|,(?! )", value) if isinstance(value, str) else value
     return list(parts) if isinstance(parts, list | tuple) else [parts]
 
 
-def _written_list(text: str) -> list:
+def _written_list(text: str) -> list[Any]:
     """The list that was written into a cell: ["a", "b"] of JSON, or ['a', 'b'] of Python."""
     for read in (json.loads, ast.literal_eval):
         try:

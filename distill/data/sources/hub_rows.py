@@ -75,7 +75,7 @@ def open_dataset(
     return clips(), total
 
 
-def _rows(dataset: Any, source: str) -> Iterator[dict]:
+def _rows(dataset: Any, source: str) -> Iterator[dict[str, Any]]:
     """
     Raises:
         ValueError: the connection broke, or a file of the dataset is broken.
@@ -129,7 +129,7 @@ def _saved(path: Path, split: str, load: Callable[[str], Any], streaming: bool) 
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
-def _audio_column(source: str, names: list[str], features: dict) -> str:
+def _audio_column(source: str, names: list[str], features: dict[str, Any]) -> str:
     """The only column of audio, else the one that is called so, else the only one of files' bytes.
 
     Raises:
@@ -144,7 +144,8 @@ def _audio_column(source: str, names: list[str], features: dict) -> str:
     found = found or [name for name in names
                       if getattr(features.get(name), "dtype", "") in ("binary", "large_binary")]
     named = column_of(FILE_COLUMNS, names)
-    if not found and getattr(features.get(named), "dtype", "") in ("string", "large_string"):
+    if not found and named is not None and getattr(
+            features.get(named), "dtype", "") in ("string", "large_string"):
         found = [named]
     if len(found) != 1:
         raise ValueError(f"{source}: expected one audio column, the columns are {', '.join(names)}")
@@ -165,7 +166,7 @@ def _holds_files(kind: Any) -> bool:
 
 
 def _bytes_of(
-    audio: dict | bytes | str | None, folder: Path
+    audio: dict[str, Any] | bytes | str | None, folder: Path
 ) -> tuple[bytes, str | None, tuple[str, str] | None]:
     """(bytes, file name, problem) of an undecoded audio value; no bytes where there is no audio.
 
@@ -174,8 +175,8 @@ def _bytes_of(
     """
     if isinstance(audio, bytes):
         return audio, None, None
-    value = audio if isinstance(audio, dict) else {"bytes": None, "path": audio}
-    data, path = value.get("bytes"), value.get("path")
+    data, path = (audio.get("bytes"), audio.get("path")) if isinstance(audio, dict) else (
+        None, audio)
     if data is not None or not path:
         return data or b"", path, None
     try:

@@ -101,14 +101,14 @@ class Journal:
                 end += len(line)
         return end
 
-    def _write(self, value: dict) -> None:
+    def _write(self, value: dict[str, Any]) -> None:
         self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from distill.data.files import read_json, write_json
 from distill.data.sources.journal import Journal, is_journal, made_by
@@ -24,9 +25,10 @@ class Report:
         unread: what lies in shards beside the audio and is not read, by suffix.
     """
 
-    def __init__(self, source: str, out: Path, name: str, asked: dict | None = None):
+    def __init__(self, source: str, out: Path, name: str, asked: dict[str, Any] | None = None):
         self.source, self.out, self.name, self.asked = source, out, name, asked or {}
-        self.drops, self.notes, self.unread = Drops(), Notes(), Counter()
+        self.drops, self.notes = Drops(), Notes()
+        self.unread: Counter[str] = Counter()
         self.manifest = out / f"{name}.jsonl"
         self.journal = out / f".{name}.progress.jsonl"
 
@@ -158,7 +160,7 @@ class Report:
             print(sentence)
 
 
-def read_report(out: Path) -> dict[str, dict] | None:
+def read_report(out: Path) -> dict[str, dict[str, Any]] | None:
     """Entries of OUT/drops.json by manifest; None: there is none, or it is not ours."""
     try:
         report = read_json(out / REPORT)

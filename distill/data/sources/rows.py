@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distill.data.files import write_atomic
 from distill.data.formats.errors import TRANSIENT
@@ -79,7 +80,7 @@ class RowFile:
         self.num_rows += 1
         return True
 
-    def rows(self) -> Iterator[dict]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """As they will be written."""
         return (json.loads(line) for _, line in self._unique_lines())
 
@@ -123,7 +124,7 @@ class RowFile:
     def __enter__(self) -> RowFile:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -135,7 +136,7 @@ class Drops:
         transient: ids, hashed, of those whose audio could not be opened now.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.listed: dict[str, list[dict[str, str]]] = {}
         self.transient: set[int] = set()
@@ -185,7 +186,7 @@ class Drops:
 class Notes:
     """What was kept as it is, and may be meant otherwise: printed once, with a count."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
@@ -220,7 +221,7 @@ def _line(row: Row) -> str:
     return json.dumps(raw, ensure_ascii=False) + "\n"
 
 
-def read_rows(path: Path) -> Iterator[dict]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a manifest as they stand there, one at a time."""
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:

@@ -86,7 +86,8 @@ class _Asked:
     """The columns that were asked for, found anew in each kind of sample: not all have all."""
 
     def __init__(self, columns: Columns):
-        self.columns, self.error, self.tried, self.is_found = columns, None, 0, False
+        self.columns, self.tried, self.is_found = columns, 0, False
+        self.error: ValueError | None = None
         self.resolved: dict[tuple[str, ...], Columns | None] = {}
 
     def find(self, names: tuple[str, ...], where: str) -> Columns | None:
@@ -159,7 +160,8 @@ def _samples(shard: Path, unread: Counter[str]) -> Iterator[tuple[str, dict[str,
     Raises:
         _BrokenShardError: it cannot be opened, or breaks off; what was being read is not whole.
     """
-    current, parts = None, {}
+    current: str | None = None
+    parts: dict[str, bytes] = {}
     try:
         with tarfile.open(shard, "r|*") as file:
             for member in file:
@@ -172,7 +174,9 @@ def _samples(shard: Path, unread: Counter[str]) -> Iterator[tuple[str, dict[str,
                     current, parts = key, {}
                 kind = _kind(suffix)
                 if kind in AUDIO_SUFFIXES or kind in _SIDECARS:
-                    parts[suffix] = file.extractfile(member).read()
+                    data = file.extractfile(member)
+                    assert data is not None  # of a regular file
+                    parts[suffix] = data.read()
                 else:
                     unread[kind] += 1
     except (tarfile.TarError, EOFError) as error:

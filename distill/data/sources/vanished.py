@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from distill.data.sources.rows import hash_of_text, read_rows
 
@@ -50,6 +51,6 @@ def refuse_vanished(manifests: Iterable[Path], parts: Callable[[], set[int]]) ->
         "files back the same command goes on; if they are gone for good, say allow_gone=true")
 
 
-def part_of_row(row: dict) -> int:
+def part_of_row(row: dict[str, Any]) -> int:
     """Which part of which file a row of a manifest is, hashed; whatever its id."""
     return hash_of_text(f"{row['audio_filepath']} {row.get('offset', 0)}")

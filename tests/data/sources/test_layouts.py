@@ -188,6 +188,9 @@ SOUNDS = {
                                      '1,/t/dd1,"Male speech, man speaking"\n'},
         "train", {}, {"abc-_1": ("Speech", "Male speech, man speaking"),
                       "def": ("Male speech, man speaking",), "ghi": ("/m/none",)}),
+    "AudioSet's columns without times": (
+        "abc.wav", {"metadata.csv": "YTID,positive_labels\nabc.wav,Speech\n"},
+        "train", {"text": "none", "labels": "positive_labels"}, {"abc": ("Speech",)}),
     "audiofolder, a folder for each class": (
         "train/dog/1.wav train/rain/2.wav test/dog/3.wav", {},
         "train", {"text": "none", "labels": "label"},

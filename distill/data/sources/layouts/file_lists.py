@@ -71,7 +71,8 @@ class FileLists:
 
     def split_of_files(self) -> dict[str, str]:
         """{name of a file: train, validation or test}."""
-        return {key(name): split_of(stem) for stem, names in self.names.items() for name in names}
+        return {key(name): split for stem, names in self.names.items()
+                if (split := split_of(stem)) for name in names}
 
 
 def find_lists(folder: Path) -> FileLists:

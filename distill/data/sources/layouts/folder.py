@@ -225,7 +225,8 @@ def _of_tables_below(
     def loose(names: list[str]) -> list[str]:
         return [name for name in names if not name.startswith(tuple(places))]
 
-    clips = chain.from_iterable([read_table(path, tree, columns) for path in tables])
+    clips: Iterator[Clip] = chain.from_iterable(
+        [read_table(path, tree, columns) for path in tables])
     if loose(audio):
         try:
             others = clips_of_files(tree, loose(audio), loose(texts), columns)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.layouts.speech import is_list, speaker_of
@@ -128,9 +129,9 @@ def _texts_of(
     one = re.sub(r"_mic\d$", "", bare)
     is_second = one != bare and not bare.endswith("_mic1") and f"{one}_mic1" in stems
     for each in dict.fromkeys((bare, name, one)):  # `a.wav.txt` is of a.wav, too
-        if found := beside.get(key(each)):
-            return found, is_second
-        found = parallel.get(key(_rest(each)), ()) if _first(each) else ()
+        if same := beside.get(key(each)):
+            return same, is_second
+        found = parallel.get(key(_rest(each)), []) if _first(each) else []
         if len({_first(text) for text in found}) == 1:
             return found, is_second
     return [], is_second
@@ -138,7 +139,7 @@ def _texts_of(
 
 def _row(
     tree: Tree, name: str, found: list[str], columns: Columns
-) -> tuple[dict, tuple[str, str] | None]:
+) -> tuple[dict[str, Any], tuple[str, str] | None]:
     """The columns of a file, and what is wrong with its texts."""
     row = {"speaker": speaker_of(name)}
     for each in found:
@@ -173,7 +174,7 @@ def _transcript(text: str) -> str | None:
     return None if any(len(line.split()) > 2 for line in lines) else text
 
 
-def _object(tree: Tree, name: str) -> tuple[dict, tuple[str, str] | None]:
+def _object(tree: Tree, name: str) -> tuple[dict[str, Any], tuple[str, str] | None]:
     try:
         value = json.loads(read_text(tree.root / name))
     except OSError as error:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from distill.data.audio import AudioError, audio_info
+from distill.data.audio import audio_info
+from distill.data.formats.errors import AudioError
 from distill.data.sources.clips import Clip, column_of, folded
 from distill.data.sources.layouts.tree import Finder, stem
 from distill.data.sources.tables.rows import Layout
@@ -25,54 +27,60 @@ def sound_layout(table: Table, finder: Finder) -> Layout | None:
     """How a table of a known dataset is read; None for any other."""
     names = {folded(name) for name in table.names}
     if {"filename", "fold", "category"} <= names:
-        return Layout("ESC-50", column_of(["filename"], table.names),
-                      labels=column_of(["category"], table.names))
+        return Layout("ESC-50", _column(table, "filename"), labels=_column(table, "category"))
     if {"slice_file_name", "fold", "class"} <= names:
         return _urbansound8k(table)
     if {"fname", "labels"} <= names:
         return _fsd50k(table)
-    if {"ytid", "positive_labels"} <= names:
+    if {"ytid", "start_seconds", "end_seconds", "positive_labels"} <= names:
         return _audioset(table, finder)
     return None
 
 
+def _column(table: Table, name: str) -> str:
+    """How a column that is there is written."""
+    column = column_of([name], table.names)
+    assert column is not None, name
+    return column
+
+
 def _urbansound8k(table: Table) -> Layout:
     """Its `start` and `end` are of the recording that a clip was cut from."""
-    name, fold = (column_of([each], table.names) for each in ("slice_file_name", "fold"))
+    name, fold = (_column(table, each) for each in ("slice_file_name", "fold"))
 
-    def file_of(row: dict) -> str:
+    def file_of(row: dict[str, Any]) -> str:
         file = row[name].strip()
         return f"fold{row[fold].strip()}/{file}" if file else ""
 
-    return Layout("UrbanSound8K", name, labels=column_of(["class"], table.names), has_times=False,
+    return Layout("UrbanSound8K", name, labels=_column(table, "class"), has_times=False,
                   file_of=file_of, id_of=lambda row: stem(row[name].strip()))
 
 
 def _fsd50k(table: Table) -> Layout:
     """Names without suffix; the table's own name says which folder they lie in."""
-    name = column_of(["fname"], table.names)
+    name = _column(table, "fname")
     part = "eval" if table_stem(table.path).casefold() == "eval" else "dev"
     root = table.path.parent.parent
     folder = f"FSD50K.{part}_audio"
     prefix = f"{folder}/" if (root / folder).is_dir() else ""
 
-    def file_of(row: dict) -> str:
+    def file_of(row: dict[str, Any]) -> str:
         if not row[name].strip():
             raise AudioError("no_file_name", "the row names no file")
         return f"{prefix}{row[name].strip()}"
 
-    return Layout("FSD50K", name, labels=column_of(["labels"], table.names), file_of=file_of,
+    return Layout("FSD50K", name, labels=_column(table, "labels"), file_of=file_of,
                   id_of=lambda row: row[name], has_times=False)
 
 
 def _audioset(table: Table, finder: Finder) -> Layout:
     """Sounds of videos: cut to the row's seconds, or whole, which their length says."""
-    name, start, end, labels = (column_of([each], table.names) for each in (
+    name, start, end, labels = (_column(table, each) for each in (
         "ytid", "start_seconds", "end_seconds", "positive_labels"))
     display = _display_names(table.path)
     files = {stem(PurePosixPath(each).name): each for each in reversed(finder.tree.audio)}
 
-    def file_of(row: dict) -> str:
+    def file_of(row: dict[str, Any]) -> str:
         video = row[name].strip()
         if not video:
             raise AudioError("no_file_name", "the row names no video")
@@ -81,12 +89,12 @@ def _audioset(table: Table, finder: Finder) -> Layout:
         file = next((files[each] for each in names if each in files), f"{video}.wav")
         return str(finder.tree.root / file)
 
-    def change(clip: Clip, row: dict) -> Clip:
+    def change(clip: Clip, row: dict[str, Any]) -> Clip:
         mids = [each.strip() for each in row[labels].split(",") if each.strip()]
         clip = replace(clip, labels=tuple(display.get(mid, mid) for mid in mids))
         try:
             offset, duration = float(row[start]), float(row[end]) - float(row[start])
-            total = audio_info(clip.path)[0] if os.path.isfile(clip.path) else 0.0
+            total = audio_info(clip.path)[0] if clip.path and os.path.isfile(clip.path) else 0.0
         except ValueError:  # AudioError, too: counted where it is read
             return clip
         if total > duration + _SLACK_SECONDS:

@@ -15,8 +15,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from distill.data.audio import AudioError
+from distill.data.formats.errors import AudioError
 from distill.data.sources.clips import Clip, Columns, one_line
 from distill.data.sources.layouts.tree import Finder, Tree, key, stem
 from distill.data.sources.tables.rows import Layout
@@ -50,7 +51,7 @@ def _fleurs(table: Table) -> tuple[Table, Layout]:
              "gender"]
     split = table_stem(table.path)
 
-    def file_of(row: dict) -> str:
+    def file_of(row: dict[str, Any]) -> str:
         file = row["file_name"].strip()
         there = (table.path.parent / "audio" / split).is_dir()
         return f"{split}/{file}" if there and file else file

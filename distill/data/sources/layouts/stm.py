@@ -31,7 +31,7 @@ def clips_of_stm(
 
 def _clips(tree: Tree, files: list[str], audio: list[str], columns: Columns) -> Iterator[Clip]:
     by_name = {key(stem(PurePosixPath(name).name)): name for name in reversed(audio)}
-    used = set()
+    used: set[str] = set()
     for file in files:
         for line in read_lines(tree.root / file):
             where = f"{tree.root / file} line {line.number}"

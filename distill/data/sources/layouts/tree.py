@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from distill.data.audio import AudioError
 from distill.data.find_files import AUDIO_SUFFIXES, find_files
+from distill.data.formats.errors import AudioError
 
 TEXT_SUFFIXES = (".txt", ".lab", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")

@@ -14,12 +14,13 @@ from distill.data.sources.tables.text import Line, read_lines, read_text
 
 @dataclass(frozen=True)
 class Record:
-    """A row: cells by column (by number, before the header is known), or (reason, detail) of what
-    cannot be read. `line` is where it begins, from 1."""
+    """A row: cells by column, or (reason, detail) of what cannot be read. `line` is where it
+    begins, from 1; `values` are the cells in order where columns have no names yet."""
 
     line: int
-    cells: dict | list = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    values: list[str] | None = None
 
 
 def read_json_rows(path: Path) -> tuple[Iterator[Record], str]:
@@ -42,7 +43,7 @@ def read_json_rows(path: Path) -> tuple[Iterator[Record], str]:
             for number, row in enumerate(whole, 1)), "row"
 
 
-def _whole(path: Path, first: Line) -> list | None:
+def _whole(path: Path, first: Line) -> list[Any] | None:
     """The array that the file is; None if it is lines."""
     try:
         value = json.loads(read_text(path))

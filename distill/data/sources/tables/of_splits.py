@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distill.data.find_files import is_left_out
 from distill.data.sources.clips import Clip, Columns, column_of
@@ -149,7 +150,7 @@ def metadata_table(folder: Path, tree: Tree) -> Path | None:
     return None
 
 
-def split_counts(path: Path) -> tuple[str, Counter] | None:
+def split_counts(path: Path) -> tuple[str, Counter[str]] | None:
     """The column that says each row's split, and how many rows of each there are."""
     try:
         table = open_table(path)
@@ -163,7 +164,7 @@ def split_counts(path: Path) -> tuple[str, Counter] | None:
     return (column, counts) if any(map(is_split_name, counts)) else None
 
 
-def keep_split(path: Path, split: str) -> Callable[[dict], bool] | None:
+def keep_split(path: Path, split: str) -> Callable[[dict[str, Any]], bool] | None:
     """Which rows of a table are of a split by its column; None where no column says so.
 
     Raises:
@@ -183,7 +184,7 @@ def keep_split(path: Path, split: str) -> Callable[[dict], bool] | None:
 
 
 def read_table(
-    path: Path, tree: Tree, columns: Columns, keep: Callable[[dict], bool] | None = None
+    path: Path, tree: Tree, columns: Columns, keep: Callable[[dict[str, Any]], bool] | None = None
 ) -> Iterator[Clip]:
     """Clips of a table, those of the rows to `keep`.
 
@@ -191,7 +192,7 @@ def read_table(
         ValueError: no column with the audio's names, or none of those that were named.
     """
     table = replace(open_table(path), keep=keep)
-    finder = Finder(tree, dict.fromkeys((path.parent, tree.root, *_above(path, tree))))
+    finder = Finder(tree, [path.parent, tree.root, *_above(path, tree)])
     layout = sound_layout(table, finder)
     if layout is None and table.file_column is not None:
         layout = Layout("table", table.file_column)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.data.audio import AudioError
+from distill.data.formats.errors import AudioError
 from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.layouts.tree import Finder, stem
 from distill.data.sources.tables.json_rows import Record
@@ -33,9 +33,9 @@ class Layout:
     name: str
     file: str
     labels: str | None = None
-    file_of: Callable[[dict], str] | None = None
-    id_of: Callable[[dict], str] | None = None
-    change: Callable[[Clip, dict], Clip] | None = None
+    file_of: Callable[[dict[str, Any]], str] | None = None
+    id_of: Callable[[dict[str, Any]], str] | None = None
+    change: Callable[[Clip, dict[str, Any]], Clip] | None = None
     has_times: bool = True
 
 
@@ -84,7 +84,7 @@ def _clip(
     return layout.change(clip, cells) if layout.change and not clip.problem else clip
 
 
-def _id(cells: dict, columns: Columns, layout: Layout) -> str | None:
+def _id(cells: dict[str, Any], columns: Columns, layout: Layout) -> str | None:
     value = cells.get(columns.id) if columns.id else layout.id_of and layout.id_of(cells)
     text = "" if value is None or isinstance(value, list | dict) else str(value).strip()
     return text or None

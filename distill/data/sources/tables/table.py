@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from distill.data.find_files import AUDIO_SUFFIXES
 from distill.data.sources.clips import column_of
@@ -38,11 +39,19 @@ csv.field_size_limit(2**31 - 1)  # characters of a cell; the default is 131,072
 
 
 @dataclass(frozen=True)
+class Header:
+    """The first line of a table: where it is, from 1, and its cells."""
+
+    line: int
+    cells: list[str]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table whose rows are read once.
 
     Attributes:
-        header: the first line, as a row; None for JSON.
+        header: the first line; None for JSON.
         names: columns; some may have no name ("").
         unit: what `Record.line` counts.
         keep: rows to leave out without a word, by their cells; None keeps all.
@@ -51,9 +60,9 @@ class Table:
     path: Path
     names: list[str]
     records: Iterator[Record]
-    header: Record | None = None
+    header: Header | None = None
     unit: str = "line"
-    keep: Callable[[dict], bool] | None = None
+    keep: Callable[[dict[str, Any]], bool] | None = None
 
     @property
     def file_column(self) -> str | None:
@@ -64,7 +73,9 @@ class Table:
 
     def without_header(self, names: list[str]) -> Table:
         """The table whose first line is a row."""
-        return replace(self, names=names, records=chain([self.header], self.records))
+        assert self.header is not None  # of JSON there is none
+        first = Record(self.header.line, values=self.header.cells)
+        return replace(self, names=names, records=chain([first], self.records))
 
     def rows(self) -> Iterator[Record]:
         """Rows by column; their problems say file and line."""
@@ -77,13 +88,13 @@ class Table:
             if record.problem:
                 reason, detail = record.problem
                 yield replace(record, problem=(reason, f"{self.where(record)}: {detail}"))
-            elif isinstance(record.cells, dict):
+            elif record.values is None:
                 yield record
-            elif record.cells != self.names and any(cell.strip() for cell in record.cells):
-                yield self._by_name(record)  # a header may come again where tables were joined
+            elif record.values != self.names and any(cell.strip() for cell in record.values):
+                # a header may come again where tables were joined
+                yield self._by_name(record, record.values)
 
-    def _by_name(self, record: Record) -> Record:
-        cells = record.cells
+    def _by_name(self, record: Record, cells: list[str]) -> Record:
         # Behind the last column that has a name there is nothing, or the end of a text.
         count = max((number for number, name in enumerate(self.names, 1) if name), default=0)
         if len(cells) < count or any(cell.strip() for cell in cells[count:]):
@@ -108,21 +119,22 @@ def open_table(path: Path) -> Table:
             raise ValueError(f"{path}: no rows")
         readable = [record for record in ahead if not record.problem]
         if not readable:
-            raise ValueError(f"{path} {unit} {ahead[0].line}: {ahead[0].problem[1]}")
+            fault = (ahead[0].problem or ("", ""))[1]
+            raise ValueError(f"{path} {unit} {ahead[0].line}: {fault}")
         names = list(dict.fromkeys(name for record in readable for name in record.cells))
         return Table(path, names, chain(ahead, records), None, unit)
     header, lines, delimiter = _header(path)
-    ahead = list(islice(lines, _PEEK))
-    dialect = _dialect(path, header.text, [line.text for line in ahead], delimiter)
+    first = list(islice(lines, _PEEK))
+    dialect = _dialect(path, header.text, [line.text for line in first], delimiter)
     try:
         names = [cell.strip() for cell in next(dialect.reader([header.text]))]
     except csv.Error:
         raise ValueError(f"{path} line {header.number}: a quotation mark of the header has no "
                          "other half") from None
-    records = _records(dialect, chain(ahead, lines))
+    records = _records(dialect, chain(first, lines))
     if not dialect.is_quoted:
         records = _without_broken_cells(records)
-    return Table(path, names, records, Record(header.number, names))
+    return Table(path, names, records, Header(header.number, names))
 
 
 def table_suffix(path: Path | str) -> str:
@@ -142,7 +154,9 @@ def is_table(path: Path) -> bool:
         line = next((line for line in read_lines(path) if line.text.strip()), None)
     except (OSError, ValueError):
         return False
-    for delimiter in "\t|" if line and not line.fault else "":
+    if line is None or line.fault:
+        return False
+    for delimiter in "\t|":
         cells = line.text.split(delimiter)
         if len(cells) > 1 and (has_audio_name(cells[:1]) or column_of(FILE_COLUMNS, cells)):
             return True
@@ -156,7 +170,7 @@ def checked(table: Table) -> Table:
         ValueError: a name twice, or nothing below the header.
     """
     twice = [name for name in table.names if name and table.names.count(name) > 1]
-    if twice:
+    if twice and table.header:
         raise ValueError(f"{table.path} line {table.header.line}: two columns are called "
                          f"{twice[0]}; there are {', '.join(table.names)}")
     first = next(table.records, None)
@@ -203,8 +217,8 @@ class _Dialect:
     is_quoted: bool
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        quoting = csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE
-        return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, strict=True,
+        return csv.reader(lines, delimiter=self.delimiter, strict=True,
+                          quoting=csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE,
                           skipinitialspace=self.delimiter != "\t")
 
 
@@ -229,7 +243,8 @@ class _Taken:
     """Lines as text, remembering those that were taken for the row being read."""
 
     def __init__(self, lines: Iterator[Line]):
-        self._lines, self.lines = lines, []
+        self._lines = lines
+        self.lines: list[Line] = []
 
     def __iter__(self) -> _Taken:
         return self
@@ -246,7 +261,7 @@ def _records(dialect: _Dialect, lines: Iterator[Line]) -> Iterator[Record]:
     while True:
         taken.lines = []
         try:
-            cells = next(reader)
+            cells: list[str] | None = next(reader)
         except StopIteration:
             return
         except csv.Error:
@@ -274,24 +289,26 @@ def _alone(dialect: _Dialect, line: Line) -> list[str] | None:
 
 def _record(dialect: _Dialect, lines: list[Line], cells: list[str] | None) -> Iterator[Record]:
     number = lines[0].number
-    fault = next((line for line in lines if line.fault), None)
+    fault = next((line.fault for line in lines if line.fault), None)
     if fault:
-        yield Record(number, [], ("bad_text", fault.fault))
+        yield Record(number, problem=("bad_text", fault))
     elif cells is None:
-        yield Record(number, [], ("bad_row", 'a quotation mark (") without its other half'))
+        yield Record(number, problem=("bad_row", 'a quotation mark (") without its other half'))
     elif cells:
-        yield Record(number, cells if dialect.is_quoted else [_unquoted(c) for c in cells])
+        values = cells if dialect.is_quoted else [_unquoted(cell) for cell in cells]
+        yield Record(number, values=values)
 
 
 def _without_broken_cells(records: Iterator[Record]) -> Iterator[Record]:
     """Where marks are part of texts, a cell with a line break is cut by it: its first line, which
     looks whole, is told by its open mark and by the shorter line behind it."""
-    held = None
+    held: Record | None = None
     for record in records:
         if held is not None:
-            is_cut = (len(record.cells) < len(held.cells) and not record.problem
-                      and held.cells[-1].startswith('"') and held.cells[-1].count('"') % 2)
-            yield replace(held, cells=[], problem=("bad_row", "a line break in a cell")
+            cells, behind = held.values, record.values  # None: the row has a problem
+            is_cut = (cells and behind and len(behind) < len(cells)
+                      and cells[-1].startswith('"') and cells[-1].count('"') % 2)
+            yield replace(held, values=None, problem=("bad_row", "a line break in a cell")
                           ) if is_cut else held
         held = record
     if held is not None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -100,7 +100,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     is_packed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if is_packed else open(path, "rb") as file:
-            yield file
+            yield cast(BinaryIO, file)  # a GzipFile has all of it that is used here
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is broken: {error}") from None
 

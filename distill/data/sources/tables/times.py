@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from distill.data.audio import AudioError
+from distill.data.formats.errors import AudioError
 from distill.data.sources.clips import Clip, column_of
 
 OFFSETS = ("offset", "start", "start_time", "start_seconds", "start_sec", "begin", "begin_time",
@@ -44,7 +45,7 @@ class Times:
         duration = column_of(_DURATIONS, names)
         return cls(offset, duration, column_of(_ENDS, names) if duration is None else None)
 
-    def of(self, row: dict) -> tuple[float, float | None]:
+    def of(self, row: dict[str, Any]) -> tuple[float, float | None]:
         """(offset, duration) in seconds.
 
         Raises:
@@ -61,7 +62,7 @@ class Times:
         return offset, duration
 
 
-def with_part(clip: Clip, row: dict, times: Times) -> Clip:
+def with_part(clip: Clip, row: dict[str, Any], times: Times) -> Clip:
     """A clip whose bytes come with the row, and the part of them that the row names, if it does."""
     if times.offset is None or clip.problem:
         return clip
@@ -73,8 +74,10 @@ def with_part(clip: Clip, row: dict, times: Times) -> Clip:
     return replace(clip, offset=offset, duration=duration, may_be_cut=True)
 
 
-def _seconds(row: dict, column: str | None, reason: str) -> float | None:
-    value = row.get(column) if column is not None else None
+def _seconds(row: dict[str, Any], column: str | None, reason: str) -> float | None:
+    if column is None:
+        return None
+    value = row.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, str) and (clock := _CLOCK.fullmatch(value)):
@@ -101,7 +104,7 @@ def part_of(clip: Clip, seconds: float) -> tuple[float, float]:
     name, offset = clip.name or clip.id, clip.offset
     if clip.said_seconds is not None:
         return 0.0, _seconds_of_whole(name, clip.said_seconds, seconds)
-    if clip.may_be_cut and clip.duration is not None and _is_cut(clip, seconds):
+    if clip.may_be_cut and _is_cut(clip, seconds):
         return 0.0, round(seconds, 4)
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError("bad_offset", f"{name}: {offset}")
@@ -134,6 +137,8 @@ def _seconds_of_whole(name: str, stated: float, seconds: float) -> float:
 def _is_cut(clip: Clip, seconds: float) -> bool:
     """Whether a file, of so many seconds, is itself the part of a longer recording that it is said
     to have: its length says so."""
+    if clip.duration is None:
+        return False
     slack = max(0.5, 0.05 * clip.duration)
     return (clip.offset + clip.duration > seconds + _PAST_END
             and abs(seconds - clip.duration) <= slack)
