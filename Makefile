@@ -28,7 +28,7 @@ PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
 BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline bench.scores bench.store bench.tag bench.consistency
 FORMATTED = distill/cli setup.py
-STRICT = distill/cli distill/__main__.py distill/data/sources distill/losses distill/metrics \
+STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses distill/metrics \
   distill/training
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor

@@ -20,5 +20,6 @@ class AudioError(ValueError):
         """Whether another run may well be able to read it."""
         return self.reason in TRANSIENT
 
-    def __reduce__(self):  # the default would call AudioError(message) in a worker's parent
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+        # the default would call AudioError(message) in a worker's parent
         return AudioError, (self.reason, self.detail)

@@ -3,7 +3,8 @@ wheel: `pip install 'audio-distill[media]'`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from distill.data.formats.errors import AudioError
 from distill.data.formats.source import Piece, Source
 
 
-def decode_media(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+def decode_media(source: Source) -> Generator[tuple[int, np.ndarray]]:
     """The first sound of a file from its beginning: the rate of its first frame in Hz, and blocks
     (samples,) in float32, mixed down. A damaged packet is silence, so that what follows keeps its
     time.
@@ -23,7 +24,7 @@ def decode_media(source: Source) -> Iterator[tuple[int, np.ndarray]]:
 
     rate = good = bad = 0
     try:
-        with av.open(Piece(source), metadata_errors="ignore") as container:
+        with av.open(Piece(source), "r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError("unreadable", f"{source.name}: there is no sound in it")
             for packet in container.demux(container.streams.audio[0]):
@@ -46,7 +47,7 @@ def decode_media(source: Source) -> Iterator[tuple[int, np.ndarray]]:
         raise AudioError("unreadable", f"{source.name}: {bad} of {bad + good} packets are damaged")
 
 
-def _samples(frame, rate: int) -> np.ndarray:
+def _samples(frame: Any, rate: int) -> np.ndarray:
     """A frame of any sample format as float32 (samples,) at `rate`."""
     values = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,8 +21,9 @@ KEEP_SECONDS = 40.0  # the next window may begin 30 s before the end of the last
 KEEP_FILES = 16
 
 # what decodes a source: the rate in Hz, and the next samples
-Decode = Callable[[Source], Iterator[tuple[int, np.ndarray]]]
-_idle: dict[tuple, ForwardReader] = {}
+Decode = Callable[[Source], Generator[tuple[int, np.ndarray]]]
+_Key = tuple[int, Decode, tuple[str, int, int, int, int]]  # process, decoder, `Source.key`
+_idle: dict[_Key, ForwardReader] = {}
 
 
 class ForwardReader:
@@ -101,8 +102,10 @@ def open_forward(source: Source, decode: Decode) -> Iterator[ForwardReader]:
     Raises:
         AudioError: `empty`, and what `decode` raises.
     """
-    key = source.key and (os.getpid(), decode, source.key)  # decoders do not live through a fork
-    reader = _idle.pop(key, None) or ForwardReader(source, decode)
+    # decoders do not live through a fork
+    key = None if source.key is None else (os.getpid(), decode, source.key)
+    idle = None if key is None else _idle.pop(key, None)
+    reader = idle or ForwardReader(source, decode)
     try:
         yield reader
     except BaseException:

@@ -100,6 +100,7 @@ def mp3_runs(source: Source) -> list[Run] | None:
     if start is None:
         return None
     frame = parse_frame(view.at(start, 4))
+    assert frame is not None  # where one was found
     _, size, _ = _info(view.at(start, frame.size), frame) or (0, None, 0)
     if size is not None and abs(start + size - end) <= 2 * frame.size and start == first:
         return None

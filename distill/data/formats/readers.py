@@ -6,10 +6,11 @@ it gives of a part of a file is what it gives there of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +23,13 @@ from distill.data.formats.source import Piece, Source, open_source
 _SYSTEM = 2  # libsndfile's SF_ERR_SYSTEM: reading failed, not the format
 _LEAD = 12 * 576  # samples that are decoded before those that are asked for
 _STEP = 1 << 14  # samples read at a time to get past them
-_known: dict[tuple, list[Part]] = {}  # by `Source.key`
+_known: dict[tuple[str, int, int, int, int], list[Part]] = {}  # by `Source.key`
 
 
 class SoundFileReader:
     """An open `SoundFile`, which is read forwards if libsndfile cannot seek in its codec."""
 
-    def __init__(self, file, size: int, frames: int | None = None):
+    def __init__(self, file: Any, size: int, frames: int | None = None):
         self.file, self.rate, self._place = file, file.samplerate, 0
         self._frames = file.frames if frames is None else min(frames, file.frames)
         # In MP3 of few bits a frame borrows from more of those before it than libmpg123 goes back.
@@ -102,8 +103,11 @@ class JoinedReader:
         return np.concatenate(found)[:, None]
 
 
+Reader = SoundFileReader | JoinedReader | ForwardReader
+
+
 @contextmanager
-def open_reader(path: str | Path | bytes) -> Iterator:
+def open_reader(path: str | Path | bytes) -> Iterator[Reader]:
     """The reader of a file.
 
     Raises:
@@ -132,12 +136,10 @@ def _text(error: Exception) -> str:
     return getattr(error, "error_string", None) or str(error)
 
 
-def _by_libsndfile(
-    source: Source, stack: ExitStack
-) -> SoundFileReader | JoinedReader | ForwardReader:
+def _by_libsndfile(source: Source, stack: ExitStack) -> Reader:
     import soundfile
 
-    def opened(file, size: int) -> SoundFileReader:
+    def opened(file: Any, size: int) -> SoundFileReader:
         is_own = not isinstance(file, int)  # else the source closes it
         opened = stack.enter_context(soundfile.SoundFile(file, closefd=is_own))
         return SoundFileReader(opened, size)
@@ -160,7 +162,7 @@ def _by_libsndfile(
     return readers[0] if len(readers) == 1 else JoinedReader(readers)
 
 
-def _decode_forwards(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+def _decode_forwards(source: Source) -> Generator[tuple[int, np.ndarray]]:
     """Codecs in which libsndfile cannot seek: GSM 6.10, G.721, ..."""
     import soundfile
 
@@ -181,7 +183,7 @@ def _parts_of(source: Source) -> list[Part]:
     return parts
 
 
-def _by_ffmpeg(source: Source, stack: ExitStack, error: Exception):
+def _by_ffmpeg(source: Source, stack: ExitStack, error: Exception) -> ForwardReader:
     head = source.read_at(0, 1024)
     if head[:7] == b"NIST_1A" and b"shorten" in head:
         raise AudioError("unreadable", f"{source.name}: a SPHERE file that shorten compressed; "

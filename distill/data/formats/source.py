@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from distill.data.formats.errors import AudioError
 
@@ -30,9 +31,12 @@ class Source:
     """
 
     def __init__(self, source: str | Path | bytes, fd: int | None):
-        self.fd, self.error = fd, None
+        self.fd = fd
+        self.error: OSError | None = None
+        self.key: tuple[str, int, int, int, int] | None = None
+        self._data = source if isinstance(source, bytes) else b""
         if fd is None:
-            self._data, self.name, self.size, self.key = source, "<bytes>", len(source), None
+            self.name, self.size = "<bytes>", len(self._data)
         else:
             about = os.fstat(fd)
             self.name, self.size = str(source), about.st_size
@@ -115,7 +119,7 @@ class Piece(io.RawIOBase):
         self.place = max(0, base + offset)
         return self.place
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), self.length - self.place)
         if count <= 0:
             return 0
