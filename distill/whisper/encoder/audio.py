@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class AudioFeatures:
                 found[clip] = positions
         return found
 
-    def to(self, *arguments, **options) -> AudioFeatures:
+    def to(self, *arguments: Any, **options: Any) -> AudioFeatures:
         """As `Tensor.to`: batches of training are moved by it."""
         return AudioFeatures([(clips, positions, each.to(*arguments, **options))
                               for clips, positions, each in self.groups], self.num_clips)
@@ -68,7 +69,7 @@ class AudioFeatures:
 
     def padded(self, clips: Sequence[int]) -> AudioFeatures:
         """Some of the clips, padded to 30 s."""
-        found: list[Tensor | None] = [None] * len(clips)
+        found = [torch.empty(0)] * len(clips)
         for group, positions, features in self.groups:
             rest = 0 if positions is None else 2 * positions_of(0.0, None) - features.shape[-1]
             for clip, each in zip(group, features, strict=True):
@@ -84,7 +85,7 @@ class AudioFeatures:
 
 
 def audio_features(
-    processor, audios: Sequence[np.ndarray], margin: float | None
+    processor: Any, audios: Sequence[np.ndarray], margin: float | None
 ) -> AudioFeatures:
     """Features of 16 kHz mono audio of up to 30 s each.
 
@@ -113,7 +114,7 @@ def all_padded(features: Tensor) -> AudioFeatures:
 
 
 @torch.no_grad()
-def encode_each(encoder, features: AudioFeatures | Tensor) -> list[Tensor]:
+def encode_each(encoder: Any, features: AudioFeatures | Tensor) -> list[Tensor]:
     """States (frames, width) of each clip, at its own length.
 
     Args:
@@ -130,7 +131,7 @@ def encode_each(encoder, features: AudioFeatures | Tensor) -> list[Tensor]:
     return found
 
 
-def encode_features(encoder, features: AudioFeatures) -> Tensor:
+def encode_features(encoder: Any, features: AudioFeatures) -> Tensor:
     """(clips, frames, width): states up to the length of the longest clip.
 
     Args:
@@ -150,25 +151,25 @@ def stack_with_silence(states: Sequence[Tensor], silence: Silence) -> Tensor:
     return torch.stack([torch.cat([each, rest[len(each) : frames]]) for each in states])
 
 
-def stack_states(model, states: Sequence[Tensor]) -> Tensor:
+def stack_states(model: Any, states: Sequence[Tensor]) -> Tensor:
     """(clips, frames, width) of states of any lengths (frames, width) of a model's clips."""
     if len({len(each) for each in states}) == 1:
         return torch.stack(list(states))
     return stack_with_silence(states, silence_of(model.get_encoder()))
 
 
-def encode_audio(model, processor, audios: Sequence[np.ndarray]) -> Tensor:
+def encode_audio(model: Any, processor: Any, audios: Sequence[np.ndarray]) -> Tensor:
     """(clips, frames, width) of 16 kHz mono audio of up to 30 s each."""
     features = audio_features(processor, audios, margin_of(model))
     return encode_features(model.get_encoder(), features)
 
 
-def silence_behind(model) -> Silence | None:
+def silence_behind(model: Any) -> Silence | None:
     """What stands behind the states of a model's short clips; None if it pads them all."""
     return None if margin_of(model) is None else silence_of(model.get_encoder())
 
 
-def complete(model, states: Tensor) -> Tensor:
+def complete(model: Any, states: Tensor) -> Tensor:
     """(clips, 1500, width): states for those who want all of them, silence included."""
     if margin_of(model) is None or states.shape[1] >= model.config.max_source_positions:
         return states

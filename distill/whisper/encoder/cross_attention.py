@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import Tensor
 
 
 @contextmanager
-def silence_shared(decoder, rest: Tensor) -> Iterator[None]:
+def silence_shared(decoder: Any, rest: Tensor) -> Iterator[None]:
     """Inside, each row's cross-attention sees its own encoder states, and then the rest.
 
     Args:
@@ -42,7 +43,7 @@ def silence_shared(decoder, rest: Tensor) -> Iterator[None]:
 
 
 def _forward(
-    module, rest: Tensor, hidden_states: Tensor, key_value_states: Tensor, **_unused
+    module: Any, rest: Tensor, hidden_states: Tensor, key_value_states: Tensor, **_unused: Any
 ) -> tuple[Tensor, None]:
     """As WhisperAttention.forward without a cache."""
     query = _heads(module, module.q_proj(hidden_states) * module.scaling)
@@ -66,7 +67,7 @@ def _forward(
 
 
 def _attend_states(
-    module, query: Tensor, states: Tensor, rest_keys: Tensor, rest_values: Tensor
+    module: Any, query: Tensor, states: Tensor, rest_keys: Tensor, rest_values: Tensor
 ) -> Tensor:
     """(rows, heads, T, head width), without keys and values of the rows' own states."""
     rows, heads, length, _ = query.shape
@@ -96,7 +97,7 @@ def _shared(rows: Tensor, matrix: Tensor) -> Tensor:
     return found.unflatten(1, rows.shape[::2]).transpose(0, 1)
 
 
-def _is_cheaper_unprojected(module, query: Tensor, states: Tensor) -> bool:
+def _is_cheaper_unprojected(module: Any, query: Tensor, states: Tensor) -> bool:
     """Fewer multiplications; never with states that learn, or weights that are elsewhere (ZeRO)."""
     _, heads, length, head_width = query.shape
     _, frames, width = states.shape
@@ -105,6 +106,6 @@ def _is_cheaper_unprojected(module, query: Tensor, states: Tensor) -> bool:
             and heads * length * (head_width + frames) < frames * width)
 
 
-def _heads(module, projected: Tensor) -> Tensor:
+def _heads(module: Any, projected: Tensor) -> Tensor:
     """(rows, positions, width) -> (rows, heads, positions, head width)."""
     return projected.unflatten(-1, (-1, module.head_dim)).transpose(1, 2)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def stem(encoder, features: Tensor) -> Tensor:
+def stem(encoder: Any, features: Tensor) -> Tensor:
     """(clips, positions, width): two convolutions, and where each position is."""
     hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2)
     return hidden + encoder.embed_positions.weight[: hidden.shape[1]]
 
 
 def run_layer(
-    layer, hidden: Tensor, silent_keys: Tensor | None = None, silent_values: Tensor | None = None
+    layer: Any, hidden: Tensor,
+    silent_keys: Tensor | None = None, silent_values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's output, and its keys and values (clips, heads, positions, head width)."""
     attention = layer.self_attn
@@ -22,7 +25,7 @@ def run_layer(
     normed = layer.self_attn_layer_norm(hidden)
     query, keys, values = (project(normed).view(shape).transpose(1, 2) for project in
                            (attention.q_proj, attention.k_proj, attention.v_proj))
-    if silent_keys is None:
+    if silent_keys is None or silent_values is None:
         found = F.scaled_dot_product_attention(query, keys, values)
     else:
         found = attend_with_silence(query, keys, values, silent_keys, silent_values)

@@ -9,6 +9,7 @@ made once. No torch here: plans count with it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 POSITIONS_PER_SECOND = 50  # two log-mel frames of 10 ms each
 # (up to so many positions, multiples of this): about 5 to 15 % of a clip is rounded up
@@ -34,7 +35,7 @@ def positions_of(seconds: float, margin: float | None, most: int = 1500) -> int:
     return rounded if rounded < _FULL_FROM * most else most
 
 
-def margin_of(model_or_config) -> float | None:
+def margin_of(model_or_config: Any) -> float | None:
     """Seconds of silence that a model needs behind short audio; None pads every clip to 30 s.
 
     A model's config has it as `short_audio: {margin_seconds: 1.0}`.
@@ -44,6 +45,6 @@ def margin_of(model_or_config) -> float | None:
     return None if not found else float(found["margin_seconds"])
 
 
-def set_margin(model, margin: float | None) -> None:
+def set_margin(model: Any, margin: float | None) -> None:
     """Write it to a model's config; `save_pretrained` keeps it."""
     model.config.short_audio = None if margin is None else {"margin_seconds": float(margin)}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from distill.data.audio import SAMPLE_RATE
 from distill.losses.matmul import fast_linears
 
 
-def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
+def log_mel(processor: Any, audios: Sequence[np.ndarray]) -> Tensor:
     """float32 (batch, mel, 3000) from 16 kHz mono audio of up to 30 s each."""
     features = processor.feature_extractor(
         list(audios), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
@@ -23,13 +24,13 @@ def log_mel(processor, audios: Sequence[np.ndarray]) -> Tensor:
     return features["input_features"]
 
 
-def encode(model, features: Tensor) -> Tensor:
+def encode(model: Any, features: Tensor) -> Tensor:
     """Encoder states (batch, 1500, width) of log-mel features (batch, mel, 3000)."""
     return encode_padded(model.get_encoder(), features)
 
 
 @torch.no_grad()
-def encode_padded(encoder, features: Tensor) -> Tensor:
+def encode_padded(encoder: Any, features: Tensor) -> Tensor:
     """As `encode`, by a WhisperEncoder."""
     parameter = next(encoder.parameters())
     with fast_linears():

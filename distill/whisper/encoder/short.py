@@ -10,6 +10,7 @@ are computed, and their self-attention also looks at the kept keys and values of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ FAINTEST = 0.6  # of the loudest feature: 30 dB below LOUDEST; what is fainter i
 
 
 def short_features(
-    processor, audios: Sequence[np.ndarray], positions: int
+    processor: Any, audios: Sequence[np.ndarray], positions: int
 ) -> tuple[Tensor, list[bool]]:
     """Log-mel features of the first positions of a window, for clips of at most that length.
 
@@ -49,7 +50,7 @@ def short_features(
 
 
 @torch.no_grad()
-def encode_short(encoder, features: Tensor) -> Tensor:
+def encode_short(encoder: Any, features: Tensor) -> Tensor:
     """Encoder states (clips, positions, width) of `short_features`, silence behind them."""
     parameter = next(encoder.parameters())
     features = features.to(parameter.device, parameter.dtype)

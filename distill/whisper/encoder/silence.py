@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
@@ -41,10 +43,11 @@ class Silence:
         return sum(part.numel() * part.element_size() for part in every)
 
 
-_kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_State = tuple[tuple[int, torch.device, torch.dtype, int], ...]
+_kept: weakref.WeakKeyDictionary[Module, tuple[_State, Silence]] = weakref.WeakKeyDictionary()
 
 
-def silence_of(encoder) -> Silence:
+def silence_of(encoder: Any) -> Silence:
     """The silence of a WhisperEncoder, in its type and on its device.
 
     It is made at the first call (one pass of the encoder), and again when the weights have moved,
@@ -58,14 +61,14 @@ def silence_of(encoder) -> Silence:
     return known[1]
 
 
-def _state_of(encoder) -> tuple:
+def _state_of(encoder: Module) -> _State:
     """Changes when a weight is moved, replaced or written to."""
     return tuple((part.data_ptr(), part.device, part.dtype, part._version)
                  for part in encoder.parameters())
 
 
 @torch.no_grad()
-def encode_silence(encoder) -> Silence:
+def encode_silence(encoder: Any) -> Silence:
     """One pass over a window of nothing but silence."""
     parameter, bands = next(encoder.parameters()), encoder.conv1.in_channels
     positions = encoder.embed_positions.weight.shape[0]
