@@ -28,8 +28,8 @@ PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
 BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline bench.scores bench.store bench.tag bench.consistency
 FORMATTED = distill/cli setup.py
-STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses distill/metrics \
-  distill/training
+STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses \
+  distill/metrics distill/training distill/whisper/encoder
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
-from distill.whisper.encoder.audio import (
-    AudioFeatures,
-    encode_features,
-    silence_behind,
-    stack_with_silence,
-)
+from distill.whisper.encoder.audio import AudioFeatures, encode_features, silence_behind
 from distill.whisper.encoder.cross_attention import silence_shared
 from distill.whisper.encoder.silence import Silence, with_silence
 from distill.whisper.recipe import LossConfig
@@ -122,7 +117,8 @@ class DistillModule(nn.Module):
             states = batch["encoder_states"]
             if isinstance(states, Tensor):
                 return states.float()
-            return stack_with_silence([each.float() for each in states], self.silence)
+            return with_silence([each.float() for each in states], self.silence,
+                                max(map(len, states)))
         encoder, features = self.student.model.encoder, batch["input_features"]
         if self.encoder_is_frozen:
             encoder.eval()  # what does not learn has no dropout: the teacher's has none either

@@ -141,21 +141,19 @@ def encode_features(encoder: Any, features: AudioFeatures) -> Tensor:
         clips, positions, each = features.groups[0]
         if clips == list(range(features.num_clips)):
             return (encode_padded if positions is None else encode_short)(encoder, each)
-    return stack_with_silence(encode_each(encoder, features), silence_of(encoder))
-
-
-def stack_with_silence(states: Sequence[Tensor], silence: Silence) -> Tensor:
-    """(clips, frames, width) of the longest one's frames; the others go on with silence."""
-    frames = max(map(len, states))
-    rest = silence.states.to(states[0].device, states[0].dtype)
-    return torch.stack([torch.cat([each, rest[len(each) : frames]]) for each in states])
+    return _stack(encode_each(encoder, features), encoder)
 
 
 def stack_states(model: Any, states: Sequence[Tensor]) -> Tensor:
-    """(clips, frames, width) of states of any lengths (frames, width) of a model's clips."""
-    if len({len(each) for each in states}) == 1:
-        return torch.stack(list(states))
-    return stack_with_silence(states, silence_of(model.get_encoder()))
+    """(clips, frames, width) of the longest one's frames, from states (frames, width) of a model's
+    clips; the others go on with silence."""
+    return _stack(states, model.get_encoder())
+
+
+def _stack(states: Sequence[Tensor], encoder: Any) -> Tensor:
+    lengths = {len(each) for each in states}
+    silence = silence_of(encoder) if len(lengths) > 1 else None
+    return with_silence(states, silence, max(lengths))
 
 
 def encode_audio(model: Any, processor: Any, audios: Sequence[np.ndarray]) -> Tensor:

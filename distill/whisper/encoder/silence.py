@@ -12,6 +12,7 @@ constants (docs/guides/short-audio.md has a drawing and what that costs).
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +86,23 @@ def encode_silence(encoder: Any) -> Silence:
     return Silence(tuple(keys), tuple(values), states)
 
 
-def with_silence(states: Tensor, silence: Silence | None) -> Tensor:
-    """(rows, positions, width): states of short clips with those of the silence behind them.
+def with_silence(
+    states: Tensor | Sequence[Tensor], silence: Silence | None, frames: int | None = None
+) -> Tensor:
+    """(rows, frames, width): states of clips, each with those of the silence behind it.
 
     Args:
-        states: (rows, frames, width); of all positions they are returned as they are.
+        states: (rows, frames, width), or (frames, width) of each row, of any lengths.
+        silence: None where all rows are of one length, and stay so.
+        frames: that every row has then; None: all positions.
     """
-    if silence is None or states.shape[1] >= len(silence.states):
-        return states
-    rest = silence.states[states.shape[1] :].to(states.device, states.dtype)
-    return torch.cat([states, rest.expand(len(states), -1, -1)], 1)
+    is_even = isinstance(states, Tensor) or len({len(each) for each in states}) == 1
+    wanted = frames or (0 if silence is None else len(silence.states))
+    if is_even and len(states[0]) >= wanted:
+        return states if isinstance(states, Tensor) else torch.stack(list(states))
+    assert silence is not None, "rows of several lengths"
+    rest = silence.states.to(states[0].device, states[0].dtype)
+    if isinstance(states, Tensor):  # the batch is copied once
+        behind = rest[states.shape[1] : wanted].expand(len(states), -1, -1)
+        return torch.cat([states, behind], 1)
+    return torch.stack([torch.cat([each, rest[len(each) : wanted]]) for each in states])
