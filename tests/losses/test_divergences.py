@@ -11,25 +11,11 @@ from distill.losses.token_losses import (
     ce_and_total_variation,
     token_losses,
 )
+from tests.losses.conftest import VOCAB, WIDTH
 
-TOKENS, WIDTH, VOCAB = 13, 6, 29
 WEIGHTS = {"ce_weight": 0.8, "kl_weight": 1.3, "temperature": 2.0}
 FUNCTIONS = {"reverse": ce_and_reverse_kl, "total_variation": ce_and_total_variation}
 KINDS = list(FUNCTIONS)
-
-
-@pytest.fixture
-def numbers():
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    return {
-        "hidden": normal(TOKENS, WIDTH), "weight": normal(VOCAB, WIDTH),
-        "teacher_hidden": normal(TOKENS, WIDTH), "teacher_weight": normal(VOCAB, WIDTH),
-        "labels": torch.randint(VOCAB, (TOKENS,), generator=generator),
-    }
 
 
 def divergence(kind, student, teacher, temperature):

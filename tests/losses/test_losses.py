@@ -12,23 +12,10 @@ from distill.losses.token_losses import (
     hidden_mse,
     token_losses,
 )
+from tests.losses.conftest import TOKENS, VOCAB
 
-TOKENS, WIDTH, VOCAB, NOTHING = 13, 6, 29, -torch.inf
+NOTHING = -torch.inf
 WEIGHTS = {"ce_weight": 0.8, "kl_weight": 1.3, "temperature": 2.0}
-
-
-@pytest.fixture
-def numbers():
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    return {
-        "hidden": normal(TOKENS, WIDTH), "weight": normal(VOCAB, WIDTH),
-        "teacher_hidden": normal(TOKENS, WIDTH), "teacher_weight": normal(VOCAB, WIDTH),
-        "labels": torch.randint(VOCAB, (TOKENS,), generator=generator),
-    }
 
 
 def top_k_of(logits, k: int, temperature: float) -> TeacherScores:

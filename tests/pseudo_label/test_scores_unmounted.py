@@ -14,21 +14,10 @@ from distill.data.teacher_store import TeacherStore
 from distill.data.unreadable import UnreadableError
 from distill.testing import write_tiny_recipe
 from pseudo_label import scores
+from tests.pseudo_label.test_scores import shards, tree
 
 OPTIONS = ("num_threads=1", "pseudo_label.window_seconds=9", "train.max_steps=4",
            "filter.max_wer=null", "scores.shard_views=3")
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files. recipe.yaml names the folder, .checked.json the times of files."""
-    return {
-        str(path.relative_to(folder)): b"" if path.name == "recipe.yaml" else path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".checked.json"
-    }
-
-
-def shards(folder: Path) -> dict[str, bytes]:
-    return {name: data for name, data in tree(folder).items() if name.endswith(".h5")}
 
 
 @pytest.fixture(scope="module")
