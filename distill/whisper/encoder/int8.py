@@ -9,6 +9,7 @@ Convolutions, norms and attention stay in float: their work is small.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ class Int8Linear(nn.Module):
         return found.unflatten(0, inputs.shape[:-1]).to(inputs.dtype)
 
 
-def with_int8_encoder(model):
+def with_int8_encoder(model: Any) -> Any:
     """A twin of a model that shares all weights with it, but for an int8 copy of its encoder.
 
     Args:
