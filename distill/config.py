@@ -211,6 +211,7 @@ def read_method(recipe: str | Path) -> str:
     return method
 
 
+@cache
 def installed_recipes() -> Path:
     """The folder of the recipes that came with the package: of a wheel, or of a clone."""
     packages = Path(__file__).resolve().parents[1]

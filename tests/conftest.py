@@ -112,16 +112,25 @@ def tiny_processor(tiny_teacher):
 
 @pytest.fixture(scope="session")
 def remembered():
-    """Features of windows and tokenizers are made once."""
+    """Features of windows, their states, tokenizers and examples of reports are made once."""
     from transformers import WhisperFeatureExtractor, WhisperProcessor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    from tests.support.remembered import remembered_features, remembered_processors
+    from eval.report import examples
+    from tests.support.remembered import (
+        remembered_features,
+        remembered_processors,
+        remembered_sound,
+        remembered_states,
+    )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WhisperFeatureExtractor, "__call__",
                       remembered_features(WhisperFeatureExtractor.__call__))
         patch.setattr(WhisperProcessor, "from_pretrained",
                       remembered_processors(WhisperProcessor.from_pretrained))
+        patch.setattr(examples, "_opus", remembered_sound(examples._opus))
+        patch.setattr(WhisperEncoder, "forward", remembered_states(WhisperEncoder.forward))
         yield
 
 

@@ -14,6 +14,8 @@ from eval.__main__ import main as eval_command
 from eval.tagging import measure as tagging
 from pseudo_label import tag_scores
 
+pytestmark = pytest.mark.usefixtures("remembered")
+
 
 @pytest.fixture(scope="module")
 def run(tags):

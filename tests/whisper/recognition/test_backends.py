@@ -10,7 +10,7 @@ from distill.data.speech.windows import load_window, pack
 from distill.whisper.encoder.audio import all_padded
 from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import load_recipe
-from distill.whisper.recognition import labelled
+from distill.whisper.recognition import backends, ct2_backend, labelled
 from distill.whisper.recognition.backends import load_backend
 from distill.whisper.recognition.ct2_backend import Ct2Backend
 from distill.whisper.recognition.transcribe import to_text
@@ -40,24 +40,46 @@ def real(demo_teacher, demo_data):
     return label
 
 
-def test_ctranslate2_says_the_same(real):
-    """Without timestamps, as the demo labels, and with them, which is its second decoding."""
-    (plain, states), (ours, same) = real(*DOUBTS), real(*DOUBTS, *CT2)
-    assert states.shape == (1, 1500, 512)
-    assert_same_but_rounding(same, states)
+def same_labels(plain: list, ours: list, within: float) -> None:
+    """Those without timestamps, as the demo labels, and with them, which is its second decoding;
+    log-probabilities up to `within`."""
     for one, two in zip(plain, ours, strict=True):
-        assert one.language == two.language == "en"
+        assert one.language == two.language
         assert two.language_prob == pytest.approx(one.language_prob, abs=1e-3) != 1.0
         for a, b in ((one.hypothesis, two.hypothesis), (one.second, two.second)):
-            assert a.tokens == b.tokens and len(a.tokens) > 3
+            assert a.tokens == b.tokens and len(a.tokens) > 1
             assert (a.truncated, a.looped) == (b.truncated, b.looped) == (False, False)
-            assert b.avg_logprob == pytest.approx(a.avg_logprob, abs=2e-3)
+            assert b.avg_logprob == pytest.approx(a.avg_logprob, abs=within)
             assert b.no_speech_prob == pytest.approx(a.no_speech_prob, abs=1e-3)
         assert not any(token > 50363 for token in one.hypothesis.tokens)
         assert any(token > 50363 for token in one.second.tokens)
 
 
-def test_integers_say_nearly_the_same(real, demo_teacher):
+def test_a_real_teacher_says_the_same_of_noise(demo_teacher, demo_data, monkeypatch):
+    """CTranslate2 tells languages apart, and leaves timestamps out, only with the vocabulary of a
+    real model. What that hears need not be real, and a few words are enough."""
+    states = torch.randn(1, 1500, 512, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(demo_teacher.model.config, "short_audio", None)
+    for module in (backends, ct2_backend):
+        monkeypatch.setattr(module, "encode_features", lambda *_: states)
+    windows = pack(read_manifest(demo_data / "validation.jsonl")[0][:1], "w", "sequential")
+    features = all_padded(torch.zeros(1, 80, 3000))
+    same_labels(*(
+        load_backend(load_recipe(demo_data.parent, [*DOUBTS, *options]), demo_teacher).label(
+            windows, features)[0] for options in ((), CT2)), within=0.02)  # it is not sure of it
+
+
+@pytest.mark.slow
+def test_ctranslate2_says_the_same_of_speech(real):
+    (plain, states), (ours, same) = real(*DOUBTS), real(*DOUBTS, *CT2)
+    assert states.shape == (1, 1500, 512)
+    assert_same_but_rounding(same, states)
+    same_labels(plain, ours, within=2e-3)
+    assert plain[0].language == "en" and len(plain[0].hypothesis.tokens) > 3
+
+
+@pytest.mark.slow
+def test_integers_say_nearly_the_same_of_speech(real, demo_teacher):
     """Encoder and decoder: nobody wants to keep these states."""
     (plain, _), (int8, none) = real(*DOUBTS), real(CT2[0], "teacher.mode=live")
     assert none is None
@@ -86,6 +108,29 @@ def tiny(tiny_run, tmp_path_factory):
 
     label.windows, label.cache = windows, root / "audio-distill" / "ct2"
     return label
+
+
+def test_ctranslate2_says_the_same(tiny):
+    """All but log-probabilities: CTranslate2's are of the whole loop in which a random model
+    ends."""
+    (plain, states), (ours, same) = tiny(), tiny(*CT2)
+    assert states.shape == (5, 1500, 32)
+    assert_same_but_rounding(same, states)
+    for a, b in zip(plain, ours, strict=True):
+        assert a.hypothesis.tokens == b.hypothesis.tokens and len(a.hypothesis.tokens) > 3
+        assert a.hypothesis.looped == b.hypothesis.looped
+        assert b.hypothesis.no_speech_prob == pytest.approx(a.hypothesis.no_speech_prob, abs=1e-3)
+
+
+def test_integers_say_nearly_the_same(tiny):
+    """Encoder and decoder: nobody wants to keep these states. Of a random model only the first
+    step is compared: after another token it says something else."""
+    (plain, _), (int8, none) = tiny(), tiny(CT2[0], "teacher.mode=live")
+    assert none is None
+    for a, b in zip(plain, int8, strict=True):
+        assert a.hypothesis.no_speech_prob != b.hypothesis.no_speech_prob
+        assert b.hypothesis.no_speech_prob == pytest.approx(a.hypothesis.no_speech_prob, rel=0.2)
+        assert (b.second, b.language, b.language_prob) == (None,) * 3
 
 
 @pytest.mark.parametrize("options", [(), CT2], ids=["transformers", "ctranslate2"])
@@ -117,13 +162,11 @@ def test_where_a_window_ends_another_of_its_group_begins(tiny, temperatures, mon
 
 
 def test_the_teacher_is_converted_once(tiny):
-    two, _ = tiny(*CT2)
+    tiny(*CT2)
     (model,) = tiny.cache.glob("*/model.bin")
     written = model.stat().st_mtime_ns
     tiny(*CT2)
     assert model.stat().st_mtime_ns == written
-    one, _ = tiny()
-    assert [a.hypothesis.tokens for a in one] == [b.hypothesis.tokens for b in two]
 
 
 class Result:
