@@ -10,7 +10,8 @@ from typing import Any
 
 from distill.config import ConfigError, read_method
 from distill.data import leaks
-from distill.data.files import fingerprint, hash_of
+from distill.data.files import hash_of
+from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text, load_rows
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from distill.config import read_method, to_yaml
 from distill.data.audio import AudioError
+from distill.data.formats.source import fetch_ahead
 from distill.data.teacher_store import digest_of
 from distill.data.teacher_store.disk import publish
 from distill.data.unreadable import Unreadable, file_fault
@@ -185,6 +186,7 @@ class Fill:
             self.faults.add(clip, fault)
         if absent:
             return False
+        fetch_ahead(path for view in views for _, path in files(view))
         try:
             add(views)
         except AudioError as error:

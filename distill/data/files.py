@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 8192  # bytes; files of up to three are read whole
-
 
 def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
     """Call `write(temporary_path)`, then move the result to `path` in one step.
@@ -81,23 +79,3 @@ def hash_of(value: Any) -> str:
     """Short, stable hash of anything JSON can hold; used to tell settings apart."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def fingerprint(path: str | Path) -> str | None:
-    """What tells a file from another one of its name, without reading all of a long one: its size
-    and a hash of three blocks. A copy, or a file with a new date, is the same. None: unreadable."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            for place in sorted({0, max(0, (size - _BLOCK) // 2), max(0, size - _BLOCK)}):
-                file.seek(place)
-                digest.update(file.read(_BLOCK))
-    except OSError:
-        return None
-    return f"{size}-{digest.hexdigest()[:16]}"
-
-
-def fingerprints(paths: Iterable[str]) -> dict[str, str | None]:
-    """`fingerprint` of each path; files that are named several times are read once."""
-    return {path: fingerprint(path) for path in dict.fromkeys(paths)}

@@ -5,7 +5,9 @@
 SOURCE is one of
     a Hub id             openslr/librispeech_asr
     parquet              a file or a folder, or what datasets' save_to_disk wrote
-    shards               WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json
+    shards               WebDataset: .tar files of <split>*, clip.flac with clip.txt or clip.json;
+                         also behind a URL: https://host/shards-{0000..0012}.tar, s3://bucket/folder,
+                         and parquet: hf://datasets/OWNER/NAME/data/train-*.parquet
     a folder of audio    with <split> or metadata .csv, .tsv, .jsonl or .json (a file name and a
                          text in each row), or with a .txt beside each clip; as Common Voice,
                          LibriSpeech, Kaldi, NeMo, LJSpeech, FLEURS, VCTK, TEDLIUM, VITS, ESC-50,
@@ -27,14 +29,17 @@ Keys:
                          like where there is one; none: rows are whole files
     language=            written in every row, as a code; any name or code of it will do
     max_hours=           stop there
+    unpack=true          store the clips of shards and of parquet, too; else the manifest says where
+                         in their file they lie (those of compressed ones are always stored)
     streaming=true       keep no copy of the dataset in datasets' cache
     allow_gone=true      write a manifest without the clips that were in it and are there no longer;
                          else an import that is run again stops where many are gone
 
-Audio from the Hub and from shards is written to OUT_FOLDER/audio byte for byte, never re-encoded;
-a folder's audio stays where it is and is pointed at. The source is never written to, nor are files
-of OUT_FOLDER that this command did not make. Ids that several rows share get an ending by what the
-rows are. Rows that cannot be used are counted, printed and listed in OUT_FOLDER/drops.json.
+Audio of Hub ids is written to OUT_FOLDER/audio byte for byte, never re-encoded; that of a folder,
+of shards or of parquet stays where it is and is pointed at. The source is never written to, nor are
+files of OUT_FOLDER that this command did not make. Ids that several rows share get an ending by
+what the rows are. Rows that cannot be used are counted, printed and listed in
+OUT_FOLDER/drops.json.
 
 Started again, it goes through the source anew: what was changed, came or went since is seen; what
 was stored and measured before is not done again. Exit code 1: some audio could not be opened now
@@ -55,9 +60,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 
-from distill.data.audio import AudioError
+from distill.data.audio import AudioError, audio_info
 from distill.data.files import write_atomic
 from distill.data.find_files import AUDIO_SUFFIXES
+from distill.data.formats.addresses import is_remote, split_part
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
 from distill.data.manifest import Row
@@ -66,11 +72,17 @@ from distill.data.sources.hub_rows import is_dataset, open_dataset
 from distill.data.sources.journal import Journal
 from distill.data.sources.layouts.folder import find_clips
 from distill.data.sources.output import Outside, refuse_overlap
+from distill.data.sources.parquet_places import hash_of_bytes
 from distill.data.sources.report import Report
 from distill.data.sources.rows import RowFile
 from distill.data.sources.tables.table import TABLES, table_suffix
 from distill.data.sources.tables.times import part_of
-from distill.data.sources.tar_shards import SUFFIXES, find_shards, read_shards
+from distill.data.sources.tar_shards import (
+    SUFFIXES,
+    find_remote_shards,
+    find_shards,
+    read_shards,
+)
 from distill.endings import Stopped, run, writing_to
 from distill.progress import progress
 
@@ -92,6 +104,7 @@ class Options:
     offset_column: str | None = None
     language: str | None = None
     max_hours: float | None = None
+    unpack: bool = False
     streaming: bool = False
     allow_gone: bool = False
 
@@ -133,7 +146,7 @@ def parse_options(arguments: list[str]) -> Options:
 
 
 def _parse(key: str, value: str) -> str | float | bool:
-    if key in ("streaming", "allow_gone"):
+    if key in ("unpack", "streaming", "allow_gone"):
         if value.lower() not in ("true", "false"):
             raise ValueError(f"{key} must be true or false, got {value!r}")
         return value.lower() == "true"
@@ -252,16 +265,16 @@ class Importer:
         if asked != "none" and not clip.text and not has_labels:
             raise AudioError("missing_text", str(clip.name or ""))
         language = self._language(clip)
-        path, content = self._audio(clip)
-        audio = self._relative(path)
+        path, audio, content = self._audio(clip)
         try:
             f"{clip.id}{audio}{clip.text}".encode()
         except UnicodeEncodeError:  # it could not be written into any manifest
-            raise AudioError("name_not_utf8", str(clip.name or path)) from None
+            raise AudioError("name_not_utf8", str(clip.name or audio)) from None
         try:
-            offset, duration = part_of(clip, self.journal.seconds_of(path))
+            seconds = audio_info(clip.data)[0] if path is None else self.journal.seconds_of(path)
+            offset, duration = part_of(clip, seconds)
         except AudioError:
-            if clip.path is None:
+            if clip.path is None and path is not None:
                 path.unlink(missing_ok=True)
             raise
         row = Row(clip.id, audio, duration, offset, clip.text, clip.speaker, language,
@@ -285,25 +298,30 @@ class Importer:
                 raise AudioError("unknown_language", f"{clip.name or clip.id}: {error}") from None
         return self._codes[clip.language]
 
-    def _audio(self, clip: Clip) -> tuple[Path, str]:
-        """Where the clip's audio lies, and what tells it from other audio; bytes are written first,
-        once, in one step."""
+    def _audio(self, clip: Clip) -> tuple[Path | None, str, str]:
+        """The clip's file (None: it stays in its shard), how a row names its audio, and what tells
+        it from other audio; bytes are written first, once, in one step."""
         if clip.path is not None:
             self.outside.check(clip.path)
-            return clip.path, clip.name or os.path.relpath(clip.path, self.out)
+            name = clip.name or os.path.relpath(clip.path, self.out)
+            return clip.path, self._relative(clip.path), name
         if not clip.data:
             raise AudioError("empty", f"{clip.id}: no bytes")
+        if clip.place is not None and not self.options.unpack:
+            shard, part = split_part(clip.place)
+            shard = shard if is_remote(shard) else self._relative(Path(shard))
+            return None, shard + part, hash_of_bytes(clip.data)
         path, content = store_place(clip, self.out / "audio" / self.options.manifest)
         if not (path.is_file() and path.stat().st_size == len(clip.data)):
             self.journal.stored(path.relative_to(self.out).as_posix())
             write_atomic(path, lambda temporary: temporary.write_bytes(clip.data))
-        return path, content
+        return path, self._relative(path), content
 
 
 def store_place(clip: Clip, folder: Path) -> tuple[Path, str]:
     """(file for the bytes of a clip, hash of the bytes). Its name tells other bytes under this id,
     and other ids that are written alike, apart."""
-    content = hashlib.blake2b(clip.data, digest_size=16).hexdigest()
+    content = hash_of_bytes(clip.data)
     digest = hashlib.blake2b(f"{content} {clip.id}".encode(errors="surrogateescape")).hexdigest()
     name = re.sub(r"[^\w.-]", "_", clip.id).lstrip(".")
     name = name.encode(errors="ignore")[:100].decode(errors="ignore") or "clip"
@@ -329,12 +347,14 @@ def open_source(
         unread: what lies in shards and is not read is counted here, by suffix.
     """
     path = Path(source)
-    if not path.exists():
+    if is_remote(source) and not source.lower().endswith(".parquet"):
+        return read_shards(find_remote_shards(source, options.split), options.columns, unread), None
+    if not path.exists() and not is_remote(source):
         check_hub_id(source, "SOURCE")
     if not path.exists() or is_dataset(path):
         prefix = f"{out.resolve().name}-{options.manifest}"
         return open_dataset(source, options.split, options.config, options.revision,
-                            options.streaming, options.columns, prefix)
+                            options.streaming, options.columns, prefix, options.unpack)
     if path.is_file():
         return _open_file(path, options, unread), None
     shards = find_shards(path, options.split)

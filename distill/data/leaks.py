@@ -11,7 +11,6 @@ alike is read as a whole. The same words in another recording are no leak.
 from __future__ import annotations
 
 import hashlib
-import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,9 @@ from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
-from distill.data.files import fingerprint, hash_of, read_json, write_json
+from distill.data.files import hash_of, read_json, write_json
+from distill.data.formats.addresses import is_remote
+from distill.data.formats.places import blocks_of, fingerprint, place_of, stat_of
 from distill.data.manifest import Row, counts_text, load_rows, open_manifest
 
 KEY = "data.allow_overlap"
@@ -167,19 +168,20 @@ def _of_each(look: Callable, paths: Iterable[str]) -> dict:
 
 
 def _stat(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
+    try:  # behind a URL, it is known by its address alone
+        return (0, 0) if is_remote(path) else stat_of(path)
     except (OSError, ValueError):
         return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def _content(path: str) -> str | None:
+    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        for block in blocks_of(place_of(path)):
+            digest.update(block)
+    except (OSError, ValueError):
         return None
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict:

@@ -1,8 +1,9 @@
 """The manifest: one JSON object a line, one clip an object. The contract between stages.
 
 Field names are those of NeMo and of the Open ASR Leaderboard, so that their manifests are read as
-they are. Audio paths are relative to the manifest's folder, so that a corpus can be moved. All
-types are checked when a manifest is opened, before any model is loaded.
+they are. Audio paths are relative to the manifest's folder, so that a corpus can be moved; or URLs.
+Audio in a shard is named by the shard and `byte_offset` and `num_bytes`, or `member` of a tar file
+that is not compressed. All types are checked when a manifest is opened, before any model is loaded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.files import hash_of, write_jsonl
+from distill.data.formats.addresses import (
+    is_remote,
+    member_of_file,
+    part_of_file,
+    split_part,
+)
 from distill.data.json_rows import BadLines, read_rows
 from distill.data.languages import language_code
 
@@ -188,16 +195,35 @@ def _row(raw: object, folder: Path) -> Row:
     audio = raw["audio_filepath"]
     if not isinstance(audio, str) or "\0" in audio:
         raise ValueError(f"audio_filepath must be a path, got {_shown(audio)}")
-    offset = _number(raw, "offset", 0.0)
+    offset, named = _number(raw, "offset", 0.0), audio
+    if any(raw.get(key) is not None for key in ("member", "byte_offset", "num_bytes")):
+        audio, named = _part_of_shard(raw, audio)
     labels = raw.get("labels")
     if labels is not None and not (isinstance(labels, list)
                                    and all(isinstance(each, str) for each in labels)):
         raise ValueError(f"labels must be a list of strings, got {_shown(labels)}")
     language = _name(raw, "language")
     return Row(
-        id=_name(raw, "id") or _id_of(audio, offset, folder), audio_filepath=audio,
+        id=_name(raw, "id") or _id_of(named, offset, folder), audio_filepath=audio,
         duration=_number(raw, "duration", None), offset=offset, text=_text(raw, "text"),
         speaker=_name(raw, "speaker"), language=language and _code(language), labels=labels)
+
+
+def _part_of_shard(raw: dict, audio: str) -> tuple[str, str]:
+    """(the audio as one text, what an id is made of)."""
+    member = raw.get("member")
+    if member is not None and not (isinstance(member, str) and member):
+        raise ValueError(f"member must be the name of one, got {_shown(member)}")
+    parts = [raw.get("byte_offset"), raw.get("num_bytes")]
+    if parts != [None, None]:
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in parts):
+            raise ValueError("byte_offset and num_bytes must be two whole numbers of bytes, got "
+                             f"{_shown(parts[0])} and {_shown(parts[1])}")
+        place = part_of_file(audio, *parts)
+    else:
+        place = member_of_file(audio, member)
+    stem = os.path.splitext(audio)[0]
+    return place, f"{stem}/{member}" if member else f"{stem}-{parts[0]}"
 
 
 def _text(raw: dict, key: str) -> str | None:
@@ -302,6 +328,12 @@ class _Resolver:
         self._folder, self._known = str(folder.absolute()), {}
 
     def __call__(self, audio: str) -> str:
+        if is_remote(audio):
+            return audio
+        file, part = split_part(audio)
+        return self._resolve(file.removeprefix("file://")) + part
+
+    def _resolve(self, audio: str) -> str:
         folder, name = os.path.split(os.path.join(self._folder, audio))
         if name in ("", ".", ".."):
             return os.path.realpath(os.path.join(folder, name))

@@ -20,7 +20,8 @@ from omegaconf import MISSING
 
 from distill.config import ConfigError, check, find_recipe, load, to_dict
 from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.files import fingerprints, hash_of, read_json, write_atomic, write_json
+from distill.data.files import hash_of, read_json, write_atomic, write_json
+from distill.data.formats.places import fingerprints
 from distill.data.manifest import Row, counts_text, read_manifest, write_manifest
 from distill.data.samples.scene_sounds import ChangeConfig, Draws, change, cross, make_up
 from distill.data.sources.output import Outside, refuse_foreign

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.formats.places import place_of
+from distill.data.formats.remote import size_of
 from distill.progress import progress
 
 KEY = "data.max_unreadable"
@@ -191,15 +193,31 @@ class Unreadable:
 
 
 def file_fault(path: str | os.PathLike) -> AudioError | None:
-    """Why a file cannot be opened, as far as can be told without opening it; None: it is there."""
+    """Why audio cannot be opened, as far as can be told without opening it; None: it is there.
+    Behind URLs each file is asked for once in a process."""
     try:
-        os.stat(path)
+        place = place_of(path)
+        if place.is_remote:
+            return _remote_fault(place.path)
+        os.stat(place.path)
     except (FileNotFoundError, NotADirectoryError):
         return AudioError("missing_file", str(path))
     except OSError as error:
-        return AudioError("cannot_open", f"{path}: {error.strerror}")
-    if not os.access(path, os.R_OK):
+        return AudioError("cannot_open", f"{path}: {error.strerror or error}")
+    except AudioError as error:
+        return error
+    if not os.access(place.path, os.R_OK):
         return AudioError("cannot_open", f"{path}: {os.strerror(errno.EACCES)}")
+    return None
+
+
+def _remote_fault(url: str) -> AudioError | None:
+    try:
+        size_of(url)
+    except FileNotFoundError:
+        return AudioError("missing_file", url)
+    except OSError as error:
+        return AudioError("cannot_open", str(error))
     return None
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from distill.data.audio import load_audio
-from distill.data.files import fingerprint, hash_of, write_atomic
+from distill.data.files import hash_of, write_atomic
 from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text
 from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
 from distill.losses.matmul import fast_linears

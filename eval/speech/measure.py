@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from distill.data.files import fingerprints, hash_of
+from distill.data.files import hash_of
+from distill.data.formats.places import fingerprints
 from distill.data.model_files import model_stamp
 from distill.metrics.error_rates import error_rate, paired_bootstrap, total
 from distill.metrics.normalize import check_words, error_unit, normalizer, normalizer_name

@@ -23,7 +23,8 @@ import numpy as np
 from distill.ced.recipe import CedRecipe, load_recipe
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.data.audio import SAMPLE_RATE
-from distill.data.files import fingerprints, hash_of, read_json, write_json, write_jsonl
+from distill.data.files import hash_of, read_json, write_json, write_jsonl
+from distill.data.formats.places import fingerprints
 from distill.data.manifest import read_manifest
 from distill.data.model_files import model_stamp
 from distill.methods import check_data, evaluation_settings

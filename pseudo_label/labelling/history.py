@@ -18,15 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.data.audio import AudioError
-from distill.data.files import (
-    fingerprint,
-    hash_of,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from distill.data.files import hash_of, read_json, read_jsonl, write_json, write_jsonl, write_text
+from distill.data.formats.addresses import is_remote
+from distill.data.formats.places import fingerprint, stat_of
 from distill.data.manifest import Row
 from distill.data.speech.windows import Piece, Window, is_long
 from distill.progress import progress
@@ -319,7 +313,7 @@ def _left_out(folder: Path, windows: Sequence[Known]) -> set[str]:
 
 def _stamps(folder: Path, paths: Iterable[str]) -> dict[str, list]:
     """{path: [bytes, time, fingerprint]}; files that did not change since are not read again, those
-    that cannot be opened are what they were."""
+    that cannot be opened are what they were, and so are those behind URLs."""
     path = folder / _STAMPS
     before = read_json(path) if path.is_file() else {}
     found = {}
@@ -328,13 +322,13 @@ def _stamps(folder: Path, paths: Iterable[str]) -> dict[str, list]:
                          len(paths) >= _MANY_FILES):
         known = before.get(each)
         try:
-            stat = Path(each).stat()
-        except OSError:
+            stat = None if is_remote(each) else [*stat_of(each)]
+        except (OSError, AudioError):
             stat = None
-        if stat is None or (known and known[:2] == [stat.st_size, stat.st_mtime_ns]):
+        if stat is None or (known and known[:2] == stat):
             found |= {each: known} if known else {}
         elif (print_ := fingerprint(each)) is not None:
-            found[each] = [stat.st_size, stat.st_mtime_ns, print_]
+            found[each] = [*stat, print_]
     return found
 
 

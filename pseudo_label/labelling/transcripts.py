@@ -20,6 +20,7 @@ import torch
 
 from distill.data.files import hash_of
 from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.formats.source import fetch_ahead
 from distill.data.speech.windows import Window, load_readable
 from distill.data.teacher_store import Record
 from distill.data.unreadable import Unreadable, file_fault
@@ -79,6 +80,7 @@ class Labeller:
         if not prepared.is_whole:
             return prepared
         windows = [window for window in windows if not is_recording(window)]
+        fetch_ahead(piece.audio_filepath for window in windows for piece in window.pieces)
         for at in range(0, len(windows), size):
             group, audios = [], []
             for window in windows[at : at + size]:

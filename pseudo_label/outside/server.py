@@ -134,7 +134,8 @@ class Pace:
 
     def __init__(self, per_minute: float | None):
         self.gap = 60.0 / per_minute if per_minute else 0.0
-        self._next, self._lock = -math.inf, threading.Lock()
+        self._next = self._paused = -math.inf
+        self._lock = threading.Lock()
 
     def wait(self, ended: threading.Event) -> None:
         """Return when it is one's turn, or `ended` is set."""
@@ -142,12 +143,14 @@ class Pace:
             now = time.monotonic()
             turn = max(self._next, now)
             self._next = turn + self.gap
-        ended.wait(turn - now)
+        # also for those whose turn was given before somebody was told to wait
+        while (left := max(turn, self._paused) - time.monotonic()) > 0 and not ended.wait(left):
+            pass
 
     def pause(self, seconds: float) -> None:
         """Nobody begins for so long."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            self._paused = max(self._paused, time.monotonic() + seconds)
 
 
 def usable(response: httpx2.Response) -> dict:

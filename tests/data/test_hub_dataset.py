@@ -66,7 +66,7 @@ def drops_of(out: Path, name: str = "train") -> dict:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_parquet(parquet_folder, tmp_path, capsys, streaming):
     out = tmp_path / "out"
-    options = Options(language="en", streaming=streaming)
+    options = Options(language="en", streaming=streaming, unpack=True)
     manifest = build(parquet_folder, out, options)
 
     rows, dropped = read_manifest(manifest)

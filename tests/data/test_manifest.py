@@ -183,3 +183,34 @@ def test_what_is_no_manifest(tmp_path):
         with pytest.raises(ValueError) as error:
             read_manifest(path)
         assert str(error.value) == f"manifest not found: {path}{message}"
+
+
+def test_audio_in_shards(tmp_path):
+    shard = {"audio_filepath": "shards/000042.tar", "duration": 1.0}
+    path = write(
+        tmp_path / "m.jsonl",
+        shard | {"byte_offset": 1536, "num_bytes": 2048}, shard | {"member": "d/a.flac"},
+        shard | {"member": "d/b.flac", "byte_offset": 5120, "num_bytes": 10, "id": "b"},
+        shard | {"audio_filepath": "s3://bucket/0.tar", "member": "a.flac"},
+        shard | {"audio_filepath": "shards/000042.tar#bytes=7+8", "id": "c"},
+        shard | {"audio_filepath": "https://host/a.wav"})
+    tar = f"{tmp_path}/shards/000042.tar"
+    assert [(row.id, row.audio_filepath) for row in read_manifest(path)[0]] == [
+        ("shards/000042-1536", f"{tar}#bytes=1536+2048"),
+        ("shards/000042/d/a", f"{tar}#member=d/a.flac"),
+        ("b", f"{tar}#bytes=5120+10"),
+        ("s3:/bucket/0/a", "s3://bucket/0.tar#member=a.flac"),
+        ("c", f"{tar}#bytes=7+8"),
+        ("https:/host/a", "https://host/a.wav"),
+    ]
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"byte_offset": 5}, "two whole numbers of bytes, got 5 and None"),
+    ({"byte_offset": -1, "num_bytes": 5}, "two whole numbers of bytes, got -1 and 5"),
+    ({"byte_offset": 1.5, "num_bytes": 5}, "two whole numbers of bytes, got 1.5 and 5"),
+    ({"member": ["a"]}, r"member must be the name of one, got \['a'\]"),
+])
+def test_parts_of_shards_that_make_no_sense(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=f"line 1: .*{message}"):
+        read_manifest(write(tmp_path / "m.jsonl", row(**fields)))

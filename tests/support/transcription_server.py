@@ -114,6 +114,7 @@ def transcription_server() -> Iterator[tuple[TranscriptionServer, str]]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a small answer waits 40 ms for its second half
 
         def do_POST(self):
             if self.path == "/v1/audio/transcriptions":

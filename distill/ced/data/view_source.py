@@ -19,7 +19,8 @@ from distill.ced.data.views import TagView, augment, draw_view, mask, view_type
 from distill.ced.model.frontend import log_mel
 from distill.ced.recipe import CedRecipe
 from distill.data.audio import AudioError
-from distill.data.files import fingerprints, hash_of
+from distill.data.files import hash_of
+from distill.data.formats.places import fingerprints
 from distill.data.unreadable import Unreadable
 
 

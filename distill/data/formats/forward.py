@@ -32,7 +32,7 @@ class ForwardReader:
     def __init__(self, source: Source, decode: Decode):
         # its own handle: `source` is closed sooner
         self._fd = None if source.fd is None else os.dup(source.fd)
-        self._source = source if self._fd is None else Source(source.name, self._fd)
+        self._source = source if self._fd is None else source.again(self._fd)
         self._decode = decode
         try:
             self._begin()

@@ -11,18 +11,23 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from distill.data.formats.addresses import Place, is_remote
+from distill.data.formats.copies import limit_bytes, open_copy
 from distill.data.formats.errors import AudioError
+from distill.data.formats.places import place_of
 
+_THREADS = 16  # requests at a time
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class Source:
-    """An open file, or bytes.
+    """An open file or a part of one, or bytes.
 
     Attributes:
         name: for messages.
@@ -30,28 +35,37 @@ class Source:
         error: what the system said while somebody was reading a `Piece`, who cannot raise it.
     """
 
-    def __init__(self, source: str | Path | bytes, fd: int | None):
-        self.fd = fd
+    def __init__(self, source: str | Path | bytes, fd: int | None, start: int = 0,
+                 size: int | None = None):
+        self.fd, self.start, self.is_whole = fd, start, size is None
         self.error: OSError | None = None
         self.key: tuple[str, int, int, int, int] | None = None
         self._data = source if isinstance(source, bytes) else b""
         if fd is None:
             self.name, self.size = "<bytes>", len(self._data)
-        else:
-            about = os.fstat(fd)
-            self.name, self.size = str(source), about.st_size
-            self.key = (str(source), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+            return
+        about = os.fstat(fd)
+        self.name, self.size = str(source), about.st_size if size is None else size
+        self.key = (str(source), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+        if start + self.size > about.st_size:
+            raise AudioError("truncated", f"{self.name}: the file has {about.st_size:,} bytes")
 
     def read_at(self, position: int, count: int) -> bytes:
         """Up to `count` bytes, fewer at the end; nobody's place in the file is moved."""
         if self.fd is None:
             return self._data[position : position + count]
-        return os.pread(self.fd, count, position)
+        return os.pread(self.fd, max(0, min(count, self.size - position)), self.start + position)
 
-    def rewound(self) -> int | io.BytesIO:
+    def again(self, fd: int) -> Source:
+        """The same by another handle."""
+        return Source(self.name, fd, self.start, None if self.is_whole else self.size)
+
+    def rewound(self) -> int | io.RawIOBase | io.BytesIO:
         """What `SoundFile` reads from the beginning."""
         if self.fd is None:
             return io.BytesIO(self._data)
+        if not self.is_whole:
+            return Piece(self)
         os.lseek(self.fd, 0, os.SEEK_SET)
         return self.fd
 
@@ -60,12 +74,23 @@ class Source:
 def open_source(source: str | Path | bytes) -> Iterator[Source]:
     """A `Source`; the name is not looked at, so that only the content decides what it is.
 
+    Args:
+        source: bytes, or a path as `distill.data.formats.places` has it.
+
     Raises:
-        AudioError: `missing_file`, `cannot_open`, `empty`, or `unreadable` for what is no file.
+        AudioError: `missing_file`, `cannot_open`, `empty`, `truncated` for a part that its file
+            does not reach, or `unreadable` for what is no file.
     """
-    fd = None if isinstance(source, bytes) else _open(source)
+    place = None if isinstance(source, bytes) else _place(source)
+    fd = None if place is None else _open(place)
     try:
-        opened = Source(source, fd)
+        if place is None:
+            opened = Source(source, None)
+        elif place.is_remote:
+            opened = Source(source, fd)  # a copy of the part alone
+            _check_whole(opened, place)
+        else:
+            opened = Source(source, fd, place.start, place.size)
         if opened.size == 0:
             raise AudioError("empty", f"{opened.name}: a file of 0 bytes")
         yield opened
@@ -76,7 +101,31 @@ def open_source(source: str | Path | bytes) -> Iterator[Source]:
             os.close(fd)
 
 
-def _open(path: str | Path) -> int:
+def _place(source: str | Path) -> Place:
+    try:
+        return place_of(source)
+    except FileNotFoundError as error:
+        raise AudioError("missing_file", str(error.filename or error)) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError("cannot_open", f"{source}: {error}") from error
+
+
+def _check_whole(opened: Source, place: Place) -> None:
+    if place.size is not None and opened.size < place.size:
+        raise AudioError("truncated", f"{place}: the file ends before")
+
+
+def _open(place: Place) -> int:
+    path = place.path
+    if place.is_remote:
+        try:
+            return open_copy(place)
+        except FileNotFoundError:
+            raise AudioError("missing_file", path) from None
+        except OSError as error:
+            raise AudioError("cannot_open", str(error)) from error
     try:
         # NONBLOCK: nobody may ever write to a FIFO
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -134,3 +183,18 @@ class Piece(io.RawIOBase):
         buffer[: len(data)] = data
         self.place += len(data)
         return len(data)
+
+
+def fetch_ahead(audios: Iterable[str]) -> None:
+    """Make copies of audio behind URLs that will be read next, several at a time: one after the
+    other, each would wait for the server. What cannot be read is left to who reads it."""
+    wanted = list(dict.fromkeys(audio for audio in audios if is_remote(audio)))
+    if not wanted or not limit_bytes():
+        return
+
+    def fetch(audio: str) -> None:
+        with suppress(OSError, AudioError):
+            os.close(open_copy(place_of(audio)))
+
+    with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
+        list(pool.map(fetch, wanted))

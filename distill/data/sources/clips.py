@@ -21,6 +21,8 @@ class Clip:
     """A row of any source: audio as a `path` or as `data` (the bytes of an audio file).
 
     Attributes:
+        place: where `data` lies in a shard that can be read by ranges, as
+            `distill.data.formats.places` writes it; None: it has to be stored.
         offset, duration: seconds, of a part of the file; duration None: to its end.
         said_seconds: the file's length as a source says it that knows no offset: it is the length
             of a part from the beginning if the file is clearly longer.
@@ -34,6 +36,7 @@ class Clip:
     speaker: str | None = None
     path: Path | None = None
     data: bytes = b""
+    place: str | None = None
     name: str | None = None  # the file's name at its source
     labels: tuple[str, ...] | None = None  # classes of a sound
     offset: float = 0.0

@@ -12,8 +12,11 @@ from typing import Any
 
 from distill.data.files import read_json
 from distill.data.find_files import find_files
+from distill.data.formats.addresses import is_remote
+from distill.data.formats.remote import find_urls
 from distill.data.sources.clips import Clip, Columns, column_of
 from distill.data.sources.layouts.splits import ALL
+from distill.data.sources.parquet_places import hash_of_bytes, places_in
 from distill.data.sources.tables.of_splits import check_unsplit, say
 from distill.data.sources.tables.table import FILE_COLUMNS
 from distill.data.sources.tables.times import Times, with_part
@@ -29,13 +32,14 @@ def is_dataset(path: Path) -> bool:
 
 def open_dataset(
     source: str, split: str, config: str | None, revision: str | None, streaming: bool,
-    columns: Columns, prefix: str,
+    columns: Columns, prefix: str, unpack: bool = True,
 ) -> tuple[Iterator[Clip], int | None]:
     """The clips of a dataset, and how many there are where that is known.
 
     Args:
         split: a+b joins splits.
         prefix: of ids that are made of row numbers, where there is no column of ids.
+        unpack: do not look where in parquet files the audio lies (`Clip.place`).
 
     Raises:
         ValueError: there is no such dataset, split or column.
@@ -48,7 +52,7 @@ def open_dataset(
     names = list(features) or list(next(iter(dataset), {}))
     audio = _audio_column(source, names, features)
     # Decoding would need torchcodec; the bytes are what we want anyway.
-    if streaming:
+    if is_streamed(dataset):
         dataset = dataset.decode(False)
     elif isinstance(features.get(audio), Audio):
         dataset = dataset.cast_column(audio, Audio(decode=False))
@@ -61,7 +65,8 @@ def open_dataset(
     if times.offset is not None:
         say(f"{source}: clips are parts of their files by {times.offset}, "
             f"{times.duration or times.end or 'to the end'} (offset_column=none: whole files)")
-    total = None if streaming else len(dataset)
+    total = None if is_streamed(dataset) else len(dataset)
+    places = {} if unpack else _places(source, audio)
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
 
     def clips() -> Iterator[Clip]:
@@ -70,9 +75,39 @@ def open_dataset(
             identity = f"{prefix}-{number:08d}" if identity in (None, "") else str(identity)
             data, name, problem = _bytes_of(row[audio], folder)
             clip = with_part(columns.clip(row, identity, data, name), row, times)
-            yield clip if problem is None else replace(clip, problem=problem)
+            place = places.get(hash_of_bytes(data)) if places and data else None
+            yield replace(clip, problem=problem, place=place) if problem or place else clip
 
     return clips(), total
+
+
+def is_streamed(dataset: Any) -> bool:
+    return not hasattr(dataset, "__len__")
+
+
+def _places(source: str, column: str) -> dict[str, str]:
+    """Where in parquet files the audio lies, by the hash of its bytes; {} of other datasets.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    path = Path(source)
+    if is_remote(source):
+        files = find_urls(source)
+    elif path.is_file():
+        files = [str(path.absolute())]
+    elif path.is_dir() and not _is_saved(path):
+        files = [str(each.absolute()) for each in find_files(path, (".parquet",))]
+    else:
+        return {}
+    try:
+        places = places_in(files, column)
+    except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
+        raise ValueError(f"{source}: {error}") from error
+    if places.num_packed:
+        say(f"{source}: audio of {places.num_packed:,} row groups is compressed; it is stored "
+            "instead of being read where it lies")
+    return places.found
 
 
 def _rows(dataset: Any, source: str) -> Iterator[dict[str, Any]]:
@@ -99,6 +134,10 @@ def _load(
     try:
         if _is_saved(path):
             return _saved(path, split, load_from_disk, streaming)
+        if is_remote(source):
+            check_unsplit(path, path.stem, split)
+            return load_dataset("parquet", data_files={"train": source}, split="train",
+                                streaming=True)
         if path.is_file():
             check_unsplit(path, path.stem, split)
             return load_dataset("parquet", data_files={"train": str(path)}, split="train",

@@ -1,21 +1,30 @@
 """Clips of WebDataset shards: tar files whose members `key.flac`, `key.txt`, `key.json` belong
-together. Used by hub_dataset; read once from front to end, whatever their size."""
+together, in a folder or behind a URL. Used by hub_dataset; read once from front to end, whatever
+their size. Of those that are not compressed it is noted where each clip lies."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.data.find_files import AUDIO_SUFFIXES, find_audio, find_files, is_left_out
+from distill.data.formats.addresses import part_of_file
+from distill.data.formats.remote import RemoteFile, list_files
 from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.tables.text import decode
 from distill.data.sources.tables.times import Times, with_part
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _SIDECARS = (".json", ".txt")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # how gzip, bzip2 and xz begin
+_BLOCK_BYTES = 1 << 24  # of a shard behind a URL that are asked for at once
 _PATIENCE = 1000  # samples without the columns that were asked for, before it is given up
 
 
@@ -44,7 +53,39 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def read_shards(shards: list[Path], columns: Columns, unread: Counter[str]) -> Iterator[Clip]:
+def find_remote_shards(url: str, split: str) -> list[str]:
+    """Shards behind a URL: a tar file, several as WebDataset writes them (`s-{0000..0012}.tar`), or
+    a folder of a storage that can be listed, of which those of a split are taken as `find_shards`
+    does.
+
+    Raises:
+        ValueError: there are none, or they cannot be listed.
+    """
+    if counted := re.search(r"\{(\d+)\.\.(\d+)\}", url):
+        first, last = counted.groups()
+        return [url.replace(counted[0], f"{number:0{len(first)}d}")
+                for number in range(int(first), int(last) + 1)]
+    if url.lower().endswith(SUFFIXES):
+        return [url]
+    try:
+        shards = [name for name in list_files(url) if name.lower().endswith(SUFFIXES)]
+        fault = "" if shards else "it has none"
+    except OSError as error:
+        fault = str(error)
+    if fault:
+        raise ValueError(f"{url}: no tar files that can be listed ({fault}); name them, as in "
+                         "shards-{0000..0012}.tar")
+    wanted = [name for name in shards
+              if split == "all" or name.casefold().startswith(split.casefold())]
+    if not wanted:
+        raise ValueError(f"{url}: no shard begins with {split}; there are "
+                         f"{', '.join(shards[:5])}. Say split=all for all of them")
+    return [f"{url.rstrip('/')}/{name}" for name in wanted]
+
+
+def read_shards(
+    shards: Sequence[Path | str], columns: Columns, unread: Counter[str]
+) -> Iterator[Clip]:
     """Clips in the order of the shards; a sample with several audio members is as many clips. A
     sample without audio or with a broken .json, and a shard that cannot be opened or breaks off,
     give a clip with a `problem`.
@@ -67,7 +108,7 @@ def read_shards(shards: list[Path], columns: Columns, unread: Counter[str]) -> I
     yield from waiting
 
 
-def _read(shards: list[Path], asked: _Asked, unread: Counter[str]) -> Iterator[Clip]:
+def _read(shards: Sequence[Path | str], asked: _Asked, unread: Counter[str]) -> Iterator[Clip]:
     for shard in shards:
         try:
             for key, parts in _samples(shard, unread):
@@ -113,24 +154,40 @@ class _Asked:
             raise self.error
 
 
-def _clips(shard: Path, key: str, parts: dict[str, bytes], asked: _Asked) -> Iterator[Clip]:
+@dataclass(frozen=True)
+class _Member:
+    """`start`: where its bytes lie in the shard; None where that helps nobody."""
+
+    data: bytes
+    start: int | None
+
+
+def _clips(
+    shard: Path | str, key: str, parts: dict[str, _Member], asked: _Asked
+) -> Iterator[Clip]:
     """Clips of a sample.
 
     Args:
-        parts: {what follows the key: bytes}, `.left.wav` and `.left.txt` of two microphones.
+        parts: {what follows the key: member}, `.left.wav` and `.left.txt` of two microphones.
     """
     audio = [suffix for suffix in parts if _kind(suffix) in AUDIO_SUFFIXES]
     if not audio:
         yield Clip(key, name=key, problem=(
             "no_audio", f"{shard}: {key} has only {', '.join(parts) or 'nothing that is read'}"))
     for suffix in audio:
-        stem = suffix.removesuffix(_kind(suffix))
-        yield _clip(shard, key + stem, key + suffix, parts[suffix],
-                    {kind: parts.get(stem + kind, parts.get(kind)) for kind in _SIDECARS}, asked)
+        stem, member = suffix.removesuffix(_kind(suffix)), parts[suffix]
+        sidecars = {kind: parts.get(stem + kind, parts.get(kind)) for kind in _SIDECARS}
+        clip = _clip(shard, key + stem, key + suffix, member.data,
+                     {kind: None if each is None else each.data
+                      for kind, each in sidecars.items()}, asked)
+        place = None if member.start is None else part_of_file(
+            str(shard), member.start, len(member.data))
+        yield replace(clip, place=place)
 
 
 def _clip(
-    shard: Path, key: str, name: str, data: bytes, sidecars: dict[str, bytes | None], asked: _Asked
+    shard: Path | str, key: str, name: str, data: bytes, sidecars: dict[str, bytes | None],
+    asked: _Asked,
 ) -> Clip:
     row = {}
     try:
@@ -154,16 +211,22 @@ def _clip(
     return with_part(clip, row, Times.among(tuple(row), columns.offset))
 
 
-def _samples(shard: Path, unread: Counter[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, {suffix: bytes}) of members that follow each other.
+def _samples(
+    shard: Path | str, unread: Counter[str]
+) -> Iterator[tuple[str, dict[str, _Member]]]:
+    """(key, {suffix: member}) of members that follow each other.
 
     Raises:
         _BrokenShardError: it cannot be opened, or breaks off; what was being read is not whole.
     """
     current: str | None = None
-    parts: dict[str, bytes] = {}
+    parts: dict[str, _Member] = {}
+    name = str(shard).rsplit("/", 1)[-1]
     try:
-        with tarfile.open(shard, "r|*") as file:
+        with ExitStack() as stack:
+            raw = stack.enter_context(_opened(shard))
+            is_plain = not raw.peek(6).startswith(_COMPRESSED)
+            file = stack.enter_context(tarfile.open(fileobj=raw, mode="r|*"))
             for member in file:
                 if not member.isfile() or is_left_out(member.name.removeprefix("./")):
                     continue
@@ -176,21 +239,28 @@ def _samples(shard: Path, unread: Counter[str]) -> Iterator[tuple[str, dict[str,
                 if kind in AUDIO_SUFFIXES or kind in _SIDECARS:
                     data = file.extractfile(member)
                     assert data is not None  # of a regular file
-                    parts[suffix] = data.read()
+                    start = member.offset_data if is_plain and not member.issparse() else None
+                    parts[suffix] = _Member(data.read(), start)
                 else:
                     unread[kind] += 1
     except (tarfile.TarError, EOFError) as error:
-        raise _BrokenShardError(f"{shard.name}: breaks off after {current}", "broken_shard",
+        raise _BrokenShardError(f"{name}: breaks off after {current}", "broken_shard",
                                 f"{shard}: after {current}: {error}") from None
     except FileNotFoundError:
-        raise _BrokenShardError(shard.name, "missing_file", str(shard)) from None
+        raise _BrokenShardError(name, "missing_file", str(shard)) from None
     except OSError as error:
         if error.errno is None:  # of a decompressor: not a gzipped file, a wrong checksum
-            raise _BrokenShardError(f"{shard.name}: breaks off after {current}", "broken_shard",
+            raise _BrokenShardError(f"{name}: breaks off after {current}", "broken_shard",
                                     f"{shard}: after {current}: {error}") from None
-        raise _BrokenShardError(shard.name, "cannot_open", f"{shard}: {error}") from None
+        raise _BrokenShardError(name, "cannot_open", f"{shard}: {error}") from None
     if current is not None:
         yield current, parts
+
+
+def _opened(shard: Path | str) -> io.BufferedReader:
+    if isinstance(shard, str):
+        return io.BufferedReader(RemoteFile(shard, _BLOCK_BYTES))
+    return open(shard, "rb")
 
 
 def _kind(suffix: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from distill.data.formats.addresses import is_remote, split_part
 from distill.data.sources.rows import hash_of_text, read_rows
 
 _SHARE = 0.05  # of the clips, from which on it is no longer a file or two that somebody deleted
@@ -33,10 +34,12 @@ def refuse_vanished(manifests: Iterable[Path], parts: Callable[[], set[int]]) ->
         for row in read_rows(manifest) if manifest.is_file() else ():
             there = parts() if there is None else there
             total += 1
-            path = manifest.parent / row["audio_filepath"]
+            file, _ = split_part(row["audio_filepath"])
+            path = manifest.parent / file
             is_copy = row["audio_filepath"].startswith("audio/")
             folder = manifest.parent / "audio" if is_copy else path.parent
-            if part_of_row(row) in there or (path.exists() and not is_copy):
+            if part_of_row(row) in there or (
+                    not is_copy and (is_remote(file) or path.exists())):
                 kept.add(folder)
             else:
                 gone.append(folder)

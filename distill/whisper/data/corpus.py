@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, load_audio
+from distill.data.formats.source import fetch_ahead
 from distill.data.manifest import Row, counts_text, load_rows
 from distill.data.speech.windows import (
     Piece,
@@ -22,6 +23,7 @@ from distill.data.unreadable import Unreadable
 from distill.whisper.data.recordings import find_speech
 from distill.whisper.recipe import PseudoLabelConfig, WhisperRecipe
 
+_AHEAD = 256  # clips behind URLs that are fetched together
 LONG = "long"  # ids of windows of long recordings begin with it
 
 ALONE = 999  # number of the packing of `pseudo_label.clips_alone`
@@ -254,7 +256,9 @@ def readable_rows(rows: Sequence[Row], faults: Unreadable, where: str) -> list[R
     """
     faults.stat((row.id, row.audio_filepath) for row in rows)
     readable = []
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number % _AHEAD == 0:
+            fetch_ahead(each.audio_filepath for each in rows[number : number + _AHEAD])
         try:
             load_audio(row.audio_filepath, row.offset, row.duration)
         except AudioError as error:

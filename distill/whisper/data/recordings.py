@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distill.data.audio import AudioError
 from distill.data.files import hash_of, read_json, write_json
+from distill.data.formats.places import stat_of
 from distill.data.manifest import Row
 from distill.data.speech.voice_activity import SpeechSettings, speech_parts
 from distill.data.speech.windows import Recording
@@ -36,8 +37,7 @@ def known_speech(row: Row, folder: Path, window_seconds: float) -> Recording | N
 def _path(row: Row, folder: Path, window_seconds: float) -> Path:
     if (fault := file_fault(row.audio_filepath)) is not None:
         raise fault
-    stat = Path(row.audio_filepath).stat()
-    key = [row.audio_filepath, stat.st_size, stat.st_mtime_ns, row.offset, row.duration,
+    key = [row.audio_filepath, *stat_of(row.audio_filepath), row.offset, row.duration,
            window_seconds, asdict(SETTINGS)]
     return folder / "speech" / f"{hash_of(key)}.json"
 

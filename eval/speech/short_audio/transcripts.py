@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.files import fingerprints, hash_of
+from distill.data.files import hash_of
+from distill.data.formats.places import fingerprints
 from distill.data.speech.windows import Window, load_patiently
 from distill.progress import progress
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder

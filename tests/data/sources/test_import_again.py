@@ -84,12 +84,13 @@ def test_shards_that_were_corrected_while_the_import_was_stopped(tmp_path, monke
                for kind, data in (("flac", sound(1 + n / 4)), ("txt", f"text {n}".encode()))]
     shard(source / "train.tar", *members)
     stop_after(monkeypatch, 3)
-    assert main([str(source), str(out)]) == 130
+    assert main([str(source), str(out), "unpack=true"]) == 130
     assert len(list((out / "audio").rglob("*.flac"))) == 3
     members[0] = ("0.flac", sound(3))  # its first sound is no longer of any row
     members[3] = ("1.txt", b"corrected")
     shard(source / "train.tar", ("new.flac", sound(2)), ("new.txt", b"new"), *members[:6])
-    assert main([str(source), str(out)]) == 0 == main([str(source), str(tmp_path / "new")])
+    for folder in (out, tmp_path / "new"):
+        assert main([str(source), str(folder), "unpack=true"]) == 0
     assert tree(out) == tree(tmp_path / "new")
     assert [row["text"] for row in read_jsonl(out / "train.jsonl")] == [
         "new", "text 0", "corrected", "text 2"]

@@ -4,12 +4,17 @@ import io
 import json
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
 
+from distill.data.audio import load_audio
 from distill.data.files import read_json, read_jsonl
+from distill.data.formats import remote
 from distill.data.hub_dataset import build, parse_options
+from distill.data.sources import tar_shards
+from tests.support.range_server import range_server
 
 
 def sound(seconds: float = 1.0) -> bytes:
@@ -118,3 +123,57 @@ def test_shards_and_audio_beside_them(tmp_path, capsys):
     shard(folder / "train-1.tar", ("c.flac", sound()), ("c.txt", b"c"))
     assert list(rows(folder, tmp_path / "out-c")) == ["c"]
     assert "NOT COMPLETE: 1 clips" in capsys.readouterr().out
+
+
+def test_clips_stay_in_their_shards(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shard(folder / "train-000.tar", ("a/one.flac", sound()), ("a/one.txt", b"words"),
+          ("./two.flac", sound(2)), ("./two.txt", b"words"))
+    found = rows(folder, out)
+    assert not (out / "audio").exists()
+    for name, seconds in (("a/one", 1), ("two", 2)):
+        place = found[name]["audio_filepath"]
+        assert place.startswith("../in/train-000.tar#bytes=")
+        assert np.array_equal(load_audio(f"{out}/{place}"), load_audio(sound(seconds)))
+    before = (out / "train.jsonl").read_bytes()
+    assert rows(folder, out) == found and (out / "train.jsonl").read_bytes() == before
+    unpacked = rows(folder, tmp_path / "unpacked", "unpack=true")
+    assert {row["audio_filepath"].split("/")[0] for row in unpacked.values()} == {"audio"}
+    path = tmp_path / "unpacked" / unpacked["two"]["audio_filepath"]
+    assert path.read_bytes() == sound(2)
+    assert [row["duration"] for row in unpacked.values()] == [1.0, 2.0]
+
+
+def test_shards_behind_a_url(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr(tar_shards, "_BLOCK_BYTES", 5000)
+    folder = tmp_path / "in"
+    for number in range(2):
+        shard(folder / f"s-{number:02}.tar", (f"{number}.flac", sound(3)), (f"{number}.txt", b"x"))
+    shard(folder / "s-02.tar.gz", ("2.flac", sound(3)), ("2.txt", b"x"))
+    (folder / "s-03.tar").write_bytes((folder / "s-00.tar").read_bytes()[:600])
+    size = sum(path.stat().st_size for path in folder.glob("s-0[01].tar"))
+    with range_server(folder) as server:
+        server.fault = lambda number, path: "cut" if number == 1 else None
+        found = rows(f"{server.url}/s-{{00..01}}.tar", tmp_path / "out")
+        assert server.sent < size + 5000, "read once; what was cut is read again"
+        assert list(found) == ["0", "1"]
+        assert found["1"]["audio_filepath"] == f"{server.url}/s-01.tar#bytes=512+{len(sound(3))}"
+        packed = rows(f"{server.url}/s-02.tar.gz", tmp_path / "packed")
+        assert packed["2"]["audio_filepath"].startswith("audio/")
+        drops = build(f"{server.url}/s-{{00..04}}.tar", tmp_path / "broken", parse_options([]))
+        assert read_json(drops.parent / "drops.json")["train"]["drops"] == {
+            "broken_shard": 1, "missing_file": 2}
+        with pytest.raises(ValueError, match=r"name them, as in shards-\{0000"):
+            rows(f"{server.url}/none", tmp_path / "none")
+
+
+def test_shards_of_a_storage_that_can_be_listed(tmp_path):
+    shard(tmp_path / "train-0.tar", ("0.flac", sound()), ("0.txt", b"x"))
+    storage = fsspec.filesystem("memory")
+    for name in ("c/train-0.tar", "c/test-0.tar", "c/notes.txt"):
+        storage.pipe(f"/{name}", (tmp_path / "train-0.tar").read_bytes())
+    found = rows("memory://c", tmp_path / "out")
+    assert found["0"]["audio_filepath"].startswith("memory://c/train-0.tar#bytes=")
+    with pytest.raises(ValueError, match="no shard begins with dev"):
+        rows("memory://c", tmp_path / "out2", "split=dev")

@@ -110,12 +110,12 @@ def test_parts_and_texts_of_shards(tmp_path, capsys):
         ("b.json", cut), ("c.wav", sound("c.wav", 1)), ("c.json", cut.replace("99", "0.5")),
         ("d.wav", sound("d.wav", 1)), ("d.txt", "hé".encode("utf-16")), ("e.wav", b"x"),
         ("e.txt", b"caf\xe9"), ("f.wav", sound("f.wav", 1)), ("f.json", "[" * 9000))})
-    code, screen = run(main, [tmp_path / "in", tmp_path / "out"], capsys)
+    code, screen = run(main, [tmp_path / "in", tmp_path / "out", "unpack=true"], capsys)
     assert sum(told(tmp_path / "out").values(), []) == [
         "a.wav 2+1 part", "b.wav 0+3 cut before", "d.wav hé"]
     assert code == 0 and reasons(screen) == {"beyond_end": 1, "bad_text": 1, "bad_json": 1}
     assert "1 clips are whole files, which are as long as the parts that their rows name" in screen
-    run(main, [tmp_path / "in", tmp_path / "o", "offset_column=none"], capsys)
+    run(main, [tmp_path / "in", tmp_path / "o", "offset_column=none", "unpack=true"], capsys)
     assert "a.wav 0+6 part" in told(tmp_path / "o")["train"]
 
 
@@ -239,7 +239,7 @@ def test_a_table_that_was_edited_may_drop_clips(tmp_path, capsys):
 
 def test_what_a_killed_import_had_begun_to_store_goes(tmp_path, capsys, monkeypatch):
     lay(tmp_path / "in", {"train.tar": tar(*((f"{n}.wav", sound(n, 1)) for n in "abc"))})
-    arguments = [tmp_path / "in", tmp_path / "out", "text_column=none"]
+    arguments = [tmp_path / "in", tmp_path / "out", "text_column=none", "unpack=true"]
     real = os.replace
 
     def killed(begun, path):
@@ -253,7 +253,8 @@ def test_what_a_killed_import_had_begun_to_store_goes(tmp_path, capsys, monkeypa
         assert run(main, arguments, capsys)[0] == 130
     assert len([name for name in everything(tmp_path / "out") if name.endswith(".tmp")]) == 1
     assert run(main, arguments, capsys)[0] == 0
-    assert run(main, [tmp_path / "in", tmp_path / "new", "text_column=none"], capsys)[0] == 0
+    arguments[1] = tmp_path / "new"
+    assert run(main, arguments, capsys)[0] == 0
     assert everything(tmp_path / "out") == everything(tmp_path / "new")
 
 

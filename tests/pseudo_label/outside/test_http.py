@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pseudo_label.labelling.shards import read_labels
 from pseudo_label.outside import server as server_module
 from pseudo_label.outside.answers import Answers
 from pseudo_label.outside.http_backend import segments_of
-from pseudo_label.outside.server import Server, retry_after
+from pseudo_label.outside.server import Pace, Server, retry_after
 from tests.support.transcription_server import transcription_server
 
 NUM_CLIPS = 12
@@ -201,6 +202,20 @@ def test_everybody_waits_when_the_server_says_so(served):
     assert asker.transcribe(b"fLaC", "en")["text"].startswith("text")
     assert time.monotonic() - started >= 0.19
     assert asker.describe() == "tried again: 1 x 429"
+
+
+def test_a_pause_holds_for_those_who_wait_for_their_turn_already():
+    pace, ended = Pace(per_minute=600), threading.Event()
+    pace.wait(ended)
+    started = time.monotonic()
+    waiting = threading.Thread(target=pace.wait, args=(ended,))  # its turn is in 0.1 s
+    waiting.start()
+    pace.pause(0.25)
+    waiting.join()
+    assert time.monotonic() - started >= 0.24
+    pace.pause(100)
+    ended.set()
+    pace.wait(ended)
 
 
 def test_times_to_wait():
