@@ -17,31 +17,37 @@ def stem(encoder: Any, features: Tensor) -> Tensor:
 
 def run_layer(
     layer: Any, hidden: Tensor,
-    silent_keys: Tensor | None = None, silent_values: Tensor | None = None,
+    silent: tuple[Tensor, Tensor] | None = None, log_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer's output, and its keys and values (clips, heads, positions, head width)."""
+    """A layer's output, and its keys and values (clips, heads, positions, head width).
+
+    Args:
+        silent, log_weight: of silence behind the positions, see `attend_with_silence`.
+    """
     attention = layer.self_attn
     shape = (*hidden.shape[:2], attention.num_heads, attention.head_dim)
     normed = layer.self_attn_layer_norm(hidden)
     query, keys, values = (project(normed).view(shape).transpose(1, 2) for project in
                            (attention.q_proj, attention.k_proj, attention.v_proj))
-    if silent_keys is None or silent_values is None:
+    if silent is None:
         found = F.scaled_dot_product_attention(query, keys, values)
     else:
-        found = attend_with_silence(query, keys, values, silent_keys, silent_values)
+        found = attend_with_silence(query, keys, values, *silent, log_weight)
     hidden = hidden + attention.out_proj(found.transpose(1, 2).flatten(2))
     inner = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
     return hidden + layer.fc2(inner), keys, values
 
 
 def attend_with_silence(
-    query: Tensor, keys: Tensor, values: Tensor, silent_keys: Tensor, silent_values: Tensor
+    query: Tensor, keys: Tensor, values: Tensor, silent_keys: Tensor, silent_values: Tensor,
+    log_weight: float = 0.0,
 ) -> Tensor:
     """Attention over a clip's own keys and then those of silence, which all clips share.
 
     Args:
         query, keys, values: (clips, heads, positions, head width).
         silent_keys, silent_values: (heads, rest, head width).
+        log_weight: added to the logits of silence: each of its keys stands for exp(log_weight).
 
     Returns:
         (clips, heads, positions, head width)
@@ -51,14 +57,16 @@ def attend_with_silence(
         every_key, every_value = (
             torch.cat([own, silent.expand(clips, *silent.shape)], 2)
             for own, silent in ((keys, silent_keys), (values, silent_values)))
-        return F.scaled_dot_product_attention(query, every_key, every_value)
+        weights = query.new_zeros(every_key.shape[2])
+        weights[keys.shape[2] :] = log_weight
+        return F.scaled_dot_product_attention(query, every_key, every_value, weights[None])
     clips, heads, positions, size = query.shape
     found, log_sums = _attend(query, keys, values)
     folded = query.transpose(0, 1).reshape(1, heads, clips * positions, size)
     silent = (each[None].to(query.dtype) for each in (silent_keys, silent_values))  # autocast
     rest, rest_log_sums = _attend(folded, *silent)
     rest = rest.view(heads, clips, positions, size).transpose(0, 1)
-    rest_log_sums = rest_log_sums.view(heads, clips, positions).transpose(0, 1)
+    rest_log_sums = rest_log_sums.view(heads, clips, positions).transpose(0, 1) + log_weight
     share = torch.sigmoid(log_sums.view(clips, heads, positions) - rest_log_sums)
     return rest.lerp(found, share[..., None].to(found.dtype))
 

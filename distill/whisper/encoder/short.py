@@ -55,9 +55,9 @@ def encode_short(encoder: Any, features: Tensor) -> Tensor:
     parameter = next(encoder.parameters())
     features = features.to(parameter.device, parameter.dtype)
     positions = (features.shape[-1] - EXTRA_FRAMES) // 2
-    silence = silence_of(encoder)
+    silent, log_weight = silence_of(encoder).behind(positions)
     with fast_linears():
         hidden = stem(encoder, features)[:, :positions]
-        for layer, keys, values in zip(encoder.layers, silence.keys, silence.values, strict=True):
-            hidden = run_layer(layer, hidden, keys[:, positions:], values[:, positions:])[0]
+        for layer, keys_and_values in zip(encoder.layers, silent, strict=True):
+            hidden = run_layer(layer, hidden, keys_and_values, log_weight)[0]
         return encoder.layer_norm(hidden)

@@ -1,16 +1,20 @@
 """What an encoder makes of 30 s of silence, computed once: the rest of every short clip.
 
     silence = silence_of(model.get_encoder())       # kept beside the encoder
-    silence.keys[layer][:, 150:]      # what a clip of 150 positions sees behind it
+    silence.behind(150)     # keys and values of every layer that a clip of 150 positions sees
 
 Whisper hears windows of 30 s, of which a clip fills the beginning and silence the rest. That rest
 is the same for every clip, but for what its positions learn from the clip, which is neglected. So
 its keys and values in every layer of the encoder, and its states, which the decoder looks at, are
 constants (docs/guides/short-audio.md has a drawing and what that costs).
+
+Of keys and values every EVERY-th is kept and counts as often, which is log(EVERY) more in the
+logit. States, which the decoder looks at, are all kept.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,21 +26,31 @@ from torch.nn import Module
 
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
-from distill.whisper.encoder.level import LEVEL
+from distill.whisper.encoder.level import EVERY, LEVEL
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Keys, values and states of silence, at every position.
+    """Keys, values and states of silence.
 
     Attributes:
-        keys, values: of each encoder layer, (heads, positions, head width).
+        keys, values: of each encoder layer, (heads, kept positions, head width); the n-th kept
+            position is n * EVERY + EVERY // 2.
         states: (positions, width), after the last norm.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     states: Tensor
+
+    def behind(self, positions: int) -> tuple[list[tuple[Tensor, Tensor]], float]:
+        """Keys and values of each layer behind so many positions, and what is added to their
+        logits, because each stands for several."""
+        first = first_behind(positions)
+        rest, kept = len(self.states) - positions, self.keys[0].shape[1] - first
+        pairs = [(keys[:, first:], values[:, first:])
+                 for keys, values in zip(self.keys, self.values, strict=True)]
+        return pairs, math.log(rest / kept) if kept else 0.0
 
     @property
     def num_bytes(self) -> int:
@@ -62,6 +76,11 @@ def silence_of(encoder: Any) -> Silence:
     return known[1]
 
 
+def first_behind(positions: int) -> int:
+    """Index of the first kept position that is behind so many positions."""
+    return (positions - EVERY // 2 + EVERY - 1) // EVERY
+
+
 def _state_of(encoder: Module) -> _State:
     """Changes when a weight is moved, replaced or written to."""
     return tuple((part.data_ptr(), part.device, part.dtype, part._version)
@@ -80,8 +99,8 @@ def encode_silence(encoder: Any) -> Silence:
         hidden = stem(encoder, features)
         for layer in encoder.layers:
             hidden, key, value = run_layer(layer, hidden)
-            keys.append(key[0].contiguous())
-            values.append(value[0].contiguous())
+            keys.append(key[0, :, EVERY // 2 :: EVERY].contiguous())
+            values.append(value[0, :, EVERY // 2 :: EVERY].contiguous())
         states = encoder.layer_norm(hidden)[0]
     return Silence(tuple(keys), tuple(values), states)
 

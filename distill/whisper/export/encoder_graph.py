@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.level import LEVEL, LOUDEST
 from distill.whisper.encoder.short import EXTRA_FRAMES, FAINTEST
-from distill.whisper.encoder.silence import silence_of
+from distill.whisper.encoder.silence import first_behind, silence_of
 
 _SILENT = 1e-4  # above the floor of the log-mel features, for rounding
 _FRAMES_PER_SECOND = 100
@@ -101,14 +101,20 @@ class ShortEncoder(nn.Module):
         ahead = F.pad(moved, (0, EXTRA_FRAMES))[:, :, : 2 * count + EXTRA_FRAMES]
         x = _stem(self.encoder, ahead)[:, :count] + self.encoder.embed_positions.weight[:count]
 
-        def behind(name: str):
+        def behind(name: str, first: int):
             silent = getattr(self, name)
-            return lambda own: torch.cat([own, silent[..., count:, :].float()], -2)
+            return lambda own: torch.cat([own, silent[..., first:, :].float()], -2)
 
+        first = first_behind(count)
+        kept = self.keys_0.shape[1] - first
+        # each kept position of silence stands for several; of none there is nothing to say
+        weight = torch.log((self.most - positions) / max(kept, 1))
+        mask = torch.cat([torch.zeros(count), weight.expand(kept)])
         for index, layer in enumerate(self.encoder.layers):
-            x = _run_layer(layer, x, behind(f"keys_{index}"), behind(f"values_{index}"))
+            x = _run_layer(layer, x, behind(f"keys_{index}", first),
+                           behind(f"values_{index}", first), mask)
         keys, values = _cross(self.layers, self.encoder.layer_norm(x))
-        return behind("cross_keys")(keys), behind("cross_values")(values)
+        return behind("cross_keys", count)(keys), behind("cross_values", count)(values)
 
     def length(self, mel: Tensor, silence: Tensor) -> Tensor:
         """Positions () to compute."""
@@ -125,10 +131,10 @@ def _stem(encoder, mel: Tensor) -> Tensor:
     return F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)
 
 
-def _run_layer(layer, x: Tensor, all_keys, all_values) -> Tensor:
+def _run_layer(layer, x: Tensor, all_keys, all_values, mask: Tensor | None = None) -> Tensor:
     own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
     keys, values = all_keys(own.k_proj(normed)), all_values(own.v_proj(normed))
-    x = x + attend(own, own.q_proj(normed), keys, values, None)[0]
+    x = x + attend(own, own.q_proj(normed), keys, values, mask)[0]
     return x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
 
 

@@ -6,6 +6,7 @@ features are left out: a few per cent.
 
 from __future__ import annotations
 
+from distill.whisper.encoder.level import EVERY
 from distill.whisper.plan.sizes import (
     SOURCE_POSITIONS,
     TARGET_POSITIONS,
@@ -23,7 +24,8 @@ def encoder_flops(
     layers = size.encoder_layers if layers is None else layers
     convolutions = 2 * 3 * size.mel_bins * d * (2 * frames) + 2 * 3 * d * d * frames
     products = 2 * (4 * d * d + 2 * d * size.ffn) * frames
-    attention = 2 * 2 * frames * SOURCE_POSITIONS * d
+    seen = frames + (SOURCE_POSITIONS - frames) / (EVERY if frames < SOURCE_POSITIONS else 1)
+    attention = 2 * 2 * frames * seen * d
     return convolutions + layers * (products + attention)
 
 
@@ -79,8 +81,9 @@ def states_bytes(
 
 
 def silence_bytes(size: WhisperSize, dtype: str = "float32") -> int:
-    """Kept silence: keys and values of every encoder layer, and states, at all positions."""
-    return (2 * size.encoder_layers + 1) * SOURCE_POSITIONS * size.d_model * STATE_BYTES[dtype]
+    """Kept silence: of every encoder layer keys and values at every fourth position, and states."""
+    vectors = 2 * size.encoder_layers * SOURCE_POSITIONS // EVERY + SOURCE_POSITIONS
+    return vectors * size.d_model * STATE_BYTES[dtype]
 
 
 def score_bytes(size: WhisperSize, k: int, num_states: int, num_temperatures: int = 2) -> int:

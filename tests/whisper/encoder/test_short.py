@@ -59,7 +59,8 @@ def test_silence_after_silence_is_silence(tiny_model):
     features = torch.full((2, 80, 302), LEVEL)
     states = encode_short(tiny_model.get_encoder(), features)
     whole = with_silence(states, silence)
-    torch.testing.assert_close(whole, silence.states.expand(2, -1, -1), rtol=0, atol=1e-4)
+    # up to what is lost by keeping every fourth key of silence
+    torch.testing.assert_close(whole, silence.states.expand(2, -1, -1), rtol=0, atol=2e-3)
 
 
 def test_silence_is_made_again_for_other_weights(tiny_model):
@@ -116,8 +117,11 @@ def test_attention_in_two_parts(dtype):
                                   for _ in range(2))
     every_key, every_value = (torch.cat([own, silent.expand(3, -1, -1, -1)], 2) for own, silent in
                               ((keys, silent_keys), (values, silent_values)))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, every_key, every_value)
+    weights = torch.zeros(110)
+    weights[40:] = 0.7  # of silence
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, every_key, every_value, weights[None])
     found = attend_with_silence(*(each.to(dtype) for each in (
-        query, keys, values, silent_keys, silent_values)))
-    tolerance = {torch.float32: 1e-5, torch.bfloat16: 6e-2}[dtype]
+        query, keys, values, silent_keys, silent_values)), 0.7)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-1}[dtype]
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=tolerance)
