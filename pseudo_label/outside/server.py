@@ -43,12 +43,14 @@ class Server:
         has_answered: whether any request of this process was answered.
 
     Raises:
-        ValueError: the environment lacks the key.
+        ValueError: the environment lacks the key, or the address is none.
     """
 
     def __init__(self, config: HttpConfig):
         self.config = config
         self.place = f"{config.url.rstrip('/')}/audio/transcriptions"
+        if not _has_host(self.place):
+            raise ValueError(f"pseudo_label.http.url: no address of a server: {config.url}")
         self.tried_again: Counter[str] = Counter()
         self.pace = Pace(config.requests_per_minute)
         self.ended = threading.Event()
@@ -81,7 +83,7 @@ class Server:
                     return answer
                 fault = self._fault(response)
                 seconds = max(seconds, self._asked_to_wait(response))
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 fault = f"{type(error).__name__}: {error}"
             except UnusableError as error:
                 on_unusable()
@@ -192,6 +194,13 @@ def retry_after(value: str | None, now: float) -> float:
         except ValueError:
             return 0.0
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(httpx2.URL(url).host)
+    except httpx2.InvalidURL:
+        return False
 
 
 def _key(config: HttpConfig) -> dict[str, str]:

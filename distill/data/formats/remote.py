@@ -7,6 +7,7 @@ that is away.
 
 from __future__ import annotations
 
+import errno
 import io
 import time
 from collections.abc import Callable
@@ -18,6 +19,16 @@ WAITS_SECONDS = (1.0, 4.0, 15.0)  # before what went wrong is tried again
 TIMEOUT_SECONDS = 30.0  # without a byte, https alone; others have their own
 _KEPT = 100_000
 _sizes: dict[str, int] = {}  # of files, by URL; they are taken to stay as they are
+
+
+class RemoteError(OSError):
+    """Of the moment, like a disk that is away (`errno.EIO`)."""
+
+    def __init__(self, said: str):
+        super().__init__(errno.EIO, said)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 def size_of(url: str) -> int:
@@ -32,7 +43,7 @@ def size_of(url: str) -> int:
             _sizes.clear()
         size = _patiently(url, lambda fs, path: fs.info(path)["size"])
         if size is None:
-            raise OSError(f"{url}: the server does not say how long it is")
+            raise RemoteError(f"{url}: the server does not say how long it is")
         _sizes[url] = int(size)
     return _sizes[url]
 
@@ -52,7 +63,7 @@ def read_range(url: str, start: int, size: int) -> bytes:
                 file.seek(start)
                 data = file.read(size)
         if len(data) > size:
-            raise OSError(f"{url}: the server sends all of the file where a range is asked for")
+            raise RemoteError(f"{url}: the server sends all of the file where a range is asked for")
         return data
 
     return _patiently(url, read)
@@ -88,7 +99,7 @@ def _patiently(url: str, ask: Callable[[Any, str], T]) -> T:
         except Exception as error:  # each file system of fsspec has its own errors
             if seconds is None or isinstance(error, ImportError | PermissionError):
                 said = " ".join(str(error).split()) or type(error).__name__
-                raise OSError(said if url in said else f"{url}: {said}") from error
+                raise RemoteError(said if url in said else f"{url}: {said}") from error
         time.sleep(seconds)
     raise AssertionError
 

@@ -168,6 +168,21 @@ def test_shards_behind_a_url(tmp_path, monkeypatch):
             rows(f"{server.url}/none", tmp_path / "none")
 
 
+def test_a_server_that_is_away_in_the_middle_of_a_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "WAITS_SECONDS", ())
+    monkeypatch.setattr(tar_shards, "_BLOCK_BYTES", 600)
+    shard(tmp_path / "in" / "s-0.tar", ("0.flac", sound(3)), ("0.txt", b"x"))
+    with range_server(tmp_path / "in") as server:
+        server.fault = lambda number, path: 503 if number == 1 else None
+        source = f"{server.url}/s-{{0..0}}.tar"
+        with pytest.raises(ValueError, match="not one usable row"):
+            rows(source, tmp_path / "out")
+        drops = read_json(tmp_path / "out" / "drops.json")["train"]
+        assert drops["drops"] == {"cannot_open": 1}, "the next run takes it in"
+        assert "503" in drops["dropped"]["cannot_open"][0]["detail"]
+        assert list(rows(source, tmp_path / "out")) == ["0"]
+
+
 def test_shards_of_a_storage_that_can_be_listed(tmp_path):
     shard(tmp_path / "train-0.tar", ("0.flac", sound()), ("0.txt", b"x"))
     storage = fsspec.filesystem("memory")

@@ -253,6 +253,18 @@ def test_a_key_that_is_not_there(monkeypatch):
         Server(HttpConfig(url="http://x", model="m", key_variable="SOME_KEY"))
 
 
+@pytest.mark.parametrize("url", ["http://", "http:///v1", "http://host:port/v1"])
+def test_an_address_that_is_none(url):
+    with pytest.raises(ValueError, match="pseudo_label.http.url: no address of a server"):
+        Server(HttpConfig(url=url, model="m"))
+
+
+def test_nobody_listens():
+    asker = Server(HttpConfig(url="http://127.0.0.1:9/v1", model="m", max_retries=1))
+    with pytest.raises(ValueError, match="does not answer: ConnectError.*tried 2 times"):
+        asker.transcribe(b"fLaC", "en")
+
+
 def test_the_plan_says_what_it_costs(recipe, capsys):
     from distill.plan import main as plan
 
