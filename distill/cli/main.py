@@ -97,9 +97,13 @@ def call(name: str, arguments: list[str]) -> int | None:
     if command.finds_code:
         sys.path.append(os.getcwd())
     sys.argv = [f"audio-distill {name}", *arguments]
-    module = command.module + (".__main__" if _source(command).endswith("__main__.py") else "")
-    found: int | None = importlib.import_module(module).main(arguments)
+    found: int | None = importlib.import_module(_module(command)).main(arguments)
     return found
+
+
+def _module(command: Command) -> str:
+    """Of a package, the module that is run."""
+    return command.module + (".__main__" if _source(command).endswith("__main__.py") else "")
 
 
 def _source(command: Command) -> str:
@@ -138,7 +142,7 @@ def help_of(name: str) -> str:
         sys.argv = [f"audio-distill {name}"]
         printed = io.StringIO()
         with redirect_stdout(printed), suppress(SystemExit):
-            importlib.import_module(command.module).main(["--help"])
+            importlib.import_module(_module(command)).main(["--help"])
         return reworded(printed.getvalue().strip())
     import ast
 
