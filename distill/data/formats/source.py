@@ -188,13 +188,16 @@ class Piece(io.RawIOBase):
 def fetch_ahead(audios: Iterable[str]) -> None:
     """Make copies of audio behind URLs that will be read next, several at a time: one after the
     other, each would wait for the server. What cannot be read is left to who reads it."""
-    wanted = list(dict.fromkeys(audio for audio in audios if is_remote(audio)))
-    if not wanted or not limit_bytes():
+    places = []
+    for audio in dict.fromkeys(audio for audio in audios if is_remote(audio)):
+        with suppress(OSError, AudioError):
+            places.append(place_of(audio))  # here: sixteen threads would list a shard sixteen times
+    if not places or not limit_bytes():
         return
 
-    def fetch(audio: str) -> None:
+    def fetch(place: Place) -> None:
         with suppress(OSError, AudioError):
-            os.close(open_copy(place_of(audio)))
+            os.close(open_copy(place))
 
-    with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
-        list(pool.map(fetch, wanted))
+    with ThreadPoolExecutor(min(_THREADS, len(places))) as pool:
+        list(pool.map(fetch, places))

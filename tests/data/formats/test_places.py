@@ -210,6 +210,11 @@ def test_what_is_read_next_is_fetched_several_at_a_time(corpus, served):
     assert len(served.requests) == asked + 1, "only the one that was not there"
 
 
+def test_a_shard_is_listed_once_however_many_members_are_fetched(served):
+    fetch_ahead(f"{served.url}/shard.tar#member=d/a.{kind}" for kind in KINDS)
+    assert len(set(served.requests)) == len(served.requests) > len(KINDS)
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(corpus, served, monkeypatch, capsys):
     monkeypatch.setenv("AUDIO_DISTILL_CACHE", str(corpus / "a.wav"))
     place = f"{served.url}/shard.tar{ranges(corpus / 'shard.tar')['d/a.wav']}"
