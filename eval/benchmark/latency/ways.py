@@ -92,10 +92,13 @@ class _Ours:
     def __init__(self, models: Models, model, margin: float | None, int8: bool,
                  lengths: list[int] | None = None):
         from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+        from distill.whisper.encoder.int8 import with_int8_encoder
         from distill.whisper.encoder.lengths import set_margin
 
         self.model, self.processor, self.margin = model, models.processor, margin
         self.lengths, self.num_tokens, self.num_padded = lengths, [], 0
+        if int8:
+            self.model = model = with_int8_encoder(model)
         rules = model.generation_config
         if lengths is not None:  # nothing ends before its limit
             model.generation_config = deepcopy(rules)
