@@ -2,7 +2,7 @@
 
     make bench.latency                  (or python -m eval.benchmark.latency [--stop-after 60])
 
-From decoded audio to text, greedy, on one thread, in float32 and int8 (ours: the decoder;
+From decoded audio to text, greedy, on one thread, in float32 and int8 (ours: linear layers;
 faster-whisper: all of it). Clips of 1 to 28 s are cut from the demo's validation speech, alone and
 8 together; all ways take turns on the same clips, and a figure is a median over rounds. Time is the
 processor's, not the clock's, so that other processes disturb less. The errors are those of single
