@@ -151,14 +151,19 @@ class Ct2Backend:
         limits = [min(limit, longest) for limit in limits_of(self.recipe, windows)]
         results = self.model.generate(
             states, prompts, beam_size=1, return_scores=True, return_no_speech_prob=True,
-            max_length=2 * max(limits),  # CTranslate2 takes half of it for new tokens
+            max_length=2 * (most := max(limits)),  # CTranslate2 takes half of it for new tokens
             max_initial_timestamp_index=50)
-        return [self._hypothesis(result, limit)
+        return [self._hypothesis(result, limit, most)
                 for result, limit in zip(results, limits, strict=True)]
 
-    def _hypothesis(self, result, limit: int) -> Hypothesis:
+    def _hypothesis(self, result, limit: int, most: int) -> Hypothesis:
+        """
+        Args:
+            limit: tokens of this window.
+            most: tokens after which CTranslate2 ended all windows.
+        """
         tokens = result.sequences_ids[0]
-        num_scored = len(tokens) + 1  # and the end of text
+        num_scored = len(tokens) + (len(tokens) < most)  # and the end of text, if it came
         log_prob = result.scores[0] * len(tokens)  # its score is a mean over the tokens
         tokens = tokens[:limit]
         # A loop cannot be stopped while it runs: it is cut where our decoder would have ended it.

@@ -180,12 +180,15 @@ def test_a_loop_of_ctranslate2_is_cut_where_ours_would_stop():
     """It cannot be stopped while it runs; its row must not differ from a row of the reference."""
     backend = Ct2Backend.__new__(Ct2Backend)
     pattern = [5, 6, 7, 8, 9, 10]
-    found = backend._hypothesis(Result([1, 2, *pattern * 9]), 200)
+    found = backend._hypothesis(Result([1, 2, *pattern * 9]), 200, 200)
     assert found.looped and not found.truncated
     assert found.tokens == [1, 2, *pattern * 3]
-    assert not backend._hypothesis(Result([1, 2, *pattern * 2]), 200).looped
-    cut = backend._hypothesis(Result(list(range(50))), 20)
+    assert not backend._hypothesis(Result([1, 2, *pattern * 2]), 200, 200).looped
+    cut = backend._hypothesis(Result(list(range(50))), 20, 50)
     assert cut.truncated and cut.tokens == list(range(20))
+    assert cut.avg_logprob == -0.5  # no end of text, which would count as one more
+    ended = backend._hypothesis(Result(list(range(49))), 50, 50)
+    assert not ended.truncated and ended.avg_logprob == pytest.approx(-0.5 * 49 / 50)
 
 
 def test_a_compute_type_this_machine_lacks(demo_teacher, demo_data):
