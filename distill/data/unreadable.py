@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from distill.data.formats.addresses import is_remote, split_part
 from distill.data.formats.errors import TRANSIENT, AudioError
 from distill.data.formats.places import place_of
 from distill.data.formats.remote import size_of
@@ -93,9 +94,10 @@ class Unreadable:
         found: dict[str, AudioError | None] = {}
         for clip, path in progress(clips, len(clips), "looking for audio files", "clips",
                                    len(clips) >= _MANY_FILES):
-            if path not in found:
-                found[path] = file_fault(path)
-            if (error := found[path]) is not None:
+            file = split_part(path)[0] if is_remote(path) else path
+            if file not in found:
+                found[file] = file_fault(file)
+            if (error := found[file]) is not None:
                 self.add(clip, error)
         self.check()
 

@@ -27,6 +27,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("AUDIO_DISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(remote, "WAITS_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(remote, "_sizes", {})
+    monkeypatch.setattr(remote, "_away", {})
     monkeypatch.setitem(copies._added, "bytes", float("inf"))
 
 

@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 WAITS_SECONDS = (1.0, 4.0, 15.0)  # before what went wrong is tried again
 TIMEOUT_SECONDS = 30.0  # without a byte, https alone; others have their own
+# A server that did not answer, however patiently it was asked, is left alone for so long, and then
+# asked without patience: a corpus has thousands of shards.
+AWAY_SECONDS = 10.0
+_away: dict[str, float] = {}  # host -> since when
 _KEPT = 100_000
 _sizes: dict[str, int] = {}  # of files, by URL; they are taken to stay as they are
 
@@ -91,13 +95,21 @@ def find_urls(pattern: str) -> list[str]:
 
 
 def _patiently(url: str, ask: Callable[[Any, str], T]) -> T:
-    for seconds in (*WAITS_SECONDS, None):
+    host = url.split("/", 3)[2]
+    since = _away.get(host)
+    if since is not None and time.monotonic() - since < AWAY_SECONDS:
+        raise RemoteError(f"{url}: {host} did not answer a moment ago")
+    for seconds in (*(WAITS_SECONDS if since is None else ()), None):
         try:
-            return ask(*_open(url))
+            found = ask(*_open(url))
+            _away.pop(host, None)
+            return found
         except FileNotFoundError:
             raise
         except Exception as error:  # each file system of fsspec has its own errors
             if seconds is None or isinstance(error, ImportError | PermissionError):
+                if getattr(error, "status", None) is None:  # of HTTP: then somebody answers
+                    _away[host] = time.monotonic()
                 said = " ".join(str(error).split()) or type(error).__name__
                 raise RemoteError(said if url in said else f"{url}: {said}") from error
         time.sleep(seconds)

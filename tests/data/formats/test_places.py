@@ -20,7 +20,7 @@ from distill.data.formats.places import fingerprint, place_of, stat_of
 from distill.data.formats.remote import RemoteFile
 from distill.data.formats.source import fetch_ahead
 from distill.data.formats.tar_members import list_members
-from distill.data.unreadable import file_fault
+from distill.data.unreadable import Unreadable, UnreadableError, file_fault
 from tests.support.range_server import RangeServer, range_server
 
 KINDS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"),
@@ -61,6 +61,8 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("AUDIO_DISTILL_CACHE_GB", raising=False)
     monkeypatch.setattr(remote, "WAITS_SECONDS", (0.0, 0.01))
     monkeypatch.setattr(remote, "_sizes", {})
+    monkeypatch.setattr(remote, "_away", {})
+    monkeypatch.setattr(remote, "AWAY_SECONDS", 0.0)
     monkeypatch.setitem(copies._added, "bytes", float("inf"))
 
 
@@ -141,6 +143,38 @@ def test_who_does_not_answer_is_tried_by_the_next_run(corpus, served):
         assert error.value.is_transient
         assert fault != "whole" or "all of the file" in error.value.detail
     assert not list((copies.cache_folder() / "audio").rglob("*"))
+
+
+def test_a_server_that_is_away_is_not_asked_for_every_clip(corpus, served, monkeypatch):
+    monkeypatch.setattr(remote, "AWAY_SECONDS", 1000.0)
+    parts = ranges(corpus / "shard.tar").values()
+    clips = [(str(n), f"{served.url}/shard.tar{part}") for n, part in enumerate(parts)]
+    served.fault = lambda number, path: "closed"
+    for _, place in clips:
+        with pytest.raises(AudioError, match="cannot_open"):
+            load_audio(place)
+    assert len({part for *_, part in served.requests}) == 1, "one clip was tried, several times"
+    served.fault = lambda number, path: None
+    monkeypatch.setattr(remote, "AWAY_SECONDS", 0.0)
+    for _, place in clips:
+        load_audio(place)
+    monkeypatch.setattr(remote, "AWAY_SECONDS", 1000.0)
+    served.fault = lambda number, path: 503
+    with pytest.raises(AudioError, match="503"):
+        load_audio(f"{served.url}/a.wav")
+    served.fault = lambda number, path: None
+    load_audio(f"{served.url}/a.flac")  # a server that answers is there
+
+
+def test_a_shard_is_looked_for_once(corpus, served):
+    clips = [(str(n), f"{served.url}/shard.tar{part}")
+             for n, part in enumerate(ranges(corpus / "shard.tar").values())]
+    Unreadable(len(clips), 0.0, "labelling").stat(clips)
+    assert [method for method, *_ in served.requests] == ["HEAD"]
+    none = [(name, place.replace("shard", "none")) for name, place in clips]
+    with pytest.raises(UnreadableError, match="5 missing_file"):
+        Unreadable(len(none), 0.0, "labelling").stat(none)
+    assert len(served.requests) <= 4
 
 
 def test_copies_are_read_once_and_kept_within_their_limit(tmp_path, monkeypatch):

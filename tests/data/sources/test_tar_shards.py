@@ -170,6 +170,7 @@ def test_shards_behind_a_url(tmp_path, monkeypatch):
 
 def test_a_server_that_is_away_in_the_middle_of_a_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "WAITS_SECONDS", ())
+    monkeypatch.setattr(remote, "AWAY_SECONDS", 0.0)
     monkeypatch.setattr(tar_shards, "_BLOCK_BYTES", 600)
     shard(tmp_path / "in" / "s-0.tar", ("0.flac", sound(3)), ("0.txt", b"x"))
     with range_server(tmp_path / "in") as server:
