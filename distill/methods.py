@@ -30,6 +30,11 @@ class Method:
     stages: tuple[str, ...]
 
 
+# Keys that shape neither the labels nor the weights of a student.
+_FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
+                    "micro_batch_size", "micro_batch_tokens")
+_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "export", "family", "hub")
+
 METHODS = (
     Method("whisper", "text", ("plan", "label", "score", "train", "evaluate", "export", "publish")),
     Method("ced", "tags", ("plan", "score", "train", "evaluate", "export", "publish")),
@@ -179,6 +184,28 @@ def _lack(output: str, rows: list[Row]) -> str | None:
         return None if spoken else f"not one of {len(rows):,} clips has a `text` with a word in it"
     bare = [row for row in rows if row.labels is None]
     return f"{len(bare):,} of {len(rows):,} clips have no `labels` ({bare[0].id})" if bare else None
+
+
+def shaping(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that decides the weights of its student.
+
+    Args:
+        values: the recipe as plain containers; not changed.
+    """
+    values = {k: v for k, v in values.items() if k not in _FREE_KEYS}
+    values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
+    if values.get("teacher", {}).get("mode") == "live":
+        del values["scores"]
+    elif "scores" in values:
+        values["scores"] = {k: v for k, v in values["scores"].items()
+                            if k not in ("dir", "shard_views", "num_workers")}
+    values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
+    return values
+
+
+def training_settings(recipe: Any, labels_hash: str) -> str:
+    """Hash of what the weights of a recipe's student depend on; `student.json` has it."""
+    return hash_of({"recipe": shaping(asdict(recipe)), "labels": labels_hash})
 
 
 def evaluation_settings(recipe: Any, trained: dict | None) -> str:

@@ -13,22 +13,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from distill.config import ConfigError, to_yaml
 from distill.data.audio import AudioError
-from distill.data.files import hash_of, read_json, write_json, write_text
+from distill.data.files import read_json, write_json, write_text
 from distill.data.manifest import counts_text
 from distill.data.unreadable import UnreadableError
 from distill.endings import run as run_command
 from distill.endings import writing_to
-from distill.methods import build_task, check_data, load_recipe
-
-# Keys that shape neither the labels nor the weights.
-_FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
-                    "micro_batch_size", "micro_batch_tokens")
-_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "export", "hub")
+from distill.methods import build_task, check_data, load_recipe, training_settings
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +54,7 @@ def train(recipe) -> None:
     run = Path(recipe.output_dir)
     check_output(run)
     task = build_task(recipe, accelerator)
-    settings = hash_of({"recipe": _shaping(recipe), "labels": task.labels_hash})
+    settings = training_settings(recipe, task.labels_hash)
     if _is_done(run / "student", settings):
         accelerator.print(f"Training is done already: {run / 'student'}")
         return
@@ -96,19 +90,6 @@ def make_accelerator(accelerator_class, recipe):
             "on CPU set ACCELERATE_USE_CPU=true"
         )
     return accelerator
-
-
-def _shaping(recipe) -> dict:
-    """The part of a recipe that decides the weights."""
-    values = {k: v for k, v in asdict(recipe).items() if k not in _FREE_KEYS}
-    values["train"] = {k: v for k, v in values["train"].items() if k not in _FREE_TRAIN_KEYS}
-    if values.get("teacher", {}).get("mode") == "live":
-        del values["scores"]
-    elif "scores" in values:
-        values["scores"] = {k: v for k, v in values["scores"].items()
-                            if k not in ("dir", "shard_views", "num_workers")}
-    values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
-    return values
 
 
 def _is_done(student: Path, settings: str) -> bool:

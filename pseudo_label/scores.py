@@ -67,7 +67,7 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     if recipe.teacher.mode != "store":
         return
     from distill.data.teacher_store import TeacherStore
-    from distill.whisper.data.scoring import open_states, scores_folder, scores_settings
+    from distill.whisper.data.scoring import open_states, scores_folder, settings_of_store
     from distill.whisper.data.view_source import ViewSource
     from distill.whisper.teacher import load_teacher
 
@@ -86,7 +86,7 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
         fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)),
              lambda view: source.files(view.id))
     if recipe.loss.kl_weight or recipe.loss.hidden_weight:
-        settings = scores_settings(recipe, known.revision, known.processor, config)
+        settings = settings_of_store(recipe, known.revision, known.processor, config)
         store = TeacherStore(scores_folder(recipe), settings, create=True)
 
         def add_scores(group: Sequence) -> None:

@@ -33,7 +33,8 @@ class DistillModule(nn.Module):
             states without scores.
         loss: weights and temperature.
         shared_encoder: the student's encoder is frozen and equal to the teacher's.
-        inner_layers: see `inner_teacher_layers`; used when loss.hidden_weight > 0.
+        inner_layers: see `distill.whisper.data.layers.inner_teacher_layers`; used when
+            loss.hidden_weight > 0.
     """
 
     def __init__(
@@ -157,17 +158,6 @@ class DistillModule(nn.Module):
             weight=self.teacher.proj_out.weight,
             inner=tuple(each[valid] for each in inner),
         )
-
-
-def inner_teacher_layers(decoder_layers: list[int]) -> list[int]:
-    """Which teacher states the student's states between its layers should equal.
-
-    What enters student layer i should be what entered the teacher layer it was copied from: for
-    layers [0, 5] the first layer learns to do the work of layers 0 to 4, and the copied last one
-    finds the input it knows. Values are indices into a list of states that starts with the
-    embeddings, so `n` is what enters layer n.
-    """
-    return decoder_layers[1:]
 
 
 def decoder_states(

@@ -17,6 +17,7 @@ from distill.whisper.recipe_sections import (
     DecodingConfig,
     EvaluationConfig,
     ExportConfig,
+    FamilyConfig,
     FilterConfig,
     LossConfig,
     PseudoLabelConfig,
@@ -52,6 +53,7 @@ class WhisperRecipe:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    family: FamilyConfig = field(default_factory=FamilyConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 
 
@@ -81,6 +83,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     _check_translation(config)
     _check_scores(config)
     _check_export(config)
+    _check_family(config)
     return config
 
 
@@ -295,6 +298,17 @@ def _check_export(c: WhisperRecipe) -> None:
     check(e.max_token_loss > 0, "export.max_token_loss", "> 0", e.max_token_loss)
     ok = e.max_word_time_error is None or e.max_word_time_error > 0
     check(ok, "export.max_word_time_error", "> 0 or null", e.max_word_time_error)
+
+
+def _check_family(c: WhisperRecipe) -> None:
+    budget = c.family.budget
+    for choice in c.family.decoder_layers:
+        _check_layers(choice, "family.decoder_layers", False)
+    for key in ("milliseconds", "megabytes"):
+        value = getattr(budget, key)
+        check(value is None or value > 0, f"family.budget.{key}", "> 0 or null", value)
+    ok = 0 < budget.clip_seconds <= 30
+    check(ok, "family.budget.clip_seconds", "> 0 and at most 30", budget.clip_seconds)
 
 
 def _check_layers(value: Any, key: str, may_be_null: bool) -> None:

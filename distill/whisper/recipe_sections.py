@@ -266,3 +266,24 @@ class ExportConfig:
     max_word_time_error: float | None = 0.2  # largest median error in seconds of where
     # faster-whisper puts the beginnings of clips that were packed one after the other; null: times
     # of words do not matter
+
+
+@dataclass
+class BudgetConfig:
+    """What a student of the family may cost; both limits hold where both are given."""
+
+    milliseconds: float | None = None  # most milliseconds a clip, one at a time, as measured on
+    # this machine; null: any
+    clip_seconds: float = 5.0  # length of the clips that are timed, in seconds, at most 30
+    megabytes: float | None = None  # most megabytes (10^6 bytes) of weights in their number type;
+    # null: any
+
+
+@dataclass
+class FamilyConfig:
+    """Several students from the same labels and scores, and which of them to take (`make
+    NAME.family`). The store holds what all of them need."""
+
+    decoder_layers: list[Any] = field(default_factory=list)  # of each student, written as
+    # student.decoder_layers: [1, 2, [0, 2, 3, 5]]; empty: no family
+    budget: BudgetConfig = field(default_factory=BudgetConfig)

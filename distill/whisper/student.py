@@ -16,42 +16,6 @@ from torch import nn
 from distill.whisper.generation import later_half
 
 
-def spaced_layers(total: int, keep: int) -> list[int]:
-    """`keep` of `total` layers, maximally spaced, first and last included (1: the last alone).
-
-    32 -> 2 is [0, 31]; 12 -> 4 is [0, 3, 7, 11]. The floor of evenly spaced points, like the
-    published students.
-
-    Raises:
-        ValueError: keep is not in 1..total.
-    """
-    if not 1 <= keep <= total:
-        raise ValueError(f"cannot keep {keep} of {total} layers")
-    if keep == 1:
-        return [total - 1]
-    return [index * (total - 1) // (keep - 1) for index in range(keep)]
-
-
-def choose_layers(choice: int | list[int] | None, total: int, key: str) -> list[int]:
-    """Layers meant by a recipe: None (all), a count, or indices (-1 is the last).
-
-    Raises:
-        ValueError: names `key`; an index is out of range or comes twice.
-    """
-    if choice is None:
-        return list(range(total))
-    if isinstance(choice, int):
-        if not 1 <= choice <= total:
-            raise ValueError(f"{key} must be between 1 and {total}, got {choice}")
-        return spaced_layers(total, choice)
-    layers = [index + total if index < 0 else index for index in choice]
-    if any(not 0 <= index < total for index in layers) or len(set(layers)) != len(layers):
-        raise ValueError(
-            f"{key} must be different layers between {-total} and {total - 1}, got {choice}"
-        )
-    return sorted(layers)
-
-
 def make_student(teacher, decoder_layers: list[int], encoder_layers: list[int]):
     """A float32 student with copies of the teacher's chosen layers.
 

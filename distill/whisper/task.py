@@ -13,15 +13,15 @@ from distill.data.unreadable import Unreadable
 from distill.data.views.draws import View
 from distill.training.task import Batch
 from distill.whisper.data.collate import pad
+from distill.whisper.data.layers import choose_layers, inner_teacher_layers
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
 from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.generation import complete
-from distill.whisper.model import DistillModule, inner_teacher_layers
+from distill.whisper.model import DistillModule
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.student import (
     alignment_note,
-    choose_layers,
     count_parameters,
     freeze,
     make_student,

@@ -20,11 +20,12 @@ from distill.losses.targets import METHODS, record_scores
 from distill.losses.token_losses import IGNORE, TeacherScores, token_losses
 from distill.progress import progress
 from distill.whisper.data.collate import pad
+from distill.whisper.data.layers import choose_layers
 from distill.whisper.data.view_source import ViewSource
 from distill.whisper.encoder.padded import encode
 from distill.whisper.model import decoder_states
 from distill.whisper.recipe import WhisperRecipe, load_recipe
-from distill.whisper.student import choose_layers, make_student
+from distill.whisper.student import make_student
 from distill.whisper.teacher import load_teacher
 from eval.benchmark.result import run_benchmark, write_result
 

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 import distill.train
 from distill.ced.task import CedTask
 from distill.data.files import read_json, read_jsonl
+from distill.methods import shaping
 from pseudo_label import tag_scores
 
 CLASSES = ["bell", "cat", "dog"]
@@ -122,9 +124,10 @@ def test_a_teacher_that_was_trained_again_is_another_one(tags, tmp_path, tagger_
 
 
 def test_what_an_export_may_lose_shapes_no_weights(tags):
-    one, other = (distill.train._shaping(tags.recipe(*keys)) for keys in
-                  ((), ("export.max_map_loss=0.5", "train.log_every=7")))
-    assert one == other != distill.train._shaping(tags.recipe("loss.fill=zero"))
+    one, other, third = (shaping(asdict(tags.recipe(*keys))) for keys in
+                         ((), ("export.max_map_loss=0.5", "train.log_every=7"),
+                          ("loss.fill=zero",)))
+    assert one == other != third
 
 
 def test_a_store_and_the_live_teachers_teach_the_same(tags, tmp_path):

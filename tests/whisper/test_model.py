@@ -14,9 +14,10 @@ from distill.data.views.draws import View
 from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import TokenRules, pad
+from distill.whisper.data.layers import inner_teacher_layers
 from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.encoder.silence import silence_of, with_silence
-from distill.whisper.model import DistillModule, decoder_states, inner_teacher_layers
+from distill.whisper.model import DistillModule, decoder_states
 from distill.whisper.recipe import LossConfig
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import freeze, make_student

@@ -6,14 +6,13 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from distill.whisper.data.layers import choose_layers, spaced_layers
 from distill.whisper.student import (
     alignment_note,
-    choose_layers,
     count_parameters,
     freeze,
     make_student,
     same_encoder,
-    spaced_layers,
     student_generation_config,
 )
 

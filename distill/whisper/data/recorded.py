@@ -17,10 +17,12 @@ from distill.data.teacher_store import TeacherStore
 from distill.data.views.draws import View
 from distill.progress import progress
 from distill.training.task import Batch
+from distill.whisper.data.layers import choose_layers, states_to_learn
 from distill.whisper.data.scoring import (
+    column_of,
     read_states,
     scores_folder,
-    scores_settings,
+    settings_of_store,
     states_folder,
     states_settings,
 )
@@ -45,16 +47,16 @@ class RecordedTeacher:
     def __init__(self, recipe: WhisperRecipe, teacher: Teacher, source: ViewSource, check: bool):
         self.source = source
         self.scores = self.states = None
+        self.unused: set[str] = set()  # columns of scores that other students learn from
         self.score_rows = self.state_rows = np.empty((0, 0), np.int64)  # of each sample of the run
         self.to_encode: list[View] = []
         self.in_memory: list[Tensor] = []
         views, numbers = source.numbered_views()
         loss = recipe.loss
         if loss.kl_weight or loss.hidden_weight:
-            settings = scores_settings(
-                recipe, teacher.revision, teacher.processor, teacher.model.config
-            )
-            self.scores = TeacherStore(scores_folder(recipe), settings)
+            facts = recipe, teacher.revision, teacher.processor, teacher.model.config
+            self.scores = TeacherStore(scores_folder(recipe), settings_of_store(*facts))
+            self.unused = self._unused_columns(recipe, teacher.model.config.decoder_layers)
             rows = self.scores.rows([source.scores_key(view) for view in views])
             self.score_rows = _of_samples(rows, numbers)
         if recipe.scores.encoder_states != "none":
@@ -73,6 +75,12 @@ class RecordedTeacher:
         if check:
             for store in filter(None, (self.scores, self.states)):
                 store.check(show_progress=True)
+
+    def _unused_columns(self, recipe: WhisperRecipe, total: int) -> set[str]:
+        layers = choose_layers(recipe.student.decoder_layers, total, "student.decoder_layers")
+        stored = self.scores.settings.get("decoder_states", [])
+        return {column_of(state) for state in stored} - {
+            column_of(state) for state in states_to_learn(recipe, layers)}
 
     def encode_all(self, encoder: Any, show_progress: bool) -> None:
         """Fill the memory: float16 states of all windows of the run (scores.encoder_states).
@@ -98,6 +106,7 @@ class RecordedTeacher:
             found = [self.scores.read(row) for row in _rows(self.score_rows, samples)]
             batch["teacher"] = {
                 name: _column(name, [each[name] for each in found]) for name in found[0]
+                if name not in self.unused
             }
         return batch
 

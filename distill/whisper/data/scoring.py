@@ -17,15 +17,16 @@ from torch import Tensor
 
 from distill.data.files import hash_of
 from distill.data.teacher_store import Record, TeacherStore, digest_of
+from distill.data.teacher_store.manifest import read_settings
 from distill.data.views.draws import View, view_from_dict
 from distill.losses.targets import record_scores
 from distill.losses.token_losses import IGNORE
 from distill.whisper.data.collate import pad
+from distill.whisper.data.layers import choose_layers, states_to_learn, states_to_store
 from distill.whisper.data.view_source import ViewSource
 from distill.whisper.encoder.audio import encode_each, stack_states
-from distill.whisper.model import decoder_states, inner_teacher_layers
+from distill.whisper.model import decoder_states
 from distill.whisper.recipe import WhisperRecipe, silence_setting
-from distill.whisper.student import choose_layers
 from distill.whisper.teacher import Teacher
 
 STATES_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -66,8 +67,6 @@ def scores_settings(recipe: WhisperRecipe, revision: str, processor, config) -> 
         config: of the teacher.
     """
     loss, scores = recipe.loss, recipe.scores
-    layers = choose_layers(recipe.student.decoder_layers, config.decoder_layers,
-                           "student.decoder_layers")
     disk = scores.encoder_states == "disk"
     settings = {
         "kind": "token scores",
@@ -79,14 +78,32 @@ def scores_settings(recipe: WhisperRecipe, revision: str, processor, config) -> 
         "encoder_states": recipe.scores.encoder_states_dtype if disk else "float32",
         **silence_setting(recipe),
     }
-    by_state = loss.kl_weight > 0 and scores.method == "decoder_state"
-    if loss.kl_weight and not by_state:
+    if loss.kl_weight and scores.method != "decoder_state":
         settings |= {"method": scores.method, "k": min(scores.k, config.vocab_size),
                      "temperatures": temperatures(loss.temperature)}
-    inner = inner_teacher_layers(layers) if loss.hidden_weight else []
-    if loss.hidden_weight or by_state:
-        settings["decoder_states"] = [*inner, "last"]
+    if states := states_to_store(recipe, config.decoder_layers):
+        settings["decoder_states"] = states
     return settings
+
+
+def settings_of_store(recipe: WhisperRecipe, revision: str, processor, config) -> dict:
+    """`scores_settings`; or those of the store that is there, if it holds other decoder states and
+    all of the recipe's student are among them: one store serves many students."""
+    asked = scores_settings(recipe, revision, processor, config)
+    path = scores_folder(recipe) / "manifest.json"
+    if not path.is_file():
+        return asked
+    stored = read_settings(path.parent, None)
+    states = stored.get("decoder_states", [])
+    layers = choose_layers(recipe.student.decoder_layers, config.decoder_layers,
+                           "student.decoder_layers")
+    serves = set(states_to_learn(recipe, layers)) <= set(states)
+    return stored if serves and asked | {"decoder_states": states} == stored else asked
+
+
+def column_of(state: int | str) -> str:
+    """Where a record has a decoder state (see `distill.whisper.data.layers.states_to_learn`)."""
+    return "hidden" if state == "last" else f"inner{state}"
 
 
 def temperatures(temperature: float) -> list[float]:
@@ -106,7 +123,7 @@ class Scorer:
                  states: TeacherStore | None):
         self.recipe, self.source, self.store = recipe, source, states
         self.model = teacher.model
-        self.settings = scores_settings(
+        self.settings = settings_of_store(
             recipe, teacher.revision, teacher.processor, teacher.model.config
         )
 
@@ -160,7 +177,7 @@ class Scorer:
         if "decoder_states" in self.settings:
             columns["hidden"] = _half(hidden[valid], "the last decoder states")
             for layer, states in zip(inner, between, strict=True):
-                columns[f"inner{layer}"] = _half(states[valid], f"what enters layer {layer}")
+                columns[column_of(layer)] = _half(states[valid], f"what enters layer {layer}")
         parts = {name: np.split(value, np.cumsum(counts)[:-1]) for name, value in columns.items()}
         return [
             Record(self.source.scores_key(view), {name: part[at] for name, part in parts.items()})

@@ -71,8 +71,7 @@ def plan(recipe: WhisperRecipe) -> dict:
     result["student"] = student
     tokens = TOKENS_PER_SECOND * data["train"]["seconds_per_window"]
     result["disk"] = _disk(recipe, size, student, data["train"], tokens)
-    result["store"] = plan_store(recipe, size, student["decoder_layers"], training, data["train"],
-                                 tokens)
+    result["store"] = plan_store(recipe, size, training, data["train"], tokens)
     result["memory"] = _memory(recipe, size, student, training, data["train"]["positions"])
     result["time"] = _time(recipe, size, student, data, training)
     return result

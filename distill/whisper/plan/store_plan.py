@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from distill.whisper.data.layers import states_to_store
 from distill.whisper.plan import cost
 from distill.whisper.plan.sizes import WhisperSize
 from distill.whisper.recipe import WhisperRecipe
@@ -10,13 +13,11 @@ _KS = (8, 16, 32, 64, 128)
 
 
 def plan_store(
-    recipe: WhisperRecipe, size: WhisperSize, num_layers: int, training: dict, data: dict,
-    tokens: float,
+    recipe: WhisperRecipe, size: WhisperSize, training: dict, data: dict, tokens: float,
 ) -> dict:
     """Bytes of every choice; none is chosen where the teacher runs at every step.
 
     Args:
-        num_layers: decoder layers of the student.
         training: `windows`, `views`, `distinct_views` of `plan.plan`.
         data: `seconds_per_window` and `positions` of the training split.
         tokens: of a window.
@@ -24,6 +25,8 @@ def plan_store(
     seconds = data["seconds_per_window"]
     used = recipe.teacher.mode == "store"
     views = training["distinct_views"]
+    matching = replace(recipe, loss=replace(recipe.loss, hidden_weight=1.0))
+    num_states = len(states_to_store(matching, size.decoder_layers))
     augmented = recipe.views.augment.probability > 0
     encoded = views if augmented else min(training["windows"], training["views"])
     choices = [
@@ -31,7 +34,7 @@ def plan_store(
          "total": round(each * count), "chosen": used and chosen}
         for name, each, count, chosen in [
             *((*score, views, chosen) for *score, chosen in _scores(recipe, size, tokens)),
-            ("all matched decoder states", tokens * cost.score_bytes(size, 0, num_layers), views,
+            ("all matched decoder states", tokens * cost.score_bytes(size, 0, num_states), views,
              recipe.loss.hidden_weight > 0),
             ("last decoder state (exact KL)", tokens * cost.score_bytes(size, 0, 1), views,
              recipe.loss.kl_weight > 0 and recipe.scores.method == "decoder_state"

@@ -279,7 +279,8 @@ def test_long_clips_in_even_parts():
 def test_parameters_are_those_of_the_student(tiny, tmp_path, overrides):
     from transformers import WhisperForConditionalGeneration
 
-    from distill.whisper.student import choose_layers, freeze, make_student
+    from distill.whisper.data.layers import choose_layers
+    from distill.whisper.student import freeze, make_student
 
     recipe = load_recipe(str(tiny), [f"output_dir={tmp_path}", *overrides])
     result = plan(recipe)
