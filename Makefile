@@ -30,6 +30,7 @@ BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline benc
 FORMATTED = distill/cli setup.py
 STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses \
   distill/metrics distill/training distill/whisper/encoder
+FAMILIES = $(RECIPES:%=%.family)
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \
@@ -42,7 +43,7 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -59,6 +60,7 @@ help:
 	@echo "make NAME.sweep       what every threshold of the label filter would keep"
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
+	@echo "make NAME.family      several students from one store, and which one to take"
 	@echo "make NAME.export      copies for other runtimes, proven there; TO=ct2, onnx or ggml"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
 	@echo "make NAME.push_labels publish the pseudo-labels on the Hub"
@@ -158,6 +160,10 @@ $(PLANS): %.plan: setup
 
 $(SWEEPS): %.sweep: setup
 	@$(PYTHON) -m pseudo_label.sweep $* $(SET)
+
+$(FAMILIES): %.family: setup
+	@echo "== $*: family of students"
+	@$(PYTHON) -m eval.family $* $(if $(filter 1,$(NGPU)),,--num-processes=$(NGPU)) $(SET)
 
 bench.train bench.scores: bench.%: setup
 	@$(PYTHON) -m pseudo_label demo $(SET)

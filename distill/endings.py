@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what torch.save and safetensors, which raise no OSError, say of a disk
 _WRITING = re.compile(r"os error \d+|Os \{ code: \d+|No space left|Read-only file system"
                       r"|PytorchStreamWriter|enforce fail at inline_container")
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 GOES_ON = "What is complete is kept; with that mended, the same command goes on"
 
 
@@ -75,6 +77,43 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _leave(sentence: str, code: int) -> None:
     print(f"\n{sentence}" if code == 130 else sentence, file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def wait_for(command: list[str], environment: dict[str, str] | None = None) -> int:
+    """Exit code of a process, as a shell has it. Signals end it, not us: it says how far it got. If
+    we are killed, it is told to stop (Linux): nobody would wait for it."""
+    environment = dict(os.environ if environment is None else environment)
+    if os.getcwd() not in sys.path:  # `python -m` would put it first: a folder eval/ of the user's
+        environment["PYTHONSAFEPATH"] = "1"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(_number: int, _frame: object) -> None:
+        for each in started:
+            each.terminate()
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        process = subprocess.Popen(command, env=environment, preexec_fn=_stops_with_us())
+        started.append(process)
+        while True:
+            try:
+                code = process.wait()
+                return code if code >= 0 else 128 - code
+            except KeyboardInterrupt:  # a terminal's Ctrl-C has reached the process, too
+                if not sys.stdin.isatty():
+                    process.send_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stops_with_us() -> Callable[[], object] | None:
+    """What a new process calls first: it gets SIGTERM when its parent is gone."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl  # found before the fork, after which little is safe
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

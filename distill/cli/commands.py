@@ -41,6 +41,9 @@ GROUPS = {
             "distill.train", "train the student, after scores that are missing", is_distributed=True
         ),
         "eval": Command("eval", "measure teacher and student on the test split, and report"),
+        "family": Command(
+            "eval.family", "several students from one store, and which one to take for a budget"
+        ),
         "export": Command("distill.export", "copies for other runtimes, verified there"),
         "push": Command("distill.hub", "publish the student on the Hub"),
         "push-labels": Command("pseudo_label.push", "publish the pseudo-labels on the Hub"),

@@ -11,13 +11,12 @@ own.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from distill.cli.commands import COMMANDS
+from distill.endings import wait_for
 
 BEFORE = {"train": ("scores",)}
 AFTER = {"label": ("translate", "scores")}  # processes do not wait for each other
@@ -88,7 +87,7 @@ def in_turn(commands: list[tuple[str, list[str]]]) -> int:
     """Call commands as processes, until one fails; its exit code."""
     for name, arguments in commands:
         print(f"== {arguments[0]}: {name}", flush=True)
-        if code := _wait([sys.executable, "-m", "distill", name, *arguments]):
+        if code := wait_for([sys.executable, "-m", "distill", name, *arguments]):
             return code
     return 0
 
@@ -143,7 +142,7 @@ def launch(name: str, arguments: list[str], options: Launch) -> int:
             COMMANDS[step].module,
             *arguments,
         ]
-        if code := _wait(command, environment):
+        if code := wait_for(command, environment):
             return code
     return 0
 
@@ -166,29 +165,3 @@ def _config(name: str | None) -> Path:
     raise ValueError(
         f"--accelerate-config must be a file or one of: {', '.join(sorted(known))}; got {name!r}"
     )
-
-
-def _wait(command: list[str], environment: dict[str, str] | None = None) -> int:
-    """Exit code of a process, as a shell has it. Signals end it, not us: it says how far it got."""
-    environment = dict(os.environ if environment is None else environment)
-    if os.getcwd() not in sys.path:  # `python -m` would put it first: a folder eval/ of the user's
-        environment["PYTHONSAFEPATH"] = "1"
-    started: list[subprocess.Popen[bytes]] = []
-
-    def hand_on(_number: int, _frame: object) -> None:
-        for each in started:
-            each.terminate()
-
-    before = signal.signal(signal.SIGTERM, hand_on)
-    try:
-        process = subprocess.Popen(command, env=environment)
-        started.append(process)
-        while True:
-            try:
-                code = process.wait()
-                return code if code >= 0 else 128 - code
-            except KeyboardInterrupt:  # a terminal's Ctrl-C has reached the process, too
-                if not sys.stdin.isatty():
-                    process.send_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, before)

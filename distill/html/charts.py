@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
 _MAX_POINTS = 300  # a line on 300 units cannot show more
 
 
@@ -101,10 +101,10 @@ def line_chart(
     if not points:
         return f'<p class="note">{escape(title)}: no finite value to draw.</p>'
     x_values, y_values = [x for x, _ in points], [y for _, y in points]
-    x_axis = linear_axis(x_values, _LEFT, WIDTH - _RIGHT)
-    bottom, top = HEIGHT - _BOTTOM, _TOP
+    x_axis = linear_axis(x_values, LEFT, WIDTH - RIGHT)
+    bottom, top = HEIGHT - BOTTOM, TOP
     y_axis = log_axis(y_values, bottom, top) if log else linear_axis(y_values, bottom, top)
-    parts = [_grid(x_axis, y_axis, x_label, y_label)]
+    parts = [grid(x_axis, y_axis, x_label, y_label)]
     for line, kept in drawable:
         shown = _thin(kept)
         path = " ".join(f"{x_axis(x)},{y_axis(y)}" for x, y in shown)
@@ -141,23 +141,24 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
-    bottom = HEIGHT - _BOTTOM
+def grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
+    """Ticks, lines and names of two axes, for `svg`."""
+    bottom = HEIGHT - BOTTOM
     parts = []
     for tick in y_axis.ticks:
         y = y_axis(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" class="end">{number(tick)}</text>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="end">{number(tick)}</text>')
     for tick in x_axis.ticks:
         x = x_axis(tick)
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>')
         anchor = "end" if tick == x_axis.ticks[-1] else "middle"
         parts.append(f'<text x="{x}" y="{bottom + 17}" class="{anchor}">{number(tick)}</text>')
-    line = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"'
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    line = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"'
+    middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<line class="axis" {line}/>')
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" class="middle">{escape(x_label)}</text>')
-    turn = f'transform="translate(11 {(_TOP + bottom) / 2}) rotate(-90)"'
+    turn = f'transform="translate(11 {(TOP + bottom) / 2}) rotate(-90)"'
     parts.append(f'<text {turn} class="middle">{escape(y_label)}</text>')
     return "".join(parts)
 
@@ -212,24 +213,24 @@ def histogram(
 ) -> str:
     """Vertical bars of equal width and a line at `threshold`, a position in bars from the left
     (2.5 is the middle of the third bar). Bars of style `dropped` are hatched."""
-    y_axis = linear_axis([bar.value for bar in bars], HEIGHT - _BOTTOM, _TOP + 14)
-    width = (WIDTH - _LEFT - _RIGHT) / len(bars)
-    parts = [_grid(Axis(0, 1, _LEFT, WIDTH - _RIGHT), y_axis, x_label, y_label)]
+    y_axis = linear_axis([bar.value for bar in bars], HEIGHT - BOTTOM, TOP + 14)
+    width = (WIDTH - LEFT - RIGHT) / len(bars)
+    parts = [grid(Axis(0, 1, LEFT, WIDTH - RIGHT), y_axis, x_label, y_label)]
     for index, bar in enumerate(bars):
-        x, y = _LEFT + index * width, y_axis(bar.value)
+        x, y = LEFT + index * width, y_axis(bar.value)
         middle = f'x="{x + width / 2:.1f}"'
-        size = f'width="{width - 2:.1f}" height="{HEIGHT - _BOTTOM - y:.1f}"'
+        size = f'width="{width - 2:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
         parts.append(f'<rect class="bar bar-{bar.style}" x="{x + 1:.1f}" y="{y}" {size}>')
         parts.append(f"<title>{escape(bar.label)}: {escape(bar.text)}</title></rect>")
         if bar.value:
             parts.append(f'<text {middle} y="{y - 4}" class="middle">{escape(bar.text)}</text>')
-        at = f'{middle} y="{HEIGHT - _BOTTOM + 17}"'
+        at = f'{middle} y="{HEIGHT - BOTTOM + 17}"'
         parts.append(f'<text {at} class="middle">{escape(bar.label)}</text>')
     if threshold is not None:
-        x = round(_LEFT + threshold * width, 1)
-        line = f'x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"'
+        x = round(LEFT + threshold * width, 1)
+        line = f'x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
         parts.append(f'<line class="threshold" {line}/>')
-        parts.append(f'<text x="{x + 5}" y="{_TOP + 6}" class="strong">{escape(note)}</text>')
+        parts.append(f'<text x="{x + 5}" y="{TOP + 6}" class="strong">{escape(note)}</text>')
     description = "; ".join(f"{bar.label}: {bar.text}" for bar in bars if bar.value)
     return svg("".join(parts), title, f"{y_label}. {description}. {note}")
 

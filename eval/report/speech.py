@@ -14,6 +14,7 @@ from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.whisper.data.label_files import planned_rows
 from eval.report.comparison import render_comparison
 from eval.report.examples import render_examples
+from eval.report.family import render_family
 from eval.report.run_folder import (
     EVALUATE,
     TRAIN,
@@ -23,6 +24,8 @@ from eval.report.run_folder import (
 )
 
 LABEL = "python -m pseudo_label RECIPE"
+
+FAMILY = "family/results.json"  # of a run folder
 
 TITLE = "distillation report"
 _BIN = 0.05  # width of the histogram's bars, a fraction
@@ -51,9 +54,10 @@ def facts(config: dict) -> list[str]:
 
 def sections(run: Path, config: dict) -> list[str]:
     """HTML of each part of the page; one whose files are broken says so."""
+    family = [("Family of students", _family)] if (run / FAMILY).is_file() else []
     return [guarded_section(title, partial(part, run, config)) for title, part in (
-        ("Teacher and student", _results), ("Training", _training), ("Pseudo-labels", _labels),
-        ("Examples", _examples))]
+        ("Teacher and student", _results), *family, ("Training", _training),
+        ("Pseudo-labels", _labels), ("Examples", _examples))]
 
 
 def _setting(config: dict, key: str, default: str) -> str:
@@ -77,6 +81,10 @@ def _results(run: Path, config: dict) -> str:
     if results is None:
         return missing("There are no results yet.", EVALUATE)
     return render_comparison(results, _unit(results, config))
+
+
+def _family(run: Path, _config: dict) -> str:
+    return render_family(read_json(run / FAMILY))
 
 
 # --- Training ----------------------------------------------------------------------------------

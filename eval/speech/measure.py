@@ -45,7 +45,7 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
     normalise = normalizer(evaluation.normalizer, language, unit)
     check_words([each.reference for each in utterances], normalise, "data.test")
     entries, tables, texts = {}, {}, {}
-    windows = _windows_hash(utterances)
+    windows = windows_hash(utterances)
     models = _models(recipe, run)
     for role, (load, name, folder) in models.items():
         kept = Kept(run / "eval" / f".{role}.said.jsonl",
@@ -114,7 +114,7 @@ def _decoding(recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance]) 
             + _about_long(evaluation.long_audio, utterances) + _about_drafts(recipe))
 
 
-def _windows_hash(utterances: Sequence[EvaluationUtterance]) -> str:
+def windows_hash(utterances: Sequence[EvaluationUtterance]) -> str:
     """Of everything that is transcribed: the windows, and the audio they are of."""
     windows = [window for utterance in utterances for window in utterance.windows]
     pieces = [[w.id, w.language, [[p.audio_filepath, p.offset, p.duration, p.start]

@@ -55,7 +55,7 @@ def processes(monkeypatch):
         found.append((command[1:], environment))
         return 3 if command[-1] == "bad=1" else 0
 
-    monkeypatch.setattr(stages, "_wait", wait)
+    monkeypatch.setattr(stages, "wait_for", wait)
     return found
 
 
@@ -84,7 +84,8 @@ def test_help_imports_nothing_large_and_speaks_of_audio_distill():
         assert f"audio-distill {name}" in text and text.startswith(name), name
         for left in re.findall(r"(?:python|launch) -m ([\w.]+)", text):
             assert left not in {command.module for command in COMMANDS.values()}, (name, left)
-        assert ("--num-processes" in text) == (COMMANDS[name].is_distributed or name == "run")
+        assert ("--num-processes" in text) == (
+            COMMANDS[name].is_distributed or name in ("run", "family"))
 
 
 @pytest.mark.parametrize(("answer", "code", "told"), [
@@ -231,7 +232,7 @@ def test_several_processes(processes, monkeypatch, tmp_path):
 
 def test_processes_end_as_in_a_shell(monkeypatch, tmp_path):
     """SIGTERM is handed on; whoever gets it says how far it got."""
-    wait = stages._wait
+    wait = stages.wait_for
     assert wait([sys.executable, "-c", "raise SystemExit(7)"]) == 7
     assert wait([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
     code = ("import os, signal, sys\n"

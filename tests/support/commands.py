@@ -29,7 +29,8 @@ VARIABLES = {"SET", "TO", "NGPU"}  # of the Makefile
 # RECIPE key=value ...; some take a word besides
 RECIPES = {
     "distill.plan": (), "distill.train": (), "distill.hub": (), "distill.export": ("to",),
-    "distill.whisper.teacher": (), "eval": (), "pseudo_label": (), "pseudo_label.filter": (),
+    "distill.whisper.teacher": (), "eval": (), "eval.family": (), "pseudo_label": (),
+    "pseudo_label.filter": (),
     "pseudo_label.on_ray": (), "pseudo_label.push": (), "pseudo_label.scores": (),
     "pseudo_label.sweep": (), "pseudo_label.translate": (), "eval.benchmark.label": (),
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),

@@ -153,21 +153,23 @@ class Ct2Backend:
             states, prompts, beam_size=1, return_scores=True, return_no_speech_prob=True,
             max_length=2 * (most := max(limits)),  # CTranslate2 takes half of it for new tokens
             max_initial_timestamp_index=50)
-        return [self._hypothesis(result, limit, most)
+        return [hypothesis_of(result, limit, most)
                 for result, limit in zip(results, limits, strict=True)]
 
-    def _hypothesis(self, result, limit: int, most: int) -> Hypothesis:
-        """
-        Args:
-            limit: tokens of this window.
-            most: tokens after which CTranslate2 ended all windows.
-        """
-        tokens = result.sequences_ids[0]
-        num_scored = len(tokens) + (len(tokens) < most)  # and the end of text, if it came
-        log_prob = result.scores[0] * len(tokens)  # its score is a mean over the tokens
-        tokens = tokens[:limit]
-        # A loop cannot be stopped while it runs: it is cut where our decoder would have ended it.
-        end = next((n for n in range(1, len(tokens) + 1) if is_looping(tokens[:n])), len(tokens))
-        truncated = end == limit
-        return Hypothesis(tokens[:end], log_prob / num_scored, result.no_speech_prob, truncated,
-                          looped=not truncated and is_looping(tokens[:end]))
+
+def hypothesis_of(result, limit: int, most: int) -> Hypothesis:
+    """What CTranslate2 gives for a window (with scores) as ours.
+
+    Args:
+        limit: tokens of this window.
+        most: tokens after which CTranslate2 ended all windows.
+    """
+    tokens = result.sequences_ids[0]
+    num_scored = len(tokens) + (len(tokens) < most)  # and the end of text, if it came
+    log_prob = result.scores[0] * len(tokens)  # its score is a mean over the tokens
+    tokens = tokens[:limit]
+    # A loop cannot be stopped while it runs: it is cut where our decoder would have ended it.
+    end = next((n for n in range(1, len(tokens) + 1) if is_looping(tokens[:n])), len(tokens))
+    truncated = end == limit
+    return Hypothesis(tokens[:end], log_prob / num_scored, result.no_speech_prob, truncated,
+                      looped=not truncated and is_looping(tokens[:end]))

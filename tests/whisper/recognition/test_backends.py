@@ -12,7 +12,7 @@ from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import load_recipe
 from distill.whisper.recognition import backends, ct2_backend, labelled
 from distill.whisper.recognition.backends import load_backend
-from distill.whisper.recognition.ct2_backend import Ct2Backend
+from distill.whisper.recognition.ct2_backend import hypothesis_of
 from distill.whisper.recognition.transcribe import to_text
 from distill.whisper.teacher import load_teacher
 from pseudo_label.plan import make_plan
@@ -178,16 +178,15 @@ class Result:
 
 def test_a_loop_of_ctranslate2_is_cut_where_ours_would_stop():
     """It cannot be stopped while it runs; its row must not differ from a row of the reference."""
-    backend = Ct2Backend.__new__(Ct2Backend)
     pattern = [5, 6, 7, 8, 9, 10]
-    found = backend._hypothesis(Result([1, 2, *pattern * 9]), 200, 200)
+    found = hypothesis_of(Result([1, 2, *pattern * 9]), 200, 200)
     assert found.looped and not found.truncated
     assert found.tokens == [1, 2, *pattern * 3]
-    assert not backend._hypothesis(Result([1, 2, *pattern * 2]), 200, 200).looped
-    cut = backend._hypothesis(Result(list(range(50))), 20, 50)
+    assert not hypothesis_of(Result([1, 2, *pattern * 2]), 200, 200).looped
+    cut = hypothesis_of(Result(list(range(50))), 20, 50)
     assert cut.truncated and cut.tokens == list(range(20))
     assert cut.avg_logprob == -0.5  # no end of text, which would count as one more
-    ended = backend._hypothesis(Result(list(range(49))), 50, 50)
+    ended = hypothesis_of(Result(list(range(49))), 50, 50)
     assert not ended.truncated and ended.avg_logprob == pytest.approx(-0.5 * 49 / 50)
 
 
