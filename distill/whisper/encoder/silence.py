@@ -1,12 +1,13 @@
-"""What an encoder makes of 30 s of silence, computed once: the rest of every short clip.
+"""What an encoder makes of the silence behind speech, computed once: the rest of every short clip.
 
     silence = silence_of(model.get_encoder())       # kept beside the encoder
     silence.behind(150)     # keys and values of every layer that a clip of 150 positions sees
 
 Whisper hears windows of 30 s, of which a clip fills the beginning and silence the rest. That rest
-is the same for every clip, but for what its positions learn from the clip, which is neglected. So
-its keys and values in every layer of the encoder, and its states, which the decoder looks at, are
-constants (docs/guides/short-audio.md has a drawing and what that costs).
+is nearly the same for every clip: what its positions learn from a clip is mostly that there was
+speech. So its keys and values in every layer of the encoder, and its states, which the decoder
+looks at, are constants: the mean of those behind a few recorded voices
+(docs/guides/short-audio.md has a drawing and what that costs).
 
 Of keys and values every EVERY-th is kept and counts as often, which is log(EVERY) more in the
 logit. States, which the decoder looks at, are all kept.
@@ -18,15 +19,23 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
-from distill.whisper.encoder.level import EVERY, LEVEL
+from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND
+from distill.whisper.encoder.level import EVERY, LEVEL, LOUDEST
+from distill.whisper.encoder.silence_cache import path_for, read, write
+from distill.whisper.teacher import cache_folder
+
+VOICES = Path(__file__).with_name("voices")  # some words each, in five languages
+_MARGIN = 0.5  # seconds behind a voice that do not count: they hear its end
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,14 @@ _kept: weakref.WeakKeyDictionary[Module, tuple[_State, Silence]] = weakref.WeakK
 def silence_of(encoder: Any) -> Silence:
     """The silence of a WhisperEncoder, in its type and on its device.
 
-    It is made at the first call (one pass of the encoder), and again when the weights have moved,
-    or have been changed in place, as by an optimiser.
+    It is made at the first call (a pass of the encoder over six windows; read from the user's
+    cache where it is known), and again when the weights have moved, or have been changed in place,
+    as by an optimiser.
     """
     state = _state_of(encoder)
     known = _kept.get(encoder)
     if known is None or known[0] != state:
-        known = state, encode_silence(encoder)
+        known = state, _cached(encoder)
         _kept[encoder] = known
     return known[1]
 
@@ -87,22 +97,64 @@ def _state_of(encoder: Module) -> _State:
                  for part in encoder.parameters())
 
 
+def _cached(encoder: Any) -> Silence:
+    """`encode_silence`, from the disk if it is there."""
+    path = path_for(encoder, _voices(), cache_folder() / "silence")
+    found = None if path is None else read(path)
+    if found is not None:
+        layers = range(len(encoder.layers))
+        return Silence(tuple(found[f"keys.{n}"] for n in layers),
+                       tuple(found[f"values.{n}"] for n in layers), found["states"])
+    silence = encode_silence(encoder)
+    if path is not None:
+        named = {f"{name}.{n}": part for name in ("keys", "values")
+                 for n, part in enumerate(getattr(silence, name))}
+        write(path, {**named, "states": silence.states})
+    return silence
+
+
+def _voices() -> list[Path]:
+    return sorted(VOICES.glob("*.ogg"))
+
+
 @torch.no_grad()
 def encode_silence(encoder: Any) -> Silence:
-    """One pass over a window of nothing but silence."""
+    """One pass over windows of a few voices, the mean of what is silent in them."""
     parameter, bands = next(encoder.parameters()), encoder.conv1.in_channels
     positions = encoder.embed_positions.weight.shape[0]
-    features = torch.full((1, bands, 2 * positions), LEVEL).to(parameter.device, parameter.dtype)
+    features, is_silent = _windows(bands, positions)
+    share = (is_silent / is_silent.sum(0))[:, None, :, None].to(parameter.device)
     keys, values = [], []
     # kept for all who ask: not in the type of the one who asked first
     with torch.autocast(parameter.device.type, enabled=False), fast_linears():
-        hidden = stem(encoder, features)
+        hidden = stem(encoder, features.to(parameter.device, parameter.dtype))
         for layer in encoder.layers:
             hidden, key, value = run_layer(layer, hidden)
-            keys.append(key[0, :, EVERY // 2 :: EVERY].contiguous())
-            values.append(value[0, :, EVERY // 2 :: EVERY].contiguous())
-        states = encoder.layer_norm(hidden)[0]
+            keys.append(_mean(key, share)[:, EVERY // 2 :: EVERY].contiguous())
+            values.append(_mean(value, share)[:, EVERY // 2 :: EVERY].contiguous())
+        states = _mean(encoder.layer_norm(hidden)[:, None], share)[0]
     return Silence(tuple(keys), tuple(values), states)
+
+
+def _mean(parts: Tensor, share: Tensor) -> Tensor:
+    """(heads, positions, width) of (windows, heads, positions, width)."""
+    return (parts * share).sum(0).to(parts.dtype)
+
+
+def _windows(bands: int, positions: int) -> tuple[Tensor, Tensor]:
+    """Log-mel features of a few voices and of silence alone, (windows, bands, frames); and which of
+    their positions count, bool (windows, positions). Silence alone counts where the first voices
+    are still heard."""
+    from transformers import WhisperFeatureExtractor
+
+    audios = [load_audio(path) for path in _voices()]
+    found = WhisperFeatureExtractor(feature_size=bands)(
+        audios, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_features"]
+    found = (found + (LOUDEST - found.amax((1, 2), keepdim=True)))[..., : 2 * positions]
+    ends = torch.tensor([len(audio) / SAMPLE_RATE + _MARGIN for audio in audios])
+    is_silent = torch.arange(positions) >= POSITIONS_PER_SECOND * ends[:, None]
+    alone = ~is_silent.any(0, keepdim=True)
+    return torch.cat([torch.full_like(found[:1], LEVEL), found]), torch.cat([alone, is_silent])
 
 
 def with_silence(

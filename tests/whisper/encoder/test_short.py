@@ -1,8 +1,12 @@
 """Short clips with silence kept: what is exact, and what is not."""
 
+import math
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from transformers import WhisperForConditionalGeneration
 
 from distill.data.audio import load_audio
 from distill.data.manifest import read_manifest
@@ -17,7 +21,12 @@ from distill.whisper.encoder.lengths import positions_of
 from distill.whisper.encoder.level import LEVEL, LOUDEST
 from distill.whisper.encoder.padded import encode, log_mel
 from distill.whisper.encoder.short import encode_short, short_features
-from distill.whisper.encoder.silence import silence_of, with_silence
+from distill.whisper.encoder.silence import (
+    VOICES,
+    encode_silence,
+    silence_of,
+    with_silence,
+)
 
 
 @pytest.fixture
@@ -54,13 +63,78 @@ def test_nearly_all_positions_are_what_transformers_computes(tiny_model, tiny_pr
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-2)
 
 
-def test_silence_after_silence_is_silence(tiny_model):
-    silence = silence_of(tiny_model.get_encoder())
-    features = torch.full((2, 80, 302), LEVEL)
-    states = encode_short(tiny_model.get_encoder(), features)
-    whole = with_silence(states, silence)
-    # up to what is lost by keeping every fourth key of silence
-    torch.testing.assert_close(whole, silence.states.expand(2, -1, -1), rtol=0, atol=2e-3)
+def test_a_voice_of_the_silence_is_exact(tiny_model, tiny_processor, clip, tmp_path, monkeypatch):
+    """Nothing is neglected of a clip behind which the silence was heard, where all of it is kept."""
+    for module in ("level", "silence"):
+        monkeypatch.setattr(f"distill.whisper.encoder.{module}.EVERY", 1)
+    (voice,) = (file for file in VOICES.glob("0-*.ogg"))
+    shutil.copyfile(voice, tmp_path / voice.name)
+    other = WhisperForConditionalGeneration(tiny_model.config).eval()  # nothing is kept of it
+    monkeypatch.setattr("distill.whisper.encoder.silence.VOICES", tmp_path)
+    audio = load_audio(voice)
+    positions = math.ceil(50 * (len(audio) / 16_000 + 0.5))
+    features, _ = short_features(tiny_processor, [audio], positions)
+    frames = features.shape[-1]
+    whole = torch.cat([features, torch.full((1, 80, 3000 - frames), LEVEL)], -1)
+    states = encode_short(other.get_encoder(), features)
+    assert states.shape == (1, positions, 32)
+    ours = with_silence(states, silence_of(other.get_encoder()))
+    torch.testing.assert_close(ours, encode(other, whole), rtol=0, atol=1e-4)
+
+
+def test_silence_is_a_mean_over_voices(tiny_model, tiny_processor):
+    """Of each position, over those that are silent there; at first there is silence alone."""
+    encoder, files = tiny_model.get_encoder(), sorted(VOICES.glob("*.ogg"))
+    audios = [load_audio(file) for file in files]
+    assert len(audios) == 5 and len({file.stem.split("-")[1] for file in files}) == 5
+    states = []
+    for audio in audios:
+        features, _ = short_features(tiny_processor, [audio], 1499)
+        states.append(encode(tiny_model, torch.cat([features[..., :2998], torch.full(
+            (1, 80, 2), LEVEL)], -1))[0])
+    found = silence_of(encoder).states
+    torch.testing.assert_close(found[1000], torch.stack(states)[:, 1000].mean(0),
+                               rtol=0, atol=1e-3)
+    seconds = sorted(len(audio) / 16_000 + 0.5 for audio in audios)
+    first = math.ceil(50 * seconds[0])
+    assert first < 50 * seconds[1] - 1  # one voice
+    shortest = min(range(5), key=lambda n: len(audios[n]))
+    torch.testing.assert_close(found[first], states[shortest][first], rtol=0, atol=1e-3)
+    alone = encode(tiny_model, torch.full((1, 80, 3000), LEVEL))[0]
+    torch.testing.assert_close(found[: first - 1], alone[: first - 1], rtol=0, atol=1e-3)
+
+
+def test_silence_is_kept_on_disk(tiny_model, tmp_path, monkeypatch):
+    from distill.whisper.encoder import silence, silence_cache
+
+    model = WhisperForConditionalGeneration(tiny_model.config).eval()
+    encoder, passes = model.get_encoder(), []
+    monkeypatch.setattr(silence, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(silence, "encode_silence",
+                        lambda encoder: (passes.append(1), encode_silence(encoder))[1])
+
+    def made_anew() -> int:
+        silence._kept.clear()
+        before = len(passes)
+        found = silence_of(encoder)
+        assert all(torch.equal(a, b) for a, b in zip(
+            (*found.keys, *found.values, found.states), first, strict=True))
+        return len(passes) - before
+
+    first = silence_of(encoder)
+    first = (*first.keys, *first.values, first.states)
+    assert made_anew() == 1 and not list(tmp_path.iterdir())  # a small one, which also learns
+    monkeypatch.setattr(silence_cache, "_WORTH", 0)
+    assert made_anew() == 1 and not list(tmp_path.iterdir())
+    model.requires_grad_(False)
+    assert [made_anew(), made_anew()] == [1, 0]
+    (file,) = (tmp_path / "silence").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    assert [made_anew(), made_anew()] == [1, 0]
+    with torch.no_grad():
+        encoder.conv1.weight.mul_(1.01)
+    silence_of(encoder)
+    assert len(list((tmp_path / "silence").iterdir())) == 2  # of other weights
 
 
 def test_silence_is_made_again_for_other_weights(tiny_model):
