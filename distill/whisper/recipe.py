@@ -10,7 +10,7 @@ from distill import config as base
 from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.languages import language_code
 from distill.data.views.augment import check_augment
-from distill.whisper.encoder.level import EVERY, LEVEL
+from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
 from distill.whisper.recipe_sections import (
     DataConfig,
@@ -111,9 +111,11 @@ def margin_setting(recipe: WhisperRecipe) -> dict[str, float]:
 
 
 def silence_setting(recipe: WhisperRecipe) -> dict[str, float]:
-    """As `margin_setting`, for what also depends on what is kept of silence."""
+    """As `margin_setting`, for what also depends on the silence that is put behind a clip."""
     found = margin_setting(recipe)
-    return found | {"silence_level": round(LEVEL, 6), "silence_every": EVERY} if found else {}
+    if not found:
+        return {}
+    return found | {"silence": VERSION, "silence_level": round(LEVEL, 6), "silence_every": EVERY}
 
 
 def teacher_task(recipe: WhisperRecipe) -> str:

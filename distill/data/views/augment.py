@@ -117,7 +117,9 @@ def draw_augmentation(
     setting leaves everything else as it was drawn. A mask more leaves the others, too.
 
     Args:
-        num_frames: of 10 ms, where time masks may lie.
+        num_frames: of 10 ms, where time masks may lie. Also short windows are drawn for with all
+            3,000: a second of sound is masked as often in them as in full ones, and the draws do
+            not depend on how the teacher hears the window.
         num_bands: of the features, where frequency masks may lie.
     """
     stream = philox(seed, f"{key}/augment", epoch)

@@ -19,6 +19,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def _state_of(encoder: Module) -> _State:
 
 def _cached(encoder: Any) -> Silence:
     """`encode_silence`, from the disk if it is there."""
-    path = path_for(encoder, _voices(), cache_folder() / "silence")
+    path = path_for(encoder, _voices(VOICES), cache_folder() / "silence")
     found = None if path is None else read(path)
     if found is not None:
         layers = range(len(encoder.layers))
@@ -113,8 +114,8 @@ def _cached(encoder: Any) -> Silence:
     return silence
 
 
-def _voices() -> list[Path]:
-    return sorted(VOICES.glob("*.ogg"))
+def _voices(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.ogg"))
 
 
 @torch.no_grad()
@@ -122,7 +123,7 @@ def encode_silence(encoder: Any) -> Silence:
     """One pass over windows of a few voices, the mean of what is silent in them."""
     parameter, bands = next(encoder.parameters()), encoder.conv1.in_channels
     positions = encoder.embed_positions.weight.shape[0]
-    features, is_silent = _windows(bands, positions)
+    features, is_silent = _windows(VOICES, bands, positions)
     share = (is_silent / is_silent.sum(0))[:, None, :, None].to(parameter.device)
     keys, values = [], []
     # kept for all who ask: not in the type of the one who asked first
@@ -141,13 +142,14 @@ def _mean(parts: Tensor, share: Tensor) -> Tensor:
     return (parts * share).sum(0).to(parts.dtype)
 
 
-def _windows(bands: int, positions: int) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=1)
+def _windows(folder: Path, bands: int, positions: int) -> tuple[Tensor, Tensor]:
     """Log-mel features of a few voices and of silence alone, (windows, bands, frames); and which of
     their positions count, bool (windows, positions). Silence alone counts where the first voices
     are still heard."""
     from transformers import WhisperFeatureExtractor
 
-    audios = [load_audio(path) for path in _voices()]
+    audios = [load_audio(path) for path in _voices(folder)]
     found = WhisperFeatureExtractor(feature_size=bands)(
         audios, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_features"]
     found = (found + (LOUDEST - found.amax((1, 2), keepdim=True)))[..., : 2 * positions]

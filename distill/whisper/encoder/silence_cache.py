@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from distill.data.files import write_atomic
-from distill.whisper.encoder.level import LEVEL
+from distill.whisper.encoder.int8 import Int8Linear
+from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 
-_VERSION = 1  # of how silence is made
 _WORTH = 5_000_000  # parameters; smaller encoders are quick
-_MOST_FILES = 4  # 40 MB each for whisper-base, 499 MB for large-v3, in float32
+_MOST_FILES = 4  # 12 MB each for whisper-base, 131 MB for large-v3, in float32
 
 
 def path_for(encoder, voices: Sequence[Path], folder: Path) -> Path | None:
-    """Where the silence of an encoder is kept; None for small ones, for those that learn, and for
-    those on a GPU, which makes it at once.
+    """Where the silence of an encoder is kept; None for small ones, for those that learn, for those
+    on a GPU, which makes it at once, and for those in int8, whose weights are no parameters.
 
     Args:
         encoder: WhisperEncoder.
@@ -34,10 +34,12 @@ def path_for(encoder, voices: Sequence[Path], folder: Path) -> Path | None:
         folder: of all files.
     """
     parameters = list(encoder.parameters())
+    if any(isinstance(module, Int8Linear) for module in encoder.modules()):
+        return None
     if (sum(each.numel() for each in parameters) < _WORTH
             or any(each.requires_grad or each.device.type != "cpu" for each in parameters)):
         return None
-    digest = hashlib.blake2b(f"{_VERSION} {LEVEL:.6f}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{VERSION} {EVERY} {LEVEL:.6f}".encode(), digest_size=16)
     for voice in voices:
         digest.update(voice.read_bytes())
     for each in parameters:
