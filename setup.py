@@ -10,7 +10,10 @@ setup(
         "audio_distill_recipes",
     ],
     package_dir={"audio_distill_recipes": "recipes"},
-    package_data={"audio_distill_recipes": ["**/*"], "eval": ["modules/**/*.py"],
-                  "distill": ["whisper/encoder/voices/*"]},
+    package_data={
+        "audio_distill_recipes": ["**/*"],
+        "eval": ["modules/**/*.py"],
+        "distill": ["whisper/encoder/voices/*"],
+    },
     include_package_data=False,  # with a repository it would be other files than without
 )

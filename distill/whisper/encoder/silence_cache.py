@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.data.files import write_atomic
 from distill.whisper.encoder.int8 import Int8Linear
@@ -24,7 +24,7 @@ _WORTH = 5_000_000  # parameters; smaller encoders are quick
 _MOST_FILES = 4  # 12 MB each for whisper-base, 131 MB for large-v3, in float32
 
 
-def path_for(encoder, voices: Sequence[Path], folder: Path) -> Path | None:
+def path_for(encoder: nn.Module, voices: Sequence[Path], folder: Path) -> Path | None:
     """Where the silence of an encoder is kept; None for small ones, for those that learn, for those
     on a GPU, which makes it at once, and for those in int8, whose weights are no parameters.
 
@@ -44,7 +44,7 @@ def path_for(encoder, voices: Sequence[Path], folder: Path) -> Path | None:
         digest.update(voice.read_bytes())
     for each in parameters:
         digest.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        digest.update(each.detach().reshape(-1).view(torch.uint8).numpy())
+        digest.update(each.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
     return folder / f"{digest.hexdigest()}.safetensors"
 
 
