@@ -1,5 +1,6 @@
-"""The silence behind short clips: which it is, its level, and how much of it is kept. No torch here:
-settings of stores name them."""
+"""The silence behind short clips: which it is, its level, and how much of it is kept.
+
+No torch here: settings of stores name them."""
 
 # Log-mel features are scaled as OpenAI does: (log10(power) + 4) / 4, cut 8 below the loudest. Then
 # silence has the value `loudest - 2`. Moving a clip to LOUDEST, which is a change of its gain,

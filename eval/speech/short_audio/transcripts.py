@@ -25,7 +25,7 @@ from distill.progress import progress
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.encoder.audio import audio_features, encode_features
 from distill.whisper.encoder.lengths import set_margin
-from distill.whisper.encoder.level import LEVEL, VERSION
+from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.recognition.guard import outran
 from distill.whisper.recognition.transcribe import by_length, to_text, token_limit
 from distill.whisper.recognition.words import word_times
@@ -91,13 +91,13 @@ class Kept:
 
     def add(self, margin: float | None, found: dict[str, Transcript]) -> None:
         """Keep the transcripts of some clips, by their ids."""
-        line = {"margin": margin, "silence": None if margin is None else VERSION,
+        line = {"margin": margin, "silence": None if margin is None else [VERSION, EVERY],
                 "found": {clip: asdict(each) for clip, each in found.items()}}
         append(self.path, line)
         self._take(line)
 
     def _take(self, line: dict) -> None:
-        if line["margin"] is not None and line.get("silence") != VERSION:
+        if line["margin"] is not None and line.get("silence") != [VERSION, EVERY]:
             return  # behind another silence
         for clip, each in line["found"].items():
             segments = each["segments"]

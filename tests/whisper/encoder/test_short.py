@@ -64,7 +64,7 @@ def test_nearly_all_positions_are_what_transformers_computes(tiny_model, tiny_pr
 
 
 def test_a_voice_of_the_silence_is_exact(tiny_model, tiny_processor, clip, tmp_path, monkeypatch):
-    """Nothing is neglected of a clip behind which the silence was heard, where all of it is kept."""
+    """Nothing is neglected of a clip behind which the silence was heard, if all of it is kept."""
     for module in ("level", "silence"):
         monkeypatch.setattr(f"distill.whisper.encoder.{module}.EVERY", 1)
     (voice,) = (file for file in VOICES.glob("0-*.ogg"))
