@@ -122,6 +122,25 @@ def test_a_folder(folder, tiny_teacher, tiny_model, tiny_processor, tmp_path, ca
     assert (tmp_path / "out/b/long.ogg.srt").is_file()
 
 
+def test_int8_with_an_assistant(folder, tiny_teacher, tiny_model, tiny_processor, tmp_path,
+                                monkeypatch):
+    """Both parts of the model are in int8; the assistant was compared with it in float."""
+    from distill.whisper.encoder import int8
+
+    encoders = []
+    real = int8.with_int8_encoder
+    monkeypatch.setattr(int8, "with_int8_encoder", lambda model: encoders.append(1) or real(model))
+    student = make_student(tiny_model, [0, 3], [0, 1])
+    student.save_pretrained(tmp_path / "student")
+    tiny_processor.save_pretrained(tmp_path / "student")
+    command = [str(folder / "phone.wav"), "--model", str(tiny_teacher), "--int8"]
+    assert main([*command, "--output-dir", str(tmp_path / "alone")]) in (0, None)
+    assert main([*command, "--assistant", str(tmp_path / "student"),
+                 "--output-dir", str(tmp_path / "drafts")]) in (0, None)
+    texts = [(tmp_path / name / "phone.wav.txt").read_text() for name in ("alone", "drafts")]
+    assert texts[0] == texts[1] and texts[0].strip() and len(encoders) == 2
+
+
 def test_other_containers(tiny_teacher, tmp_path, demo_data, monkeypatch, capsys):
     """By PyAV; where it is not there, the error says what to install."""
     path = tmp_path / "talk.m4a"
