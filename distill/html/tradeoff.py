@@ -14,15 +14,15 @@ from distill.html.charts import (
     TOP,
     WIDTH,
     Axis,
-    Series,
     grid,
-    legend,
     linear_axis,
     log_axis,
     number,
     svg,
 )
 
+_EDGE = 40  # units from the right: labels there stand on the left of their points
+_ROW = 15  # units of a name below the axes
 _LOG_FROM = 8  # times: where the values differ by more, their axis is logarithmic
 
 
@@ -71,13 +71,20 @@ def tradeoff_chart(
     x_axis = linear_axis([*(point.x for point in points), *limits], LEFT, WIDTH - RIGHT)
     parts = [grid(x_axis, y_axis, x_label, y_label), _limit(x_axis, limit, note)]
     parts += [_curve(curve, x_axis, y_axis) for curve in curves]
+    parts += [_name(curve, HEIGHT + _ROW * (row + 0.5)) for row, curve in enumerate(curves)]
     said = "; ".join(
         f"{curve.name}: " + ", ".join(
             f"{point.label} {number(point.y)} at {number(point.x)}"
             + (" (chosen)" if point.is_chosen else "") for point in curve.points)
         for curve in curves)
-    chart = svg("".join(parts), title, f"{y_label} over {x_label}. {said}. {note}")
-    return chart + legend([Series(curve.name, (), curve.style) for curve in curves])
+    return svg("".join(parts), title, f"{y_label} over {x_label}. {said}. {note}",
+               height=HEIGHT + _ROW * len(curves) + 4)
+
+
+def _name(curve: Curve, y: float) -> str:
+    """Below the axes, beside a sample of its line: a file of its own has it, too."""
+    return (f'<path class="line line-{curve.style}" d="M{LEFT} {y}H{LEFT + 22}"/>'
+            f'<text x="{LEFT + 28}" y="{y + 4}">{escape(curve.name)}</text>')
 
 
 def _limit(x_axis: Axis, limit: float | None, note: str) -> str:
@@ -104,5 +111,6 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
             parts.append(f'<circle class="whisker" fill="none" cx="{x}" cy="{y}" r="7"/>')
         parts.append(f'<g class="mark mark-{curve.style}"><circle cx="{x}" cy="{y}" r="3"/></g>')
         style = ' class="strong"' if point.is_chosen else ""
-        parts.append(f'<text{style} x="{x + 5}" y="{y - 6}">{escape(point.label)}</text>')
+        side = f'x="{x - 5}" text-anchor="end"' if x > WIDTH - _EDGE else f'x="{x + 5}"'
+        parts.append(f'<text{style} {side} y="{y - 6}">{escape(point.label)}</text>')
     return "".join(parts)

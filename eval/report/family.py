@@ -21,7 +21,7 @@ def picture(results: dict) -> tuple[str, str]:
     """(title, chart): errors on the test split by milliseconds a clip, a curve a number type."""
     rate = "WER" if results["error_unit"] == "word" else "CER"
     title = f"{rate} of test clips by time"
-    curves = [Curve("teacher, float32", [_point(results["teacher"], "teacher", False)], "a")]
+    curves = [Curve("teacher, float32", [_point(results["teacher"], "", False)], "a")]
     for dtype in results["students"][0]["ways"]:
         students = sorted(results["students"], key=lambda each: len(each["decoder_layers"]))
         points = [_point(each["ways"][dtype], str(len(each["decoder_layers"])),
