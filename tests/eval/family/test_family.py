@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -194,40 +192,3 @@ def test_bytes_of_weights(folder, results):
     assert weight_bytes(student, "float32") == 4 * sum(each.numel() for each in numbers)
     assert weight_bytes(student, "int8") == sum(
         each.numel() + 4 * len(each) if each.ndim > 1 else 4 * each.numel() for each in numbers)
-
-
-@pytest.mark.slow
-def test_sigkill_in_the_middle(tmp_path, fork):
-    """Of training and of measuring; the last run ends with the results of one that was left
-    alone."""
-    recipe = write_tiny_recipe(tmp_path, train=6, validation=3, test=3)
-    words = [str(recipe), *OVERRIDES, LAYERS, "train.save_every=1"]
-
-    def start(name: str):
-        return fork("eval.family.__main__", [*words, f"output_dir={tmp_path / name}"],
-                    tmp_path / f"{name}.log")
-
-    whole = start("whole")
-    run = tmp_path / "killed"
-    for mark in ("family/3/checkpoints/step-*", "family/0-3/student.json",
-                 "family/kept/*.test.jsonl"):
-        process = start("killed")
-        deadline = time.monotonic() + 120
-        while not list(run.glob(mark)) and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.kill()
-        process.join(30)
-        assert process.exitcode == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
-        time.sleep(3)  # a training that was its child saves what it has, and ends
-    last = start("killed")
-    for process in (last, whole):
-        process.join(200)
-        assert process.exitcode == 0, (tmp_path / "killed.log").read_text()
-    one, other = (_comparable(tmp_path / name) for name in ("killed", "whole"))
-    assert one == other
-
-
-def _comparable(run: Path) -> list:
-    found = read_json(run / "family" / "results.json")
-    return [[each["name"], dtype, way["validation"], way["test"]]
-            for each in found["students"] for dtype, way in each["ways"].items()]
