@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.audio import SAMPLE_RATE, load_audio
+from distill.data.audio import load_audio
 from distill.data.manifest import Row, read_manifest
+from distill.data.noise.mixing import mix
 from distill.data.views.augment import NOISES, make_noise, philox
-
-_FRAME = SAMPLE_RATE // 50  # samples of the frames whose power tells speech from pauses: 20 ms
-_PAUSE_DB = 30.0  # frames that are so much weaker than the loudest one are pauses
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,7 @@ class Noise:
         Raises:
             AudioError: a recording cannot be read.
         """
-        noise = self._noise(len(speech), clip_id)
-        power = float(np.mean(np.square(noise, dtype=np.float64)))
-        if power == 0:
-            return speech
-        scale = math.sqrt(active_power(speech) / power / 10 ** (self.snr_db / 10))
-        return (speech + scale * noise).astype(np.float32)
+        return mix(speech, self._noise(len(speech), clip_id), self.snr_db)
 
     def _noise(self, size: int, clip_id: str) -> np.ndarray:
         drawn = philox(0, clip_id, 0).random_raw(2).tolist()
@@ -74,15 +67,3 @@ class Noise:
         if not rows:
             raise ValueError(f"--noise {self.source}: no recording in it")
         return rows
-
-
-def active_power(samples: np.ndarray) -> float:
-    """Mean power of the frames that are no pauses.
-
-    Args:
-        samples: (samples,) at 16 kHz.
-    """
-    starts = range(0, max(len(samples) - _FRAME, 0) + 1, _FRAME)
-    powers = np.array([np.mean(np.square(samples[at : at + _FRAME], dtype=np.float64))
-                       for at in starts])
-    return float(powers[powers >= powers.max() * 10 ** (-_PAUSE_DB / 10)].mean())

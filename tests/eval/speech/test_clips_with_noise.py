@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from distill.data.manifest import Row, write_manifest
-from eval.speech.short_audio.noise import Noise, active_power
+from distill.data.noise.mixing import active_power
+from eval.speech.short_audio.noise import Noise
 
 RATE = 16_000
 
