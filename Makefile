@@ -21,6 +21,7 @@ LAUNCH = $(if $(filter 1,$(NGPU)),$(PYTHON),$(VENV)/bin/accelerate launch \
 LABELS = $(RECIPES:%=%.label)
 TRAINS = $(RECIPES:%=%.train)
 EVALS = $(RECIPES:%=%.eval)
+ROBUSTNESS = $(RECIPES:%=%.robustness)
 EXPORTS = $(RECIPES:%=%.export)
 PUSHES = $(RECIPES:%=%.push)
 PUSHED_LABELS = $(RECIPES:%=%.push_labels)
@@ -43,7 +44,7 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -61,6 +62,7 @@ help:
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.family      several students from one store, and which one to take"
+	@echo "make NAME.robustness  both in noise, through telephones, and where nobody speaks"
 	@echo "make NAME.export      copies for other runtimes, proven there; TO=ct2, onnx or ggml"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
 	@echo "make NAME.push_labels publish the pseudo-labels on the Hub"
@@ -143,6 +145,10 @@ $(TRAINS): %.train: setup
 $(EVALS): %.eval: setup
 	@echo "== $*: evaluation and report"
 	@$(PYTHON) -m eval $* $(SET)
+
+$(ROBUSTNESS): %.robustness: setup
+	@echo "== $*: robustness"
+	@$(PYTHON) -m eval.robustness $* $(SET)
 
 $(EXPORTS): %.export: setup
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export]"

@@ -13,7 +13,6 @@ nothing is decoded, so that silence, noise and music without a singer have no te
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 import time
@@ -92,6 +91,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
         LongAudio,
         Segment,
         audio_file,
+        speech_of,
         transcribe_long,
     )
     from eval.speech.subtitles import write
@@ -142,18 +142,6 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     if decoder.drafter is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
-
-
-def speech_of(audio) -> list[tuple[float, float]]:
-    """Where somebody speaks in a `LongAudio`, read a minute at a time.
-
-    Raises:
-        AudioError: it cannot be read.
-    """
-    from distill.data.speech.voice_activity import speech_in
-
-    starts = range(0, math.ceil(audio.seconds), 60)
-    return speech_in(audio.window(start, min(60.0, audio.seconds - start)) for start in starts)
 
 
 def check_writable(folder: Path) -> None:

@@ -44,6 +44,7 @@ GROUPS = {
         "family": Command(
             "eval.family", "several students from one store, and which one to take for a budget"
         ),
+        "robustness": Command("eval.robustness", "teacher and student in noise, and in silence"),
         "export": Command("distill.export", "copies for other runtimes, verified there"),
         "push": Command("distill.hub", "publish the student on the Hub"),
         "push-labels": Command("pseudo_label.push", "publish the pseudo-labels on the Hub"),

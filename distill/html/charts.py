@@ -20,12 +20,16 @@ _MAX_POINTS = 300  # a line on 300 units cannot show more
 
 @dataclass(frozen=True)
 class Series:
-    """A line: (x, y) points and the CSS classes `line line-<style>` that draw it."""
+    """A line: (x, y) points and the CSS classes `line line-<style>` that draw it.
+
+    `intervals` are (x, low, high), drawn as whiskers; only of lines whose points are all shown.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: str  # a, b, c or d: a colour with a dash pattern of its own
     markers: bool = False
+    intervals: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def line_chart(
     if not points:
         return f'<p class="note">{escape(title)}: no finite value to draw.</p>'
     x_values, y_values = [x for x, _ in points], [y for _, y in points]
+    y_values += [end for line in series for _, *ends in line.intervals for end in ends]
     x_axis = linear_axis(x_values, LEFT, WIDTH - RIGHT)
     bottom, top = HEIGHT - BOTTOM, TOP
     y_axis = log_axis(y_values, bottom, top) if log else linear_axis(y_values, bottom, top)
@@ -109,6 +114,8 @@ def line_chart(
         shown = _thin(kept)
         path = " ".join(f"{x_axis(x)},{y_axis(y)}" for x, y in shown)
         parts.append(f'<polyline class="line line-{line.style}" points="{path}"/>')
+        for x, low, high in line.intervals:
+            parts.append(_upright(x_axis(x), y_axis(low), y_axis(high), line.style))
         if line.markers:
             marks = (f'<circle cx="{x_axis(x)}" cy="{y_axis(y)}" r="3"/>' for x, y in shown)
             parts.append(f'<g class="mark mark-{line.style}">{"".join(marks)}</g>')
@@ -124,6 +131,13 @@ def line_chart(
     size = max(_group_size(kept) for _, kept in drawable)
     notes += f"Each point is the mean of {size} logged ones." if size > 1 else ""
     return chart + legend(series) + (f'<p class="note">{notes.strip()}</p>' if notes else "")
+
+
+def _upright(x: float, low: float, high: float, style: str) -> str:
+    """An interval of a line's point, in the line's colour."""
+    path = f"M{x} {low}V{high}M{x - 3} {low}h6M{x - 3} {high}h6"
+    thin = "stroke-width: 1; stroke-dasharray: none"
+    return f'<path class="line line-{style}" style="{thin}" d="{path}"/>'
 
 
 def _drawable(value: float, log: bool) -> bool:

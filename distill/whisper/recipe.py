@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from distill import config as base
 from distill.config import ConfigError, HubConfig, TrainConfig, check
 from distill.data.languages import language_code
+from distill.data.noise.channels import CHANNELS
+from distill.data.noise.kinds import KINDS
 from distill.data.views.augment import check_augment
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
@@ -21,6 +24,7 @@ from distill.whisper.recipe_sections import (
     FilterConfig,
     LossConfig,
     PseudoLabelConfig,
+    RobustnessConfig,
     ScoresConfig,
     StudentConfig,
     TeacherConfig,
@@ -52,6 +56,7 @@ class WhisperRecipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     family: FamilyConfig = field(default_factory=FamilyConfig)
     hub: HubConfig = field(default_factory=HubConfig)
@@ -84,6 +89,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     _check_scores(config)
     _check_export(config)
     _check_family(config)
+    _check_robustness(config)
     return config
 
 
@@ -311,6 +317,18 @@ def _check_family(c: WhisperRecipe) -> None:
         check(value is None or value > 0, f"family.budget.{key}", "> 0 or null", value)
     ok = 0 < budget.clip_seconds <= 30
     check(ok, "family.budget.clip_seconds", "> 0 and at most 30", budget.clip_seconds)
+
+
+def _check_robustness(c: WhisperRecipe) -> None:
+    r = c.robustness
+    known = (*KINDS, *CHANNELS)
+    ok = set(r.kinds) <= set(known)
+    check(ok, "robustness.kinds", f"some of {', '.join(known)}", r.kinds)
+    ok = all(math.isfinite(snr) for snr in r.snrs) and len(set(r.snrs)) == len(r.snrs)
+    check(ok, "robustness.snrs", "different numbers of decibels", r.snrs)
+    ok = all(0 < seconds <= 3600 for seconds in r.without_speech_seconds)
+    check(ok, "robustness.without_speech_seconds", "numbers in (0, 3600]",
+          r.without_speech_seconds)
 
 
 def _check_layers(value: Any, key: str, may_be_null: bool) -> None:

@@ -242,6 +242,25 @@ class EvaluationConfig:
 
 
 @dataclass
+class RobustnessConfig:
+    """`python -m eval.robustness`: what the test clips are heard through, and what without speech
+    is transcribed. Everything is drawn by clip: all models hear the same."""
+
+    kinds: list[str] = field(default_factory=lambda: [
+        "white", "pub", "fan", "echo", "telephone", "opus", "gsm", "mulaw", "clipping", "slow",
+        "fast"])  # noises, at each of snrs: white | pink | brown | pub | fan; changes: echo |
+    # telephone | opus | gsm | mulaw | clipping | slow | fast. Clips as they are come always
+    snrs: list[float] = field(default_factory=lambda: [
+        40, 35, 30, 25, 20, 15, 10, 5, 0, -5, -10])  # power of the speech, without its pauses, over
+    # that of the noise, in dB
+    folder: str | None = None  # recordings of your own, one more noise
+    models: list[str] = field(default_factory=list)  # folders of more models than teacher and
+    # student, such as earlier students
+    without_speech_seconds: list[float] = field(default_factory=lambda: [30, 600])  # lengths of the
+    # recordings of silence, noise, music, breathing and applause; []: none, and no joined clips
+
+
+@dataclass
 class DecodingConfig:
     """Drafts for the teacher: the same labels, sooner (`distill.whisper.decoding`)."""
 

@@ -15,6 +15,7 @@ from distill.whisper.data.label_files import planned_rows
 from eval.report.comparison import render_comparison
 from eval.report.examples import render_examples
 from eval.report.family import render_family
+from eval.report.robustness import render_robustness
 from eval.report.run_folder import (
     EVALUATE,
     TRAIN,
@@ -55,9 +56,10 @@ def facts(config: dict) -> list[str]:
 def sections(run: Path, config: dict) -> list[str]:
     """HTML of each part of the page; one whose files are broken says so."""
     family = [("Family of students", _family)] if (run / FAMILY).is_file() else []
+    noise = [("In noise, and where nobody speaks", _robustness)]
     return [guarded_section(title, partial(part, run, config)) for title, part in (
-        ("Teacher and student", _results), *family, ("Training", _training),
-        ("Pseudo-labels", _labels), ("Examples", _examples))]
+        ("Teacher and student", _results), *(noise if _robustness_file(run).is_file() else []),
+        *family, ("Training", _training), ("Pseudo-labels", _labels), ("Examples", _examples))]
 
 
 def _setting(config: dict, key: str, default: str) -> str:
@@ -85,6 +87,14 @@ def _results(run: Path, config: dict) -> str:
 
 def _family(run: Path, _config: dict) -> str:
     return render_family(read_json(run / FAMILY))
+
+
+def _robustness_file(run: Path) -> Path:
+    return run / "robustness" / "results.json"
+
+
+def _robustness(run: Path, _config: dict) -> str:
+    return render_robustness(read_json(_robustness_file(run)))
 
 
 # --- Training ----------------------------------------------------------------------------------

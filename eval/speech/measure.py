@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
     check_words([each.reference for each in utterances], normalise, "data.test")
     entries, tables, texts = {}, {}, {}
     windows = windows_hash(utterances)
-    models = _models(recipe, run)
+    models = models_of(recipe, run)
     for role, (load, name, folder) in models.items():
         kept = Kept(run / "eval" / f".{role}.said.jsonl",
                     hash_of([settings, windows, folder.name, model_stamp(folder)]))
@@ -87,24 +88,30 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
     return results, [_prediction(utterance, texts, i) for i, utterance in enumerate(utterances)]
 
 
-def _models(recipe: WhisperRecipe, run: Path) -> dict[str, tuple[Callable[[], tuple], str, Path]]:
+def models_of(
+    recipe: WhisperRecipe, run: Path
+) -> dict[str, tuple[Callable[[], tuple], str, Path]]:
     """{role: (loads model and processor, its name, its folder)}. The student comes first: memory
     freed by the teacher would hide in the student's peak."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def student() -> tuple:
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
-
-        model = WhisperForConditionalGeneration.from_pretrained(
-            run / "student", dtype=torch.float32)
-        return model.to(device), WhisperProcessor.from_pretrained(run / "student")
 
     def teacher() -> tuple:
         found = load_teacher(recipe.teacher)
-        return found.model.to(device), found.processor
+        return found.model.to(_device()), found.processor
 
-    return {"student": (student, run.name, run / "student"),
+    return {"student": (partial(load_folder, run / "student"), run.name, run / "student"),
             "teacher": (teacher, recipe.teacher.model, locate(recipe.teacher)[0])}
+
+
+def load_folder(folder: Path) -> tuple:
+    """(model, processor) of a folder, as float32; on the GPU if there is one."""
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.to(_device()), WhisperProcessor.from_pretrained(folder)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _decoding(recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance]) -> str:

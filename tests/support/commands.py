@@ -34,7 +34,7 @@ RECIPES = {
     "pseudo_label.on_ray": (), "pseudo_label.push": (), "pseudo_label.scores": (),
     "pseudo_label.sweep": (), "pseudo_label.translate": (), "eval.benchmark.label": (),
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
-    "eval.benchmark.consistency": ("seeds",),
+    "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
 }
 PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
            "eval.transcribe"}

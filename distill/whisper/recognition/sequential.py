@@ -21,6 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from distill.data.audio import WINDOW_SECONDS, AudioError, audio_info, load_audio
+from distill.data.speech.voice_activity import speech_in
 from distill.data.speech.windows import Window
 from distill.data.unreadable import read_patiently
 from distill.progress import progress
@@ -105,6 +106,16 @@ def recording_of(window: Window) -> LongAudio:
     piece = window.pieces[0]
     return LongAudio(window.id, piece.duration, lambda start, length: read_patiently(
         lambda: load_audio(piece.audio_filepath, piece.offset + start, length)), window.language)
+
+
+def speech_of(audio: LongAudio) -> list[tuple[float, float]]:
+    """Where somebody speaks in a `LongAudio`, read a minute at a time.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    starts = range(0, math.ceil(audio.seconds), 60)
+    return speech_in(audio.window(start, min(60.0, audio.seconds - start)) for start in starts)
 
 
 @dataclass

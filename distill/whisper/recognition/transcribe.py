@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from distill.data.speech.windows import Window, load_patiently
@@ -43,6 +44,7 @@ def transcribe(
     states_cache: dict[str, Tensor] | None = None,
     description: str | None = None,
     guarded: bool = True,
+    audio_of: Callable[[Window], np.ndarray] = load_patiently,
 ) -> dict[str, Hypothesis]:
     """Decode windows in batches of like length; {window id: hypothesis}.
 
@@ -53,6 +55,7 @@ def transcribe(
         description: shown with a progress bar; None shows none.
         guarded: decode texts of short clips that go wrong again, padded
             (`distill.whisper.recognition.guard`).
+        audio_of: float32 (samples,) at 16 kHz of a window, for those that are heard changed.
 
     Raises:
         AudioError: a window cannot be read.
@@ -64,14 +67,14 @@ def transcribe(
         limits = [decoder.model.config.max_target_positions] * len(batch)
         if max_tokens_per_second is not None:
             limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
-        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded)
+        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded, audio_of)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
 
 def _transcribe(
     decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
-    cache: dict[str, Tensor] | None, guarded: bool,
+    cache: dict[str, Tensor] | None, guarded: bool, audio_of: Callable[[Window], np.ndarray],
 ) -> list[Hypothesis]:
     languages, margin = [window.language for window in batch], margin_of(decoder.model)
 
@@ -80,20 +83,21 @@ def _transcribe(
                        languages=[languages[row] for row in rows])
 
     def padded(rows: list[int]) -> Tensor:
-        audios = [load_patiently(batch[row]) for row in rows]
+        audios = [audio_of(batch[row]) for row in rows]
         return encode(decoder.model, log_mel(processor, audios))
 
     full = positions_of(0.0, None)
     short = [row for row, window in enumerate(batch)
              if guarded and positions_of(window.duration, margin) < full]
-    states = _states(decoder.model, processor, batch, cache)
+    states = _states(decoder.model, processor, batch, cache, audio_of)
     return decode_guarded(decode, states, short, padded, decoder.report)
 
 
-def _states(model, processor, windows: Sequence[Window], cache: dict | None) -> Tensor:
+def _states(model, processor, windows: Sequence[Window], cache: dict | None,
+            audio_of: Callable[[Window], np.ndarray]) -> Tensor:
     if cache is not None and all(window.id in cache for window in windows):
         return stack_states(model, [cache[window.id] for window in windows])
-    states = encode_audio(model, processor, [load_patiently(window) for window in windows])
+    states = encode_audio(model, processor, [audio_of(window) for window in windows])
     if cache is not None:
         cache |= {window.id: each for window, each in zip(windows, states, strict=True)}
     return states
