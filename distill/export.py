@@ -4,7 +4,7 @@
 
 to=ct2   CTranslate2 in float16 and int8, for faster-whisper
 to=onnx  for sherpa-onnx and onnxruntime, float32 and int8
-to=ggml  for whisper.cpp, float16
+to=ggml  for whisper.cpp, float16 and blocks of 8 and 5 bits
 
 Every copy is run by its real runtime on the test split (pip install 'audio-distill[export]') and
 measured against our own decoding. A copy that loses more than the recipe's section `export` allows
