@@ -9,7 +9,8 @@ LOUDEST = 1.35  # recordings of speech have 1.2 to 1.5: most are moved by little
 LEVEL = LOUDEST - 2.0
 VERSION = 2  # of how silence is made: 1 was silence alone, 2 is what is behind voices
 
-# Neighbours in silence are much alike: of an encoder layer's keys and values every fourth is kept,
-# and counts as often. Then attention to silence is a quarter, and states of clips are as near to
-# those of the padded model: 8.3 % away from them (mean of 24 clips), and 7.7 % with all.
-EVERY = 4
+# Neighbours in silence are much alike: of an encoder layer's keys and values every second is kept,
+# and counts as often, which halves the attention to silence and its memory. Of 88 Spanish clips
+# (validation) 91 % have the text of the padded model and 99 % its language; with all positions
+# 90 and 97 %, with every fourth 86 and 94 %.
+EVERY = 2

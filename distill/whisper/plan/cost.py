@@ -81,7 +81,7 @@ def states_bytes(
 
 
 def silence_bytes(size: WhisperSize, dtype: str = "float32") -> int:
-    """Kept silence: of every encoder layer keys and values at every fourth position, and states."""
+    """Kept silence: of every encoder layer keys and values at every second position, and states."""
     vectors = 2 * size.encoder_layers * SOURCE_POSITIONS // EVERY + SOURCE_POSITIONS
     return vectors * size.d_model * STATE_BYTES[dtype]
 

@@ -117,6 +117,6 @@ def test_the_large_shape_when_it_is_small(monkeypatch):
                         "BANDS": 80}.items():
         monkeypatch.setattr(f"eval.benchmark.latency.large.{name}", value)
     found = measure_large((1, 2))
-    assert found["silence_bytes"] == 4 * (2 * 375 + 1500) * 32
+    assert found["silence_bytes"] == 4 * (2 * 750 + 1500) * 32
     assert set(found["batches"]) == {"1", "2"}
     assert all(each["short"] > 0 for each in found["batches"].values())

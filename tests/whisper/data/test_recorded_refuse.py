@@ -85,7 +85,7 @@ def test_another_tokenizer(tiny_run, teacher):
         "short_audio_margin: the store has nothing, asked for 1.0",
         "silence: the store has nothing, asked for 2",
         "silence_level: the store has nothing, asked for -0.65",
-        "silence_every: the store has nothing, asked for 4"]),
+        "silence_every: the store has nothing, asked for 2"]),
     ("scores.encoder_states_dtype=int8", [
         'encoder_states: the store has "float16", asked for "int8"']),
 ])

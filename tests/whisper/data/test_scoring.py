@@ -74,7 +74,7 @@ def test_the_temperature_of_the_loss_comes_last(temperature, expected):
       "temperatures": [1.0], "encoder_states": "float16"}),
     (["scores.method=decoder_state", "teacher.short_audio_margin=0.5"],
      {"decoder_states": ["last"], "encoder_states": "float16", "short_audio_margin": 0.5,
-      "silence": 2, "silence_level": -0.65, "silence_every": 4}),
+      "silence": 2, "silence_level": -0.65, "silence_every": 2}),
     (["scores.method=top_k", "scores.encoder_states_dtype=int8", "loss.temperature=3"],
      {"method": "top_k", "k": 64, "temperatures": [1.0, 3.0], "encoder_states": "int8"}),
 ])

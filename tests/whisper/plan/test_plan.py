@@ -131,9 +131,9 @@ def test_short_audio_counted_by_hand(tiny, tmp_path):
     for stage, least in (("label", 5), ("score", 1.5), ("train", 1.0), ("eval", 1.0)):
         slow, fast = (each["time"]["seconds"][stage]["cpu"] for each in (padded, short))
         assert slow > least * fast, stage
-    kept = 2 * 2 * 375 + 1500  # keys and values of two layers, and states
+    kept = 2 * 2 * 750 + 1500  # keys and values of two layers, and states
     assert short["memory"]["silence"] == {"float32": kept * 32 * 4, "float16": kept * 32 * 2}
-    assert "384 kB in float32, 192 kB in float16 for silence" in describe(short)
+    assert "576 kB in float32, 288 kB in float16 for silence" in describe(short)
     assert not padded["memory"]["silence"]["float32"] and "silence" not in describe(padded)
     memory = plan_of(tiny, *common, "teacher.short_audio_margin=1", "scores.encoder_states=memory")
     assert memory["memory"]["encoder_states"] == 4 * 225 * 32 * 2
@@ -316,8 +316,8 @@ def test_operations_of_whisper_base():
     without = 2 * (weights - 51_865 * d) + attention
     assert cost.token_flops(size, 1, output=False) == without
     assert cost.cross_attention_flops(size, 2) == 2 * 4 * d * d * frames
-    assert cost.silence_bytes(size, "float16") == (2 * 6 * 375 + 1500) * 512 * 2
-    less = 6 * 4 * 150 * (1350 - 1350 / 4) * d  # of silence every fourth position is seen
+    assert cost.silence_bytes(size, "float16") == (2 * 6 * 750 + 1500) * 512 * 2
+    less = 6 * 4 * 150 * (1350 - 1350 / 2) * d  # of silence every second position is seen
     assert cost.encoder_flops(size, positions=150) == cost.encoder_flops(size) / 10 - less
 
 
