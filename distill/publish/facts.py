@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from distill.data.files import read_json
-from distill.data.model_files import model_name
+from distill.data.files import hash_of, read_json
+from distill.data.model_files import model_name, model_stamp
 from distill.methods import find_method
 
 
@@ -27,6 +27,7 @@ class Facts:
         labels: filter.json; {} of taggers, which have none.
         unread: drops.json: what was never labelled, by reason.
         settings: config.yaml, the recipe as it was trained.
+        robustness: robustness/results.json; {} if it is not there, or of another student.
     """
 
     run: Path
@@ -38,6 +39,7 @@ class Facts:
     labels: dict
     unread: dict
     settings: dict
+    robustness: dict
 
     @property
     def models(self) -> dict:
@@ -64,7 +66,14 @@ def read_facts(recipe: Any) -> Facts:
         labels=_labels(recipe),
         unread=_optional(labels_folder(recipe) / "drops.json"),
         settings=_settings(run / "config.yaml"),
+        robustness=_robustness(run),
     )
+
+
+def _robustness(run: Path) -> dict:
+    found = _optional(run / "robustness" / "results.json")
+    stamp = found.get("models", {}).get("student", {}).get("stamp")
+    return found if stamp == hash_of(model_stamp(run / "student")) else {}
 
 
 def _labels(recipe: Any) -> dict:

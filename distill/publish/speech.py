@@ -78,7 +78,8 @@ def results(facts: Facts) -> str:
 
 A model that is not sure goes on with what is likely: it inserts words, or says the same again and \
 again. Repetitions that are in the audio count too; the teacher's column tells what is normal."""
-    rest = [line for line in (_paired(facts.results), _apart(facts.results)) if line]
+    rest = [line for line in (_paired(facts.results), _apart(facts.results),
+                              _noise(facts.robustness)) if line]
     return "\n\n".join([text, *rest])
 
 
@@ -129,6 +130,21 @@ def _apart(results: dict) -> str:
     return "" if apart is None else (
         f"With the teacher's text as the reference the student's WER is {percent(apart)}: what "
         "distillation itself lost.")
+
+
+def _noise(robustness: dict) -> str:
+    """How much more than its teacher the student loses in noise."""
+    area = robustness.get("area", {}).get("student")
+    if not area:
+        return ""
+    noises = robustness["noises"]["student"]
+    snrs = [float(snr) for snr in next(iter(noises.values()))]
+    ends = robustness["area_ci"]["student"]
+    around = " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in ends)) if ends else ""
+    return (f"In noise ({', '.join(noises)}; SNR {max(snrs):g} to {min(snrs):g} dB) its WER lies "
+            f"{100 * area['all']:+.2f} points{around} from the teacher's on average, over "
+            f"{robustness['num_clips']} single clips, {robustness['num_words']} words, of the "
+            f"{robustness['split']} split.")
 
 
 def usage(facts: Facts, recipe: Any) -> str:

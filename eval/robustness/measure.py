@@ -65,6 +65,7 @@ def measure(recipe: WhisperRecipe, run: Path) -> dict:
                        for condition in conditions}
         without[role] = invention_texts(model.loaded, setup, kept)
         about[role] = kept.get(["about"], lambda model=model, name=name: model.facts(name))
+        about[role] |= {"stamp": hash_of(model_stamp(folder))}
         del model
         gc.collect()
     clips, evaluation = setup.clips, recipe.evaluation

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from distill.config import to_yaml
-from distill.data.files import read_json, write_json, write_text
+from distill.data.files import hash_of, read_json, write_json, write_text
+from distill.data.model_files import model_stamp
 from distill.hub import prepare
 from distill.publish import card as card_module
 from distill.publish.card import benchmark_results, card_text
@@ -254,6 +255,27 @@ def test_pictures_show_the_results(trained):
     for name in files:
         if name.endswith(".svg"):
             assert ElementTree.fromstring(files[name].read_text()).tag.endswith("svg")
+
+
+def test_noise_is_told_of_this_student_only(trained):
+    run = read_facts(load(trained)).run
+    found = {
+        "split": "test", "num_clips": 119, "num_words": 818,
+        "models": {"student": {"stamp": hash_of(model_stamp(run / "student"))}},
+        "noises": {"student": {"white": {"40": {}, "-10": {}}, "pub": {"40": {}, "-10": {}}}},
+        "area": {"student": {"white": 0.02, "pub": 0.03, "all": 0.025}},
+        "area_ci": {"student": [0.011, 0.042]},
+    }
+    path = run / "robustness" / "results.json"
+    write_json(path, found)
+    try:
+        assert ("In noise (white, pub; SNR 40 to -10 dB) its WER lies +2.50 points [+1.1, +4.2] "
+                "from the teacher's on average, over 119 single clips, 818 words, of the test "
+                "split.") in card_of(trained)
+        write_json(path, found | {"models": {"student": {"stamp": "of another"}}})
+        assert "In noise" not in card_of(trained)
+    finally:
+        path.unlink()
 
 
 def test_what_is_missing_is_said(trained, tmp_path):
