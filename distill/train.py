@@ -79,8 +79,10 @@ def make_accelerator(accelerator_class, recipe):
     Raises:
         ConfigError: several processes were launched but each believes it is alone.
     """
+    from distill.training.sharding import check_launch, plugins
+
     accelerator = accelerator_class(
-        mixed_precision=recipe.train.mixed_precision, log_with=recipe.train.trackers or None,
+        **plugins(recipe.train.mixed_precision), log_with=recipe.train.trackers or None,
         project_dir=recipe.output_dir,
     )
     launched = int(os.environ.get("WORLD_SIZE", 1))
@@ -89,6 +91,7 @@ def make_accelerator(accelerator_class, recipe):
             f"{launched} processes were launched but accelerate sees {accelerator.num_processes}; "
             "on CPU set ACCELERATE_USE_CPU=true"
         )
+    check_launch(accelerator)
     return accelerator
 
 

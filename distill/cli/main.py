@@ -25,8 +25,8 @@ LAUNCHING = "--num-processes N [--accelerate-config NAME]"
 _LAUNCHED = f"""
 {LAUNCHING}
     so many processes, one per GPU, through `accelerate launch`; NAME is one of
-    recipes/accelerate (ddp, fsdp, deepspeed_zero2, cpu2) or a file. By default ddp, and cpu2
-    where there is no GPU.
+    recipes/accelerate (ddp, fsdp, deepspeed_zero2, deepspeed_zero3, cpu2) or a file. By default
+    ddp, and cpu2 where there is no GPU.
 """
 
 

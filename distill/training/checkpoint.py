@@ -21,6 +21,7 @@ from accelerate import Accelerator
 
 from distill.data.files import read_json, write_json
 from distill.training.average import Average
+from distill.training.sharding import Weights
 
 
 @dataclass
@@ -55,7 +56,9 @@ class Checkpoints:
         found = self.steps()
         return int(found[-1].name.removeprefix("step-")) if found else 0
 
-    def save(self, accelerator: Accelerator, state: State, average: Average | None) -> None:
+    def save(
+        self, accelerator: Accelerator, state: State, weights: Weights, average: Average | None
+    ) -> None:
         """Write `step-NNNNNN` under another name, make it durable, rename it, drop old ones."""
         target = self.folder / f"step-{state.step:06d}"
         temporary = self.folder / f".{target.name}.tmp"
@@ -63,10 +66,11 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(temporary))
+        weights.save(temporary)
+        averaged = average.state_dict() if average else None
         if accelerator.is_main_process:
-            if average:
-                torch.save(average.state_dict(), temporary / "average.pt")
+            if averaged:
+                torch.save(averaged, temporary / "average.pt")
             write_json(temporary / "state.json", {**asdict(state), "settings": self.settings})
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -75,11 +79,11 @@ class Checkpoints:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
 
-    def resume(self, accelerator: Accelerator, average: Average | None) -> State:
-        """Load the newest checkpoint into what was prepared; a fresh State if there is none.
+    def find(self, accelerator: Accelerator) -> Path | None:
+        """The newest checkpoint; leftovers of killed runs are removed.
 
         Raises:
-            ValueError: the checkpoint was made with other settings.
+            ValueError: it was made with other settings.
         """
         if accelerator.is_main_process and self.folder.is_dir():
             for leftover in self.folder.glob(".*.tmp"):
@@ -87,18 +91,28 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         found = self.steps()
         if not found:
-            return State()
-        saved = read_json(found[-1] / "state.json")
-        if saved.pop("settings") != self.settings:
+            return None
+        if read_json(found[-1] / "state.json")["settings"] != self.settings:
             raise ValueError(
                 f"{found[-1]} was trained with other settings or labels; remove "
                 f"{self.folder} to start over, or choose another output_dir"
             )
-        accelerator.load_state(str(found[-1]))
+        return found[-1]
+
+    def resume(
+        self, accelerator: Accelerator, weights: Weights, average: Average | None
+    ) -> State:
+        """Load the newest checkpoint into what was prepared; a fresh State if there is none."""
+        found = self.find(accelerator)
+        if not found:
+            return State()
+        saved = read_json(found / "state.json")
+        del saved["settings"]
+        weights.load(found)
         if average:
-            saved_average = torch.load(found[-1] / "average.pt", map_location=accelerator.device)
-            average.load_state_dict(saved_average)
-        accelerator.print(f"Resuming from {found[-1]}")
+            average.load_state_dict(
+                torch.load(found / "average.pt", map_location=accelerator.device))
+        accelerator.print(f"Resuming from {found}")
         return State(**saved)
 
     def save_student(self, name: str, save: Callable[[Path], None]) -> Path:

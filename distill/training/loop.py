@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, send_to_device
+from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset
 
 from distill.config import TrainConfig
@@ -28,7 +28,7 @@ from distill.data.views.batches import RankBatches
 from distill.progress import progress
 from distill.training.average import Average
 from distill.training.checkpoint import Checkpoints, State
-from distill.training.optimizer import make_optimizer
+from distill.training.sharding import Weights, check
 from distill.training.task import Batch, Task
 
 
@@ -86,15 +86,14 @@ def fit(
     Raises:
         Interrupted: after a signal, with everything saved.
         UnreadableError: audio of the next step cannot be read; everything is saved.
-        ValueError: checkpoints of other settings, a loss that is not finite, or Muon where
-            weights are sharded.
+        ValueError: checkpoints of other settings, a loss that is not finite, or what the
+            launch cannot do.
     """
-    _check_whole(config, accelerator)
-    plain = task.model
-    model, optimizer = accelerator.prepare(plain, make_optimizer(plain, config))
-    average = Average(plain, config.average_decay) if config.average_decay else None
+    check(config, accelerator)
     checkpoints = Checkpoints(run, settings, config.keep_checkpoints)
-    state = checkpoints.resume(accelerator, average)
+    weights = Weights(task.model, config, accelerator, checkpoints.find(accelerator))
+    average = Average(weights, config.average_decay) if config.average_decay else None
+    state = checkpoints.resume(accelerator, weights, average)
     log = _Log(run / "metrics.jsonl", accelerator, state.step)
     loader = _loader(task, config, accelerator, state.step)
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -105,15 +104,15 @@ def fit(
     with _StopRequest() as stop:
         for step in steps:
             rate = learning_rate(config, step)
-            for group in optimizer.param_groups:
+            for group in weights.optimizer.param_groups:
                 group["lr"] = rate
             samples = task.batches.micro_batches(step, rank, world)
             batches = [next(loader) for _ in samples]
             try:
-                sums, stopping = _update(task, model, optimizer, batches, accelerator, config, stop)
+                sums, stopping = _update(task, weights, batches, accelerator, config, stop)
             except UnreadableError as fault:
                 if state.step > checkpoints.last_step():
-                    checkpoints.save(accelerator, state, average)
+                    checkpoints.save(accelerator, state, weights, average)
                 raise UnreadableError(f"training stopped after step {state.step}, everything is "
                                       f"saved: {fault}. The same command goes on from there") \
                     from None
@@ -125,19 +124,13 @@ def fit(
             if state.step % config.log_every == 0 or last:
                 log.write_train(state.step, task.batches.epoch(step), rate)
             if state.step % config.validate_every == 0 or last:
-                _validate(task, average, accelerator, state, checkpoints, log, config.keep_best)
+                with weights.shown(average.parts if average else None):
+                    _validate(task, accelerator, state, checkpoints, log, config.keep_best)
             if state.step % config.save_every == 0 or last or stopping:
-                checkpoints.save(accelerator, state, average)
+                checkpoints.save(accelerator, state, weights, average)
             if stopping and not last:
                 raise Interrupted(f"stopped after step {state.step}, everything is saved")
     return state
-
-
-def _check_whole(config: TrainConfig, accelerator: Accelerator) -> None:
-    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if config.optimizer == "muon" and accelerator.distributed_type in sharded:
-        raise ValueError("train.optimizer: muon needs whole matrices, and FSDP and DeepSpeed give "
-                         "each rank a part; use adamw, or launch without them")
 
 
 def _loader(
@@ -184,8 +177,7 @@ def _leave_signals(_worker: int) -> None:
 
 def _update(
     task: Task,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    weights: Weights,
     batches: list[Batch],
     accelerator: Accelerator,
     config: TrainConfig,
@@ -208,15 +200,17 @@ def _update(
     sums: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(batches):
         is_last = index == len(batches) - 1
-        with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
-            loss_sum, parts = model(send_to_device(batch, accelerator.device))
+        with contextlib.nullcontext() if is_last else accelerator.no_sync(weights.model):
+            with weights.precision():
+                loss_sum, parts = weights.model(send_to_device(batch, accelerator.device))
             # Ranks are averaged by DDP, but the loss is one mean over all tokens of all ranks.
-            accelerator.backward(loss_sum * (accelerator.num_processes / max(total, 1.0)))
+            share = loss_sum * (accelerator.num_processes / max(total, 1.0))
+            weights.backward(share, is_last)
         for name, value in {"loss": loss_sum.detach(), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value.detach().double()
-    accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    accelerator.clip_grad_norm_(weights.model.parameters(), config.max_grad_norm)
+    weights.optimizer.step()
+    weights.optimizer.zero_grad(set_to_none=True)
     values = accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
     result = dict(zip(sums, values, strict=True)) | {"count": total}
     if not math.isfinite(result["loss"]):
@@ -229,16 +223,13 @@ def _update(
 
 def _validate(
     task: Task,
-    average: Average | None,
     accelerator: Accelerator,
     state: State,
     checkpoints: Checkpoints,
     log: _Log,
     keep_best: bool,
 ) -> None:
-    """Measure (the average if there is one) and keep the student, if asked only the best so far."""
-    if average:
-        average.swap()
+    """Measure the weights that are shown and keep the student, if asked only the best so far."""
     metrics = task.validate()
     log.write({"split": "validation", "step": state.step, **metrics})
     # Without a validation split the newest student counts as the best.
@@ -247,8 +238,6 @@ def _validate(
         if accelerator.is_main_process:
             checkpoints.save_student("best", task.save)
         state.best_score, state.best_step = score, state.step
-    if average:
-        average.swap()
 
 
 class _Log:

@@ -131,7 +131,7 @@ class WhisperTask:
     def _output_of(self, teacher) -> Tensor:
         """The teacher's output layer; the student's own where that one stays as it is."""
         if self.recipe.student.freeze_embeddings:
-            return self.student.proj_out.weight
+            return self.student.proj_out.weight.detach()
         return teacher.proj_out.weight.detach()
 
     @property

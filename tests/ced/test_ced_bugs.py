@@ -19,9 +19,11 @@ from distill.ced.model.configuration import CedConfig
 from distill.ced.tag_loss import clip_bce
 from distill.ced.task import CedTask
 from distill.ced.teachers.scores import decode_scores
+from distill.config import TrainConfig
 from distill.data.files import read_json
 from distill.data.teacher_store import TeacherStore
 from distill.training.average import Average
+from distill.training.sharding import Weights
 from eval.tagging import measure as tagging
 from pseudo_label import tag_scores
 
@@ -127,12 +129,13 @@ def test_an_average_of_weights_leaves_counts_and_statistics_alone(tags, filled):
     """There: counts of batches are added up, and missing keys averaged wrongly."""
     task = task_of(tags, filled)
     buffers = {name: value.clone() for name, value in task.student.named_buffers()}
-    average = Average(task.model, 0.9)
+    weights = Weights(task.model, TrainConfig(), task.accelerator, None)
+    average = Average(weights, 0.9)
     for _ in range(3):
         average.update()
-    average.swap()
-    for name, value in task.student.named_buffers():
-        assert torch.equal(value, buffers[name]), name
+    with weights.shown(average.parts):
+        for name, value in task.student.named_buffers():
+            assert torch.equal(value, buffers[name]), name
 
 
 def test_each_clip_is_mixed_by_its_own_weight(tags):

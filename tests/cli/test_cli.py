@@ -128,7 +128,8 @@ def test_which_module_is_called(called):
     (["label", "demo", "--num-processes"], "--num-processes needs a value"),
     (["train", "demo", "--accelerate-config=ddp"], "needs --num-processes, too"),
     (["train", "demo", "--num-processes=2", "--accelerate-config=dpd"],
-     "must be a file or one of: cpu2, ddp, deepspeed_zero2, fsdp; got 'dpd'"),
+     "must be a file or one of: cpu2, ddp, deepspeed_zero2, deepspeed_zero3, fsdp; "
+     "got 'dpd'"),
     (["scores", "--num-processes=2"], "expected a recipe"),
     (["plan", "dmo"], "no recipe 'dmo'; did you mean demo?"),
     (["run", "dmo"], "no recipe 'dmo'; did you mean demo?"),

@@ -138,7 +138,7 @@ def test_the_list_is_complete():
 
 def test_there_are_launch_files():
     names = {path.stem for path in LAUNCH_FILES}
-    assert names == {"ddp", "fsdp", "deepspeed_zero2", "cpu2"}
+    assert names == {"ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3", "cpu2"}
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
@@ -161,12 +161,11 @@ def test_sharded_launch_files():
     from accelerate.commands.config.config_args import load_config_from_file
     from transformers.models.whisper.modeling_whisper import WhisperPreTrainedModel
 
-    from distill.config import TrainConfig
-
     fsdp = load_config_from_file(str(RECIPES / "accelerate/fsdp.yaml")).fsdp_config
     assert fsdp["fsdp_version"] == 2
     wrapped = fsdp["fsdp_transformer_layer_cls_to_wrap"].split(",")
     assert sorted(wrapped) == sorted(WhisperPreTrainedModel._no_split_modules)
-    zero2 = load_config_from_file(str(RECIPES / "accelerate/deepspeed_zero2.yaml"))
-    assert zero2.deepspeed_config["zero_stage"] == 2
-    assert zero2.deepspeed_config["gradient_clipping"] == TrainConfig().max_grad_norm
+    for stage in (2, 3):
+        zero = load_config_from_file(str(RECIPES / f"accelerate/deepspeed_zero{stage}.yaml"))
+        assert zero.deepspeed_config["zero_stage"] == stage
+        assert "gradient_clipping" not in zero.deepspeed_config, "the recipe says it"

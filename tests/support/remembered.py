@@ -64,10 +64,11 @@ def remembered_states(forward: Callable) -> Callable:
 
 
 def _is_plain(encoder) -> bool:
-    """In float32, and no layer was put in the place of another."""
+    """In float32, whole, and no layer was put in the place of another."""
     linear = sum(type(module) is torch.nn.Linear for module in encoder.modules())
     return linear == 6 * len(encoder.layers) and not encoder.training and all(
-        each.dtype == torch.float32 for each in encoder.parameters())
+        each.dtype == torch.float32 and type(each) is torch.nn.Parameter and len(each)
+        for each in encoder.parameters())
 
 
 def remembered_processors(load: Callable) -> Callable:

@@ -275,7 +275,7 @@ def test_the_student_is_the_best_or_the_last(keep_best, kept, step):
     for number, score in enumerate([0.5, 0.4, 0.6], 1):
         state.step = number
         task = SimpleNamespace(validate=lambda score=score: {"score": score}, save=None)
-        _validate(task, None, SimpleNamespace(is_main_process=True), state, checkpoints,
+        _validate(task, SimpleNamespace(is_main_process=True), state, checkpoints,
                   SimpleNamespace(write=lambda row: None), keep_best)
     assert saved == kept
     assert state.best_step == step and state.best_score == [0.5, 0.4, 0.6][step - 1]
