@@ -111,7 +111,7 @@ class Checkpoints:
         weights.load(found)
         if average:
             average.load_state_dict(
-                torch.load(found / "average.pt", map_location=accelerator.device))
+                torch.load(found / "average.pt", map_location=accelerator.device.type))
         accelerator.print(f"Resuming from {found}")
         return State(**saved)
 

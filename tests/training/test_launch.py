@@ -133,7 +133,7 @@ def launched(labelled, ranks, one: Path, run: Path, file: str, counts: tuple[int
 
 
 def test_launch_ddp(labelled, ranks, one, tmp_path):
-    launched(labelled, ranks, one, tmp_path / "run", "ddp", (2,))
+    launched(labelled, ranks, one, tmp_path / "run", "ddp", (2, 1))
 
 
 def test_launch_fsdp(labelled, ranks, one, tmp_path):
