@@ -42,7 +42,7 @@ _GLASSES = 0.7  # a second
 _CLAPS = 80  # a second
 _BREATH_SECONDS = 4.0
 _BLOCK = 30 * SAMPLE_RATE  # samples of long sounds that are made at once
-_WHOLE_SECONDS = 30.0  # of recordings that are read whole
+_WHOLE_SECONDS = 10.0  # of recordings that are read whole, and of parts of longer ones
 _QUIET = 0.01  # RMS of sounds without speech: 40 dB below full scale
 
 
@@ -130,13 +130,13 @@ def rows_of(folder: str | Path) -> list[Row]:
     return [Row(path.name, str(path), audio_info(path)[0]) for path in paths]
 
 
-@lru_cache(maxsize=256)  # of prompts and pieces of music: some 60 MB
+@lru_cache(maxsize=256)  # up to 160 MB
 def _load(path: str, offset: float, seconds: float) -> np.ndarray:
     return load_audio(path, offset, seconds)
 
 
 def _part(row: Row, at: float) -> np.ndarray:
-    """From a share of a recording on, up to a block: files of hours are not read whole."""
+    """From a share of a recording on: files of hours are not read whole."""
     if row.duration <= _WHOLE_SECONDS:
         sound = _load(row.audio_filepath, row.offset, row.duration)
         return sound[int(at * len(sound)) :]
