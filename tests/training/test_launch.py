@@ -11,18 +11,22 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
 import distill.train
 import pseudo_label.__main__
+from distill.config import TrainConfig
 from distill.data.files import read_json, read_jsonl
 from distill.testing import write_tiny_recipe
+from distill.training.sharding import check, check_launch
 from tests.support.cpu_ranks import launch_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +152,20 @@ def test_launch_zero2(labelled, ranks, one, tmp_path):
 @needs_deepspeed
 def test_launch_zero3(labelled, ranks, one, tmp_path):
     launched(labelled, ranks, one, tmp_path / "run", "deepspeed_zero3", (2,))
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_launch_files_that_accelerate_leaves_out_in_silence_are_refused(name, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    ranks = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"asks for {name}, and accelerate gives MULTI_CPU on cpu"):
+        check_launch(ranks)
+
+
+def test_fp16_is_refused_with_deepspeed():
+    ranks = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
+    with pytest.raises(ValueError, match="mixed_precision: DeepSpeed's fp16"):
+        check(TrainConfig(mixed_precision="fp16"), ranks)
 
 
 ALL_FILES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_zero{stage}", marks=needs_deepspeed)
