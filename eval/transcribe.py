@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
 
     if options.words and "json" not in options.format:
         raise ValueError("--words are written into the json: add --format json")
+    check_hotwords(options)
     recipes = known_recipes()
     for key, name in (("--model", options.model), ("--assistant", options.assistant)):
         if name is not None and name not in recipes:
@@ -80,10 +81,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--int8", action="store_true", help="encoder and decoder in int8, on CPUs")
     parser.add_argument("--previous-text", action="store_true", help="the text of a window is "
                         "the prompt of the next: names stay the same, but so do mistakes")
+    parser.add_argument("--hotwords", type=Path, help="text file of names and terms, one a line, "
+                        "that are preferred where the model nearly writes them")
+    parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 3")
     parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
                         "detected speech: songs, crowds. Text made up in silence then stays")
     parser.add_argument("--overwrite", action="store_true", help="also files that exist already")
     return parser
+
+
+def check_hotwords(options: argparse.Namespace) -> None:
+    """Now, and not after the model is loaded.
+
+    Raises:
+        ValueError: the list cannot be read, or the boost is not positive.
+    """
+    from distill.whisper.decoding.phrases.files import read_phrases
+
+    if options.boost is not None and options.hotwords is None:
+        raise ValueError("--boost is that of --hotwords: add --hotwords FILE")
+    if options.boost is not None and not 0 < options.boost < math.inf:
+        raise ValueError(f"--boost must be > 0 and finite, got {options.boost}")
+    if options.hotwords is not None:
+        read_phrases(options.hotwords)
 
 
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
@@ -184,10 +204,22 @@ def load_decoder(options: argparse.Namespace) -> tuple:
     student = load(options.assistant)[0] if options.assistant else None
     decoder = WhisperDecoder(model, processor.tokenizer, language, options.task, timestamps=True,
                             on_loop="keep", student=student, int8=options.int8, exact=True,
-                            max_slots=options.batch_size)
+                            max_slots=options.batch_size,
+                            phrases=_phrases(options, processor.tokenizer))
     if options.int8:  # not before: the assistant's encoder was compared with that in float
         decoder.model = with_int8_encoder(model)
     return decoder, processor
+
+
+def _phrases(options: argparse.Namespace, tokenizer):
+    """The list of --hotwords; None without."""
+    from distill.whisper.decoding.phrases.files import read_phrases
+    from distill.whisper.decoding.phrases.trie import BOOST, PhraseList
+
+    if options.hotwords is None:
+        return None
+    return PhraseList(tokenizer, read_phrases(options.hotwords),
+                      BOOST if options.boost is None else options.boost)
 
 
 if __name__ == "__main__":

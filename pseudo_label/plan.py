@@ -21,6 +21,7 @@ from distill.whisper.data.corpus import (
     split_clips,
     whole_recordings,
 )
+from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.outside import label_keys
 from distill.whisper.recipe import (
     PseudoLabelConfig,
@@ -262,7 +263,16 @@ def label_settings(recipe: WhisperRecipe, revision: str, plan: LabelPlan) -> dic
         "windows": _hash_of_windows(plan.shards),
         "num_shards": len(plan.shards),
         **margin_setting(recipe),
+        **_phrases_setting(recipe),
     }
+
+
+def _phrases_setting(recipe: WhisperRecipe) -> dict:
+    """Nothing without phrases, as before there were any."""
+    d = recipe.decoding
+    if d.phrases is None:
+        return {}
+    return {"phrases": hash_of(read_phrases(d.phrases)), "phrase_boost": d.phrase_boost}
 
 
 def _hash_of_windows(shards: Sequence[Sequence[Window]]) -> str:

@@ -75,6 +75,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         config.scores.dir = f"{config.labels_dir}/scores"
     if config.pseudo_label.table.path is not None:
         config.pseudo_label.table.path = base.beside(path, config.pseudo_label.table.path)
+    if config.decoding.phrases is not None:
+        config.decoding.phrases = base.beside(path, config.decoding.phrases)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
@@ -167,6 +169,7 @@ def _check_labelling(c: WhisperRecipe) -> None:
     drafts = c.decoding.assistant or c.decoding.old_labels
     ok = drafts is None or p.backend == "transformers"
     check(ok, "decoding", "without drafts unless pseudo_label.backend is transformers", drafts)
+    _check_phrases(c)
     ok = p.num_packings == 1 or (p.num_packings > 1 and p.packing == "best_fit")
     check(ok, "pseudo_label.num_packings", "1, or more with packing best_fit", p.num_packings)
     ok = 1.0 <= p.window_seconds <= 30.0
@@ -183,6 +186,17 @@ def _check_labelling(c: WhisperRecipe) -> None:
     check(ok, "decoding.old_labels", what, c.decoding.old_labels)
     for key in ("batch_size", "shard_size", "max_tokens_per_second"):
         check(getattr(p, key) > 0, f"pseudo_label.{key}", "> 0", getattr(p, key))
+
+
+def _check_phrases(c: WhisperRecipe) -> None:
+    d = c.decoding
+    ok = d.phrases is None or c.pseudo_label.backend == "transformers"
+    what = "null unless pseudo_label.backend is transformers"
+    check(ok, "decoding.phrases", what, d.phrases)
+    ok = d.phrases is None or Path(d.phrases).is_file()
+    check(ok, "decoding.phrases", "a text file with one phrase a line", d.phrases)
+    ok = 0 < d.phrase_boost < float("inf")
+    check(ok, "decoding.phrase_boost", "> 0 and finite", d.phrase_boost)
 
 
 def _check_loss(c: WhisperRecipe) -> None:

@@ -262,13 +262,17 @@ class RobustnessConfig:
 
 @dataclass
 class DecodingConfig:
-    """Drafts for the teacher: the same labels, sooner (`distill.whisper.decoding`)."""
+    """How the teacher decodes: drafts, for the same labels, sooner; and a glossary
+    (`distill.whisper.decoding`)."""
 
     assistant: str | None = None  # folder of a student that drafts; it needs this teacher's encoder
     old_labels: str | None = None  # labels folder of an earlier run over the same windows, whose
     # texts are drafts
     exact: bool = False  # where the two best logits are nearer than rounding, decide by plain
     # decoding
+    phrases: str | None = None  # text file of names and terms, one a line, that labels prefer where
+    # the teacher nearly writes them; relative to the recipe's folder
+    phrase_boost: float = 3.0  # added to the logits of their tokens, nats
 
 
 @dataclass

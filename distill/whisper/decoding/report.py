@@ -36,6 +36,7 @@ class Report:
         accepted: drafted tokens that the target model would have generated itself.
         sequence_passes: passes, each counted once for every sequence in it.
         near_ties: see `NearTie`.
+        taken_back: beginnings of phrases that did not come, and were undone.
         padded: short clips that went wrong and were decoded again, padded to 30 s.
     """
 
@@ -47,6 +48,7 @@ class Report:
     accepted: int = 0
     sequence_passes: int = 0
     near_ties: list[NearTie] = field(default_factory=list)
+    taken_back: int = 0
     padded: int = 0
 
     @property

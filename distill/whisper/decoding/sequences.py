@@ -108,6 +108,11 @@ class Sequences:
               and is_looping(self.tokens[number])):
             self.done[number] = self.looped[number] = True
 
+    def cut(self, number: int, length: int, log_prob: float) -> None:
+        """Go back to the first `length` tokens, whose log probabilities sum to `log_prob`."""
+        del self.tokens[number][length:]
+        self.log_prob[number] = log_prob
+
     def break_loop(self, number: int, logits: Tensor) -> None:
         """Forbid, in place, the token that would continue a loop; logits (vocabulary,)."""
         size = loop_size(self.tokens[number])

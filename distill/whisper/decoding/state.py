@@ -94,7 +94,8 @@ class DecodingState:
         """Draft, read all drafts in one pass, and keep what the target model would generate."""
         begin, slots = time.perf_counter(), self.sequences.slots
         drafts = self.drafting.draft()
-        texts = [self.sequences.tokens[s][-1:] + draft.tokens
+        # the prompt's last token again where a boosted beginning was taken back to it
+        texts = [(self.sequences.tokens[s] or self.sequences.prompts[s])[-1:] + draft.tokens
                  for s, draft in zip(slots, drafts, strict=True)]
         starts = [self.sequences.length(s) - 1 for s in slots]
         logits = self._read(texts, starts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,14 +11,15 @@ from torch import Tensor
 from distill.whisper.decoding import near_ties
 from distill.whisper.decoding.decoder import Cache, Decoder
 from distill.whisper.decoding.drafting.drafters import Draft
+from distill.whisper.decoding.phrases.boosts import Boosts
 from distill.whisper.decoding.report import NearTie, Report
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Sequences, loop_size
 
-# choose(index, slot, draft, step) -> (token, its log probability): `index` is the position's row of
-# the logits, `step` its place in the draft
-Choose = Callable[[int, int, Draft, int], tuple[int, float]]
+# choose(index, slot, draft, step) -> (token, its log probability, whether a boost chose it):
+# `index` is the position's row of the logits, `step` its place in the draft
+Choose = Callable[[int, int, Draft, int], tuple[int, float, bool]]
 
 
 class Verifier:
@@ -32,15 +34,18 @@ class Verifier:
         on_loop: `end`, `break` or `keep` (`WhisperDecoder`).
         exact: compute near ties again, by plain decoding.
         report: counts tested and accepted tokens, and lists near ties.
+        boosts: prefer phrases; None for none.
     """
 
     def __init__(
         self, target: Decoder, cache: Cache, sequences: Sequences, rules: LogitsRules,
         sampling: Sampling | None, on_loop: str, exact: bool, report: Report,
+        boosts: Boosts | None = None,
     ):
         self.target, self.cache, self.sequences = target, cache, sequences
         self.rules, self.sampling = rules, sampling
         self.on_loop, self.exact, self.report = on_loop, exact, report
+        self.boosts = boosts
         self.has_drafted = False  # some pass was over several tokens
 
     def verify_and_accept(
@@ -58,13 +63,13 @@ class Verifier:
             (accepted, tested) for each slot: tested tokens are the accepted ones and the first
             one that was not.
         """
-        positions = self._apply_rules(logits, slots, drafts)
+        positions, texts = self._apply_rules(logits, slots, drafts)
         # a pass over several tokens rounds as such for all sequences, also in what they read later
         self.has_drafted = self.has_drafted or any(draft.tokens for draft in drafts)
         if self.sampling is not None and not self.sampling.is_coupled:
             choose = self._by_rejection(logits)
         else:
-            choose = self._by_logits(logits, positions)
+            choose = self._by_logits(logits, positions, texts)
         counts, first = [], 0
         for slot, draft in zip(slots, drafts, strict=True):
             counts.append(self._accept(first, slot, draft, choose))
@@ -75,8 +80,9 @@ class Verifier:
 
     def _apply_rules(
         self, logits: Tensor, slots: range, drafts: Sequence[Draft]
-    ) -> list[tuple[int, int]]:
-        """Forbid tokens in place; (sequence, number of generated tokens before) per position."""
+    ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+        """Forbid tokens in place; (sequence, number of generated tokens before) per position, and
+        these tokens."""
         texts, positions, firsts = [], [], []
         for slot, draft in zip(slots, drafts, strict=True):
             sequence = self.sequences.slots[slot]
@@ -89,31 +95,45 @@ class Verifier:
         if self.on_loop == "break":
             for sequence, first in firsts:
                 self.sequences.break_loop(sequence, logits[first])
-        return positions
+        return positions, texts
 
     def _accept(self, first: int, slot: int, draft: Draft, choose: Choose) -> tuple[int, int]:
         """Add tokens to one sequence; `first` is the index of its first position."""
         sequence, accepted, tested = self.sequences.slots[slot], 0, 0
         for step, drafted in enumerate([*draft.tokens, None]):
-            token, log_prob = choose(first + step, slot, draft, step)
-            self.sequences.add(sequence, token, log_prob, self.on_loop == "end")
+            token, log_prob, is_boosted = choose(first + step, slot, draft, step)
             tested += drafted is not None
             accepted += token == drafted
+            if self._takes_back(sequence, token, is_boosted):
+                break
+            self.sequences.add(sequence, token, log_prob, self.on_loop == "end")
             if self.sequences.done[sequence] or token != drafted:
                 break
         return accepted, tested
 
-    def _by_logits(self, logits: Tensor, positions: Sequence[tuple[int, int]]) -> Choose:
-        """The largest logit, with noise added where sampling is coupled."""
-        tokens, gaps, log_probs = self._two_best(logits, positions if self.sampling else ())
-        near = near_ties.thresholds(self.target, logits, tokens)
+    def _takes_back(self, sequence: int, token: int, is_boosted: bool) -> bool:
+        """Whether this token ended a boosted beginning, which is then undone."""
+        if self.boosts is None:
+            return False
+        generated, log_prob = self.sequences.tokens[sequence], self.sequences.log_prob[sequence]
+        back = self.boosts.note(sequence, generated, token, log_prob, is_boosted)
+        if back is not None:
+            self.sequences.cut(sequence, *back)
+            self.report.taken_back += 1
+        return back is not None
 
-        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float]:
-            token = tokens[index][0]
-            if gaps[index] < near[index] and self.has_drafted and not self.target.int8:
-                token = self._near_tie(slot, tokens[index], gaps[index])
-            is_second = token == tokens[index][1]
-            return token, log_probs[index][is_second]
+    def _by_logits(self, logits: Tensor, positions: Sequence[tuple[int, int]],
+                   texts: Sequence[Sequence[int]]) -> Choose:
+        """The largest logit, with noise added where sampling is coupled."""
+        found = self._two_best(logits, positions, texts)
+        near = near_ties.thresholds(self.target, logits, found.tokens)
+
+        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float, bool]:
+            token, log_prob, is_boosted = found.of(index)
+            if found.gaps[index] < near[index] and self.has_drafted and not self.target.int8:
+                token, is_boosted = self._near_tie(slot, found, index)
+                log_prob = found.log_probs[index][token == found.tokens[index][1]]
+            return token, log_prob, is_boosted
 
         return choose
 
@@ -121,7 +141,7 @@ class Verifier:
         """Rejection sampling (`Sampling.decide`)."""
         probabilities, log_probs = self.sampling.probabilities(logits), logits.log_softmax(-1)
 
-        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float]:
+        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float, bool]:
             sequence, drafted, drawn_from = self.sequences.slots[slot], None, None
             if step < len(draft.tokens):
                 drafted = draft.tokens[step]
@@ -129,33 +149,46 @@ class Verifier:
             position = len(self.sequences.tokens[sequence])
             token = self.sampling.decide(
                 probabilities[index], drawn_from, drafted, sequence, position)
-            return token, float(log_probs[index, token])
+            return token, float(log_probs[index, token]), False
 
         return choose
 
-    def _two_best(
-        self, logits: Tensor, positions: Sequence[tuple[int, int]] = ()
-    ) -> tuple[list[list[int]], list[float], list[list[float]]]:
-        """The two best tokens of each position, the gap between them, and their log probabilities.
+    def _two_best(self, logits: Tensor, positions: Sequence[tuple[int, int]],
+                  texts: Sequence[Sequence[int]]) -> _Best:
+        """The two best tokens of each position, boosts and noise included.
 
         Args:
-            positions: (sequence, number of generated tokens before) of each, to sample (coupled).
+            positions: (sequence, number of generated tokens before) of each.
+            texts: these tokens.
         """
-        noisy = logits + self.sampling.noise(positions, logits) if positions else logits
-        values, tokens = noisy.topk(2)
-        gaps = values[:, 0] - values[:, 1]
+        noise = None if self.sampling is None else self.sampling.noise(positions, logits)
+        applied = self.boosts and self.boosts.apply(logits, positions, texts, noise)
+        values, tokens = (logits if noise is None else logits + noise).topk(2)
+        gaps = (values[:, 0] - values[:, 1]).tolist()
+        if applied is not None:
+            applied.restore()  # probabilities are those of the model itself
         log_probs = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
-        return tokens.tolist(), gaps.tolist(), log_probs.tolist()
+        chosen = tokens.tolist()
+        boosted = [False] * len(chosen)
+        if applied is not None:
+            boosted = [one[0] != two[0] for one, two in zip(chosen, applied.best, strict=True)]
+            # what rounding may change: the choice, or whether the boost made it
+            gaps = [min(gap, other) if one[0] in two else gap for one, two, gap, other
+                    in zip(chosen, applied.best, gaps, applied.gaps, strict=True)]
+        return _Best(chosen, gaps, log_probs.tolist(), boosted)
 
-    def _near_tie(self, slot: int, tokens: list[int], gap: float) -> int:
-        """List a near tie; the token to take."""
+    def _near_tie(self, slot: int, found: _Best, index: int) -> tuple[int, bool]:
+        """List a near tie; the token to take, and whether a boost chose it."""
         generated = self.sequences.tokens[self.sequences.slots[slot]]
-        chosen = self._plain_choice(slot) if self.exact else tokens[0]
+        token, _, is_boosted = found.of(index)
+        if self.exact:
+            token, is_boosted = self._plain_choice(slot)
+        first, second = found.tokens[index]
         self.report.near_ties.append(
-            NearTie(tuple(generated), (tokens[0], tokens[1]), gap, chosen, self.exact))
-        return chosen
+            NearTie(tuple(generated), (first, second), found.gaps[index], token, self.exact))
+        return token, is_boosted
 
-    def _plain_choice(self, slot: int) -> int:
+    def _plain_choice(self, slot: int) -> tuple[int, bool]:
         """The next token as plain decoding of the sequence alone would choose it."""
         sequence = self.sequences.slots[slot]
         generated = self.sequences.tokens[sequence]
@@ -164,6 +197,21 @@ class Verifier:
         self.rules(logits, [generated])
         if self.on_loop == "break" and (size := loop_size(generated)):
             logits[0, generated[-size]] = -torch.inf
-        positions = [(sequence, len(generated))] if self.sampling is not None else ()
         # not argmax: of two equal logits, as half types have them, it may take the other one
-        return self._two_best(logits, positions)[0][0][0]
+        token, _, is_boosted = self._two_best(
+            logits, [(sequence, len(generated))], [generated]).of(0)
+        return token, is_boosted
+
+
+@dataclass
+class _Best:
+    """Of each position: the two best tokens, the gap between them, their log probabilities
+    (without boosts and noise), and whether a boost chose the first."""
+
+    tokens: list[list[int]]
+    gaps: list[float]
+    log_probs: list[list[float]]
+    boosted: list[bool]
+
+    def of(self, index: int) -> tuple[int, float, bool]:
+        return self.tokens[index][0], self.log_probs[index][0], self.boosted[index]

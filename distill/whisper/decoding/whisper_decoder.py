@@ -33,6 +33,8 @@ from distill.whisper.decoding.drafting.costs import bucket
 from distill.whisper.decoding.drafting.drafters import StudentDrafter, TranscriptDrafter
 from distill.whisper.decoding.drafting.length import DraftLength
 from distill.whisper.decoding.drafting.policy import Drafting
+from distill.whisper.decoding.phrases.boosts import Boosts
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.prompts import AUTO, Prompts
 from distill.whisper.decoding.report import Report
 from distill.whisper.decoding.rules import LogitsRules
@@ -66,6 +68,8 @@ class WhisperDecoder:
         max_slots: most sequences in the caches. A call may have more: where one ends, another
             begins. None decodes all sequences of a call together. With a student, what passes over
             so many sequences cost is measured here, once a machine (`drafting.calibration`).
+        phrases: names and terms to prefer, with drafts and without (`decoding.phrases`);
+            probabilities stay those of the model without them.
         share_weights_with: another decoder of the same model, whose weights and caches are used,
             `int8` included; also its draft model's, unless `student` is given. Only one of the two
             can decode at a time.
@@ -96,6 +100,7 @@ class WhisperDecoder:
         detect_language: bool = False,
         draft_length: int | None = None,
         max_slots: int | None = None,
+        phrases: PhraseList | None = None,
         share_weights_with: WhisperDecoder | None = None,
     ):
         self.model = model
@@ -104,7 +109,7 @@ class WhisperDecoder:
         self.on_loop, self.exact, self.max_slots = on_loop, exact, max_slots
         self.rules = LogitsRules(model.generation_config, self.special, timestamps,
                                  model.config.vocab_size, model.device)
-        self.detect_language = detect_language
+        self.detect_language, self.phrases = detect_language, phrases
         if (detect_language or language == AUTO) and not self.special.languages:
             raise ValueError("the model knows one language only: there is none to detect")
         other = share_weights_with
@@ -136,6 +141,7 @@ class WhisperDecoder:
         languages: Sequence[str | None] | None = None,
         drafts: Sequence[Sequence[int]] | None = None,
         sampling: Sampling | None = None,
+        phrases: Sequence[PhraseList | None] | None = None,
     ) -> list[Hypothesis]:
         """Decode a batch of windows, each to a sequence.
 
@@ -149,6 +155,10 @@ class WhisperDecoder:
             languages: of each window, where it is not the decoder's.
             drafts: an older transcript (tokens without prompt and end) of each; [] for none.
             sampling: None takes the likeliest tokens.
+            phrases: of each window; None: the decoder's for all.
+
+        Raises:
+            ValueError: phrases were given, and sampling is by rejection.
         """
         if not len(states):
             return []
@@ -156,7 +166,8 @@ class WhisperDecoder:
         prompts = Prompts(self.target, self.special, self.task, self.timestamps,
                           previous or [[]] * len(states), spoken, self.detect_language)
         sequences = Sequences(list(max_new_tokens), self.special.end)
-        state = self._begin(states, sequences, prompts, drafts, sampling)
+        boosts = self._boosts(phrases or [self.phrases] * len(states), sampling)
+        state = self._begin(states, sequences, prompts, drafts, sampling, boosts)
         state.run()
         self.report.sequences += len(states)
         self.report.tokens += sum(map(len, sequences.tokens))
@@ -168,18 +179,29 @@ class WhisperDecoder:
     def _begin(
         self, states: Tensor, sequences: Sequences, prompts: Prompts,
         transcripts: Sequence[Sequence[int]] | None, sampling: Sampling | None,
+        boosts: Boosts | None,
     ) -> DecodingState:
         max_slots = min(self.max_slots or len(states), len(states))
         self._calibrate_late(bucket(max_slots))
         cache = self.target.allocate_cache(states, max_slots)
         verifier = Verifier(self.target, cache, sequences, self.rules, sampling, self.on_loop,
-                            self.exact, self.report)
+                            self.exact, self.report, boosts)
         older = None if transcripts is None else TranscriptDrafter(transcripts, self.special.end)
         drafting = Drafting(
             self.drafter, older, states, sequences, self.rules, sampling, self.length,
-            self.fixed_length, max_slots, self.on_loop == "break")
+            self.fixed_length, max_slots, self.on_loop == "break", boosts)
         return DecodingState(self.target, cache, states, sequences, prompts, drafting, verifier,
                              self.special, self.report, max_slots)
+
+    def _boosts(self, lists: Sequence[PhraseList | None], sampling: Sampling | None
+                ) -> Boosts | None:
+        """None where there are no phrases: nothing is computed otherwise then."""
+        lists = [names if names else None for names in lists]
+        if not any(lists):
+            return None
+        if sampling is not None and not sampling.is_coupled:
+            raise ValueError("phrases need greedy decoding or sampling by the rule 'coupled'")
+        return Boosts(lists, self.special.timestamp_begin, self.special.end)
 
     def _calibrate_late(self, slots: int) -> None:
         """Costs of a batch size that was not foreseen, before its sequences begin: kept ones, or

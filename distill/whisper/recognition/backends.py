@@ -15,6 +15,8 @@ from torch import Tensor
 
 from distill.data.audio import AudioError
 from distill.data.speech.windows import Window
+from distill.whisper.decoding.phrases.files import read_phrases
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import (
@@ -105,19 +107,27 @@ class TransformersBackend:
         self.processor = teacher.processor
         self.tokenizer = teacher.processor.tokenizer
         self.fallback = Fallback(tuple(recipe.pseudo_label.temperatures))
-        student = load_assistant(recipe, teacher.model)
+        student, phrases = load_assistant(recipe, teacher.model), self._phrases()
         first, *others = timestamps_of(recipe.pseudo_label)
 
         def decoder(timestamps: bool, **options) -> WhisperDecoder:
             return WhisperDecoder(
                 teacher.model, self.tokenizer, recipe.language, teacher_task(recipe), timestamps,
-                exact=recipe.decoding.exact, max_slots=self.batch_size, **options)
+                exact=recipe.decoding.exact, max_slots=self.batch_size, phrases=phrases,
+                **options)
 
         self.decoders = [decoder(first, student=student,
                                  detect_language=recipe.pseudo_label.detect_language)]
         self.decoders += [decoder(timestamps, share_weights_with=self.decoders[0])
                           for timestamps in others]
         self.old = OldLabels(recipe.decoding.old_labels) if recipe.decoding.old_labels else None
+
+    def _phrases(self) -> PhraseList | None:
+        """Of `decoding.phrases`."""
+        decoding = self.recipe.decoding
+        if decoding.phrases is None:
+            return None
+        return PhraseList(self.tokenizer, read_phrases(decoding.phrases), decoding.phrase_boost)
 
     def inputs(self, audios: list[np.ndarray]) -> AudioFeatures:
         """See `Backend`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.metrics.error_rates import compression_ratio
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
@@ -78,6 +79,7 @@ def decode_with_fallback(
     previous: Sequence[Sequence[int]] | None = None,
     languages: Sequence[str | None] | None = None,
     drafts: Sequence[Sequence[int]] | None = None,
+    phrases: Sequence[PhraseList | None] | None = None,
 ) -> list[Hypothesis]:
     """Decode a batch; texts that are not good enough, again at the next temperature.
 
@@ -99,7 +101,7 @@ def decode_with_fallback(
             return None if values is None else [values[row] for row in left]  # noqa: B023
 
         tried = decoder(states[left], of(max_new_tokens), of(previous), of(languages), of(drafts),
-                        sampling)
+                        sampling, of(phrases))
         for row, hypothesis in zip(left, tried, strict=True):
             hypothesis.temperature = temperature
             found[row] = hypothesis

@@ -25,6 +25,7 @@ from distill.data.speech.voice_activity import speech_in
 from distill.data.speech.windows import Window
 from distill.data.unreadable import read_patiently
 from distill.progress import progress
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.encoder.audio import (
@@ -81,6 +82,7 @@ class LongAudio:
         speech: returns where somebody speaks, (start, end) in seconds; called once, before the
             first window. Windows without speech are not decoded, and text where nobody speaks is
             left out, because models make up words in silence. None: all of it is decoded.
+        phrases: names and terms to prefer in it; None is the decoder's.
     """
 
     name: str
@@ -88,6 +90,7 @@ class LongAudio:
     window: Callable[[float, float], np.ndarray]
     language: str | None = None
     speech: Callable[[], list[tuple[float, float]]] | None = None
+    phrases: PhraseList | None = None
 
 
 def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
@@ -273,7 +276,8 @@ class _Run:
             return decode_with_fallback(
                 decoder, tokenizer, self.fallback, states, [limit] * len(some),
                 [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in some],
-                [s.prompt for s in some], [s.language for s in some])
+                [s.prompt for s in some], [s.language for s in some],
+                phrases=[s.audio.phrases or decoder.phrases for s in some])
 
         found = decode_guarded(
             decode, states, features.short,

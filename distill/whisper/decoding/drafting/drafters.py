@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.phrases.boosts import Boosts
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 
@@ -70,6 +71,7 @@ class StudentDrafter:
     def __call__(
         self, texts: Sequence[list[int]], prompt_lengths: Sequence[int], count: int,
         rules: LogitsRules, sampling: Sampling | None = None, sequences: Sequence[int] = (),
+        boosts: Boosts | None = None,
     ) -> list[Draft]:
         """Up to `count` tokens after each text; fewer where a text ends.
 
@@ -77,13 +79,16 @@ class StudentDrafter:
             texts: of each slot, prompt included.
             prompt_lengths: tokens of each prompt.
             sampling: None takes the likeliest tokens.
-            sequences: the sequence in each slot, as `sampling` numbers them.
+            sequences: the sequence in each slot, as `sampling` and `boosts` number them.
+            boosts: prefer phrases, as the target model does.
         """
         generated = [text[length:] for text, length in zip(texts, prompt_lengths, strict=True)]
         drawn_from: list[Tensor] = []  # of each step (slots, vocabulary), by rejection
         hidden = self._catch_up(texts)
         for step in range(count):
             logits = rules(self.decoder.logits(hidden), generated)
+            if boosts is not None:
+                boosts.add(logits, sequences, generated, [len(tokens) for tokens in generated])
             positions = [(sequence, len(tokens))
                          for sequence, tokens in zip(sequences, generated, strict=False)]
             tokens = self._choose(logits, sampling, positions, drawn_from)
@@ -126,7 +131,7 @@ class StudentDrafter:
 
     def agreement(
         self, text: list[int], prompt_length: int, rules: LogitsRules,
-        sampling: Sampling | None = None, sequence: int = 0,
+        sampling: Sampling | None = None, sequence: int = 0, boosts: Boosts | None = None,
     ) -> tuple[float, int]:
         """How many of a text's last tokens it would have drafted after those before them.
 
@@ -136,7 +141,8 @@ class StudentDrafter:
             text: prompt included; one generated token or more.
             prompt_length: tokens of the prompt.
             sampling: None takes the likeliest tokens.
-            sequence: as `sampling` numbers it.
+            sequence: as `sampling` and `boosts` number it.
+            boosts: prefer phrases, as the target model does.
 
         Returns:
             (tokens that it would have drafted, tokens that were looked at). By rejection the
@@ -148,6 +154,8 @@ class StudentDrafter:
         device = self.decoder.embeddings.device
         hidden = self.decoder(torch.tensor([text[:-1]], device=device), [0], self.cache)[0, -count:]
         logits = rules(self.decoder.logits(hidden), [generated] * count, before)
+        if boosts is not None:
+            boosts.add(logits, [sequence] * count, [generated] * count, before)
         tokens = torch.tensor(generated[-count:], device=device)
         self._read[0] = text[:-1]
         if sampling is not None and not sampling.is_coupled:
@@ -180,6 +188,8 @@ class TranscriptDrafter:
             generated: its tokens so far, without the prompt.
         """
         text, position = self.texts[sequence], self._next[sequence]
+        # tokens may have been taken back
+        position = max(position - max(self._known[sequence] - len(generated), 0), 0)
         new = generated[self._known[sequence] :]
         if text[position : position + len(new)] == list(new):
             position += len(new)

@@ -18,6 +18,7 @@ from distill.whisper.decoding.drafting.length import (
     TRANSCRIPT_LONGEST,
     DraftLength,
 )
+from distill.whisper.decoding.phrases.boosts import Boosts
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Sequences, loop_size
@@ -45,17 +46,19 @@ class Drafting:
         fixed_length: tokens of every draft; None lets `length` choose.
         max_slots: most sequences in the caches.
         before_loops: cut drafts before a token that completes a loop.
+        boosts: prefer phrases; None for none.
     """
 
     def __init__(
         self, drafter: StudentDrafter | None, transcripts: TranscriptDrafter | None, states: Tensor,
         sequences: Sequences, rules: LogitsRules, sampling: Sampling | None,
         length: DraftLength, fixed_length: int | None, max_slots: int, before_loops: bool,
+        boosts: Boosts | None = None,
     ):
         self.drafter, self.transcripts, self.states = drafter, transcripts, states
         self.sequences, self.rules, self.sampling = sequences, rules, sampling
         self.length, self.fixed_length, self.max_slots = length, fixed_length, max_slots
-        self.before_loops = before_loops
+        self.before_loops, self.boosts = before_loops, boosts
         self.is_started = False  # the draft model has the encoder states
         self._count: int | None = None  # tokens asked of the draft model in this round
         self._spent = 0.0  # seconds of this round on beginning to draft
@@ -123,7 +126,8 @@ class Drafting:
         self._start(slots)
         texts = [self.sequences.with_prompt(s) for s in slots]
         prompt_lengths = [len(self.sequences.prompts[s]) for s in slots]
-        return self.drafter(texts, prompt_lengths, count, self.rules, self.sampling, slots)
+        return self.drafter(texts, prompt_lengths, count, self.rules, self.sampling, slots,
+                            self.boosts)
 
     def _choose(self) -> int:
         """Tokens to draft in this round."""
@@ -159,7 +163,7 @@ class Drafting:
         self.is_started = len(slots) == 1
         prompt_length = len(self.sequences.prompts[chosen])
         length.note_look(*self._timed(lambda: self.drafter.agreement(
-            text, prompt_length, self.rules, self.sampling, chosen)))
+            text, prompt_length, self.rules, self.sampling, chosen, self.boosts)))
 
     def _pays(self, gain: float) -> bool:
         """Whether drafts are sure to save more in this call than they cost to begin."""

@@ -83,7 +83,7 @@ class Student:
         tested = min(len(text) - prompt_length, 24)
         return sum(self.draw.random() < self.acceptance for _ in range(tested)), tested
 
-    def __call__(self, texts, prompt_lengths, count, rules, sampling, slots):
+    def __call__(self, texts, prompt_lengths, count, rules, sampling, slots, boosts):
         assert self.filled == len(slots)
         for tokens in (2, *[1] * (count - 1)):
             self.machine.take(self.machine.drafted(len(slots), tokens))

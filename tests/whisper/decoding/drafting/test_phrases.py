@@ -1,0 +1,195 @@
+"""Listed phrases: written where the model nearly writes them, the same in any batch and with
+drafts; a beginning whose phrase does not come changes nothing."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distill.whisper.decoding.phrases.boosts import Boosts
+from distill.whisper.decoding.phrases.files import read_phrases
+from distill.whisper.decoding.phrases.trie import PhraseList
+from distill.whisper.decoding.sampling import Sampling
+from tests.whisper.decoding.drafting.conftest import CALLS, LONG, same
+
+FIRST = 0x4E00  # a character for each token, of a script without spaces
+
+
+class Characters:
+    """A tokenizer."""
+
+    all_special_ids = ()
+
+    def __call__(self, texts, add_special_tokens):
+        return SimpleNamespace(input_ids=[[ord(c) - FIRST for c in t.strip()] for t in texts])
+
+    def convert_ids_to_tokens(self, token):
+        return chr(FIRST + token)
+
+    def get_vocab(self):
+        return {chr(FIRST + token): token for token in range(256)}
+
+    def decode(self, tokens):
+        return "".join(chr(FIRST + token) for token in tokens)
+
+
+def phrases(texts, boost):
+    tokenizer = Characters()
+    return PhraseList(tokenizer, map(tokenizer.decode, texts), boost)
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """One for each row, of random phrases: many begin, few come to their end."""
+    draw = random.Random(3)
+
+    def some():
+        return phrases([[draw.randrange(256) for _ in range(draw.randint(1, 4))]
+                        for _ in range(300)], boost=8.0)
+
+    return [some(), None, *[some() for _ in range(6)], None]
+
+
+@pytest.fixture(scope="module")
+def near(states, models, tiny_processor):
+    """(row, length, second best token, gap) of plain decoding in int8, the smallest gap."""
+    from tests.whisper.decoding.drafting.conftest import decoder_of
+
+    decoder, found = decoder_of(models, tiny_processor, int8=True), []
+
+    class Watching(Boosts):
+        def apply(self, logits, positions, texts, noise):
+            applied = super().apply(logits, positions, texts, noise)
+            found.extend((gap, row, length, best[1]) for (row, length), best, gap
+                         in zip(positions, applied.best, applied.gaps, strict=True)
+                         if length > 2 and best[1] < 256)
+            return applied
+
+    decoder._boosts = lambda *_: Watching([phrases([[1]], 1e-6)] * len(states), 267, 256)
+    decoder(states, LONG)
+    gap, row, length, token = min(found)
+    return row, length, token, gap
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_an_empty_list_changes_no_bit(make, plain, states, int8):
+    found = make(int8=int8, phrases=phrases([], 3.0))(states, LONG)
+    same(found, plain("long", int8=int8), True)
+
+
+def test_written_where_the_model_nearly_writes_it(make, plain, states, near):
+    row, length, token, gap = near
+    wanted = plain("long", int8=True)[row]
+    decoder, one = make(int8=True), states[row : row + 1]
+    texts = [decoder(one, LONG[:1], phrases=[phrases([[token]], boost)])[0]
+             for boost in (gap + 0.02, gap + 0.01, gap * 0.9)]
+    assert texts[0].tokens[: length + 1] == [*wanted.tokens[:length], token]
+    assert wanted.tokens[length] != token
+    # what is reported is the model's own probability
+    assert texts[0].tokens == texts[1].tokens
+    assert texts[0].avg_logprob == texts[1].avg_logprob < 0
+    same(texts[2:], [wanted], True)
+    assert decoder.report.taken_back == 0
+
+
+def test_a_broken_beginning_gains_nothing(make, plain, states, near):
+    row, length, token, gap = near
+    never = (token + 1) % 256
+    decoder = make(int8=True)
+    found = decoder(states, LONG, phrases=[
+        phrases([[token, never, never]], gap + 0.01) if at == row else None for at in range(9)])
+    assert decoder.report.taken_back >= 1
+    same(found, plain("long", int8=True), True)
+
+
+@pytest.mark.parametrize("on_loop", ["keep", "break"])
+def test_rows_of_a_batch_as_alone(make, plain, states, lists, on_loop):
+    options = CALLS["rows' own"]
+    decoder = make(int8=True, on_loop=on_loop, max_slots=4)
+    found = decoder(states, **options, phrases=lists)
+    alone = [make(int8=True, on_loop=on_loop)(
+        states[at : at + 1], **{name: each[at : at + 1] for name, each in options.items()},
+        phrases=lists[at : at + 1])[0] for at in range(9)]
+    same(found, alone, True)
+    assert decoder.report.taken_back > 5
+    changed = [one.tokens != two.tokens for one, two in
+               zip(found, plain("rows' own", int8=True, on_loop=on_loop), strict=True)]
+    assert sum(changed) > 3 and not changed[1] and not changed[8]
+
+
+@pytest.mark.parametrize(("student", "length", "options"), [
+    ("two", 3, {}), ("unrelated", 8, {}), ("itself", 5, {"on_loop": "break"}),
+    ("two", 5, {"timestamps": True}), ("two", 4, {"max_slots": 3})])
+def test_drafts_change_nothing(make, states, lists, student, length, options):
+    call = CALLS["rows' own"] | {"phrases": lists}
+    wanted = make(int8=True, **options)(states, **call)
+    drafted = make(student, int8=True, draft_length=length, **options)
+    same(drafted(states, **call), wanted, True)
+    assert drafted.report.tested > 50 and drafted.report.taken_back > 5
+    old = make(int8=True, **options)
+    same(old(states, **call, drafts=[h.tokens for h in wanted]), wanted, True)
+
+
+def test_float_with_near_ties_decided(make, states, lists):
+    call = CALLS["rows' own"] | {"phrases": lists}
+    drafted = make("two", exact=True)
+    same(drafted(states, **call), make()(states, **call))
+    assert drafted.report.taken_back > 5
+
+
+def test_samples(make, states, lists):
+    call = {"max_new_tokens": LONG, "phrases": lists, "sampling": Sampling(0.7, range(9))}
+    same(make("two", int8=True)(states, **call), make(int8=True)(states, **call), True)
+    with pytest.raises(ValueError, match="coupled"):
+        make(int8=True)(states, **call | {"sampling": Sampling(0.7, range(9), "rejection")})
+
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize(("text", "fits"), [
+    (" Ann", True), (" ANN", True), (" ann", True), ("Ann", True), (" \"Ann", True),
+    ("xAnn", False), (" An", True), (" Bann", False), (" in New York", True),
+    (" new york", True), (" NEW YORK", True), (" New york", False), (" NewYork", False)])
+def test_forms(tiny_processor, text, fits):
+    """In a sentence, at a beginning, after a quotation mark; never inside a word."""
+    names = PhraseList(tiny_processor.tokenizer, ["Ann", "New York", " ", "Ann"])
+    assert names.phrases == ["Ann", "New York"]
+    tokens = ids(tiny_processor.tokenizer, text)
+    assert bool(names.paths(tokens, len(tokens), 267)) == fits
+
+
+@pytest.mark.parametrize(("after", "stays"), [
+    (" goes", True), ("'s", True), (".", True), (None, True), ("a", False), ("\u00e9", False)])
+def test_a_phrase_ends_where_a_word_does(tiny_processor, after, stays):
+    tokenizer, text = tiny_processor.tokenizer, []
+    boosts = Boosts([PhraseList(tokenizer, ["Ann"])], 267, 256)
+    for token in ids(tokenizer, " Ann"):
+        assert boosts.note(0, text, token, -1.0 - len(text), not text) is None
+        text.append(token)
+    token = 256 if after is None else ids(tokenizer, after)[0]
+    assert boosts.note(0, text, token, -9.0, False) == (None if stays else (0, -1.0))
+
+
+def test_short_words_get_less(tiny_processor):
+    names = PhraseList(tiny_processor.tokenizer, ["Ann", "Moskowitz"], boost=4.0)
+    logits = torch.zeros(1, 300)
+    Boosts([names], 267, 256).add(logits, [0], [ids(tiny_processor.tokenizer, " ")], [1])
+    first = {c: float(logits[0, ids(tiny_processor.tokenizer, c)[0]]) for c in "AMz"}
+    assert first == {"A": 2.0, "M": 4.0, "z": 0.0}
+
+
+def test_lists_that_cannot_be(tmp_path, tiny_processor):
+    for boost in (0.0, float("inf")):
+        with pytest.raises(ValueError, match="boost"):
+            PhraseList(tiny_processor.tokenizer, ["Ann"], boost)
+    with pytest.raises(ValueError, match="special"):
+        PhraseList(tiny_processor.tokenizer, ["<|endoftext|>"])
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfAnn\r\n\n  New York \n")
+    assert read_phrases(tmp_path / "names.txt") == ["Ann", "New York"]
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x00")
+    for name in ("names.txt", "none.txt"):
+        with pytest.raises(ValueError, match=name):
+            read_phrases(tmp_path / name)
