@@ -100,7 +100,7 @@ def check_hotwords(options: argparse.Namespace) -> None:
 
     if options.boost is not None and options.hotwords is None:
         raise ValueError("--boost is that of --hotwords: add --hotwords FILE")
-    if options.boost is not None and not 0 < options.boost < math.inf:
+    if options.boost is not None and not 0 < options.boost < float("inf"):
         raise ValueError(f"--boost must be > 0 and finite, got {options.boost}")
     if options.hotwords is not None:
         read_phrases(options.hotwords)

@@ -11,13 +11,14 @@ import soxr
 
 from distill.data.audio import load_audio
 from distill.endings import OutputError
+from distill.whisper.decoding.phrases.trie import BOOST
 from distill.whisper.recognition.fallback import GREEDY
 from distill.whisper.recognition.sequential import Segment
 from distill.whisper.recognition.words import Word
 from distill.whisper.student import make_student
 from eval.audio_files import output_places
 from eval.speech.subtitles import write
-from eval.transcribe import load, main
+from eval.transcribe import _parser, load, load_decoder, main
 from tests.support.media_files import write_m4a
 
 SEGMENTS = [
@@ -184,9 +185,24 @@ def test_what_is_refused(folder, tiny_teacher, tmp_path):
     for size in ("0", "-3"):
         with pytest.raises(ValueError, match=f"--batch-size must be 1 or more, got {size}"):
             main([file, "--model", str(tiny_teacher), f"--batch-size={size}"])
+    for words, what in ((["--hotwords", str(tmp_path / "none")], "one phrase a line"),
+                        (["--boost", "2"], "add --hotwords"),
+                        (["--hotwords", file, "--boost=-1"], "--boost must be > 0")):
+        with pytest.raises(ValueError, match=what):
+            main([file, "--model", str(tiny_teacher), *words])
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot .*file"):  # before the model is loaded
         main([file, "--model", str(tiny_teacher), "--output-dir", str(tmp_path / "file" / "out")])
+
+
+def test_hotwords(folder, tiny_teacher, tmp_path):
+    (tmp_path / "names.txt").write_text("Moskowitz\n")
+    command = [str(folder / "phone.wav"), "--model", str(tiny_teacher), "--language", "en",
+               "--output-dir", str(tmp_path), "--hotwords", str(tmp_path / "names.txt")]
+    for options, boost in (([], BOOST), (["--boost", "2"], 2.0)):
+        decoder, _ = load_decoder(_parser().parse_args([*command, *options]))
+        assert (decoder.phrases.phrases, decoder.phrases.boost) == (["Moskowitz"], boost)
+    assert main(command) == 0
 
 
 def test_silence_has_no_text(folder, tiny_teacher, tmp_path, capsys):

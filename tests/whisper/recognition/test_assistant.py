@@ -11,7 +11,9 @@ from distill.data.files import read_jsonl
 from distill.testing import write_tiny_recipe
 from distill.whisper.decoding.drafting.policy import Drafting
 from distill.whisper.recipe import load_recipe
+from distill.whisper.recognition.backends import load_backend
 from distill.whisper.student import make_student
+from distill.whisper.teacher import load_teacher
 from eval.__main__ import evaluate
 
 OPTIONS = ("num_threads=1", "teacher.mode=live", "pseudo_label.second_decoding=true")
@@ -111,3 +113,29 @@ def test_bad_drafts_are_refused(recipe, tmp_path):
         label(recipe, tmp_path / "a", f"decoding.assistant={tmp_path}")
     with pytest.raises(ValueError, match="decoding.old_labels: no labels"):
         label(recipe, tmp_path / "b", f"decoding.old_labels={tmp_path}")
+
+
+def test_a_glossary(recipe, tmp_path):
+    """Both decodings prefer its phrases; labels of another list are refused."""
+    names = tmp_path / "names.txt"
+    names.write_text("abcdefgh\n")
+    listed = f"decoding.phrases={names}", "decoding.phrase_boost=4"
+    label(recipe, tmp_path, *listed)
+    found = load_recipe(recipe, [*OPTIONS, *listed])
+    lists = [each.phrases for each in load_backend(found, load_teacher(found.teacher)).decoders]
+    assert [(each.phrases, each.boost) for each in lists] == 2 * [(["abcdefgh"], 4.0)]
+    names.write_text("abcdefgh\nxyz\n")
+    with pytest.raises(ValueError, match="other settings .*phrases"):
+        label(recipe, tmp_path, *listed)
+
+
+def test_glossaries_that_cannot_be(recipe, tmp_path):
+    with pytest.raises(ConfigError, match=r"decoding\.phrases must be a text file"):
+        load_recipe(recipe, [f"decoding.phrases={tmp_path / 'none.txt'}"])
+    with pytest.raises(ConfigError, match=r"decoding\.phrase_boost must be > 0"):
+        load_recipe(recipe, ["decoding.phrase_boost=0"])
+    (recipe / "names.txt").write_text("Ann\n")
+    found = load_recipe(recipe, ["decoding.phrases=names.txt"]).decoding.phrases
+    assert found == str(recipe / "names.txt")
+    with pytest.raises(ConfigError, match=r"decoding\.phrases must be null unless"):
+        load_recipe(recipe, ["decoding.phrases=names.txt", "pseudo_label.backend=ctranslate2"])

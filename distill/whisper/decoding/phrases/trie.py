@@ -62,7 +62,9 @@ class PhraseList:
         for phrase in self.phrases:
             unspaced = _is_unspaced(phrase[0])
             for text in {phrase, phrase.lower(), phrase.upper(), _title(phrase)}:
-                forms[" " + text], forms[text] = unspaced, unspaced
+                forms[text] = unspaced
+                if not unspaced:
+                    forms[" " + text] = False
         if not forms:
             return
         ids = tokenizer(list(forms), add_special_tokens=False).input_ids
