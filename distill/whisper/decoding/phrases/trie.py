@@ -102,7 +102,7 @@ class PhraseList:
         self.joins, self.opens = set(), set()
         special = set(tokenizer.all_special_ids)
         for text, token in tokenizer.get_vocab().items() if self.phrases else ():
-            if token in special or text.startswith("<|"):
+            if not text or token in special or text.startswith("<|"):
                 continue
             if text[0].isascii() and text[0].isalnum():
                 self.joins.add(token)

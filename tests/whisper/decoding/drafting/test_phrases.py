@@ -28,7 +28,8 @@ class Characters:
         return chr(FIRST + token)
 
     def get_vocab(self):
-        return {chr(FIRST + token): token for token in range(256)}
+        known = {chr(FIRST + token): token for token in range(256)}
+        return {**known, "": 400}  # Whisper's has an empty one, too
 
     def decode(self, tokens):
         return "".join(chr(FIRST + token) for token in tokens)
