@@ -244,7 +244,7 @@ def test_nothing_is_said_where_nobody_speaks(tiny, noise, monkeypatch):
     monkeypatch.setattr("distill.whisper.recognition.sequential.encode_features",
                         lambda _, features: torch.zeros(features.num_clips, 1, 1))
     monkeypatch.setattr("distill.whisper.recognition.sequential.decode_with_fallback",
-                        lambda *arguments: [said] * len(arguments[3]))
+                        lambda *arguments, phrases: [said] * len(arguments[3]))
 
     def spans(speech) -> list[tuple[float, float]]:
         heard = replace(recording(samples), speech=None if speech is None else lambda: speech)
