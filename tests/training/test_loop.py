@@ -125,8 +125,11 @@ def test_ranks_and_accumulation_give_the_same_parameters(
         assert shared == pytest.approx(alone, rel=1e-4) and 0 < alone["acceptance"] < 1
     moved = largest_difference(weights(one), start)
     assert moved > 1e-3, "the test would pass on a loop that does nothing"
-    assert largest_difference(weights(one), weights(four)) < 1e-6
-    assert largest_difference(weights(one), weights(two)) < 1e-6
+    # a clip by itself is not padded to the longest of its batch, nor shares its silence with it:
+    # other kernels, which add in other orders
+    limit = 3e-6 if mode == SHORT_AUDIO else 1e-6
+    assert largest_difference(weights(one), weights(four)) < limit
+    assert largest_difference(weights(one), weights(two)) < limit
 
 
 def test_token_budgets_are_split_for_real(labelled):
