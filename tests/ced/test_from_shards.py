@@ -13,11 +13,11 @@ from tests.support.shards import put_into_shard
 
 
 def results(tags: Tags) -> dict[str, bytes]:
-    import eval.__main__
+    from eval.__main__ import main as evaluate
 
     tag_scores.main(tags.arguments())
     distill.train.main(tags.arguments())
-    eval.__main__.main(tags.arguments())
+    evaluate(tags.arguments())
     run = tags.folder / "run"
     kept = [*run.glob("**/shard-*"), run / "student" / "model.safetensors",
             *run.glob("eval/classes-*.csv")]

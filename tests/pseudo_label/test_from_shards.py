@@ -34,13 +34,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
 def run(recipe: Path, output: Path) -> dict[str, bytes]:
     """Everything that has to be the same."""
     import distill.train
-    import eval.__main__
     import pseudo_label.__main__
+    from eval.__main__ import main as evaluate
 
     arguments = [str(recipe), f"output_dir={output}", *OPTIONS]
     pseudo_label.__main__.main(arguments)
     distill.train.main(arguments)
-    eval.__main__.main(arguments)
+    evaluate(arguments)
     kept = [*output.glob("pseudo_labels/part-*"), output / "pseudo_labels" / "kept.jsonl",
             *output.glob("pseudo_labels/scores/**/shard-*"),
             output / "student" / "model.safetensors"]
