@@ -5,15 +5,14 @@
 
 Whisper's encoder hears sounds other than speech so that it can ignore them, and its middle layers
 know them best (Whisper-AT, arXiv:2307.03183). As there, each layer's states are averaged over
-0.4 s. A weighted sum of the layers then goes through a small head, step by step, and the mean odds
-over time are the clip's. (Whisper-AT has two transformer blocks instead, for 1.9 million clips.)
+0.4 s. What then follows is a small head (`head_type: layer_sum`) or that of the paper (`tltr`), see
+`distill.whisper_at.heads`.
 
 Audio is not padded to 30 s: positions are cut to its length, which costs a 4 s clip an eighth.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -35,6 +34,8 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
+
+from distill.whisper_at.heads import make_head
 
 POOL = 20  # encoder frames of 20 ms that are averaged
 FRAMES_PER_STEP = 2 * POOL  # features of 10 ms
@@ -52,7 +53,8 @@ class WhisperTaggerConfig(PreTrainedConfig):
     encoder_attention_heads: int = 8
     encoder_ffn_dim: int = 2048
     max_source_positions: int = 1500
-    head_size: int = 256
+    head_type: str = "layer_sum"
+    head_size: int | None = 256
     head_dropout: float | int = 0.3
 
     def __post_init__(self, **kwargs):
@@ -72,26 +74,6 @@ class WhisperTaggerOutput(ModelOutput):
     frame_mask: Tensor | None = None
 
 
-class Head(nn.Module):
-    """States of all layers -> logits of every step."""
-
-    def __init__(self, config: WhisperTaggerConfig):
-        super().__init__()
-        layers, width = config.encoder_layers, config.d_model
-        self.register_buffer("mean", torch.zeros(layers, 1, width))
-        self.register_buffer("deviation", torch.ones(layers, 1, width))
-        self.layer_weights = nn.Parameter(torch.zeros(layers))
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.inner = nn.Linear(width, config.head_size)
-        self.out = nn.Linear(config.head_size, config.num_labels)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(batch, layers, steps, width) -> (batch, steps, classes)"""
-        states = (states - self.mean) / self.deviation
-        mixed = (states * self.layer_weights.softmax(0)[:, None, None]).sum(1)
-        return self.out(self.dropout(F.gelu(self.inner(self.dropout(mixed)))))
-
-
 class WhisperTagger(PreTrainedModel):
     config: WhisperTaggerConfig
     config_class = WhisperTaggerConfig
@@ -106,7 +88,8 @@ class WhisperTagger(PreTrainedModel):
                  "encoder_ffn_dim", "max_source_positions")
         self.encoder = WhisperEncoder(WhisperConfig(**{n: getattr(config, n) for n in names}))
         self.encoder.requires_grad_(False)
-        self.head = Head(config)
+        self.head = make_head(config.head_type, config.encoder_layers, config.d_model,
+                              config.head_size, config.num_labels, config.head_dropout)
         self.post_init()
 
     def train(self, mode: bool = True) -> WhisperTagger:
@@ -160,10 +143,9 @@ class WhisperTagger(PreTrainedModel):
             real = attention_mask[:, None].bool()
             masked = input_features.masked_fill(~real, -torch.inf)
             states = self._states_of_lengths(torch.where(real, masked, _silence(masked)), frames)
-        steps = self.head(states)
-        counts = torch.tensor([num_steps(each) for each in frames], device=steps.device)
-        mask = torch.arange(steps.shape[1], device=steps.device) < counts[:, None]
-        logits = pool(steps, mask)
+        counts = torch.tensor([num_steps(each) for each in frames], device=states.device)
+        mask = torch.arange(states.shape[2], device=states.device) < counts[:, None]
+        steps, logits = self.head(states, mask)
         loss = None
         if labels is not None:
             loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
@@ -193,19 +175,6 @@ def _silence(features: Tensor) -> Tensor:
     return (features.amax((1, 2), keepdim=True) - 2.0).clamp(min=-1.5)
 
 
-def pool(steps: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Logarithm of the mean odds over time: a short sound is heard in a long clip.
-
-    Args:
-        steps: (batch, steps, classes) logits.
-        mask: (batch, steps) bool; None: all.
-    """
-    if mask is None:
-        return steps.logsumexp(1) - math.log(steps.shape[1])
-    hidden = steps.masked_fill(~mask[..., None], -torch.inf)
-    return hidden.logsumexp(1) - mask.sum(1, keepdim=True).to(steps.dtype).log()
-
-
 class WhisperTaggerExtractor(WhisperFeatureExtractor):
     """Whisper's features without its padding to 30 s; clips of a batch are padded to the longest
     and, where they differ, come with a mask."""
@@ -224,7 +193,7 @@ def from_whisper(
 
     Args:
         layers: first ones of the encoder; the last ones know words rather than sounds. None: all.
-        head: head_size, head_dropout.
+        head: head_type, head_size, head_dropout.
     """
     source = whisper.config
     layers = layers or source.encoder_layers

@@ -34,7 +34,9 @@ class WhisperConfig:
 
 @dataclass
 class HeadConfig:
-    head_size: int = 256  # width of the head
+    head_type: str = "layer_sum"  # layer_sum: a weighted sum of the layers and one hidden layer,
+    # for thousands of clips | tltr: time and layer transformer of arXiv:2307.03183, for millions
+    head_size: int | None = 256  # width of the head; null, for tltr alone: that of the encoder
     head_dropout: float = 0.3  # dropout of the head
     mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's; the
     # weight is drawn from Beta(5, 5), labels are mixed alike
@@ -71,7 +73,17 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
     check(0 <= head.head_dropout < 1, "head.head_dropout", "in [0, 1)", head.head_dropout)
     check(0 <= head.mixup_probability <= 1, "head.mixup_probability", "in [0, 1]",
           head.mixup_probability)
-    for key in ("head_size", "mask_steps"):
-        check(getattr(head, key) >= (key == "head_size"), f"head.{key}", ">= 0", getattr(head, key))
+    check(head.mask_steps >= 0, "head.mask_steps", ">= 0", head.mask_steps)
+    check_head(head.head_type, head.head_size, "head.")
     check(config.encoder_batch_size > 0, "encoder_batch_size", "> 0", config.encoder_batch_size)
     return config
+
+
+def check_head(kind: str, size: int | None, prefix: str) -> None:
+    """Raise a ConfigError for a head that cannot be made."""
+    check(kind in ("layer_sum", "tltr"), f"{prefix}head_type", "layer_sum or tltr", kind)
+    if kind == "layer_sum":
+        check((size or 0) > 0, f"{prefix}head_size", "> 0", size)
+    else:
+        ok = size is None or (size > 0 and size % 8 == 0)
+        check(ok, f"{prefix}head_size", "null or a multiple of 8 (heads)", size)

@@ -27,7 +27,8 @@ from distill.progress import quiet_libraries
 from distill.training.task import Batch
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import load_teacher
-from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper, pool
+from distill.whisper_at.heads import LayerSumHead
+from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper
 from distill.whisper_at.recipe import WhisperAtRecipe
 from distill.whisper_at.states import EncoderStates
 
@@ -50,6 +51,7 @@ class WhisperAtTask:
         self.teacher_source, self.revision = teacher.source, teacher.revision
         torch.manual_seed(recipe.seed)
         self.tagger = from_whisper(teacher.model, self.classes, source.layers,
+                                   head_type=recipe.head.head_type,
                                    head_size=recipe.head.head_size,
                                    head_dropout=recipe.head.head_dropout)
         extractor = teacher.processor.feature_extractor
@@ -114,10 +116,12 @@ class WhisperAtTask:
                 + ", ..." * (len(unknown) > 10))
 
     def _measure(self) -> None:
-        """Mean and deviation of every layer's states, which the head works without."""
+        """Mean and deviation of every layer's states; the mean stands for silence."""
         rows = np.concatenate([each.astype(np.float32) for each in self.states], 1)
-        self.tagger.head.mean.copy_(torch.from_numpy(rows.mean(1, keepdims=True)))
-        self.tagger.head.deviation.copy_(torch.from_numpy(rows.std(1, keepdims=True) + 1e-3))
+        self.silence = torch.from_numpy(rows.mean(1, keepdims=True))
+        if isinstance(self.tagger.head, LayerSumHead):
+            self.tagger.head.measure(self.silence,
+                                     torch.from_numpy(rows.std(1, keepdims=True) + 1e-3))
 
     # Batches
 
@@ -141,8 +145,7 @@ class WhisperAtTask:
     def _mixed(self, first: Tensor, second: Tensor, weight: float) -> Tensor:
         """Both, as long as the longer one; what the shorter one lacks is silence."""
         steps = max(first.shape[1], second.shape[1])
-        mean = self.tagger.head.mean.cpu()
-        first, second = (torch.cat([each, mean.expand(-1, steps - each.shape[1], -1)], 1)
+        first, second = (torch.cat([each, self.silence.expand(-1, steps - each.shape[1], -1)], 1)
                        for each in (first, second))
         return weight * first + (1 - weight) * second
 
@@ -150,7 +153,7 @@ class WhisperAtTask:
         """Up to `mask_steps` steps are the mean, which stands for silence."""
         width = int(draws.integers(0, min(self.recipe.head.mask_steps, state.shape[1] - 1) + 1))
         first = int(draws.integers(0, state.shape[1] - width + 1))
-        state[:, first : first + width] = self.tagger.head.mean.cpu()
+        state[:, first : first + width] = self.silence
         return state
 
     def count(self, batch: Batch) -> int:
@@ -165,7 +168,7 @@ class WhisperAtTask:
             return {}
         head, device = self.tagger.head.eval(), self.accelerator.device
         states = (torch.from_numpy(each)[None].float() for each in self._validation_states)
-        scores = [pool(head(each.to(device)))[0].sigmoid().cpu() for each in states]
+        scores = [head(each.to(device))[1][0].sigmoid().cpu() for each in states]
         head.train()
         targets = targets_of(self.validation, self.classes)
         value, num_classes = mean_average_precision(torch.stack(scores).double().numpy(), targets)
@@ -185,7 +188,7 @@ class _HeadModule(nn.Module):
         self.head = head.train()
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = pool(self.head(batch["states"]), batch["mask"])
+        logits = self.head(batch["states"], batch["mask"])[1]
         loss = F.binary_cross_entropy_with_logits(logits, batch["targets"], reduction="none")
         return loss.mean(1).sum(), {}
 

@@ -12,13 +12,13 @@ from distill.config import ConfigError
 from distill.data.manifest import Row, write_manifest
 from distill.methods import build_task, load_recipe
 from distill.train import main as train
+from distill.whisper_at.heads import pool
 from distill.whisper_at.model import (
     FRAMES_PER_STEP,
     WhisperTagger,
     WhisperTaggerExtractor,
     from_whisper,
     num_steps,
-    pool,
 )
 from tests.support.rounding import assert_same_but_rounding
 
@@ -132,7 +132,8 @@ def test_states_are_read_again_and_not_computed(recipe, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("override, key", [
     ("head.head_dropout=1", "head.head_dropout"), ("head.mixup_probability=2", "mixup_probability"),
-    ("head.head_size=0", "head.head_size"), ("encoder_batch_size=0", "encoder_batch_size"),
+    ("head.head_size=0", "head.head_size"), ("head.head_type=big", "head.head_type"),
+    ("encoder_batch_size=0", "encoder_batch_size"),
     ("head.mask_step=1", "mask_steps"), ("train.batch_tokens=9", "train.batch_tokens"),
     ("train.gradient_checkpointing=true", "train.gradient_checkpointing"),
 ])
@@ -201,7 +202,7 @@ def test_lengths_are_those_of_use_and_what_cannot_be_read_is_named(recipe, tmp_p
     mixed = task._mixed(*(torch.from_numpy(task.states[n]).float() for n in (1, 0)), 0.75)
     assert mixed.shape[1] == 78  # a label of half a minute is not learned from five seconds of it
     rest = torch.from_numpy(task.states[0][:, 12:]).float()
-    torch.testing.assert_close(mixed[:, 12:], 0.75 * task.tagger.head.mean.cpu() + 0.25 * rest)
+    torch.testing.assert_close(mixed[:, 12:], 0.75 * task.silence + 0.25 * rest)
 
 
 def test_other_sound_in_a_file_of_the_same_name_is_noticed(recipe, tmp_path):
