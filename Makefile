@@ -2,6 +2,7 @@
 #
 #   make demo                                   a real Whisper distilled on 2 cores in 8 minutes
 #   make demo-tagger                            an audio tagger on 2 cores in 15 minutes
+#   make demo-hears                             one model that transcribes and tags sounds
 #   make NAME NGPU=8 SET="train.max_steps=10 output_dir=runs/short"
 
 SHELL := /bin/bash
@@ -44,7 +45,7 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS)
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS) demo-tagger.whisper
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -130,6 +131,13 @@ $(TEACHERS): %.teachers: setup
 	  echo "== $*: teacher $$(basename $$teacher .yaml)"; \
 	  $(LAUNCH) -m distill.train $$teacher || exit 1; \
 	done
+
+# what transcribes and tags needs the scenes of the taggers, and one of them to compare with
+demo-hears demo-hears.plan demo-hears.train demo-tagger.whisper: demo-tagger.scenes
+demo-hears.eval: demo-tagger.whisper
+
+demo-tagger.whisper: setup
+	@$(LAUNCH) -m distill.train recipes/demo-tagger/teachers/whisper.yaml
 
 $(LABELS): %.label: setup
 	@echo "== $*: pseudo-labels"

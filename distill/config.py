@@ -87,6 +87,19 @@ class HubConfig:
     labels_audio: bool = False  # publish the audio with the labels
 
 
+@dataclass
+class HeadConfig:
+    head_type: str = "layer_sum"  # layer_sum: a weighted sum of the layers and one hidden layer,
+    # for thousands of clips | tltr: time and layer transformer of arXiv:2307.03183, for millions
+    head_size: int | None = 256  # width of the head; null, for tltr alone: that of the encoder
+    head_dropout: float = 0.3  # dropout of the head
+    mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's; the
+    # weight is drawn from Beta(5, 5), labels are mixed alike
+    mask_steps: int = 3  # longest run of hidden steps of 0.4 s
+    precision: float = 0.8  # a head beside a transcriber comes with thresholds: a class counts as
+    # heard from where so many of the validation clips that have it are right
+
+
 def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
     """Merge `<recipe>/recipe.yaml` and `key=value` overrides into an instance of `schema`.
 
@@ -304,6 +317,22 @@ def check_no_tokens(train: TrainConfig) -> None:
     """Raise a ConfigError for batches of tokens, which taggers do not have."""
     check(train.batch_tokens is None, "train.batch_tokens", "null: taggers have no tokens",
           train.batch_tokens)
+
+
+def check_head(head: HeadConfig, where: str) -> None:
+    """Raise a ConfigError for a tagging head that cannot be made or trained."""
+    check(head.head_type in ("layer_sum", "tltr"), f"{where}.head_type", "layer_sum or tltr",
+          head.head_type)
+    if head.head_type == "layer_sum":
+        check((head.head_size or 0) > 0, f"{where}.head_size", "> 0", head.head_size)
+    else:
+        ok = head.head_size is None or (head.head_size > 0 and head.head_size % 8 == 0)
+        check(ok, f"{where}.head_size", "null or a multiple of 8 (heads)", head.head_size)
+    check(0 <= head.head_dropout < 1, f"{where}.head_dropout", "in [0, 1)", head.head_dropout)
+    check(0 <= head.mixup_probability <= 1, f"{where}.mixup_probability", "in [0, 1]",
+          head.mixup_probability)
+    check(head.mask_steps >= 0, f"{where}.mask_steps", ">= 0", head.mask_steps)
+    check(0 < head.precision <= 1, f"{where}.precision", "in (0, 1]", head.precision)
 
 
 def check_hub(hub: HubConfig) -> None:

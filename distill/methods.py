@@ -33,7 +33,8 @@ class Method:
 # Keys that shape neither the labels nor the weights of a student.
 _FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
                     "micro_batch_size", "micro_batch_tokens")
-_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "evaluation", "export", "family", "hub")
+_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "tagger", "evaluation", "export",
+              "family", "hub")
 
 METHODS = (
     Method("whisper", "text", ("plan", "label", "score", "train", "evaluate", "export", "publish")),
@@ -106,6 +107,23 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             from distill.whisper_at.task import WhisperAtTask
 
             return WhisperAtTask(recipe, accelerator)
+
+
+def tagger_recipe(recipe: Any) -> Any:
+    """What trains the head that tags beside a run's student; None where there is none."""
+    if recipe.method != "whisper" or not recipe.tagger.data.train:
+        return None
+    from distill.whisper_at.recipe import of_transcriber
+
+    return of_transcriber(recipe)
+
+
+def attach_tagger(recipe: Any) -> None:
+    """Put the trained head beside the student that it listens to."""
+    from distill.whisper_at.joint import attach
+
+    run = Path(recipe.output_dir)
+    attach(run / "tagger" / "student", run / "student")
 
 
 def build_scorer(recipe: Any) -> Any:
@@ -199,6 +217,8 @@ def shaping(values: dict[str, Any]) -> dict[str, Any]:
     elif "scores" in values:
         values["scores"] = {k: v for k, v in values["scores"].items()
                             if k not in ("dir", "shard_views", "num_workers")}
+    if values.get("whisper", {}).get("heard") == "transcriber":  # labels say which encoder it is
+        values["whisper"] = {k: v for k, v in values["whisper"].items() if k == "layers"}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}
     return values
 

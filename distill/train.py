@@ -22,7 +22,14 @@ from distill.data.manifest import counts_text
 from distill.data.unreadable import UnreadableError
 from distill.endings import run as run_command
 from distill.endings import writing_to
-from distill.methods import build_task, check_data, load_recipe, training_settings
+from distill.methods import (
+    attach_tagger,
+    build_task,
+    check_data,
+    load_recipe,
+    tagger_recipe,
+    training_settings,
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -33,6 +40,7 @@ def main(arguments: list[str]) -> None:
     with writing_to(recipe.output_dir):
         try:
             train(recipe)
+            train_tagger(recipe)
         except AudioError as error:  # while it is prepared, or measured
             raise UnreadableError(f"training stops: {error}. What was trained is in checkpoints; "
                                   "the same command goes on from there") from None
@@ -71,6 +79,17 @@ def train(recipe) -> None:
     if accelerator.is_main_process:
         _finish(run, state, settings, task.dataset_summary)
     accelerator.end_training()
+
+
+def train_tagger(recipe) -> None:
+    """Train the head that tags beside a transcriber, if the recipe has one, and put it there."""
+    head = tagger_recipe(recipe)
+    if head is None:
+        return
+    train(head)
+    if int(os.environ.get("RANK", 0)) == 0:
+        attach_tagger(recipe)
+        print(f"{Path(recipe.output_dir) / 'student'} tags sounds, too", flush=True)
 
 
 def make_accelerator(accelerator_class, recipe):

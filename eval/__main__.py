@@ -32,7 +32,22 @@ def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], arguments[1:])
     run = Path(recipe.output_dir)
     with writing_to(run):
-        show(run, evaluate(recipe, run))
+        results = evaluate(recipe, run)
+        sounds = evaluate_sounds(recipe, run)
+        show(run, results)
+        if sounds:
+            print(sounds)
+
+
+def evaluate_sounds(recipe: WhisperRecipe, run: Path) -> str:
+    """Add to results.json what the student's head hears, if it has one; returns a few lines."""
+    if not recipe.tagger.data.test:
+        return ""
+    from eval.tagging.joint import evaluate_joint, text_of
+
+    path, found = run / "eval" / "results.json", evaluate_joint(recipe, run)
+    write_json(path, {**read_json(path), **found})
+    return text_of(found)
 
 
 def show(run: Path, results: dict) -> None:

@@ -46,7 +46,8 @@ ALLOWED = {
     "distill.whisper": BASE,
     "distill.ced": BASE,
     "distill.whisper_at": (  # a head on a Whisper, which comes from where all others come
-        *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections"),
+        *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections",
+        "distill.whisper.encoder"),
     "distill.methods": ("distill.config", "distill.data", *METHODS),
     "distill.plan": ("distill.config", "distill.endings", "distill.methods"),
     "distill.train": ("distill.config", "distill.endings", "distill.data", "distill.methods",

@@ -27,6 +27,7 @@ from distill.whisper.recipe_sections import (
     RobustnessConfig,
     ScoresConfig,
     StudentConfig,
+    TaggerConfig,
     TeacherConfig,
     TranslationConfig,
     ViewConfig,
@@ -54,6 +55,7 @@ class WhisperRecipe:
     loss: LossConfig = field(default_factory=LossConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    tagger: TaggerConfig = field(default_factory=TaggerConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -77,6 +79,10 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         config.pseudo_label.table.path = base.beside(path, config.pseudo_label.table.path)
     if config.decoding.phrases is not None:
         config.decoding.phrases = base.beside(path, config.decoding.phrases)
+    for split in ("train", "validation", "test"):
+        names = getattr(config.tagger.data, split)
+        found = base.manifest_paths(path, f"tagger.data.{split}", names)
+        setattr(config.tagger.data, split, found)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
@@ -92,6 +98,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     _check_export(config)
     _check_family(config)
     _check_robustness(config)
+    _check_tagger(config)
     return config
 
 
@@ -343,6 +350,17 @@ def _check_robustness(c: WhisperRecipe) -> None:
     ok = all(0 < seconds <= 3600 for seconds in r.without_speech_seconds)
     check(ok, "robustness.without_speech_seconds", "numbers in (0, 3600]",
           r.without_speech_seconds)
+
+
+def _check_tagger(c: WhisperRecipe) -> None:
+    t = c.tagger
+    ok = bool(t.data.train) or not (t.data.validation or t.data.test)
+    check(ok, "tagger.data.train", "clips to learn from, where there are others", t.data.train)
+    check(t.layers is None or t.layers > 0, "tagger.layers", "> 0 or null", t.layers)
+    base.check_head(t.head, "tagger.head")
+    if t.data.train:
+        base.check_train(t.train)
+        base.check_no_tokens(t.train)
 
 
 def _check_layers(value: Any, key: str, may_be_null: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from distill.config import HeadConfig, TrainConfig
 from distill.data.views.augment import AugmentConfig
 
 
@@ -218,6 +219,31 @@ class ViewConfig:
     previous_text_probability: float = 0.2  # share of views that have the previous window's text as
     # a prompt; needs pseudo_label.packing=sequential
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of the audio
+
+
+@dataclass
+class TaggerDataConfig:
+    """Manifests (JSONL) whose rows have `labels`."""
+
+    train: list[str] = field(default_factory=list)  # clips to learn from; []: the student does not
+    # tag
+    validation: list[str] = field(default_factory=list)  # measured while training
+    test: list[str] = field(default_factory=list)  # measured at the end
+    allow_overlap: bool = False  # as data.allow_overlap
+
+
+@dataclass
+class TaggerConfig:
+    """What else is heard: a head on the student's encoder, which listens while it transcribes
+    (Whisper-AT, arXiv:2307.03183). It is trained when the student is, from the states that the
+    encoder gives, once; transcripts do not change."""
+
+    data: TaggerDataConfig = field(default_factory=TaggerDataConfig)
+    layers: int | None = None  # how many of the encoder's first layers the head listens to; null:
+    # all
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)  # of the head
+    compare_with: str | None = None  # folder of a tagger that is measured beside it
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
 from distill import config as base
-from distill.config import TrainConfig, check
+from distill.config import HeadConfig, TrainConfig, check
 
 
 @dataclass
@@ -30,17 +31,9 @@ class WhisperConfig:
     fallback_wheels: list[str] = field(default_factory=list)  # data wheels with the same model; see
     # recipes/demo
     layers: int | None = None  # how many of the first encoder layers are used; null: all
-
-
-@dataclass
-class HeadConfig:
-    head_type: str = "layer_sum"  # layer_sum: a weighted sum of the layers and one hidden layer,
-    # for thousands of clips | tltr: time and layer transformer of arXiv:2307.03183, for millions
-    head_size: int | None = 256  # width of the head; null, for tltr alone: that of the encoder
-    head_dropout: float = 0.3  # dropout of the head
-    mixup_probability: float = 0.5  # share of clips whose states are mixed with another clip's; the
-    # weight is drawn from Beta(5, 5), labels are mixed alike
-    mask_steps: int = 3  # longest run of hidden steps of 0.4 s
+    heard: str = "alone"  # what the encoder hears. alone: each clip at its own length, for a tagger
+    # of its own | transcriber: as when the model transcribes, padded or with its short_audio; the
+    # head that is left belongs beside this model (method: whisper with tagger.data does all of it)
 
 
 @dataclass
@@ -69,21 +62,23 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperAtRecipe:
           "false: nothing of the encoder is trained", train.gradient_checkpointing)
     ok = config.whisper.layers is None or config.whisper.layers > 0
     check(ok, "whisper.layers", "> 0 or null", config.whisper.layers)
-    head = config.head
-    check(0 <= head.head_dropout < 1, "head.head_dropout", "in [0, 1)", head.head_dropout)
-    check(0 <= head.mixup_probability <= 1, "head.mixup_probability", "in [0, 1]",
-          head.mixup_probability)
-    check(head.mask_steps >= 0, "head.mask_steps", ">= 0", head.mask_steps)
-    check_head(head.head_type, head.head_size, "head.")
+    ways = ("alone", "transcriber")
+    check(config.whisper.heard in ways, "whisper.heard", f"one of {ways}", config.whisper.heard)
+    base.check_head(config.head, "head")
     check(config.encoder_batch_size > 0, "encoder_batch_size", "> 0", config.encoder_batch_size)
     return config
 
 
-def check_head(kind: str, size: int | None, prefix: str) -> None:
-    """Raise a ConfigError for a head that cannot be made."""
-    check(kind in ("layer_sum", "tltr"), f"{prefix}head_type", "layer_sum or tltr", kind)
-    if kind == "layer_sum":
-        check((size or 0) > 0, f"{prefix}head_size", "> 0", size)
-    else:
-        ok = size is None or (size > 0 and size % 8 == 0)
-        check(ok, f"{prefix}head_size", "null or a multiple of 8 (heads)", size)
+def of_transcriber(recipe: Any) -> WhisperAtRecipe:
+    """The recipe of the head beside the student of a recipe with `method: whisper`.
+
+    Args:
+        recipe: has `tagger.data.train`; its student is there.
+    """
+    run, tagger = Path(recipe.output_dir), recipe.tagger
+    return WhisperAtRecipe(
+        seed=recipe.seed, output_dir=str(run / "tagger"), num_threads=recipe.num_threads,
+        data=DataConfig(tagger.data.train, tagger.data.validation, recipe.data.max_unreadable,
+                        tagger.data.allow_overlap),
+        whisper=WhisperConfig(str(run / "student"), layers=tagger.layers, heard="transcriber"),
+        head=tagger.head, train=tagger.train)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from distill.data.audio import load_audio
 from distill.data.files import hash_of, write_atomic
@@ -20,19 +23,44 @@ from distill.progress import progress
 from distill.whisper_at.model import WhisperTagger, WhisperTaggerExtractor, num_steps
 
 
+class StatesAlone:
+    """What the layers give of clips by themselves: at their own length, with nothing behind them.
+
+    Args:
+        tagger: with the encoder, on the device where it runs.
+    """
+
+    def __init__(self, tagger: WhisperTagger, extractor: WhisperTaggerExtractor):
+        self.tagger, self.extractor = tagger, extractor
+
+    def __call__(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
+        """(layers, steps, width) of each."""
+        inputs = [self.extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
+                  for wave in waves]
+        found = [torch.empty(0)] * len(inputs)
+        for length in sorted({each.shape[2] for each in inputs}):  # nothing is padded
+            alike = [number for number, each in enumerate(inputs) if each.shape[2] == length]
+            batch = torch.cat([inputs[number] for number in alike]).to(self.tagger.device)
+            with fast_linears():
+                states = self.tagger.states(batch)
+            for number, each in zip(alike, states, strict=True):
+                found[number] = each[:, : num_steps(length)]
+        return found
+
+
 class EncoderStates:
     """Encodes clips, or reads their states where they are there.
 
     Args:
-        tagger: with the encoder, on the device where it runs.
-        revision: of the encoder's model.
+        listen: gives states (layers, steps, width) of waves, on the device where it runs.
+        settings: of all that they depend on besides the clips: the encoder's revision, layers ...
         folder: where states are kept.
         batch_size: clips encoded together, and kept in a file.
     """
 
-    def __init__(self, tagger: WhisperTagger, extractor: WhisperTaggerExtractor, revision: str,
+    def __init__(self, listen: Callable[[Sequence[np.ndarray]], list[Tensor]], settings: list,
                  folder: Path, batch_size: int, show_progress: bool):
-        self.tagger, self.extractor, self.revision = tagger, extractor, revision
+        self.listen, self.settings = listen, settings
         self.folder, self.batch_size, self.show_progress = folder, batch_size, show_progress
 
     def __call__(
@@ -65,8 +93,7 @@ class EncoderStates:
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
         name = hash_of([[[row.id, row.audio_filepath, row.offset, row.duration,
-                          fingerprint(row.audio_filepath)] for row in rows],
-                        self.revision, self.tagger.config.encoder_layers])
+                          fingerprint(row.audio_filepath)] for row in rows], *self.settings])
         path = self.folder / f"{name}.npz"
         if path.is_file():
             with np.load(path) as file:
@@ -85,10 +112,10 @@ class EncoderStates:
             UnreadableError: a file cannot be opened now.
         """
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
-        inputs = {}
+        waves = {}
         for number, row in enumerate(rows):
             try:
-                wave = read_patiently(partial(
+                waves[number] = read_patiently(partial(
                     load_audio, row.audio_filepath, row.offset, row.duration))
             except AudioError as error:
                 if error.is_transient:
@@ -96,17 +123,19 @@ class EncoderStates:
                         f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
                         "file back (is a disk not mounted?) the same command goes on") from None
                 found[number] = np.array(str(error))
-            else:
-                inputs[number] = self.extractor(
-                    wave, sampling_rate=16_000, return_tensors="pt")["input_features"]
-        for length in sorted({each.shape[2] for each in inputs.values()}):  # nothing is padded
-            alike = [number for number, each in inputs.items() if each.shape[2] == length]
-            batch = torch.cat([inputs[number] for number in alike]).to(self.tagger.device)
-            with fast_linears():
-                states = self.tagger.states(batch)
-            for number, each in zip(alike, states, strict=True):
-                found[number] = each[:, : num_steps(length)].cpu().numpy().astype(np.float16)
+        if waves:
+            for number, each in zip(waves, self.listen(list(waves.values())), strict=True):
+                found[number] = each.cpu().numpy().astype(np.float16)
         return found
+
+
+def content_of(module: nn.Module) -> str:
+    """Hash of a module's parameters."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _save(path: Path, arrays: list[np.ndarray]) -> None:

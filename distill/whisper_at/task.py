@@ -23,14 +23,18 @@ from distill.data.unreadable import Unreadable
 from distill.data.views.batches import FixedBatches
 from distill.data.views.draws import generator
 from distill.metrics.tagging import mean_average_precision
+from distill.metrics.thresholds import at_precision
 from distill.progress import quiet_libraries
 from distill.training.task import Batch
+from distill.whisper.encoder.lengths import margin_of
+from distill.whisper.encoder.level import EVERY, VERSION
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import load_teacher
 from distill.whisper_at.heads import LayerSumHead
+from distill.whisper_at.joint import HeadSettings, TranscriberStates, save_head
 from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper
 from distill.whisper_at.recipe import WhisperAtRecipe
-from distill.whisper_at.states import EncoderStates
+from distill.whisper_at.states import EncoderStates, StatesAlone, content_of
 
 
 class WhisperAtTask:
@@ -56,11 +60,20 @@ class WhisperAtTask:
                                    head_dropout=recipe.head.head_dropout)
         extractor = teacher.processor.feature_extractor
         self.extractor = WhisperTaggerExtractor(feature_size=extractor.feature_size)
-        del teacher
         self.tagger.to(accelerator.device)
-        encoded = EncoderStates(self.tagger, self.extractor, self.revision,
-                                Path(recipe.output_dir) / "states", recipe.encoder_batch_size,
-                                accelerator.is_main_process)
+        settings: list[Any] = []
+        if source.heard == "transcriber":
+            margin = margin_of(teacher.model)
+            self.revision = content_of(teacher.model.get_encoder())  # another decoder hears alike
+            settings += ["transcriber", margin, *([] if margin is None else [EVERY, VERSION])]
+            listen = TranscriberStates(teacher.model.to(accelerator.device), teacher.processor,
+                                       self.tagger.config.encoder_layers)
+        else:
+            listen = StatesAlone(self.tagger, self.extractor)
+        del teacher
+        settings = [self.revision, self.tagger.config.encoder_layers, *settings]
+        encoded = EncoderStates(listen, settings, Path(recipe.output_dir) / "states",
+                                recipe.encoder_batch_size, accelerator.is_main_process)
         self.rows, self.states = encoded("train", rows, faults, self.drops)
         self.validation, self._validation_states = encoded(
             "validation", validation, validation_faults, self.validation_drops)
@@ -70,6 +83,7 @@ class WhisperAtTask:
         self.batches = FixedBatches(recipe.seed, len(self.rows), recipe.train.batch_size,
                                     recipe.train.micro_batch_size)
         self.model = _HeadModule(self.tagger.head)
+        self._thresholds: dict[str, float] = {}  # of the last validation
 
     @property
     def labels_hash(self) -> str:
@@ -171,11 +185,21 @@ class WhisperAtTask:
         scores = [head(each.to(device))[1][0].sigmoid().cpu() for each in states]
         head.train()
         targets = targets_of(self.validation, self.classes)
-        value, num_classes = mean_average_precision(torch.stack(scores).double().numpy(), targets)
+        probabilities = torch.stack(scores).double().numpy()
+        value, num_classes = mean_average_precision(probabilities, targets)
+        found = at_precision(probabilities, targets, self.recipe.head.precision)
+        self._thresholds = {name: round(float(each), 4)
+                            for name, each in zip(self.classes, found, strict=True)}
         return {"map": value, "num_classes": num_classes, "num_clips": len(targets),
                 "score": -value}
 
     def save(self, folder: Path) -> None:
+        if self.recipe.whisper.heard == "transcriber":
+            config = self.tagger.config
+            save_head(folder, self.tagger.head, HeadSettings(
+                self.classes, config.encoder_layers, config.d_model, config.head_type,
+                config.head_size, self._thresholds))
+            return
         self.tagger.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
 

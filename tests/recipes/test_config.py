@@ -142,7 +142,7 @@ def test_unknown_recipe(tmp_path, monkeypatch):
     assert find_recipe("demo").name == "recipe.yaml"
     with pytest.raises(ConfigError, match="no recipe 'distil-larg-v3'; did you mean distil-large-"):
         find_recipe("distil-larg-v3")
-    with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, demo-tagger, distil-"):
+    with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, demo-hears, "):
         find_recipe("zzz")
 
 

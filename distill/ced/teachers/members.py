@@ -1,7 +1,8 @@
 """Members of a teacher ensemble, each with its own front end, sample rate and classes.
 
 `teacher.members[].model` is one of
-    a folder or Hub id       of any AutoModelForAudioClassification. Our own models see the masked
+    a folder or Hub id       of any AutoModelForAudioClassification, or a folder of a Whisper with a
+                             head that tags. Our own models see the masked
                              features of a view; others get its wave through their own feature
                              extractor, at its sample rate
     FILE.onnx                input (clips, 64, frames) of features, or (clips, samples) of waves at
@@ -29,6 +30,7 @@ from torch import Tensor
 from distill.ced.data.view_source import pad_features
 from distill.ced.recipe_sections import MemberConfig
 from distill.data.audio import SAMPLE_RATE
+from distill.data.files import read_json
 from distill.data.hub_ids import check_hub_id, nearest_path
 from distill.data.sources.tables.text import read_text
 from distill.losses.matmul import fast_linears
@@ -69,6 +71,9 @@ def load_member(config: MemberConfig, device: str = "cpu") -> Member:
         return OnnxMember(config)
     if _is_callable(config):
         return CallableMember(config)
+    if tags_beside(config.model):
+        module = importlib.import_module("distill.whisper_at.joint")
+        return module.TranscriberMember(config.model, device)
     return TransformersMember(config, device)
 
 
@@ -76,10 +81,17 @@ def _is_callable(config: MemberConfig) -> bool:
     return ":" in config.model and not Path(config.model).exists()
 
 
+def tags_beside(model: str) -> bool:
+    """Whether a folder is that of a Whisper with a head that tags (`distill.whisper_at.joint`)."""
+    return (Path(model) / "tagger.json").is_file()
+
+
 def class_names(config: MemberConfig) -> list[str] | None:
     """The classes of a member, without its weights where that is possible."""
     if config.model.endswith(".onnx") or _is_callable(config):
         return load_member(config).classes
+    if tags_beside(config.model):
+        return list(read_json(Path(config.model) / "tagger.json")["classes"])
     return _names_of(_read_config(config))
 
 

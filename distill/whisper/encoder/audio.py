@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.audio import SAMPLE_RATE
+from distill.whisper.encoder.layer_means import LayerMeans
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.level import LEVEL
 from distill.whisper.encoder.padded import encode_padded, log_mel
@@ -114,34 +115,42 @@ def all_padded(features: Tensor) -> AudioFeatures:
 
 
 @torch.no_grad()
-def encode_each(encoder: Any, features: AudioFeatures | Tensor) -> list[Tensor]:
+def encode_each(
+    encoder: Any, features: AudioFeatures | Tensor, heard: LayerMeans | None = None
+) -> list[Tensor]:
     """States (frames, width) of each clip, at its own length.
 
     Args:
         encoder: WhisperEncoder.
         features: as a tensor they are padded, (clips, bands, 3000).
+        heard: is told what each layer gives.
     """
     if isinstance(features, Tensor):
         features = all_padded(features)
     found: list[Tensor] = [torch.empty(0)] * features.num_clips
     for clips, positions, each in features.groups:
         run = encode_padded if positions is None else encode_short
-        for clip, states in zip(clips, run(encoder, each), strict=True):
+        on_layer = None if heard is None else heard.of_clips(clips)
+        for clip, states in zip(clips, run(encoder, each, on_layer), strict=True):
             found[clip] = states
     return found
 
 
-def encode_features(encoder: Any, features: AudioFeatures) -> Tensor:
+def encode_features(
+    encoder: Any, features: AudioFeatures, heard: LayerMeans | None = None
+) -> Tensor:
     """(clips, frames, width): states up to the length of the longest clip.
 
     Args:
         encoder: WhisperEncoder.
+        heard: is told what each layer gives.
     """
     if len(features.groups) == 1:  # all of one length: nothing is copied
         clips, positions, each = features.groups[0]
         if clips == list(range(features.num_clips)):
-            return (encode_padded if positions is None else encode_short)(encoder, each)
-    return _stack(encode_each(encoder, features), encoder)
+            run = encode_padded if positions is None else encode_short
+            return run(encoder, each, None if heard is None else heard.of_clips(clips))
+    return _stack(encode_each(encoder, features, heard), encoder)
 
 
 def stack_states(model: Any, states: Sequence[Tensor]) -> Tensor:

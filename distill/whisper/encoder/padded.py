@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,22 @@ def encode(model: Any, features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_padded(encoder: Any, features: Tensor) -> Tensor:
-    """As `encode`, by a WhisperEncoder."""
+def encode_padded(
+    encoder: Any, features: Tensor, on_layer: Callable[[Tensor], None] | None = None
+) -> Tensor:
+    """As `encode`, by a WhisperEncoder.
+
+    Args:
+        on_layer: called with what each layer gives, (batch, 1500, width), in their order.
+    """
     parameter = next(encoder.parameters())
-    with fast_linears():
-        return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
+    hooks = [] if on_layer is None else [
+        layer.register_forward_hook(
+            lambda _layer, _given, found: on_layer(found[0] if isinstance(found, tuple) else found))
+        for layer in encoder.layers]
+    try:
+        with fast_linears():
+            return encoder(features.to(parameter.device, parameter.dtype)).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -9,7 +9,7 @@ are computed, and their self-attention also looks at the kept keys and values of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,14 @@ def short_features(
 
 
 @torch.no_grad()
-def encode_short(encoder: Any, features: Tensor) -> Tensor:
-    """Encoder states (clips, positions, width) of `short_features`, silence behind them."""
+def encode_short(
+    encoder: Any, features: Tensor, on_layer: Callable[[Tensor], None] | None = None
+) -> Tensor:
+    """Encoder states (clips, positions, width) of `short_features`, silence behind them.
+
+    Args:
+        on_layer: called with what each layer gives, (clips, positions, width), in their order.
+    """
     parameter = next(encoder.parameters())
     features = features.to(parameter.device, parameter.dtype)
     positions = (features.shape[-1] - EXTRA_FRAMES) // 2
@@ -60,4 +66,6 @@ def encode_short(encoder: Any, features: Tensor) -> Tensor:
         hidden = stem(encoder, features)[:, :positions]
         for layer, keys_and_values in zip(encoder.layers, silent, strict=True):
             hidden = run_layer(layer, hidden, keys_and_values, log_weight)[0]
+            if on_layer is not None:
+                on_layer(hidden)
         return encoder.layer_norm(hidden)

@@ -1,0 +1,78 @@
+"""From which probability on a class counts as heard, and how well that does.
+
+    found = at_precision(scores, targets, 0.8)        # chosen on validation clips
+    f1_of(scores_of_the_test, its_targets, found)     # measured on others
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+NEVER = 1.0  # no probability is above it
+
+
+def at_precision(scores: np.ndarray, targets: np.ndarray, precision: float) -> np.ndarray:
+    """(classes,) the lowest threshold at which so many of the clips that count as heard are right.
+
+    It lies half-way to the next lower score. Where no threshold is that good, or no clip has the
+    class, it is NEVER.
+
+    Args:
+        scores: probabilities (clips, classes).
+        targets: 0 or 1, of the same shape.
+    """
+    if not 0 < precision <= 1:
+        raise ValueError(f"a precision must be in (0, 1], got {precision}")
+    found = np.full(scores.shape[1], NEVER)
+    for column in range(scores.shape[1]):
+        order = np.argsort(-scores[:, column], kind="stable")
+        values, hits = scores[order, column], np.cumsum(targets[order, column] > 0)
+        heard = np.arange(1, len(values) + 1)
+        is_last = np.append(values[1:] < values[:-1], True)  # of clips with the same score
+        good = np.flatnonzero(is_last & (hits > 0) & (hits >= precision * heard - 1e-9))
+        if len(good):
+            at = good[-1]
+            below = values[at + 1] if at + 1 < len(values) else 0.0
+            found[column] = (values[at] + below) / 2
+    return found
+
+
+def f1_of(
+    scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray,
+    classes: Sequence[str], num_bootstrap: int, seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Precision, recall and F1 of each class, with 95 % intervals over clips.
+
+    Returns:
+        by class: num_positives, threshold (None: never heard), precision, recall, f1, f1_ci. What
+        has no value, as the precision of a class that is never heard, is None.
+    """
+    heard, there = scores >= thresholds, targets > 0
+    rng = np.random.default_rng(seed)
+    draws = np.stack([_f1(heard[chosen], there[chosen]) for chosen in
+                      (rng.integers(0, len(heard), len(heard)) for _ in range(num_bootstrap))]
+                     ) if num_bootstrap else np.empty((0, len(classes)))
+    hits, claims, positives = (heard & there).sum(0), heard.sum(0), there.sum(0)
+    values, found = _f1(heard, there), {}
+    for column, name in enumerate(classes):
+        drawn = draws[:, column][~np.isnan(draws[:, column])]
+        is_used = thresholds[column] < NEVER
+        found[name] = {
+            "num_positives": int(positives[column]),
+            "threshold": float(thresholds[column]) if is_used else None,
+            "precision": float(hits[column] / claims[column]) if claims[column] else None,
+            "recall": float(hits[column] / positives[column]) if positives[column] else None,
+            "f1": None if np.isnan(values[column]) else float(values[column]),
+            "f1_ci": np.quantile(drawn, [0.025, 0.975]).tolist() if len(drawn) else None,
+        }
+    return found
+
+
+def _f1(heard: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(classes,); NaN for a class without positives."""
+    hits, claims, positives = (heard & there).sum(0), heard.sum(0), there.sum(0)
+    with np.errstate(invalid="ignore"):
+        return np.where(positives > 0, 2 * hits / (claims + positives), np.nan)
