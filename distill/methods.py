@@ -20,8 +20,9 @@ class Method:
     """What the stages have to know of a method; below stands where its code is.
 
     Attributes:
-        output: what its students give: text (of speech) | tags. It decides what manifests need,
-            how students are measured, and what a model card says.
+        output: what its students give: text (of speech) | tags | answers (to questions about
+            audio). It decides what manifests need, how students are measured, and what a model card
+            says.
         stages: those that it has.
     """
 
@@ -40,6 +41,7 @@ METHODS = (
     Method("whisper", "text", ("plan", "label", "score", "train", "evaluate", "export", "publish")),
     Method("ced", "tags", ("plan", "score", "train", "evaluate", "export", "publish")),
     Method("whisper_at", "tags", ("train",)),  # a teacher of taggers
+    Method("audio_llm", "answers", ("plan", "train", "evaluate")),
 )
 
 
@@ -74,6 +76,19 @@ def load_recipe(recipe: str, overrides: list[str]) -> Any:
             from distill.whisper_at import recipe as whisper_at
 
             return whisper_at.load_recipe(recipe, overrides)
+        case "audio_llm":
+            from distill.audio_llm import recipe as audio_llm
+
+            return audio_llm.load_recipe(recipe, overrides)
+
+
+def stages_of(recipe: Any) -> list[Any]:
+    """A recipe for each training that it asks for, in order; most ask for one."""
+    if recipe.method == "audio_llm":
+        from distill.audio_llm import recipe as audio_llm
+
+        return list(audio_llm.stages_of(recipe))
+    return [recipe]
 
 
 def describe_plan(recipe: Any) -> str:
@@ -88,6 +103,10 @@ def describe_plan(recipe: Any) -> str:
             from distill.ced import plan as tagger_plan
 
             return tagger_plan.describe(recipe)
+        case "audio_llm":
+            from distill.audio_llm import plan as audio_llm_plan
+
+            return audio_llm_plan.describe(recipe)
         case other:
             raise ConfigError(f"there is no plan of method {other!r}")
 
@@ -107,6 +126,10 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
             from distill.whisper_at.task import WhisperAtTask
 
             return WhisperAtTask(recipe, accelerator)
+        case "audio_llm":
+            from distill.audio_llm.task import AudioLlmTask
+
+            return AudioLlmTask(recipe, accelerator)
 
 
 def tagger_recipe(recipe: Any) -> Any:
@@ -200,6 +223,8 @@ def _lack(output: str, rows: list[Row]) -> str | None:
     if output == "text":
         spoken = any(letter.isalnum() for row in rows for letter in row.text or "")
         return None if spoken else f"not one of {len(rows):,} clips has a `text` with a word in it"
+    if output == "answers":
+        return None  # they may be elsewhere in a row, and rows without are counted
     bare = [row for row in rows if row.labels is None]
     return f"{len(bare):,} of {len(rows):,} clips have no `labels` ({bare[0].id})" if bare else None
 

@@ -27,6 +27,7 @@ from distill.methods import (
     build_task,
     check_data,
     load_recipe,
+    stages_of,
     tagger_recipe,
     training_settings,
 )
@@ -39,7 +40,9 @@ def main(arguments: list[str]) -> None:
     recipe = load_recipe(arguments[0], arguments[1:])
     with writing_to(recipe.output_dir):
         try:
-            train(recipe)
+            check_data(recipe, "train")
+            for stage in stages_of(recipe):
+                train(stage)
             train_tagger(recipe)
         except AudioError as error:  # while it is prepared, or measured
             raise UnreadableError(f"training stops: {error}. What was trained is in checkpoints; "
@@ -48,7 +51,6 @@ def main(arguments: list[str]) -> None:
 
 def train(recipe) -> None:
     """Train, or say that it is done."""
-    check_data(recipe, "train")
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -78,6 +80,7 @@ def train(recipe) -> None:
         sys.exit(130)
     if accelerator.is_main_process:
         _finish(run, state, settings, task.dataset_summary)
+    accelerator.wait_for_everyone()  # another stage may begin with this student
     accelerator.end_training()
 
 
@@ -86,6 +89,7 @@ def train_tagger(recipe) -> None:
     head = tagger_recipe(recipe)
     if head is None:
         return
+    check_data(head, "train")
     train(head)
     if int(os.environ.get("RANK", 0)) == 0:
         attach_tagger(recipe)

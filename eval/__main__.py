@@ -29,6 +29,11 @@ def main(arguments: list[str]) -> None:
     if method.output == "tags":
         tagging.main(arguments)
         return
+    if method.output == "answers":
+        from eval.audio_llm.measure import main as measure_answers
+
+        measure_answers(arguments)
+        return
     recipe = load_recipe(arguments[0], arguments[1:])
     run = Path(recipe.output_dir)
     with writing_to(run):

@@ -19,7 +19,8 @@ TESTS = {
 MAX_LINES = 400  # of a file
 MAX_CLASS_LINES = 250
 MAX_FILES = 14  # of a folder
-METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at")  # of distill/methods.py
+METHODS = ("distill.whisper", "distill.ced", "distill.whisper_at",
+           "distill.audio_llm")  # of distill/methods.py
 ENTRY_POINTS = ("distill.train", "distill.plan", "distill.hub", "distill.export", "eval.__main__",
                 "eval.transcribe", "eval.tag", "eval.linear_probe", "pseudo_label.__main__",
                 "distill.data.teacher_store.__main__")
@@ -46,6 +47,9 @@ ALLOWED = {
     "distill.whisper": BASE,
     "distill.ced": BASE,
     "distill.whisper_at": (  # a head on a Whisper, which comes from where all others come
+        *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections",
+        "distill.whisper.encoder"),
+    "distill.audio_llm": (  # a language model on a Whisper's encoder
         *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections",
         "distill.whisper.encoder"),
     "distill.methods": ("distill.config", "distill.data", *METHODS),

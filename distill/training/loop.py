@@ -105,7 +105,7 @@ def fit(
         for step in steps:
             rate = learning_rate(config, step)
             for group in weights.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("rate", 1.0)  # of parts that have their own
             samples = task.batches.micro_batches(step, rank, world)
             batches = [next(loader) for _ in samples]
             try:

@@ -33,6 +33,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     if config.optimizer == "muon" and not matrices:
         raise ValueError("train.optimizer: muon is for the matrices of stacked layers, and this "
                          "student trains none; use adamw")
+    rates = relative_rates(model)
+    if rates and config.optimizer == "adamw":
+        return _with_rates(model, rates, config)
     known = {id(p) for same in matrices.values() for p in same}
     groups = [
         {"params": [p for p in trained if p.ndim > 1 and id(p) not in known],
@@ -47,6 +50,29 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     groups += [{"params": same, "weight_decay": config.weight_decay, "muon": ratio, "parts": parts}
                for parts, same in matrices.items()]
     return Muon(groups, lr=config.learning_rate, fused=fused)
+
+
+def relative_rates(model: nn.Module) -> dict[str, float]:
+    """Learning rates of parts of a model, as multiples of the recipe's, by the beginning of their
+    names: its `relative_rates`. Most models have none."""
+    rates: dict[str, float] = getattr(model, "relative_rates", {})
+    return {prefix: rate for prefix, rate in rates.items() if rate != 1}
+
+
+def _with_rates(
+    model: nn.Module, rates: dict[str, float], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """AdamW with a group for each rate, with and without decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            rate = next((r for prefix, r in rates.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault((rate, weight.ndim > 1), []).append(weight)
+    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
+    return torch.optim.AdamW(
+        [{"params": same, "weight_decay": config.weight_decay if decays else 0.0, "rate": rate}
+         for (rate, decays), same in sorted(groups.items(), key=lambda item: item[0])],
+        lr=config.learning_rate, fused=fused)
 
 
 def hidden_matrices(model: nn.Module) -> dict[int, list[nn.Parameter]]:

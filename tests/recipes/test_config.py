@@ -179,7 +179,7 @@ def test_recipes_that_came_with_the_package(tmp_path, monkeypatch):
 
 def test_method(recipe):
     assert read_method(recipe()) == "whisper"
-    known = "method must be one of: whisper, ced, whisper_at; got 'cde'"
+    known = "method must be one of: whisper, ced, whisper_at, audio_llm; got 'cde'"
     with pytest.raises(ConfigError, match=known):
         load_any(str(recipe(text="method: cde\n")), [])
     with pytest.raises(ConfigError, match="no value for method"):

@@ -35,6 +35,7 @@ RECIPES = {
     "pseudo_label.sweep": (), "pseudo_label.translate": (), "eval.benchmark.label": (),
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
     "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
+    "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
 }
 PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
            "eval.transcribe"}

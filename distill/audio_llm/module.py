@@ -1,0 +1,124 @@
+"""What the training loop trains: adapter and LoRA, and the loss of a stage.
+
+The language model is kept out of the module tree: its weights are not trained, not wrapped, and not
+in checkpoints. LoRA's factors are in the tree and in the language model at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from distill.audio_llm.ctc import TokenCtc
+from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.recipe import LossConfig
+from distill.losses.matmul import fast_linears
+from distill.losses.token_losses import IGNORE, TeacherScores, token_losses
+from distill.training.task import Batch, Parts
+
+
+class AudioLlmModule(nn.Module):
+    """`module(batch) -> (loss_sum, parts)`.
+
+    Args:
+        model: whose parts are trained.
+        trains: some of adapter, lora.
+        kind: ctc | answer | text, see `StageConfig.loss`.
+        tokens: ids that CTC may say.
+        adapter_rate: the adapter's learning rate, as a multiple of the loop's.
+
+    Raises:
+        AssertionError: something else is trained than `trains` says.
+    """
+
+    def __init__(self, model: AudioLlm, trains: Sequence[str], kind: str, loss: LossConfig,
+                 tokens: Sequence[int], adapter_rate: float = 1.0):
+        super().__init__()
+        self.kind, self.loss = kind, loss
+        self._model = (model,)
+        self.adapter = model.adapter
+        layers = model.lora_layers()
+        self.lora = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
+        model.requires_grad_(False)
+        self.adapter.requires_grad_("adapter" in trains)
+        self.lora.requires_grad_("lora" in trains)
+        uses_ctc = kind == "ctc" or loss.ctc_weight > 0
+        self.adapter.blank.requires_grad_("adapter" in trains and uses_ctc)
+        self.ctc = TokenCtc(self.adapter, model.llm.get_input_embeddings().weight, tokens)
+        self.relative_rates = {"adapter.": adapter_rate}
+        self._check(trains)
+
+    @property
+    def model(self) -> AudioLlm:
+        return self._model[0]
+
+    def trained(self) -> dict[str, int]:
+        """Trained weights by name, and how many each has."""
+        return {name: weight.numel() for name, weight in self.named_parameters()
+                if weight.requires_grad}
+
+    def _check(self, trains: Sequence[str]) -> None:
+        parts = {name.partition(".")[0] for name in self.trained()}
+        assert parts == set(trains), f"trained are {sorted(parts)}, not {sorted(trains)}"
+        own = {id(weight) for weight in self.parameters() if weight.requires_grad}
+        others = [name for name, weight in self.model.named_parameters()
+                  if weight.requires_grad and id(weight) not in own]
+        assert not others, f"weights of the language model are trained: {others[:3]}"
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Parts]:
+        """Loss of a batch.
+
+        Args:
+            batch: `states` (clips, frames, width), zero behind the clips' `lengths` (clips,), which
+                count embeddings; `ids`, `labels` (clips, tokens); `targets`, `sizes` for CTC, see
+                `TokenCtc.loss`; `read_ids`, `read_labels` where a text is read in place of audio.
+        """
+        with fast_linears():
+            audio = self.adapter(batch["states"])
+            parts: Parts = {}
+            total = audio.new_zeros(())
+            if self.kind == "ctc" or self.loss.ctc_weight:
+                ctc = self.ctc.loss(audio, batch["lengths"], batch["targets"], batch["sizes"])
+                parts["ctc"] = ctc.detach()
+                total = total + ctc * (1.0 if self.kind == "ctc" else self.loss.ctc_weight)
+            if self.kind != "ctc":
+                answer, more = self._answer(batch, audio)
+                total, parts = total + answer, parts | more
+        return total, parts
+
+    def _answer(self, batch: Batch, audio: Tensor) -> tuple[Tensor, Parts]:
+        used = torch.arange(audio.shape[1], device=audio.device) < batch["lengths"][:, None]
+        model = self.model
+        hidden, labels = states_before(model, model.embed(batch["ids"], audio[used]),
+                                       batch["labels"])
+        teacher = self._read(batch) if self.loss.kl_weight else None
+        head = model.llm.get_output_embeddings().weight
+        loss, ce, kl = token_losses(
+            hidden, head, labels, teacher, ce_weight=1.0, kl_weight=self.loss.kl_weight,
+            temperature=self.loss.temperature)
+        return loss, {"ce": ce, **({"kl": kl} if teacher else {})}
+
+    @torch.no_grad()
+    def _read(self, batch: Batch) -> TeacherScores:
+        """The same language model without LoRA, which reads the transcript."""
+        model = self.model
+        set_lora(model.llm, False)
+        try:
+            embedded = model.llm.get_input_embeddings()(batch["read_ids"])
+            hidden, _ = states_before(model, embedded, batch["read_labels"])
+        finally:
+            set_lora(model.llm, True)
+        return TeacherScores(hidden=hidden, weight=model.llm.get_output_embeddings().weight)
+
+
+def states_before(model: AudioLlm, embedded: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Last states (tokens, width) that labelled tokens are predicted from, and these (tokens,).
+
+    Padding is on the right, where causal attention does not see it.
+    """
+    hidden = model.llm.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    wanted = labels[:, 1:]
+    learned = wanted != IGNORE
+    return hidden[:, :-1][learned], wanted[learned]

@@ -1,0 +1,174 @@
+"""What is measured while training: errors of each task, and whether the model listens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.audio_llm.data.collate import answer_batch
+from distill.audio_llm.data.examples import Example
+from distill.audio_llm.model import AudioLlm
+from distill.audio_llm.module import AudioLlmModule, states_before
+from distill.audio_llm.recipe import EvaluationConfig
+from distill.losses.matmul import fast_linears
+from distill.losses.token_losses import IGNORE
+from distill.metrics.error_rates import error_counts, error_rate
+from distill.metrics.normalize import normalizer
+
+_DOCTOR_CLIPS = 24  # in a validation; the doctor's own command takes all
+
+
+def answers(
+    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
+    config: EvaluationConfig,
+) -> list[str]:
+    """The model's answer to each example; clips of like length together."""
+    found = [""] * len(examples)
+    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
+    for at in range(0, len(order), config.batch_size):
+        part = order[at : at + config.batch_size]
+        texts = model.generate(
+            [states[n] for n in part], [examples[n].question for n in part],
+            [examples[n].spoken for n in part], max_new_tokens=config.max_new_tokens,
+            num_beams=config.num_beams, end_bias=config.end_bias)
+        for n, text in zip(part, texts, strict=True):
+            found[n] = text
+    return found
+
+
+@torch.no_grad()
+def answer_nll(
+    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray], batch_size: int = 16
+) -> np.ndarray:
+    """float64 (examples, 2): nats of the reference answer, its end included, and its tokens."""
+    found = np.zeros((len(examples), 2))
+    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
+    for at in range(0, len(order), batch_size):
+        part = order[at : at + batch_size]
+        batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
+        batch = {name: each.to(model.device) for name, each in batch.items()}
+        with fast_linears():
+            audio = model.adapter(batch["states"])
+            used = torch.arange(audio.shape[1], device=audio.device) < batch["lengths"][:, None]
+            embedded = model.embed(batch["ids"], audio[used])
+            hidden, labels = states_before(model, embedded, batch["labels"])
+            logits = hidden @ model.llm.get_output_embeddings().weight.T
+        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().cpu()
+        counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+        for n, piece in zip(part, nll.split(counts), strict=True):
+            found[n] = float(piece.sum()), len(piece)
+    return found
+
+
+def others(examples: Sequence[Example]) -> list[int]:
+    """For each example one with another clip and another answer, of like length where there is:
+    its neighbour in order of length."""
+    order = sorted(range(len(examples)), key=lambda n: (examples[n].row.duration, examples[n].id))
+    place = {n: at for at, n in enumerate(order)}
+    found = []
+    for n, example in enumerate(examples):
+        choices = [order[(place[n] + step) % len(order)] for step in range(1, len(order))]
+        fits = (m for m in choices if examples[m].answer != example.answer
+                and examples[m].row.audio_filepath != example.row.audio_filepath)
+        found.append(next(fits, n))
+    return found
+
+
+class Validation:
+    """Metrics of the validation split.
+
+    Args:
+        examples: of it; states: of each.
+        has_ctc: the stage trains CTC alone: what is measured is its best path.
+    """
+
+    def __init__(self, examples: Sequence[Example], states: Sequence[np.ndarray],
+                 config: EvaluationConfig, has_ctc: bool):
+        self.config, self.has_ctc = config, has_ctc
+        kept, counts = [], {}
+        for number, example in enumerate(examples):
+            name = example.task.name
+            counts[name] = counts.get(name, 0) + 1
+            if config.max_validation_clips is None or counts[name] <= config.max_validation_clips:
+                kept.append(number)
+        self.examples = [examples[n] for n in kept]
+        self.states = [states[n] for n in kept]
+
+    def __call__(self, module: AudioLlmModule) -> dict[str, float]:
+        """`wer`, `chrf` or `accuracy` of each task, `nll`, `nll_gap`; `score` chooses."""
+        model = module.model.eval()
+        try:
+            return self._of_ctc(module) if self.has_ctc else self._of_answers(model)
+        finally:
+            module.train()
+
+    def _of_ctc(self, module: AudioLlmModule) -> dict[str, float]:
+        model, result, scores = module.model, {}, []
+        spoken = [n for n, example in enumerate(self.examples) if example.spoken]
+        for name in dict.fromkeys(self.examples[n].task.name for n in spoken):
+            mine = [n for n in spoken if self.examples[n].task.name == name]
+            texts = [model.tokenizer.decode(module.ctc.read(vectors)) for vectors in
+                     _heard(model, [self.states[n] for n in mine])]
+            value = _error_rate([self.examples[n].spoken or "" for n in mine], texts)
+            result[f"wer_{name}"] = value
+            scores.append(value)
+        return {**result, "num_clips": len(spoken), "score": float(np.mean(scores or [0.0]))}
+
+    def _of_answers(self, model: AudioLlm) -> dict[str, float]:
+        texts = answers(model, self.examples, self.states, self.config)
+        result: dict[str, float] = {}
+        errors = []
+        for name in dict.fromkeys(example.task.name for example in self.examples):
+            mine = [n for n, example in enumerate(self.examples) if example.task.name == name]
+            metric, value, error = measure(self.examples[mine[0]].task.kind,
+                                           [self.examples[n].answer for n in mine],
+                                           [texts[n] for n in mine])
+            result[f"{metric}_{name}"] = value
+            errors.append(error)
+        some = list(range(min(_DOCTOR_CLIPS, len(self.examples))))
+        chosen = [self.examples[n] for n in some]
+        right = answer_nll(model, chosen, [self.states[n] for n in some])
+        wrong = answer_nll(model, chosen, [self.states[n] for n in others(chosen)])
+        gap = (wrong[:, 0].sum() - right[:, 0].sum()) / right[:, 1].sum()
+        return {**result, "nll": right[:, 0].sum() / right[:, 1].sum(), "nll_gap": float(gap),
+                "num_clips": len(self.examples), "score": float(np.mean(errors))}
+
+
+def _heard(model: AudioLlm, states: Sequence[np.ndarray]) -> list[Tensor]:
+    with torch.no_grad():
+        return model.hear(states)
+
+
+def measure(kind: str, references: Sequence[str], texts: Sequence[str]) -> tuple[str, float, float]:
+    """(name of the metric, its value, an error from 0: what chooses between checkpoints)."""
+    if kind == "recognition":
+        value = _error_rate(references, texts)
+        return "wer", value, value
+    if kind == "translation":
+        value = chrf(references, texts)
+        return "chrf", value, 1 - value / 100
+    right = float(np.mean([_same(a, b) for a, b in zip(references, texts, strict=True)]))
+    return "accuracy", right, 1 - right
+
+
+def _same(reference: str, text: str) -> bool:
+    clean: Any = normalizer("basic", None)
+    return clean(reference) == clean(text)
+
+
+def _error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
+    clean: Any = normalizer("english", "en")
+    found = error_rate([error_counts(clean(a), clean(b))
+                        for a, b in zip(references, texts, strict=True)])
+    return 1.0 if found is None else found
+
+
+def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
+    """chrF of a corpus, 0 to 100."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return float(CHRF().corpus_score(list(texts), [list(references)]).score)

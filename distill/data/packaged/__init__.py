@@ -1,0 +1,1 @@
+"""Models that package indexes hold, and whether a Hub can be asked first."""

@@ -1,0 +1,92 @@
+"""The usual way beside it: the whole Whisper writes, and the same language model reads the text.
+
+The language model is as it was, without LoRA. It is shown a few pairs of the training split first:
+an instruction alone makes a model this small explain what it was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill.audio_llm.data.examples import Example
+from distill.audio_llm.data.sequences import Sequence as Ids
+from distill.audio_llm.data.sequences import encode
+from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.recipe import EvaluationConfig
+from distill.data.speech.windows import Piece, Window
+from distill.losses.token_losses import IGNORE
+from distill.progress import progress
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
+
+NUM_SHOWN = 4  # pairs of the training split, of middle length
+_ASKED = {
+    "recognition": "Write the spoken text again.",
+    "translation": "Translate the spoken text to English.",
+}
+
+
+def whisper_texts(teacher: Any, examples: Sequence[Example], batch_size: int) -> list[str]:
+    """What the encoder's own decoder writes of each clip, in the clip's language."""
+    by_language: dict[str, list[Example]] = {}
+    for example in examples:
+        by_language.setdefault(example.row.language or "en", []).append(example)
+    found: dict[str, str] = {}
+    for language, mine in by_language.items():
+        decoder = WhisperDecoder(teacher.model, teacher.processor.tokenizer, language,
+                                 "transcribe", on_loop="break")
+        windows = [_window(example) for example in mine]
+        batches = by_length(windows, batch_size)
+        for batch in progress(batches, len(batches), f"whisper, {language}", "batches"):
+            hypotheses = transcribe(decoder, teacher.processor, batch, batch_size)
+            found |= {name: to_text(teacher.processor.tokenizer, each.tokens)
+                      for name, each in hypotheses.items()}
+    return [found[example.id] for example in examples]
+
+
+def _window(example: Example) -> Window:
+    row = example.row
+    piece = Piece(row.id, row.audio_filepath, row.offset, row.duration, 0.0, None)
+    return Window(row.id, (piece,), row.speaker, row.language)
+
+
+def shown_pairs(examples: Sequence[Example]) -> list[Example]:
+    """Training examples of middle length whose transcript is known."""
+    spoken = sorted((each for each in examples if each.spoken),
+                    key=lambda each: (len(each.answer), each.id))
+    step = max(1, len(spoken) // (NUM_SHOWN + 1))
+    return spoken[step :: step][:NUM_SHOWN]
+
+
+def cascade_answers(
+    model: AudioLlm, kind: str, texts: Sequence[str], shown: Sequence[Example],
+    config: EvaluationConfig,
+) -> list[str]:
+    """What the language model alone makes of transcripts."""
+    set_lora(model.llm, False)
+    try:
+        found: list[str] = []
+        for at in range(0, len(texts), config.batch_size):
+            part = texts[at : at + config.batch_size]
+            prompts = [_prompt(model, kind, text, shown) for text in part]
+            found += model.answer(prompts, [], config.max_new_tokens, config.num_beams)
+    finally:
+        set_lora(model.llm, True)
+    return [text.split("\n")[0].strip() for text in found]
+
+
+def _prompt(model: AudioLlm, kind: str, text: str, shown: Sequence[Example]) -> Ids:
+    turns = [("user", _ASKED[kind])]
+    for example in shown:
+        turns += [("user", example.spoken or ""), ("assistant", example.answer)]
+    turns.append(("user", text))
+    parts, before = [], None
+    for role, content in turns:
+        if role == before:  # the instruction and the first text are one turn
+            parts[-1] = parts[-1].removesuffix("<|im_end|>\n") + f"\n{content}<|im_end|>\n"
+        else:
+            parts.append(f"<|im_start|>{role}\n{content}<|im_end|>\n")
+        before = role
+    ids = encode(model.tokenizer, "".join(parts) + "<|im_start|>assistant\n")
+    return Ids(ids, [IGNORE] * len(ids), len(ids))

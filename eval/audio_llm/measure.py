@@ -1,0 +1,186 @@
+"""Measure an audio language model on the test split, beside a cascade of the same parts.
+
+Writes runs/NAME/eval/{predictions.jsonl,results.json}. Part of `python -m eval RECIPE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.audio_llm.data.examples import load_examples
+from distill.audio_llm.model import AudioLlm
+from distill.audio_llm.recipe import AudioLlmRecipe, load_recipe
+from distill.audio_llm.validation import answers, chrf, measure
+from distill.data.files import hash_of, read_json, write_json, write_jsonl
+from distill.data.manifest import counts_text
+from distill.data.model_files import model_stamp
+from distill.endings import writing_to
+from distill.methods import check_data, manifests_hash
+from distill.metrics.error_rates import (
+    ErrorCounts,
+    bootstrap_interval,
+    error_counts,
+    paired_bootstrap,
+    total,
+)
+from distill.metrics.normalize import normalizer
+from distill.metrics.translation import translation_scores
+from eval.audio_llm.cascade import cascade_answers, shown_pairs, whisper_texts
+from eval.audio_llm.listening import describe, listen
+from eval.audio_llm.parts import Split, load_model, load_split
+from eval.machine import describe as describe_machine
+from eval.machine import this_machine
+
+
+class _Utterance:
+    """What `translation_scores` wants."""
+
+    def __init__(self, reference: str):
+        self.reference = reference
+
+
+def main(arguments: list[str]) -> None:
+    recipe = load_recipe(arguments[0], arguments[1:])
+    run = Path(recipe.output_dir)
+    with writing_to(run):
+        print(table(evaluate(recipe, run)), flush=True)
+
+
+def evaluate(recipe: AudioLlmRecipe, run: Path) -> dict:
+    """results.json of a run, measured now unless nothing has changed since."""
+    check_data(recipe, "eval")
+    student = run / "student"
+    if not student.is_dir():
+        raise ValueError(f"{student}: no student is there; train it first")
+    if recipe.num_threads:
+        import torch
+
+        torch.set_num_threads(recipe.num_threads)
+    key = hash_of([recipe.evaluation, manifests_hash(recipe.data.test), recipe.encoder,
+                   model_stamp(student), (student / "audio_llm.json").read_text()])
+    path = run / "eval" / "results.json"
+    if path.is_file() and (found := read_json(path)).get("settings") == key:
+        return found
+    split = load_split(recipe, "test")
+    model = load_model(student, split.encoder)
+    results = {"settings": key, "machine": this_machine(), "drops": dict(split.drops),
+               **_measure(recipe, model, split, run)}
+    write_json(path, results)
+    return results
+
+
+def _measure(recipe: AudioLlmRecipe, model: AudioLlm, split: Split, run: Path) -> dict:
+    config, examples = recipe.evaluation, split.examples
+    texts = answers(model, examples, split.states, config)
+    whisper = whisper_texts(split.encoder.teacher, examples, config.batch_size)
+    training, _ = load_examples(recipe, recipe.data.train)
+    rows: list[dict] = [
+        {"id": e.id, "task": e.task.name, "question": e.question, "reference": e.answer,
+         "answer": text, "whisper": heard}
+        for e, text, heard in zip(examples, texts, whisper, strict=True)]
+    result: dict[str, Any] = {"tasks": {}}
+    for task in recipe.tasks:
+        mine = [n for n, each in enumerate(examples) if each.task.name == task.name]
+        if not mine:
+            continue
+        shown = shown_pairs([each for each in training if each.task.name == task.name])
+        told = cascade_answers(model, task.kind, [whisper[n] for n in mine], shown, config)
+        for n, text in zip(mine, told, strict=True):
+            rows[n]["cascade"] = text
+        entry = _of_task(task.kind, [rows[n] for n in mine], recipe)
+        result["tasks"][task.name] = entry
+        keys = {"recognition": ("wer", "wer_ci", "cascade_wer", "whisper_wer"),
+                "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
+                                "chrf_difference", "chrf_difference_ci")}
+        result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
+    silence = split.encoder.silence()
+    heard = listen(model, examples, split.states, silence, config, texts, recipe.seed)
+    result |= {"nll_gap": heard["nll_gap"], "nll_gap_ci": heard["nll_gap_ci"], "listening": heard}
+    write_jsonl(run / "eval" / "predictions.jsonl", rows)
+    return result
+
+
+def _of_task(kind: str, rows: Sequence[dict], recipe: AudioLlmRecipe) -> dict:
+    """Metrics of one task; rates are fractions."""
+    references = [row["reference"] for row in rows]
+    if kind == "recognition":
+        return _recognition(rows, references, recipe)
+    if kind == "translation":
+        return _translation(rows, references, recipe)
+    metric, value, _ = measure(kind, references, [row["answer"] for row in rows])
+    return {"num_examples": len(rows), metric: value}
+
+
+def _recognition(rows: Sequence[dict], references: Sequence[str], recipe: AudioLlmRecipe) -> dict:
+    clean: Any = normalizer("english", "en")
+    samples, seed = recipe.evaluation.num_bootstrap, recipe.seed
+    counts: dict[str, list[ErrorCounts]] = {
+        role: [error_counts(clean(reference), clean(row[role]))
+               for reference, row in zip(references, rows, strict=True)]
+        for role in ("answer", "cascade", "whisper")}
+    mine = total(counts["answer"])
+    paired = paired_bootstrap(counts["cascade"], counts["answer"], samples, seed)
+    return {
+        "num_examples": len(rows), "num_words": mine.num_reference, "normalizer": "english",
+        "wer": mine.rate, "wer_ci": bootstrap_interval(counts["answer"], samples, seed),
+        "cascade_wer": total(counts["cascade"]).rate,
+        "cascade_wer_ci": bootstrap_interval(counts["cascade"], samples, seed),
+        "whisper_wer": total(counts["whisper"]).rate,
+        "difference_to_cascade": paired.difference,
+        "difference_to_cascade_ci": paired.interval,
+        "errors": {key: getattr(mine, key)
+                   for key in ("substitutions", "deletions", "insertions")},
+    }
+
+
+def _translation(rows: Sequence[dict], references: Sequence[str], recipe: AudioLlmRecipe) -> dict:
+    wanted = [_Utterance(each) for each in references]
+    result: dict[str, Any] = {"num_examples": len(rows)}
+    for role, prefix in (("answer", ""), ("cascade", "cascade_")):
+        found = translation_scores(wanted, [row[role] for row in rows], "en")
+        result |= {f"{prefix}{key}": value for key, value in found.items()}
+    draws = np.random.default_rng(recipe.seed).integers(
+        0, len(rows), (min(recipe.evaluation.num_bootstrap, 500), len(rows)))
+    scores: dict[str, list[float]] = {"answer": [], "cascade": []}
+    for draw in draws:
+        for role, found in scores.items():
+            found.append(chrf([references[n] for n in draw], [rows[n][role] for n in draw]))
+    result["chrf_ci"] = np.quantile(scores["answer"], [0.025, 0.975]).tolist()
+    result["cascade_chrf_ci"] = np.quantile(scores["cascade"], [0.025, 0.975]).tolist()
+    differences = np.subtract(scores["answer"], scores["cascade"])
+    result["chrf_difference"] = result["chrf"] - result["cascade_chrf"]
+    result["chrf_difference_ci"] = np.quantile(differences, [0.025, 0.975]).tolist()
+    return result
+
+
+def table(results: dict) -> str:
+    """For people."""
+    lines = [f"Test split, float32, {describe_machine(results['machine'])}"]
+    if results["drops"]:
+        lines.append(f"left out: {counts_text(results['drops'])}")
+    for name, entry in results["tasks"].items():
+        count = f"{entry['num_examples']} clips"
+        if "wer" in entry:
+            lines.append(
+                f"{name}: WER {_percent(entry['wer'], entry['wer_ci'])}; cascade "
+                f"{_percent(entry['cascade_wer'], entry['cascade_wer_ci'])}, Whisper alone "
+                f"{100 * entry['whisper_wer']:.1f} % ({count}, {entry['num_words']} words, English "
+                "normaliser)")
+        elif "chrf" in entry:
+            low, high = entry["chrf_difference_ci"]
+            lines.append(
+                f"{name}: BLEU {entry['bleu']:.1f}, chrF {entry['chrf']:.1f}; cascade BLEU "
+                f"{entry['cascade_bleu']:.1f}, chrF {entry['cascade_chrf']:.1f}; paired difference "
+                f"of chrF {entry['chrf_difference']:+.1f} [{low:+.1f}, {high:+.1f}] ({count})")
+        else:
+            lines.append(f"{name}: accuracy {100 * entry['accuracy']:.1f} % ({count})")
+    return "\n".join([*lines, describe(results["listening"])])
+
+
+def _percent(rate: float, interval: Sequence[float] | None) -> str:
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * rate:.1f} %{ends}"
