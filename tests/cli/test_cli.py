@@ -256,7 +256,8 @@ def test_completion():
         f'\nCOMP_WORDS=(audio-distill {words}); COMP_CWORD={at}; _audio_distill; '
         'echo "${COMPREPLY[@]}"' for words, at in (("tra", 1), ("plan demo-", 2)))
     ran = subprocess.run(["bash", "-uc", bash + asked], cwd=ROOT, capture_output=True, text=True)
-    assert ran.stdout.splitlines() == ["translate train transcribe", "demo-llm demo-tagger"], ran.stderr
+    recipes = "demo-hears demo-llm demo-tagger"
+    assert ran.stdout.splitlines() == ["translate train transcribe", recipes], ran.stderr
     for shell in ("zsh", "fish"):
         text = script(about, [shell])
         assert all(name in text for name in COMMANDS) and "demo-tagger" in text
