@@ -20,9 +20,10 @@ from eval.family.choose import Candidate, as_good_and_faster, choose, is_within
 from eval.family.ct2 import is_installed
 from eval.family.errors import Split, count_errors, count_loops, decode_all, load_split, summary
 from eval.family.members import Member, family_folder
-from eval.family.models import CT2, TEACHER, Models, System, weight_bytes
+from eval.family.models import CT2, TEACHER, Models, System
 from eval.family.times import NUM_CLIPS, key_of, milliseconds, time_all, time_alone
 from eval.machine import this_machine
+from eval.speech.weight_bytes import shapes_of, weight_bytes
 
 SPLITS = ("validation", "test")
 _MEGA = 1e6
@@ -105,7 +106,7 @@ def _entry(
     teacher = None if system.model == TEACHER else f"{TEACHER}.float32"
     return {
         "milliseconds": milliseconds(seconds[system.name]),
-        "megabytes": weight_bytes(system.folder, system.dtype) / _MEGA,
+        "megabytes": weight_bytes(shapes_of(system.folder), system.dtype) / _MEGA,
         **{name: summary(recipe, counts[name, system.name],
                          count_loops(split, kept[name][system.name]),
                          teacher and counts[name, teacher]) for name, split in splits.items()},

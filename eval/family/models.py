@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from distill.data.audio import SAMPLE_RATE
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
@@ -128,23 +127,6 @@ class Models:
         way(audio)
         synchronise(torch.device(self.device))
         return time.perf_counter() - started
-
-
-def weight_bytes(folder: Path, dtype: str) -> int:
-    """Bytes of a model's weights as they are kept in a type, tied ones once.
-
-    In float32 a number has 4; in int8 it has 1 in a matrix, whose rows have 4 each for a scale, and
-    4 elsewhere. Of safetensors only.
-    """
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "numpy") as file:
-            for name in list(file.keys()):
-                shape = file.get_slice(name).get_shape()
-                numbers = int(np.prod(shape))
-                is_matrix = dtype != "float32" and len(shape) > 1
-                total += numbers + 4 * shape[0] if is_matrix else 4 * numbers
-    return total
 
 
 def cut(audios: list[np.ndarray], seconds: float, count: int) -> list[np.ndarray]:

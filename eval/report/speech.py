@@ -12,6 +12,7 @@ from distill.html.page import figure, missing, percent, plural, table
 from distill.metrics.error_rates import ErrorCounts
 from distill.metrics.normalize import error_unit, normalizer, normalizer_name
 from distill.whisper.data.label_files import planned_rows
+from eval.report.clips import render_clips
 from eval.report.comparison import render_comparison
 from eval.report.examples import render_examples
 from eval.report.family import render_family
@@ -55,11 +56,14 @@ def facts(config: dict) -> list[str]:
 
 def sections(run: Path, config: dict) -> list[str]:
     """HTML of each part of the page; one whose files are broken says so."""
-    family = [("Family of students", _family)] if (run / FAMILY).is_file() else []
-    noise = [("In noise, and where nobody speaks", _robustness)]
-    return [guarded_section(title, partial(part, run, config)) for title, part in (
-        ("Teacher and student", _results), *(noise if _robustness_file(run).is_file() else []),
-        *family, ("Training", _training), ("Pseudo-labels", _labels), ("Examples", _examples))]
+    parts = [("Clip by clip", _clips, _has_clips(run)),
+             ("Teacher and student", _results, True),
+             ("In noise, and where nobody speaks", _robustness, _robustness_file(run).is_file()),
+             ("Family of students", _family, (run / FAMILY).is_file()),
+             ("Training", _training, True), ("Pseudo-labels", _labels, True),
+             ("Examples", _examples, True)]
+    return [guarded_section(title, partial(part, run, config))
+            for title, part, is_there in parts if is_there]
 
 
 def _setting(config: dict, key: str, default: str) -> str:
@@ -83,6 +87,17 @@ def _results(run: Path, config: dict) -> str:
     if results is None:
         return missing("There are no results yet.", EVALUATE)
     return render_comparison(results, _unit(results, config))
+
+
+def _has_clips(run: Path) -> bool:
+    try:
+        return "clips" in (read_if_there(run / "eval" / "results.json", read_json) or {})
+    except ValueError:
+        return False  # the next section says so
+
+
+def _clips(run: Path, _config: dict) -> str:
+    return render_clips(read_json(run / "eval" / "results.json"))
 
 
 def _family(run: Path, _config: dict) -> str:

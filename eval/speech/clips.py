@@ -8,7 +8,7 @@ student is heard in int8, too.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
 from distill.metrics.error_rates import (
@@ -29,6 +29,7 @@ from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
 from eval.speech.asr import is_loop
 from eval.speech.clip_times import clip_times
+from eval.speech.weight_bytes import weight_bytes
 
 
 def measure_clips(
@@ -66,6 +67,7 @@ def measure_clips(
         "looping_clips": loops["student"],
         "teacher_looping_clips": loops["teacher"],
         "decoded_again_padded": padded,
+        "megabytes": _megabytes(teacher, student, models.keys()),
         **clip_times(recipe, teacher, student, processor, windows),
     }
 
@@ -87,6 +89,15 @@ def _transcribe(recipe: WhisperRecipe, model, processor, clips: Sequence[Evaluat
     for batch in progress(batches, len(batches), f"clip by clip, {role}", "batches"):
         found |= transcribe(decoder, processor, batch, size)
     return [found[clip.windows[0].id] for clip in clips], decoder.report.padded
+
+
+def _megabytes(teacher, student, roles: Iterable[str]) -> dict[str, float]:
+    """Of the weights; as they are used, so those of the student in int8 are its own."""
+    shapes = {"teacher": [each.shape for each in teacher.parameters()],
+              "student": [each.shape for each in student.parameters()]}
+    return {role: weight_bytes(shapes[role.removesuffix("_int8")],
+                               "int8" if role.endswith("_int8") else "float32") / 1e6
+            for role in roles}
 
 
 def _errors(counts: dict[str, list[ErrorCounts]], recipe: WhisperRecipe) -> dict:

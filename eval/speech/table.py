@@ -1,4 +1,4 @@
-"""Teacher and student side by side, for a terminal."""
+"""Teacher and student side by side, for a terminal: single clips first, if measured."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def text_table(results: dict) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in [head, *cells]]
     lines.insert(1, "-" * len(lines[0]))
-    clips = ["", *clips_text(results["clips"])] if "clips" in results else []
-    return "\n".join([*lines, "", *_footer(results), *clips])
+    if "clips" in results:
+        is_joined = results["num_units"] < results["clips"]["num_clips"]
+        packed = ("Joined to windows of up to 30 s:" if is_joined else "All of the split:")
+        lines = [*clips_text(results["clips"], norm), "", packed, "", *lines]
+    return "\n".join([*lines, "", *_footer(results)])
 
 
 def _footer(results: dict) -> list[str]:

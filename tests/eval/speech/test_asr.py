@@ -109,7 +109,13 @@ def test_clip_by_clip(run, capsys, monkeypatch):
     low, high = clips["int8_wer_difference_ci"]
     assert low <= clips["int8_wer_difference"] <= high
     assert clips["int8_wer_difference"] == clips["student_int8_wer"] - clips["teacher_wer"]
-    assert "Clip by clip: " in capsys.readouterr().out
+    assert clips["megabytes"].keys() == {"teacher", "student", "student_int8"}
+    assert clips["megabytes"]["student_int8"] < clips["megabytes"]["student"] < (
+        clips["megabytes"]["teacher"])
+    printed = capsys.readouterr().out
+    first = printed[printed.index("Clip by clip: "):].splitlines()[4]  # what a user gets
+    assert first.split()[:2] == ["student,", "int8"] and first.endswith(" MB")
+    assert printed.index("Clip by clip: ") < printed.index("Joined to windows of up to 30 s:")
     assert "clips" not in alone
 
 
