@@ -20,7 +20,7 @@ from eval.speech.short_audio.transcripts import Clip, Transcript
 MOST_WORDS = 0.002  # of the reference words: more errors, and more insertions
 MOST_LOOPS = 0.01  # of the clips: more texts that are decoded again
 MOST_SECONDS = 0.04  # between times of words or of segments, in the median: two encoder positions
-LEAST_LANGUAGES = 0.99  # of the clips: the same language detected
+MOST_LANGUAGES = 0.01  # of the clips, or one of them: another language is detected
 
 
 def compare(
@@ -64,18 +64,21 @@ def compare(
     }
     more = total(after).insertions - total(before).insertions
     worse = sum(each.is_bad for each in short) - sum(each.is_bad for each in padded)
-    return row | {"reasons": _reasons(row, more / total(after).num_reference, worse / len(clips))}
+    return row | {"reasons": _reasons(
+        row, len(clips), more / total(after).num_reference, worse / len(clips))}
 
 
-def _reasons(row: dict, more_insertions: float, more_loops: float) -> list[str]:
+def _reasons(
+    row: dict, num_clips: int, more_insertions: float, more_loops: float
+) -> list[str]:
     """Why a margin will not do."""
-    ends = row["interval"]
+    ends, others = row["interval"], round((1 - row["same_language"]) * num_clips)
     checks = {
         "errors": row["wer_difference"] > MOST_WORDS or bool(ends and ends[0] > 0),
         "insertions": more_insertions > MOST_WORDS,
         "loops": more_loops > MOST_LOOPS,
         "times": max(row["time_difference"], row["segment_difference"] or 0.0) > MOST_SECONDS,
-        "languages": row["same_language"] < LEAST_LANGUAGES,
+        "languages": others > max(1, MOST_LANGUAGES * num_clips),
     }
     return [name for name, is_bad in checks.items() if is_bad]
 

@@ -54,7 +54,9 @@ def test_what_is_a_loss(clips):
     late = replace(GOOD, times=(0.55, 1.05))
     assert judged(clips, *[late] * 21)["reasons"] == ["times"]
     assert judged(clips, *[late] * 19)["time_difference"] == 0
-    assert judged(clips, replace(GOOD, language="cy"))["reasons"] == ["languages"]
+    welsh = replace(GOOD, language="cy")
+    assert judged(clips, welsh)["reasons"] == []  # 99 % of 40 clips: one more or less cannot count
+    assert judged(clips, welsh, welsh)["reasons"] == ["languages"]
 
 
 def test_times_of_segments(clips):
