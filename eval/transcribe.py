@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> int:
 
     if options.words and "json" not in options.format:
         raise ValueError("--words are written into the json: add --format json")
+    if options.sounds and options.format == ["txt"]:
+        raise ValueError("--sounds are written into subtitles and json: add --format vtt json")
     check_hotwords(options)
     recipes = known_recipes()
     for key, name in (("--model", options.model), ("--assistant", options.assistant)):
@@ -86,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 3")
     parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
                         "detected speech: songs, crowds. Text made up in silence then stays")
+    parser.add_argument("--sounds", nargs="?", const="gaps", choices=("gaps", "all"),
+                        help="also [music] and the like, by a model that tags: where nobody "
+                        "speaks (gaps, as without a word behind it) or all of them")
     parser.add_argument("--overwrite", action="store_true", help="also files that exist already")
     return parser
 
@@ -114,7 +119,7 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
         speech_of,
         transcribe_long,
     )
-    from eval.speech.subtitles import write
+    from eval.speech.subtitles import Heard, write
 
     recordings, paths, failed = [], {}, 0
     for path in places:
@@ -132,11 +137,17 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     for place in {places[path].parent for path in paths.values()}:
         check_writable(place)  # now, and not after an hour's work
     decoder, processor = load_decoder(options)
+    track = _sound_track(options, decoder, processor) if options.sounds else None
     silent = 0
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:
         nonlocal failed, silent
-        path = paths[id(audio)]
+        path, heard = paths[id(audio)], None
+        if error is None and track is not None:
+            try:
+                heard = Heard(track.finish(audio), options.sounds == "gaps")
+            except AudioError as unread:
+                error = unread
         if error is not None:
             print(error, file=sys.stderr, flush=True)
             failed += 1
@@ -149,12 +160,13 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
             is_plain = kind == "json" and not options.words  # subtitles always need their times
             shown = [replace(each, words=[]) for each in segments] if is_plain else segments
             with writing_to(places[path].parent):
-                write_text(f"{places[path]}.{kind}", write(kind, shown, about))
+                write_text(f"{places[path]}.{kind}", write(kind, shown, about, heard))
 
     start = time.perf_counter()
     transcribe_long(decoder, processor, recordings, options.batch_size,
                     previous_text=options.previous_text, words=options.format != ["txt"],
-                    on_finished=finished, description="transcribing")
+                    on_finished=finished, on_heard=None if track is None else track.take,
+                    description="transcribing")
     took, seconds = time.perf_counter() - start, sum(audio.seconds for audio in recordings)
     print(f"{len(places) - failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.1f} times real time; {failed} could not be read"
@@ -162,6 +174,22 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     if decoder.drafter is not None:
         print(f"Decoding: {decoder.report}")
     return min(failed, 1)
+
+
+def _sound_track(options: argparse.Namespace, decoder, processor):
+    """What hears sounds besides the speech.
+
+    Raises:
+        ValueError: the model has no head that tags.
+    """
+    from distill.whisper_at.joint import TranscriberStates, find_head
+    from eval.speech.sounds import SoundTrack
+
+    sounds = find_head(options.model, decoder.model.device)
+    if sounds is None:
+        raise ValueError(f"--sounds: {options.model} does not tag: it has no tagger.json; a recipe "
+                         "with tagger.data trains such a head (make demo-hears)")
+    return SoundTrack(sounds, TranscriberStates(decoder.model, processor))
 
 
 def check_writable(folder: Path) -> None:

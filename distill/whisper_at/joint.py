@@ -126,6 +126,18 @@ def load_head(folder: str | Path, device: Any = "cpu") -> SoundHead | None:
     return SoundHead(settings, head.to(device))
 
 
+def find_head(name: str, device: Any = "cpu") -> SoundHead | None:
+    """As `load_head`, also of a model on the Hub."""
+    from transformers.utils import cached_file
+
+    if Path(name).is_dir():
+        return load_head(name, device)
+    places = [cached_file(name, file, _raise_exceptions_for_missing_entries=False,
+                          _raise_exceptions_for_connection_errors=False)
+              for file in (SETTINGS, WEIGHTS)]
+    return load_head(Path(places[0]).parent, device) if all(places) else None
+
+
 class TranscriberStates:
     """What the layers of a transcriber give of clips, as it hears them when it transcribes.
 

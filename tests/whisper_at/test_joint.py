@@ -194,3 +194,27 @@ def test_it_is_measured(run, capsys):
 def test_errors_name_the_key(run, override, key):
     with pytest.raises(ConfigError, match=key):
         load_recipe(str(run / "recipe"), [override])
+
+
+def test_subtitles_with_sounds(run, tmp_path, capsys):
+    """Nobody speaks: the gaps are heard nevertheless, and the model's text is what it was."""
+    from eval.transcribe import main as transcribe
+
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, np.concatenate([sound(300, 6.0), sound(3000, 6.0)]), 16_000)
+    model = ["--model", str(run / "run" / "student"), "--language", "en", "--no-vad"]
+    transcribe([str(path), *model, "--format", "json", "--output-dir", str(tmp_path / "plain")])
+    transcribe([str(path), *model, "--format", "json", "vtt", "--sounds", "all"])
+    plain, both = (read_json(place / "talk.wav.json") for place in (tmp_path / "plain", tmp_path))
+    assert plain["segments"] == both["segments"] and "sounds" not in plain
+    quiet = tmp_path / "quiet"
+    transcribe([str(path), *model[:-1], "--format", "json", "vtt", "--sounds",
+                "--output-dir", str(quiet)])
+    found = read_json(quiet / "talk.wav.json")
+    assert found["text"] == "" and [each["label"] for each in found["sounds"]] == ["low", "high"]
+    assert "[low]\n" in (quiet / "talk.wav.vtt").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="does not tag: it has no tagger.json"):
+        transcribe([str(path), "--model", str(run / "teacher"), "--sounds", "--format", "vtt",
+                    "--overwrite"])
+    with pytest.raises(ValueError, match="add --format vtt json"):
+        transcribe([str(path), *model, "--sounds"])

@@ -34,6 +34,7 @@ from distill.whisper.encoder.audio import (
     audio_features,
     encode_features,
 )
+from distill.whisper.encoder.layer_means import LayerMeans
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.guard import decode_guarded, outran
@@ -177,6 +178,7 @@ def transcribe_long(
     features: Callable[[Sequence[LongAudio], Sequence[float]], Tensor] | None = None,
     on_window: Callable[[LongAudio, float, float, Hypothesis], None] | None = None,
     on_finished: Callable[[LongAudio, list[Segment], AudioError | None], None] | None = None,
+    on_heard: Callable[[LongAudio, float, float, Tensor], None] | None = None,
     description: str | None = None,
 ) -> list[list[Segment]]:
     """Segments of each recording.
@@ -193,6 +195,8 @@ def transcribe_long(
             the next window (seconds), and its text with timestamps; no tokens without speech.
         on_finished: called after every recording: the recording, its segments, and the error if it
             cannot be read; the others go on.
+        on_heard: called with every window: its recording, its begin and length (seconds), and what
+            the encoder's layers gave (layers, steps of 0.4 s, width).
         description: shown with a progress bar; None shows none.
 
     Raises:
@@ -206,7 +210,7 @@ def transcribe_long(
                          "next window begins")
     states = [_State(audio, audio.language or decoder.language) for audio in recordings]
     run = _Run(decoder, processor, fallback or Fallback(), previous_text, words, features,
-               on_window)
+               on_window, on_heard)
     total = math.ceil(sum(audio.seconds for audio in recordings))
     seconds = _seconds(run, states, batch_size, on_finished)
     for _ in progress(seconds, total, description or "", "s of audio", description is not None):
@@ -242,6 +246,7 @@ class _Run:
     words: bool
     features: Callable | None
     on_window: Callable | None
+    on_heard: Callable | None
 
     def _features(self, batch: list[_State]) -> tuple[list[_State], AudioFeatures]:
         """The recordings that can be read, and log-mel features of their next windows."""
@@ -268,7 +273,10 @@ class _Run:
         if not batch:
             return
         encoder = decoder.model.get_encoder()
-        states = encode_features(encoder, features)
+        heard = None if self.on_heard is None else LayerMeans()
+        states = encode_features(encoder, features, heard)
+        for row, state in enumerate(batch if heard else ()):
+            self.on_heard(state.audio, state.start, state.length, heard[row])
         limit = decoder.model.config.max_target_positions // 2
 
         def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
