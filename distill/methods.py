@@ -170,13 +170,22 @@ def export_model(recipe: Any, kind: str) -> bool:
         case "whisper":
             from distill.whisper.export.run import export_student
 
-            return export_student(recipe, kind)
+            return export_student(recipe, kind, _sounds_of(recipe))
         case "ced":
             from distill.ced.export.run import export_student as export_tagger
 
             return export_tagger(recipe, kind)
         case other:
             raise ConfigError(f"there is no export of students of method {other!r}")
+
+
+def _sounds_of(recipe: Any) -> Any:
+    """The head that tags beside a run's student, for its graph; None where there is none."""
+    from distill.whisper.export.encoder_graph import Sounds
+    from distill.whisper_at.joint import load_head
+
+    found = load_head(Path(recipe.output_dir) / "student")
+    return found and Sounds(found.head, found.settings.layers, found.classes)
 
 
 def check_data(recipe: Any, stage: str) -> None:

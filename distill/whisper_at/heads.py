@@ -65,13 +65,14 @@ class TltrHead(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `LayerSumHead.forward`."""
+        is_whole = mask is None
         if mask is None:
             mask = torch.ones(len(states), states.shape[2], dtype=torch.bool, device=states.device)
         steps, clips = [], []
         for part, there in zip(states.split(WINDOW_STEPS, 2), mask.split(WINDOW_STEPS, 1),
                                strict=True):
             seen = there | ~there.any(1, keepdim=True)  # a softmax over nothing would be NaN
-            timed = self.blocks.over_time(part, None if bool(seen.all()) else seen)
+            timed = self.blocks.over_time(part, None if is_whole else seen)
             steps.append(self._classify(self.blocks.of_steps(timed)))
             clips.append(self._classify(self.blocks.of_clip(timed, seen)))
         counts = torch.stack([each.sum(1) for each in mask.split(WINDOW_STEPS, 1)], 1)

@@ -4,15 +4,20 @@
     ShortEncoder     finds out how long a clip is, and computes so many positions; the rest are
                      constants of the graph, what the model makes of silence (`whisper.encoder`)
 
-Both put out all 1,500 positions, so that no runtime and no decoder needs to know which it is.
+Both put out all 1,500 positions, so that no runtime and no decoder needs to know which it is. With
+a head that tags (`Sounds`) they have two more outputs, which runtimes that do not know of them
+leave alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.whisper.encoder.layer_means import POOL
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.level import LEVEL, LOUDEST
 from distill.whisper.encoder.short import EXTRA_FRAMES, FAINTEST
@@ -48,21 +53,68 @@ def whole_window(mel: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     return torch.where(is_silent, silence, mel), silence
 
 
+def heard_frames(mel: Tensor, silence: Tensor) -> Tensor:
+    """(batch,) frames of each clip of a whole window, without the silence at its end."""
+    is_heard = (mel > silence + _SILENT).any(1)
+    frames = torch.where(is_heard, torch.arange(1, mel.shape[2] + 1), 0).amax(1)
+    return (frames - EXTRA_FRAMES).clamp(min=0)  # so many behind the end still look at it
+
+
+class Sounds(nn.Module):
+    """A head that tags, on what the encoder's layers give.
+
+    Args:
+        head: (states (batch, layers, steps, width), mask (batch, steps)) -> logits of steps, and of
+            the clip (`distill.whisper_at.heads`).
+        layers: how many of the first ones it listens to.
+        classes: their names, for the file.
+    """
+
+    def __init__(self, head: nn.Module, layers: int, classes: Sequence[str]):
+        super().__init__()
+        self.head, self.layers, self.classes = head, layers, list(classes)
+
+    def forward(self, layers: Sequence[Tensor], frames: Tensor, most: int):
+        """
+        Args:
+            layers: (batch, positions, width) of each.
+            frames: (batch,) log-mel frames of each clip.
+            most: positions of a window.
+
+        Returns:
+            probabilities (batch, classes), and (batch, steps of 0.4 s, classes), 0 behind the clip.
+        """
+        steps, count = torch.arange(most // POOL), layers[0].shape[1]
+        # a product, for a number of positions that is not known to be of whole steps
+        shares = (torch.arange(count) // POOL == steps[:, None]).float()
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=1)
+        means = [shares @ each for each in layers[: self.layers]]
+        mask = steps < ((frames + POOL) // (2 * POOL)).clamp(min=1)[:, None]
+        of_steps, of_clip = self.head(torch.stack(means, 1), mask)
+        return of_clip.sigmoid(), of_steps.sigmoid() * mask[..., None]
+
+
 class Encoder(nn.Module):
     """Log-mel (batch, bands, frames), up to 3000 frames -> keys and values of the audio for every
-    decoder layer, twice (layers, batch, 1500, width)."""
+    decoder layer, twice (layers, batch, 1500, width), and what `sounds` gives."""
 
-    def __init__(self, model):
+    def __init__(self, model, sounds: Sounds | None = None):
         super().__init__()
+        self.sounds = sounds
         self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
         self.frames = 2 * model.config.max_source_positions
 
-    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        x = _stem(self.encoder, whole_window(mel, self.frames)[0])
-        x = x + self.encoder.embed_positions.weight
+    def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
+        mel, silence = whole_window(mel, self.frames)
+        x = _stem(self.encoder, mel) + self.encoder.embed_positions.weight
+        found = []
         for layer in self.encoder.layers:
             x = _run_layer(layer, x, lambda own: own, lambda own: own)
-        return _cross(self.layers, self.encoder.layer_norm(x))
+            found.append(x)
+        cross = _cross(self.layers, self.encoder.layer_norm(x))
+        if self.sounds is None:
+            return cross
+        return *cross, *self.sounds(found, heard_frames(mel, silence), self.frames // 2)
 
 
 class ShortEncoder(nn.Module):
@@ -72,8 +124,9 @@ class ShortEncoder(nn.Module):
     too faint, are padded. What is kept of silence is float16 in the file.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, sounds: Sounds | None = None):
         super().__init__()
+        self.sounds = sounds
         self.encoder, self.layers = model.model.encoder, model.model.decoder.layers
         self.most, margin = model.config.max_source_positions, margin_of(model)
         lengths = [positions_of(frames / _FRAMES_PER_SECOND, margin, self.most)
@@ -89,8 +142,8 @@ class ShortEncoder(nn.Module):
         self.register_buffer("cross_keys", cross[0].half())
         self.register_buffer("cross_values", cross[1].half())
 
-    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, bands, frames) -> twice (layers, 1, 1500, width)."""
+    def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
+        """(1, bands, frames) -> twice (layers, 1, 1500, width), and what `sounds` gives."""
         mel, silence = whole_window(mel, 2 * self.most)
         positions = self.length(mel, silence)
         moved = torch.where(positions == self.most, mel, mel - silence + LEVEL)
@@ -110,18 +163,20 @@ class ShortEncoder(nn.Module):
         # each kept position of silence stands for several; of none there is nothing to say
         weight = torch.log((self.most - positions) / max(kept, 1))
         mask = torch.cat([torch.zeros(count), weight.expand(kept)])
+        found = []
         for index, layer in enumerate(self.encoder.layers):
             x = _run_layer(layer, x, behind(f"keys_{index}", first),
                            behind(f"values_{index}", first), mask)
+            found.append(x)
         keys, values = _cross(self.layers, self.encoder.layer_norm(x))
-        return behind("cross_keys", count)(keys), behind("cross_values", count)(values)
+        cross = behind("cross_keys", count)(keys), behind("cross_values", count)(values)
+        if self.sounds is None:
+            return cross
+        return *cross, *self.sounds(found, heard_frames(mel, silence), self.most)
 
     def length(self, mel: Tensor, silence: Tensor) -> Tensor:
         """Positions () to compute."""
-        is_heard = (mel > silence + _SILENT).any(1)[0]
-        frames = torch.where(is_heard, torch.arange(1, len(self.positions)), 0).amax(0)
-        # that many frames behind the end of a clip still look at it
-        frames = (frames - EXTRA_FRAMES).clamp(min=0)
+        frames = heard_frames(mel, silence)[0]
         is_faint = silence.reshape(()) + (LOUDEST - LEVEL) < FAINTEST
         return torch.where(is_faint, self.most, self.positions[frames])
 

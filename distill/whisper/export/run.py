@@ -24,6 +24,7 @@ from distill.progress import quiet_libraries
 from distill.whisper.data.corpus import load_clips, test_utterances
 from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
+from distill.whisper.export.encoder_graph import Sounds
 from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.table import text_table
@@ -47,10 +48,14 @@ class Student:
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor
     heads: Heads | None  # ggml has none
+    sounds: Sounds | None = None  # a head that tags; onnx alone has it
 
 
-def export_student(recipe: WhisperRecipe, kind: str) -> bool:
+def export_student(recipe: WhisperRecipe, kind: str, sounds: Sounds | None = None) -> bool:
     """Export runs/NAME/student as one of PACKAGES; prints the table.
+
+    Args:
+        sounds: the head that tags beside it, if there is one.
 
     Returns:
         whether every copy passed and is published.
@@ -72,7 +77,8 @@ def export_student(recipe: WhisperRecipe, kind: str) -> bool:
             any((target / weights).glob("*")) for weights in _published(before["exports"])):
         print("Exported and verified already.")
     else:
-        write_json(path, {**_export(recipe, run, kind, target), "settings": settings})
+        write_json(path, {**_export(recipe, run, kind, target, sounds),
+                          "settings": settings})
     results = read_json(path)
     print(text_table(results))
     for entry in results["exports"]:
@@ -92,11 +98,14 @@ def _published(entries: list[dict]) -> list[str]:
     return sorted({entry["weights"] for entry in entries} - _refused(entries))
 
 
-def _export(recipe: WhisperRecipe, run: Path, kind: str, target: Path) -> dict:
+def _export(
+    recipe: WhisperRecipe, run: Path, kind: str, target: Path, sounds: Sounds | None
+) -> dict:
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     utterances, drops = test_utterances(recipe)
     student = _load(recipe, run / "student", with_heads=kind != "ggml")
+    student.sounds = sounds if kind == "onnx" else None
     if kind in PADDED:  # so do we, to compare
         set_margin(student.model, None)
     target.mkdir(parents=True, exist_ok=True)
@@ -157,7 +166,7 @@ def _write_onnx(student: Student, out: Path) -> None:
     for weights in ("float32", "int8"):
         (out / weights).mkdir()
     sherpa.write_sherpa(student.model, student.processor.tokenizer, out / "float32",
-                        student.heads.heads)
+                        student.heads.heads, student.sounds)
     sherpa.quantise(out / "float32", out / "int8")
 
 

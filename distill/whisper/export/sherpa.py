@@ -13,6 +13,7 @@ silence by the graph, too, so that no `tail_paddings` are needed.
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import shutil
 import warnings
@@ -25,13 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from distill.whisper.encoder.lengths import margin_of
-from distill.whisper.export.encoder_graph import Encoder, ShortEncoder, attend
+from distill.whisper.export.encoder_graph import Encoder, ShortEncoder, Sounds, attend
 from distill.whisper.export.vocabulary import text_tokens
 from distill.whisper.special import SpecialTokens
 
 _ONE_FILE_BYTES = 2**31 - 2**26  # a protobuf holds 2 GiB; what is larger has its data beside it
 _INTEGER_PRODUCTS = 4  # onnxruntime's name for them
 ENCODER_OUTPUTS = ("n_layer_cross_k", "n_layer_cross_v")
+SOUND_OUTPUTS = ("sound_probabilities", "sound_step_probabilities")
 DECODER_INPUTS = ("tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache",
                   *ENCODER_OUTPUTS, "offset")
 DECODER_OUTPUTS = ("logits", "out_n_layer_self_k_cache", "out_n_layer_self_v_cache",
@@ -77,24 +79,32 @@ class Decoder(nn.Module):
         return logits, torch.stack(keys), torch.stack(values), torch.stack(looks, 1)
 
 
-def write_sherpa(model, tokenizer, out: Path, heads: Sequence[Sequence[int]]) -> None:
+def write_sherpa(
+    model, tokenizer, out: Path, heads: Sequence[Sequence[int]], sounds: Sounds | None = None
+) -> None:
     """Write `encoder.onnx`, `decoder.onnx` and `tokens.txt` of a Whisper to a folder; they take one
     window at a time, as sherpa-onnx decodes.
 
     Args:
         model: WhisperForConditionalGeneration in float32.
         heads: (layer, head) pairs that word timestamps come from; sorted by layer in the file.
+        sounds: a head that tags: the encoder's file then has SOUND_OUTPUTS, too, and the names of
+            their classes, as JSON, in its metadata (`sound_classes`).
     """
     config = model.config
     frames = torch.export.Dim("frames", max=2 * config.max_source_positions)
     count = torch.export.Dim("count", max=config.max_target_positions)
     mel = torch.zeros(1, config.num_mel_bins, 200)
     graph = Encoder if margin_of(model) is None else ShortEncoder
-    encoder, decoder = graph(model).eval(), Decoder(model, heads).eval()
-    _export(encoder, (mel,), out / "encoder.onnx", ("mel",), ENCODER_OUTPUTS,
-            {"mel": {2: frames}}, _metadata(model, tokenizer, len(heads)))
+    encoder, decoder = graph(model, sounds).eval(), Decoder(model, heads).eval()
+    metadata, outputs = _metadata(model, tokenizer, len(heads)), ENCODER_OUTPUTS
+    if sounds is not None:
+        metadata["sound_classes"] = json.dumps(sounds.classes, ensure_ascii=False)
+        outputs = (*ENCODER_OUTPUTS, *SOUND_OUTPUTS)
+    _export(encoder, (mel,), out / "encoder.onnx", ("mel",), outputs, {"mel": {2: frames}},
+            metadata)
     with torch.no_grad():
-        cross_k, cross_v = encoder(mel)
+        cross_k, cross_v = encoder(mel)[:2]
     cache = torch.zeros(config.decoder_layers, 1, config.max_target_positions, config.d_model)
     inputs = (torch.zeros(1, 3, dtype=torch.int64), cache, cache.clone(), cross_k, cross_v,
               torch.tensor([1]))
@@ -200,7 +210,7 @@ class SherpaSession:
 
     def read(self, mel: np.ndarray, prefix: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
         """Logits (tokens, vocabulary) from which each token of a text was to be said."""
-        cross = self.encoder.run(None, {"mel": mel})
+        cross = self.encoder.run(list(ENCODER_OUTPUTS), {"mel": mel})
         own = [np.zeros(self.shape, np.float32)] * 2
         found, offset = [], 0
         for new in (list(prefix), list(tokens[:-1])):
@@ -212,9 +222,13 @@ class SherpaSession:
                 offset += len(new)
         return np.concatenate(found)[: len(tokens)]
 
+    def sounds(self, mel: np.ndarray) -> np.ndarray:
+        """(classes,) probabilities of a window, where the file has them."""
+        return self.encoder.run([SOUND_OUTPUTS[0]], {"mel": mel})[0][0]
+
     def greedy(self, mel: np.ndarray, prefix: Sequence[int], end: int) -> list[int]:
         """Tokens that a window of log-mel (1, bands, frames) says, without prefix and end."""
-        cross = self.encoder.run(None, {"mel": mel})
+        cross = self.encoder.run(list(ENCODER_OUTPUTS), {"mel": mel})
         own = [np.zeros(self.shape, np.float32)] * 2
         said, new, offset = [], list(prefix), 0
         while True:
