@@ -295,3 +295,9 @@ def write_code(recipe: Any, folder: Path) -> None:
         from distill.ced.model.remote_code import write_code as write_ced_code
 
         write_ced_code(folder)
+    elif recipe.method == "whisper":
+        from distill.whisper_at.joint import has_head
+        from distill.whisper_at.remote_code import write_code as write_head_code
+
+        if has_head(folder):
+            write_head_code(folder)

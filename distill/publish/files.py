@@ -21,6 +21,8 @@ FILES = (
     "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "normalizer.json",
     "*_ced.py", "ced_*.py",  # code of an architecture that transformers does not have
+    "tagger.json", "tagger.safetensors",  # a head beside a Whisper, and the code that reads it
+    "modeling_whisper_sounds.py", "whisper_sound_heads.py", "whisper_tltr.py",
 )
 # Keys of a recipe that say where things lie, or how a run was started: nothing of the student.
 _LOCAL_KEYS = ("output_dir", "labels_dir", "num_threads", "hub")

@@ -1,5 +1,6 @@
 """A transcriber that tags: the same pass, the same transcripts, one folder."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -218,3 +219,37 @@ def test_subtitles_with_sounds(run, tmp_path, capsys):
                     "--overwrite"])
     with pytest.raises(ValueError, match="add --format vtt json"):
         transcribe([str(path), *model, "--sounds"])
+
+
+def test_code_beside_the_weights_needs_no_package_of_ours(run, tmp_path, monkeypatch):
+    """Padded to 30 s, as transformers hears it, the clip has the same tags."""
+    from transformers import WhisperFeatureExtractor, dynamic_module_utils
+
+    from distill.methods import write_code
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = Path(shutil.copytree(run / "run" / "student", tmp_path / "student"))
+    write_code(load_recipe(str(run / "recipe"), []), folder)
+    for path in folder.glob("*.py"):
+        assert not re.search(r"^\s*(from|import) distill", path.read_text(), re.MULTILINE)
+    (name, where), = read_json(folder / "config.json")["auto_map"].items()
+    assert name == "AutoModelForAudioClassification"
+    model = dynamic_module_utils.get_class_from_dynamic_module(where, folder).from_pretrained(
+        folder)
+    assert type(model).__module__.startswith("transformers_modules.")
+    assert model.config.id2label == {0: "high", 1: "low"}
+    extractor = WhisperFeatureExtractor(feature_size=80)
+    waves = [sound(300, 1.0), sound(3000, 2.1)]
+    inputs = extractor(waves, sampling_rate=16_000, return_tensors="pt",
+                       return_attention_mask=True)
+    ours = torch.from_numpy(load_member(MemberConfig(str(folder)))(waves, [None] * 2)).float()
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs.input_features).logits.sigmoid(), ours)
+        torch.testing.assert_close(model(**inputs).logits.sigmoid(), ours)
+
+
+def test_the_head_is_published_with_the_rest(run):
+    from distill.publish.files import published
+
+    names = set(published(run / "run" / "student"))
+    assert {"model.safetensors", "tagger.json", "tagger.safetensors"} <= names
