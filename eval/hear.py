@@ -9,6 +9,12 @@
 Audio is (clips, samples) at 16 kHz, of any length. A scene is the mean over its steps of 160 ms.
 For timestamps the sound is heard four times, each 40 ms later, so that steps come every 40 ms and
 each knows the 10 s around it; a time is the middle of its step.
+
+Of a tagger on a Whisper encoder, and of a transcriber that tags, an embedding is what its head
+makes of the layers (`eval.hear_whisper`): every 40 ms, each knowing its window of 30 s.
+
+The public validator needs tensorflow for models of that kind only, and tensorflow an older h5py
+than we do: `pip install --no-deps hearvalidator`, and tests/eval/tagging/test_hear.py.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from torch import Tensor, nn
 
 from distill.ced.model.checkpoint import load_checkpoint
 from distill.ced.model.frontend import HOP, PATCH, SAMPLE_RATE, log_mel
+from eval.hear_whisper import WhisperHearModel, is_whisper, load_whisper
 
 SHIFTS = 4
 STEP = PATCH * HOP  # samples
@@ -47,36 +54,45 @@ class HearModel(nn.Module):
         return self.encoder(features.to(device))
 
 
-def load_model(model_file_path: str = "") -> HearModel:
+def load_model(model_file_path: str = "") -> HearModel | WhisperHearModel:
     """The encoder of a tagger.
 
     Args:
-        model_file_path: folder or file that `load_checkpoint` reads; "": the environment variable
-            TAGGER, since HEAR's own tools may give none.
+        model_file_path: folder or file that `load_checkpoint` reads, or folder of a tagger on a
+            Whisper encoder; "": the environment variable TAGGER, since HEAR's own tools may give
+            none.
 
     Raises:
-        ValueError: neither is given, or it is no CED model.
+        ValueError: neither is given, or it is no tagger.
     """
     path = model_file_path or os.environ.get("TAGGER", "")
     if not path:
         raise ValueError("no tagger: give load_model a path, or set TAGGER to one")
+    if is_whisper(path):
+        return load_whisper(path)
     return HearModel(load_checkpoint(path).encoder)
 
 
 @torch.no_grad()
-def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
+def get_scene_embeddings(audio: Tensor, model: HearModel | WhisperHearModel) -> Tensor:
     """(clips, samples), -1 to 1 -> float32 (clips, width)."""
     _check(audio)
+    if isinstance(model, WhisperHearModel):
+        return model.scenes(audio)
     return model(audio).pooler_output
 
 
 @torch.no_grad()
-def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
+def get_timestamp_embeddings(
+    audio: Tensor, model: HearModel | WhisperHearModel
+) -> tuple[Tensor, Tensor]:
     """(clips, samples), -1 to 1 -> float32 (clips, times, width) and milliseconds (clips, times).
 
     Times are 0, 40, 80, ... to the end of the clip.
     """
     _check(audio)
+    if isinstance(model, WhisperHearModel):
+        return model.timestamps(audio)
     count = 1 + int(1000 * audio.shape[1] / SAMPLE_RATE / _HOP_MS)
     passes = -(-count // SHIFTS)  # steps of each
     found = []

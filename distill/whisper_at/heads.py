@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,12 @@ class LayerSumHead(nn.Module):
         steps = self.out(self.dropout(F.gelu(self.inner(self.dropout(mixed)))))
         return steps, pool(steps, mask)
 
+    def mix(self, layers: Iterable[Tensor]) -> Tensor:
+        """The weighted sum of layers, (batch, positions, width) each, one after the other."""
+        weights = self.layer_weights.softmax(0)
+        return sum(weight * (layer - mean) / deviation for weight, layer, mean, deviation
+                   in zip(weights, layers, self.mean, self.deviation, strict=True))
+
     def measure(self, mean: Tensor, deviation: Tensor) -> None:
         """Of each layer's states, (layers, 1, width), which the head works without."""
         self.mean.copy_(mean)
@@ -78,6 +85,12 @@ class TltrHead(nn.Module):
         counts = torch.stack([each.sum(1) for each in mask.split(WINDOW_STEPS, 1)], 1)
         weights = (counts / counts.sum(1, keepdim=True)).to(states.dtype).log()
         return torch.cat(steps, 1), (torch.stack(clips, 1) + weights[..., None]).logsumexp(1)
+
+    def mix(self, layers: Iterable[Tensor]) -> Tensor:
+        """The mean of layers, (batch, positions, width) each: without the blocks, which know steps
+        of 0.4 s."""
+        every = list(layers)
+        return sum(every) / len(every)
 
     def _classify(self, vectors: Tensor) -> Tensor:
         return self.mlp_layer(self.dropout(vectors))

@@ -29,7 +29,7 @@ from distill.whisper.encoder.audio import audio_features, encode_each
 from distill.whisper.encoder.layer_means import LayerMeans
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper_at.heads import WINDOW_STEPS, make_head
-from distill.whisper_at.model import num_steps
+from distill.whisper_at.model import WhisperTagger, from_whisper, num_steps
 
 SETTINGS, WEIGHTS = "tagger.json", "tagger.safetensors"
 _HOP = 160  # samples of a log-mel frame
@@ -164,6 +164,25 @@ class TranscriberStates:
             steps = num_steps(len(part) // _HOP) if last else WINDOW_STEPS
             found[clip].append(heard[number][: self.layers, :steps])
         return [torch.cat(each, 1) for each in found]
+
+
+def tagger_of(folder: str | Path) -> WhisperTagger:
+    """A transcriber's encoder and head as a tagger of its own, which hears clips alone.
+
+    Raises:
+        ValueError: it has no head.
+    """
+    from transformers import WhisperForConditionalGeneration
+
+    sounds = load_head(folder)
+    if sounds is None:
+        raise ValueError(f"{folder} has no {SETTINGS} and {WEIGHTS}")
+    kept = sounds.settings
+    whisper = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    tagger = from_whisper(whisper, kept.classes, kept.layers, head_type=kept.head_type,
+                          head_size=kept.head_size)
+    tagger.head.load_state_dict(sounds.head.state_dict())
+    return tagger.eval()
 
 
 class TranscriberMember:

@@ -13,7 +13,7 @@ Audio is not padded to 30 s: positions are cut to its length, which costs a 4 s 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,17 +111,20 @@ class WhisperTagger(PreTrainedModel):
         return torch.cat([self._states(part) for part in features.split(window, dim=2)], 2)
 
     def _states(self, features: Tensor) -> Tensor:
-        encoder = self.encoder
-        frames = features.shape[2]
+        means = [x.unflatten(1, (-1, POOL)).mean(2) for x in self.layers_of(features)]
+        return torch.stack(means, 1)
+
+    def layers_of(self, features: Tensor) -> Iterator[Tensor]:
+        """What each layer gives, (batch, positions of 20 ms, width), of up to 30 s; filled up with
+        silence to whole steps."""
+        encoder, frames = self.encoder, features.shape[2]
         padding = _silence(features).expand(-1, features.shape[1], -frames % FRAMES_PER_STEP)
         x = F.gelu(encoder.conv1(torch.cat([features, padding], 2)))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
         x = x + encoder.embed_positions.weight[: x.shape[1]]
-        layers = []
         for layer in encoder.layers:
             x = layer(x, None)
-            layers.append(x.unflatten(1, (-1, POOL)).mean(2))
-        return torch.stack(layers, 1)
+            yield x
 
     @can_return_tuple
     def forward(
