@@ -34,7 +34,7 @@ class Method:
 # Keys that shape neither the labels nor the weights of a student.
 _FREE_TRAIN_KEYS = ("log_every", "save_every", "keep_checkpoints", "num_workers", "trackers",
                     "micro_batch_size", "micro_batch_tokens")
-_FREE_KEYS = ("output_dir", "labels_dir", "num_threads", "tagger", "evaluation", "export",
+_FREE_KEYS = ("start", "output_dir", "labels_dir", "num_threads", "tagger", "evaluation", "export",
               "family", "hub")
 
 METHODS = (
