@@ -61,13 +61,14 @@ class Section:
 
 def schemas() -> dict[str, type]:
     """The dataclass of each kind of file that a user writes."""
+    from distill.audio_llm.recipe import AudioLlmRecipe
     from distill.ced.recipe import CedRecipe
     from distill.data.scenes import ScenesConfig
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
 
     return {"whisper": WhisperRecipe, "ced": CedRecipe, "whisper_at": WhisperAtRecipe,
-            "scenes": ScenesConfig}
+            "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig}
 
 
 def sections(schema: type, name: str = "") -> Iterator[Section]:

@@ -51,7 +51,7 @@ ALLOWED = {
         "distill.whisper.encoder"),
     "distill.audio_llm": (  # a language model on a Whisper's encoder
         *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections",
-        "distill.whisper.encoder"),
+        "distill.whisper.encoder", "distill.whisper_at"),
     "distill.methods": ("distill.config", "distill.data", *METHODS),
     "distill.plan": ("distill.config", "distill.endings", "distill.methods"),
     "distill.train": ("distill.config", "distill.endings", "distill.data", "distill.methods",

@@ -5,6 +5,7 @@
     data/           manifests -> batches with exact masks; the encoder's states, computed once
     adapters        encoder frames -> embeddings of the language model
     ctc             the warm start: CTC onto the language model's own embeddings
+    settings        what is written beside the weights
     model           both together: loss, generation, saving
     module          what the loop trains; losses of a stage
     validation      errors of each task, and whether the model listens

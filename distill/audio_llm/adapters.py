@@ -6,9 +6,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.whisper_at.tltr import TimeLayerTransformer
+
+KINDS = ("stack_mlp", "tltr")
 HIDDEN = 2048  # MooER's: arXiv:2408.05101, sec. 2
 
 
@@ -27,16 +33,62 @@ class StackMlp(nn.Module):
         self.inner = nn.Linear(width * stack, hidden)
         self.out = nn.Linear(hidden, llm_width)
 
-    def lengths(self, frames: Tensor) -> Tensor:
-        """Embeddings of clips with so many frames."""
-        return frames // self.stack
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(clips, frames, width) -> (clips, frames // stack, llm_width)."""
+    def forward(self, states: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(clips, frames, width) -> (clips, frames // stack, llm_width); frames do not see each
+        other, whatever their `lengths`."""
         clips, frames, width = states.shape
         count = frames // self.stack
         stacked = states[:, : count * self.stack].reshape(clips, count, width * self.stack)
         return self.out(torch.relu(self.inner(stacked)))
+
+
+class TltrProjection(nn.Module):
+    """LTU-AS's adapter (arXiv:2309.14405 sec. 3): TLTR over all layers of the encoder, averaged
+    over 0.4 s; a norm without weights, and a linear layer.
+
+    Args:
+        width: of one layer's states.
+        layers: of the encoder; their states stand side by side.
+    """
+
+    stack = 1
+
+    def __init__(self, width: int, layers: int, llm_width: int):
+        super().__init__()
+        self.layers = layers
+        self.blocks = TimeLayerTransformer(width)
+        self.out = nn.Linear(width, llm_width)
+
+    def forward(self, states: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(clips, steps, layers * width) -> (clips, steps, llm_width).
+
+        Args:
+            lengths: (clips,) steps of each; None: all.
+        """
+        steps = states.shape[1]
+        if not steps:
+            return states.new_zeros(len(states), 0, self.out.out_features)
+        by_layer = states.unflatten(2, (self.layers, -1)).transpose(1, 2)
+        mask = None
+        if lengths is not None:
+            mask = torch.arange(steps, device=states.device) < lengths[:, None]
+            mask[:, 0] = True  # of no steps: a softmax over nothing would be NaN
+        found = self.blocks(by_layer, mask)
+        return self.out(F.layer_norm(found, found.shape[-1:]))
+
+
+def make_adapter(config: Any, width: int, layers: int, llm_width: int) -> nn.Module:
+    """The adapter of an `AdapterConfig`.
+
+    Args:
+        width, layers: of what the encoder gives: `encoder_layers(config)` times its width.
+
+    Raises:
+        ValueError: frames do not fit.
+    """
+    if config.kind == "tltr":
+        return TltrProjection(width // layers, layers, llm_width)
+    return StackMlp(width, llm_width, stack_of(config.frame_ms, 20), config.hidden_size)
 
 
 class EmbeddingScale(nn.Module):

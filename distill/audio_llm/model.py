@@ -11,7 +11,7 @@ where the settings say, and are refused if they are others than it was trained w
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequential
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +19,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.audio_llm.adapters import EmbeddingScale, StackMlp, stack_of
+from distill.audio_llm.adapters import EmbeddingScale, make_adapter
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.audio_llm.data.sequences import AUDIO, Sequence, build, end_id
 from distill.audio_llm.language_model import LanguageModel, _require, load_language_model
-from distill.audio_llm.recipe import (
-    ENCODER_MS,
-    AdapterConfig,
-    AudioLlmRecipe,
-    EncoderConfig,
-    LanguageModelConfig,
-    LoraSettings,
-)
-from distill.data.files import read_json, write_json
+from distill.audio_llm.recipe import AdapterConfig, LoraSettings
+from distill.audio_llm.settings import SETTINGS, WEIGHTS, Settings, read_settings
+from distill.data.files import write_json
 from distill.losses.matmul import fast_linears
-
-WEIGHTS, SETTINGS = "audio_llm.safetensors", "audio_llm.json"
-VERSION = 1
-
-
-@dataclass
-class Settings:
-    """All that is needed to build the model again; audio_llm.json of its folder."""
-
-    encoder: EncoderConfig
-    encoder_revision: str
-    width: int  # of the encoder's states
-    language_model: LanguageModelConfig
-    language_model_revision: str
-    adapter: AdapterConfig
-    lora: LoraSettings
-    layout: str
-    tell_transcript: bool = False
-    lower_case: bool = False
-    prompts: dict[str, str] = field(default_factory=dict)  # of each task, by its name
-    version: int = VERSION
-
-
-def settings_of(
-    recipe: AudioLlmRecipe, encoder_revision: str, width: int, revision: str
-) -> Settings:
-    """What a recipe's model is, given what its parts turned out to be."""
-    return Settings(recipe.encoder, encoder_revision, width, recipe.language_model, revision,
-                    recipe.adapter, recipe.lora, recipe.layout, recipe.tell_transcript,
-                    recipe.lower_case, {task.name: task.prompt for task in recipe.tasks})
 
 
 class AudioAdapter(nn.Module):
     """Encoder states -> embeddings where the language model expects them; and CTC's blank."""
 
-    def __init__(self, config: AdapterConfig, width: int, embeddings: Tensor, blank: Tensor):
+    def __init__(self, config: AdapterConfig, width: int, layers: int, embeddings: Tensor,
+                 blank: Tensor):
         super().__init__()
-        stack = stack_of(config.frame_ms, ENCODER_MS)
-        self.body = StackMlp(width, embeddings.shape[1], stack, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.body = make_adapter(config, width, layers, embeddings.shape[1])
         self.scale = EmbeddingScale(embeddings)
         self.matches = config.match_embeddings
         self.blank = nn.Parameter(blank.detach().clone())  # begins as the embedding of a space
 
-    def forward(self, states: Tensor) -> Tensor:
-        """(clips, frames, width) -> (clips, embeddings, llm_width)."""
-        found = self.body(states)
+    def forward(self, states: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(clips, frames, width) -> (clips, embeddings, llm_width).
+
+        Args:
+            lengths: (clips,) embeddings of each; None: no clip is padded.
+        """
+        found = self.body(self.dropout(states), lengths)
         return self.scale(found) if self.matches else found
 
 
@@ -96,7 +65,7 @@ class AudioLlm(nn.Module):
         self.end = end_id(tokenizer, self.layout)
         embeddings = llm.get_input_embeddings().weight
         space = tokenizer(" ", add_special_tokens=False)["input_ids"][:1] or [self.end]
-        self.adapter = AudioAdapter(settings.adapter, settings.width, embeddings,
+        self.adapter = AudioAdapter(settings.adapter, settings.width, settings.layers, embeddings,
                                     embeddings[space[0]])
         self.eval()
 
@@ -268,21 +237,3 @@ def set_lora(llm: Any, enabled: bool) -> None:
         if isinstance(module, BaseTunerLayer):
             # not enable_adapters(): it would also make the factors trainable
             module._disable_adapters = not enabled
-
-
-def read_settings(folder: str | Path) -> Settings:
-    """audio_llm.json of a model's folder.
-
-    Raises:
-        ValueError: there is none, or it is of another version.
-    """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"{folder} is no audio language model: it has no {SETTINGS}")
-    values = read_json(path)
-    if values.get("version") != VERSION:
-        raise ValueError(f"{path}: version {values.get('version')}, expected {VERSION}")
-    return Settings(**values | {
-        "encoder": EncoderConfig(**values["encoder"]),
-        "language_model": LanguageModelConfig(**values["language_model"]),
-        "adapter": AdapterConfig(**values["adapter"]), "lora": LoraSettings(**values["lora"])})

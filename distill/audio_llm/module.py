@@ -43,12 +43,23 @@ class AudioLlmModule(nn.Module):
         self.lora = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         model.requires_grad_(False)
         self.adapter.requires_grad_("adapter" in trains)
+        if "projection" in trains:
+            self.adapter.body.out.requires_grad_(True)
         self.lora.requires_grad_("lora" in trains)
         uses_ctc = kind == "ctc" or loss.ctc_weight > 0
         self.adapter.blank.requires_grad_("adapter" in trains and uses_ctc)
         self.ctc = TokenCtc(self.adapter, model.llm.get_input_embeddings().weight, tokens)
         self.relative_rates = {"adapter.": adapter_rate}
         self._check(trains)
+        self.train()
+
+    def train(self, mode: bool = True) -> AudioLlmModule:
+        """Dropout of the adapter and of LoRA; the language model stays in evaluation mode."""
+        super().train(mode)
+        for name, module in self.model.llm.named_modules():
+            if "lora_dropout" in name:
+                module.train(mode)
+        return self
 
     @property
     def model(self) -> AudioLlm:
@@ -60,8 +71,12 @@ class AudioLlmModule(nn.Module):
                 if weight.requires_grad}
 
     def _check(self, trains: Sequence[str]) -> None:
-        parts = {name.partition(".")[0] for name in self.trained()}
-        assert parts == set(trains), f"trained are {sorted(parts)}, not {sorted(trains)}"
+        names = {"projection": "adapter.body.out."}
+        wanted = tuple(names.get(each, f"{each}.") for each in trains)
+        found = self.trained()
+        others = [name for name in found if not name.startswith(wanted)]
+        idle = [part for part in wanted if not any(name.startswith(part) for name in found)]
+        assert not others and not idle, f"trained besides {trains}: {others[:3]}; not: {idle}"
         own = {id(weight) for weight in self.parameters() if weight.requires_grad}
         others = [name for name, weight in self.model.named_parameters()
                   if weight.requires_grad and id(weight) not in own]
@@ -76,7 +91,7 @@ class AudioLlmModule(nn.Module):
                 `TokenCtc.loss`; `read_ids`, `read_labels` where a text is read in place of audio.
         """
         with fast_linears():
-            audio = self.adapter(batch["states"])
+            audio = self.adapter(batch["states"], batch["lengths"])
             parts: Parts = {}
             total = audio.new_zeros(())
             if self.kind == "ctc" or self.loss.ctc_weight:

@@ -21,6 +21,7 @@ SIZES = {
     "vicuna-7b-v1.1": (4096, 32, 11008, 4096),
 }
 ENCODER_WIDTHS = {"tiny": 384, "base": 512, "small": 768, "medium": 1024, "large": 1280}
+ENCODER_LAYERS = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 CORE_FLOPS = 60e9  # float32 matrix products a core, as in other plans
 _LETTERS_PER_TOKEN = 4.0
 _LAYOUT_TOKENS = {"user": 12, "mooer": 24, "ltu_as": 20}
@@ -45,6 +46,11 @@ def adapter_parameters(width: int, llm_width: int, stack: int, hidden: int) -> i
     return (width * stack + 1) * hidden + (hidden + 1) * llm_width
 
 
+def tltr_parameters(width: int, llm_width: int) -> int:
+    """Of `TltrProjection`: two blocks, and a linear layer."""
+    return 2 * (12 * width**2 + 12 * width) + (width + 1) * llm_width
+
+
 def describe(recipe: AudioLlmRecipe) -> str:
     """The plan as text.
 
@@ -67,7 +73,8 @@ def describe(recipe: AudioLlmRecipe) -> str:
         if split == "train":
             for each in examples:
                 tokens.setdefault(each.task.name, []).append(
-                    1000 * each.row.duration / recipe.adapter.frame_ms
+                    1000 * each.row.duration / (400 if recipe.adapter.kind == "tltr"
+                                                else recipe.adapter.frame_ms)
                     + _LAYOUT_TOKENS[recipe.layout]
                     + (len(each.question) + len(each.answer)) / _LETTERS_PER_TOKEN)
     lines += ["", *_model_lines(recipe), "", "Stages"]
@@ -82,16 +89,21 @@ def _model_lines(recipe: AudioLlmRecipe) -> list[str]:
                   if size in Path(recipe.encoder.model).name), None)
     lines = ["Model", f"  encoder      {recipe.encoder.model}, frozen; its states are kept on disk"]
     if width:
-        gigabytes = (recipe.data.expected_hours or 0) * 3600 * 50 * width * 2 / 1e9
+        vectors = 50.0  # a second
+        if recipe.adapter.kind == "tltr":
+            vectors = 2.5 * ENCODER_LAYERS[width]
+        gigabytes = (recipe.data.expected_hours or 0) * 3600 * vectors * width * 2 / 1e9
         more = f", {gigabytes:,.0f} GB in all" if gigabytes >= 1 else ""
-        lines[-1] += f" ({50 * width * 2 / 1e3:.0f} kB a second{more})"
+        lines[-1] += f" ({vectors * width * 2 / 1e3:.0f} kB a second{more})"
     sizes = SIZES.get(name)
     if sizes is None or width is None:
         return [*lines, f"  {name}: sizes are known when it is loaded"]
-    adapter = adapter_parameters(width, sizes[0], stack, recipe.adapter.hidden_size)
+    every = 400 if recipe.adapter.kind == "tltr" else recipe.adapter.frame_ms
+    adapter = (tltr_parameters(width, sizes[0]) if recipe.adapter.kind == "tltr" else
+               adapter_parameters(width, sizes[0], stack, recipe.adapter.hidden_size))
     lora = lora_parameters(sizes, recipe.lora.rank, recipe.lora.targets)
     return [*lines,
-            f"  adapter      {adapter:,} parameters, an embedding per {recipe.adapter.frame_ms} ms",
+            f"  adapter      {adapter:,} parameters, an embedding per {every} ms",
             f"  LoRA         {lora:,} parameters, rank {recipe.lora.rank}, on "
             f"{', '.join(recipe.lora.targets)} of {name}"]
 

@@ -12,7 +12,7 @@ from distill import config as base
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.config import ConfigError, HubConfig, TrainConfig, check
 
-TRAINS = ("adapter", "lora")
+TRAINS = ("adapter", "projection", "lora")
 LOSSES = ("ctc", "answer", "text")
 ENCODER_MS = 20  # a frame of Whisper's encoder
 
@@ -53,9 +53,13 @@ class LanguageModelConfig:
 
 @dataclass
 class AdapterConfig:
-    kind: str = "stack_mlp"  # stack_mlp: MooER's
-    frame_ms: int = 120  # milliseconds of audio that become one embedding: 240 | 180 | 120 ...
-    hidden_size: int = 2048  # width between the two linear layers
+    kind: str = "stack_mlp"  # stack_mlp: MooER's | tltr: LTU-AS's, over all layers of the encoder,
+    # an embedding per 400 ms
+    frame_ms: int = 120  # of stack_mlp: milliseconds of audio that become one embedding: 240 | 180
+    # | 120 ...
+    hidden_size: int = 2048  # of stack_mlp: width between the two linear layers
+    dropout: float = 0.0  # share of the encoder's numbers that are hidden while it is trained;
+    # MooER: 0
     match_embeddings: bool = True  # scale and shift what comes out to where the language model's
     # embeddings are; MooER does not
 
@@ -83,7 +87,7 @@ class StageConfig:
     """What is trained, on which tasks, and how; the rest is as in `train`."""
 
     name: str = MISSING  # of its folder in runs/NAME/stages
-    trains: list[str] = MISSING  # of adapter, lora
+    trains: list[str] = MISSING  # of adapter, lora; or projection, the adapter's last layer alone
     loss: str = "answer"  # ctc: the adapter alone learns to put out the language model's own
     # embeddings of the transcript | answer: cross-entropy of the answer | text: of the whole text,
     # as LTU-AS does
@@ -155,10 +159,12 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     _, config = base.load_run(recipe, AudioLlmRecipe, overrides)
     base.check_hub(config.hub)
     check(config.layout in LAYOUTS, "layout", f"one of {tuple(LAYOUTS)}", config.layout)
-    check(config.adapter.kind == "stack_mlp", "adapter.kind", "stack_mlp", config.adapter.kind)
+    check(config.adapter.kind in ("stack_mlp", "tltr"), "adapter.kind", "stack_mlp or tltr",
+          config.adapter.kind)
     frame = config.adapter.frame_ms
     check(frame > 0 and frame % ENCODER_MS == 0, "adapter.frame_ms",
           f"a multiple of the encoder's {ENCODER_MS} ms", frame)
+    check(0 <= config.adapter.dropout < 1, "adapter.dropout", "in [0, 1)", config.adapter.dropout)
     check(config.adapter.hidden_size > 0, "adapter.hidden_size", "> 0", config.adapter.hidden_size)
     check(config.lora.rank > 0, "lora.rank", "> 0", config.lora.rank)
     check(0 <= config.lora.dropout < 1, "lora.dropout", "in [0, 1)", config.lora.dropout)

@@ -16,9 +16,10 @@ from distill.audio_llm.data.examples import Example, load_examples, repeated
 from distill.audio_llm.data.sequences import spoken_ids
 from distill.audio_llm.data.states import EncoderStates
 from distill.audio_llm.language_model import load_language_model
-from distill.audio_llm.model import AudioLlm, read_settings, settings_of
+from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.module import AudioLlmModule
 from distill.audio_llm.recipe import AudioLlmRecipe, states_folder
+from distill.audio_llm.settings import WEIGHTS, read_settings, settings_of
 from distill.audio_llm.validation import Validation
 from distill.data.files import hash_of
 from distill.data.manifest import Row, counts_text
@@ -38,8 +39,8 @@ class AudioLlmTask:
         self.recipe, self.accelerator = recipe, accelerator
         (self.stage,) = recipe.stages
         self.is_ctc = self.stage.loss == "ctc"
-        encoder = EncoderStates(recipe.encoder, states_folder(recipe), accelerator.device,
-                                accelerator.is_main_process)
+        encoder = EncoderStates(recipe.encoder, recipe.adapter, states_folder(recipe),
+                                accelerator.device, accelerator.is_main_process)
         self.encoder_source = encoder.source
         # every row's, of all stages: what is encoded together is kept together
         self.examples, self.states, self.drops = self._read(encoder, "train")
@@ -50,7 +51,7 @@ class AudioLlmTask:
         found = load_language_model(recipe.language_model)
         self.source, tokenizer = found.source, found.tokenizer
         torch.manual_seed(recipe.seed)
-        settings = settings_of(recipe, encoder.revision, width, found.revision)
+        settings = settings_of(recipe, encoder.revision, width, encoder.layers, found.revision)
         self.student = AudioLlm.new(found, settings)
         self.started = self._start(settings)
         self.student.to(accelerator.device)
@@ -139,11 +140,11 @@ class AudioLlmTask:
             return None
         folder = Path(self.recipe.start)
         before = read_settings(folder)
-        same = ("encoder_revision", "language_model_revision", "adapter", "lora", "layout")
+        same = ("encoder_revision", "language_model_revision", "adapter", "lora")
         if wrong := [key for key in same if getattr(before, key) != getattr(settings, key)]:
             raise ValueError(f"start: {folder} was trained with another {wrong[0]}: "
                              f"{getattr(before, wrong[0])}, and not {getattr(settings, wrong[0])}")
-        state = load_file(folder / "audio_llm.safetensors")
+        state = load_file(folder / WEIGHTS)
         self.student.load_trained(state, str(folder))
         return hash_of([[name, each.double().sum().item(), each.double().norm().item()]
                         for name, each in sorted(state.items())])

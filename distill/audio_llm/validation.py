@@ -52,7 +52,7 @@ def answer_nll(
         batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
         batch = {name: each.to(model.device) for name, each in batch.items()}
         with fast_linears():
-            audio = model.adapter(batch["states"])
+            audio = model.adapter(batch["states"], batch["lengths"])
             used = torch.arange(audio.shape[1], device=audio.device) < batch["lengths"][:, None]
             embedded = model.embed(batch["ids"], audio[used])
             hidden, labels = states_before(model, embedded, batch["labels"])
@@ -100,7 +100,8 @@ class Validation:
 
     def __call__(self, module: AudioLlmModule) -> dict[str, float]:
         """`wer`, `chrf` or `accuracy` of each task, `nll`, `nll_gap`; `score` chooses."""
-        model = module.model.eval()
+        model = module.model
+        module.eval()
         try:
             return self._of_ctc(module) if self.has_ctc else self._of_answers(model)
         finally:

@@ -63,6 +63,8 @@ GROUPS = {
     "Models": {
         "transcribe": Command("eval.transcribe", "text or subtitles of audio files", True),
         "tag": Command("eval.tag", "what is heard in audio files", True, finds_code=True),
+        "ask": Command("eval.audio_llm.ask", "an audio language model about files", True),
+        "doctor": Command("eval.audio_llm.doctor", "does an audio language model listen?"),
         "probe": Command(
             "eval.linear_probe",
             "a linear classifier on a tagger's embeddings",

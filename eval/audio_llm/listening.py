@@ -93,8 +93,8 @@ def end_probability(
     for at in range(0, len(examples), batch_size):
         part = list(range(at, min(at + batch_size, len(examples))))
         batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
-        audio = model.adapter(batch["states"].to(model.device))
         lengths = batch["lengths"].to(model.device)
+        audio = model.adapter(batch["states"].to(model.device), lengths)
         used = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
         embedded = model.embed(batch["ids"].to(model.device), audio[used])
         hidden = model.llm.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state

@@ -35,7 +35,8 @@ def load_split(recipe: AudioLlmRecipe, split: str) -> Split:
     Raises:
         ValueError: no clip of it can be read.
     """
-    encoder = EncoderStates(recipe.encoder, states_folder(recipe), device_of(), True)
+    encoder = EncoderStates(recipe.encoder, recipe.adapter, states_folder(recipe), device_of(),
+                            True)
     examples, drops = load_examples(recipe, getattr(recipe.data, split))
     rows = [example.row for example in examples]
     states = encoder(split, rows, faults_of(split, rows, 1.0), drops)

@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distill.audio_llm.adapters import EmbeddingScale, StackMlp, stack_of
+from distill.audio_llm.adapters import EmbeddingScale, StackMlp, TltrProjection, stack_of
 from distill.audio_llm.ctc import TokenCtc, needed_frames
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.audio_llm.data.sequences import AUDIO, answer_ids, build, encode
 from distill.audio_llm.language_model import load_language_model
-from distill.audio_llm.model import AudioLlm, Settings, set_lora
+from distill.audio_llm.model import AudioLlm, set_lora
 from distill.audio_llm.module import AudioLlmModule
+from distill.audio_llm.plan import SIZES, lora_parameters
 from distill.audio_llm.recipe import (
     AdapterConfig,
     EncoderConfig,
@@ -22,7 +23,9 @@ from distill.audio_llm.recipe import (
     LoraSettings,
     LossConfig,
 )
+from distill.audio_llm.settings import Settings
 from distill.losses.token_losses import IGNORE
+from tests.support.rounding import assert_same_but_rounding
 
 WIDTH = 8
 PROMPT = "Transcribe speech to text. "
@@ -31,6 +34,7 @@ PROMPT = "Transcribe speech to text. "
 def settings(llm, revision, **changes) -> Settings:
     return Settings(**{
         "encoder": EncoderConfig(model="encoder"), "encoder_revision": "e", "width": WIDTH,
+        "layers": 1,
         "language_model": LanguageModelConfig(model=str(llm)), "language_model_revision": revision,
         "adapter": AdapterConfig(frame_ms=40, hidden_size=16), "layout": "user",
         "lora": LoraSettings(rank=2, alpha=4)} | changes)
@@ -57,18 +61,40 @@ def test_sizes_of_mooer(llm_width, parameters):
 
 
 def test_size_of_mooers_lora():
-    """Rank 64 on all projections of Qwen2-7B, from the shapes alone."""
-    hidden, kv, inner, rank = 3584, 512, 18944, 64
-    shapes = [(hidden, hidden), (hidden, kv), (hidden, kv), (hidden, hidden), (hidden, inner),
-              (hidden, inner), (inner, hidden)]
-    assert 28 * sum(rank * (a + b) for a, b in shapes) == 161_480_704
+    """Rank 64 on all projections of Qwen2-7B, from the shapes alone: 161.5 M."""
+    sizes = SIZES["Qwen2-7B-Instruct"]
+    assert lora_parameters(sizes, 64, LoraSettings().targets) == 161_480_704
+
+
+def test_lora_as_planned(make):
+    """What the plan counts is what is made."""
+    model = make()
+    made = sum(count(layer) for layer in model.lora_layers().values())
+    assert lora_parameters((32, 2, 64, 16), 2, LoraSettings().targets) == made
 
 
 @pytest.mark.parametrize("frame_ms, embeddings", [(120, 250), (180, 166), (240, 125)])
 def test_lengths_of_30_seconds(frame_ms, embeddings):
     adapter = StackMlp(4, 6, stack_of(frame_ms, 20), hidden=3)
     assert adapter(torch.zeros(1, 1500, 4)).shape == (1, embeddings, 6)
-    assert adapter.lengths(torch.tensor(1500)) == embeddings
+
+
+def test_sizes_of_ltu_as():
+    """Whisper large's 32 layers of 1,280: TLTR, a projection to Vicuna's 4,096, and LoRA of rank 8
+    on queries and values of 32 layers: 48,793,600 in all, as its log says."""
+    adapter = TltrProjection(1280, 32, 4096)
+    assert count(adapter.out) == 5_246_976 and count(adapter.blocks) == 39_352_320
+    lora = lora_parameters(SIZES["vicuna-7b-v1.1"], 8, ["q_proj", "v_proj"])
+    assert count(adapter) + lora == 48_793_600
+
+
+def test_padding_is_not_heard_by_tltr():
+    adapter = TltrProjection(8, 3, 6).eval()
+    states = torch.randn(2, 7, 24)
+    found = adapter(states, torch.tensor([7, 4]))
+    assert found.shape == (2, 7, 6)
+    assert_same_but_rounding(found[1, :4], adapter(states[1:, :4])[0])
+    assert adapter(states[:, :0], torch.tensor([0, 0])).shape == (2, 0, 6)
 
 
 def test_frames_that_do_not_fit():
@@ -137,8 +163,21 @@ def test_what_is_trained(make, trains):
     lora = {name for name in names if name.startswith("lora.")}
     assert len(lora) == (2 * 7 * 2 if "lora" in trains else 0), "two factors of seven, two layers"
     assert names == lora | (body if "adapter" in trains else set()), "no blank without CTC"
+    last = AudioLlmModule(make(), ["projection"], "answer", LossConfig(), [65])
+    assert set(last.trained()) == {"adapter.body.out.weight", "adapter.body.out.bias"}
     by_ctc = AudioLlmModule(make(), ["adapter"], "ctc", LossConfig(), [65, 66])
     assert set(by_ctc.trained()) == body | {"adapter.blank"}
+
+
+def test_dropout_is_on_while_trained(make):
+    model = make(adapter=AdapterConfig(frame_ms=40, hidden_size=16, dropout=0.5),
+                 lora=LoraSettings(rank=2, alpha=4, dropout=0.5))
+    module = AudioLlmModule(model, ["adapter", "lora"], "answer", LossConfig(), [65, 66])
+    off = [each for each in model.modules() if isinstance(each, nn.Dropout) and each.p == 0.5]
+    assert len(off) == 1 + 7 * 2 and all(each.training for each in off)
+    assert not model.llm.training
+    module.eval()
+    assert not any(each.training for each in off)
 
 
 def test_saved_is_only_what_is_trained(make, tmp_path):

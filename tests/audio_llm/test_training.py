@@ -18,6 +18,7 @@ from distill.data.files import read_jsonl, write_jsonl
 from distill.losses.token_losses import IGNORE
 from distill.methods import build_task, load_recipe
 from distill.train import main as train
+from eval.audio_llm.ask import main as ask
 from eval.audio_llm.doctor import main as doctor
 from eval.audio_llm.listening import gap, verdict
 from eval.audio_llm.parts import load_model, load_split
@@ -235,6 +236,29 @@ def test_the_doctor_of_a_deaf_model(recipe, tmp_path, capsys):
     assert "DEAF. Likely cause: all clips have nearly the same embedding" in text
     assert json.loads((run / "eval" / "doctor.json").read_text())["nll_gap"] == pytest.approx(
         0, abs=1e-4)  # the same sums in batches of other neighbours
+
+
+def test_all_layers(recipe, tmp_path):
+    """LTU-AS's adapter through the same stages, and a model that is loaded again."""
+    run = tmp_path / "run"
+    changes = ["adapter.kind=tltr", "layout=ltu_as", "tell_transcript=true", "train.max_steps=2",
+               "stages=[{name: only, trains: [adapter, lora], loss: text}]"]
+    train([str(recipe), f"output_dir={run}", *changes])
+    split = load_split(load(recipe, run, *changes), "validation")
+    model = load_model(run / "student", split.encoder)
+    assert split.states[0].shape == (4, 2 * 32), "1.5 s in steps of 0.4 s, two layers"
+    assert len(model.generate(split.states[:2], ["a", "b"], ["c", None], max_new_tokens=2)) == 2
+
+
+def test_asking(trained, recipe, capsys):
+    folder, model = recipe.parent, str(trained / "student")
+    assert ask([str(folder / "0.wav"), "What?", "--model", model, "--max-new-tokens", "4"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 1
+    assert ask([str(folder / "0.wav"), str(folder / "no.wav"), "--model", model, "--task", "kind",
+                "--question", "Who?"]) == 1
+    assert "no.wav: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--task must be one of say, kind, got 'sing'"):
+        ask([str(folder / "0.wav"), "--model", model, "--task", "sing"])
 
 
 def test_the_gap_has_an_interval():

@@ -18,7 +18,10 @@ RECIPES = ROOT / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml"))
 TEACHERS = sorted(RECIPES.glob("*/teachers/*.yaml"))
 # demos bring their audio along, and own-sounds wants its user's
-PUBLISHED = [name for name in NAMES if not name.startswith(("demo", "own"))]
+PUBLISHED = [name for name in NAMES if not name.startswith(("demo", "own"))
+             and methods.read_method(RECIPES / name) == "whisper"]
+LANGUAGE_MODELS = [name for name in NAMES
+                   if methods.read_method(RECIPES / name) == "audio_llm"]
 LAUNCH_FILES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 
 
@@ -75,6 +78,20 @@ def test_published_recipe(name):
     assert recipe.data.validation and recipe.data.test
     readme = (RECIPES / name / "README.md").read_text(encoding="utf-8")
     assert "**Source.**" in readme and "**Not run by us.**" in readme
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_language_models_are_planned(name):
+    """Their README has the plan's sizes; what is published was not run."""
+    recipe = methods.load_recipe(RECIPES / name, [])
+    plan = methods.describe_plan(recipe)
+    readme = (RECIPES / name / "README.md").read_text(encoding="utf-8")
+    sizes = re.findall(r"([\d,]{7,}) parameters", plan)
+    assert len(sizes) == 2 and all(size in readme for size in sizes), sizes
+    for stage in recipe.stages:
+        assert stage.name in plan and stage.name in readme
+    if name != "demo-llm":
+        assert "**Source.**" in readme and "**Not run by us.**" in readme
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

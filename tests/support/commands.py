@@ -37,8 +37,8 @@ RECIPES = {
     "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
     "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
 }
-PARSERS = {"distill.ced.convert", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
-           "eval.transcribe"}
+PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.linear_probe",
+           "eval.speech.short_audio", "eval.tag", "eval.transcribe"}
 RUN_FOLDERS = {"eval.report", "eval.plots"}
 NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",
                 "eval.benchmark.store"}

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.audio_llm.recipe import EncoderConfig
+from distill.audio_llm.recipe import AdapterConfig, EncoderConfig
 from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.files import hash_of, write_atomic
+from distill.data.files import hash_of, read_json, write_atomic
 from distill.data.formats.errors import AudioError
 from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text
@@ -28,6 +28,8 @@ from distill.whisper.encoder.audio import audio_features, encode_each
 from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND, margin_of
 from distill.whisper.recipe_sections import TeacherConfig
 from distill.whisper.teacher import Teacher, load_teacher, locate
+from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper
+from distill.whisper_at.states import StatesAlone
 
 MAX_SECONDS = 30.0  # of the encoder's window; what is longer is cut by who makes the manifest
 
@@ -43,13 +45,19 @@ class EncoderStates:
         revision: of the encoder's model.
     """
 
-    def __init__(self, config: EncoderConfig, folder: Path, device: Any, show_progress: bool):
+    def __init__(self, config: EncoderConfig, adapter: AdapterConfig, folder: Path, device: Any,
+                 show_progress: bool):
         self.config, self.folder, self.device = config, folder, device
+        self.takes_layers = adapter.kind == "tltr"
         self.show_progress = show_progress
         self.settings = TeacherConfig(config.model, config.revision, list(config.fallback_wheels),
                                       short_audio_margin=config.short_audio_margin)
-        _, self.revision, self.source = locate(self.settings)
+        found, self.revision, self.source = locate(self.settings)
+        self.layers = 1
+        if self.takes_layers:
+            self.layers = int(read_json(found / "config.json")["encoder_layers"])
         self._teacher: Teacher | None = None
+        self._listen: StatesAlone | None = None
 
     @property
     def teacher(self) -> Teacher:
@@ -59,24 +67,31 @@ class EncoderStates:
             self._teacher.model.to(self.device)
         return self._teacher
 
-    @property
-    def width(self) -> int:
-        """Of its states."""
-        if self._teacher is not None:
-            return int(self._teacher.model.config.d_model)
-        return int(load_teacher(self.settings, weights=False).model.config.d_model)
-
     def encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
-        """float16 (frames, width) of 16 kHz audio of up to 30 s each, cut to its length."""
+        """float16 (frames, width) of 16 kHz audio of up to 30 s each, cut to its length.
+
+        For an adapter that takes all layers: (steps of 0.4 s, layers * width).
+        """
         model, processor = self.teacher.model, self.teacher.processor
+        if self.takes_layers:
+            return self._encode_layers(waves)
         features = audio_features(processor, waves, margin_of(model))
         found = encode_each(model.get_encoder(), features)
         return [each[: num_frames(len(wave))].cpu().numpy().astype(np.float16)
                 for wave, each in zip(waves, found, strict=True)]
 
+    def _encode_layers(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        if self._listen is None:
+            extractor = WhisperTaggerExtractor(
+                feature_size=self.teacher.processor.feature_extractor.feature_size)
+            tagger = from_whisper(self.teacher.model, ["any"], head_size=1)
+            self._listen = StatesAlone(tagger.to(self.device), extractor)
+        return [each.transpose(0, 1).flatten(1).cpu().numpy().astype(np.float16)
+                for each in self._listen(waves)]
+
     def silence(self, seconds: float = 10.0) -> np.ndarray:
         """float16 (frames, width) of digital silence, kept like a clip."""
-        path = self.folder / f"silence-{hash_of([self.revision, seconds, self._margin()])}.npz"
+        path = self.folder / f"silence-{hash_of([seconds, *self._settings])}.npz"
         if not path.is_file():
             found = self.encode([np.zeros(round(seconds * SAMPLE_RATE), np.float32)])
             write_atomic(path, lambda temporary: _save(temporary, found))
@@ -111,13 +126,16 @@ class EncoderStates:
                              f"({counts_text(drops)})")
         return {row.id: by_clip[_clip(row)] for row in rows if _clip(row) in by_clip}
 
-    def _margin(self) -> float | None:
-        return self.settings.short_audio_margin
+    @property
+    def _settings(self) -> list:
+        """All that states depend on besides their clip."""
+        found: list = [self.revision, self.settings.short_audio_margin]
+        return [*found, "layers"] if self.takes_layers else found
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
         name = hash_of([[[row.audio_filepath, row.offset, row.duration,
                           fingerprint(row.audio_filepath)] for row in rows],
-                        self.revision, self._margin()])
+                        *self._settings])
         path = self.folder / f"{name}.npz"
         if path.is_file():
             with np.load(path) as file:
@@ -137,7 +155,7 @@ class EncoderStates:
         waves = {}
         for number, row in enumerate(rows):
             try:
-                waves[number] = _window(read_patiently(partial(
+                waves[number] = window(read_patiently(partial(
                     load_audio, row.audio_filepath, row.offset, row.duration)))
             except AudioError as error:
                 if error.is_transient:
@@ -155,7 +173,11 @@ def num_frames(samples: int) -> int:
     return max(1, min(round(samples / SAMPLE_RATE * POSITIONS_PER_SECOND), 1500))
 
 
-def _window(wave: np.ndarray) -> np.ndarray:
+def window(wave: np.ndarray) -> np.ndarray:
+    """
+    Raises:
+        AudioError: it is too long for the encoder.
+    """
     most = round(MAX_SECONDS * SAMPLE_RATE)
     if len(wave) > most:
         raise AudioError("too_long", f"{len(wave) / SAMPLE_RATE:.1f} s; the encoder hears "
