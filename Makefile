@@ -28,7 +28,7 @@ PUSHES = $(RECIPES:%=%.push)
 PUSHED_LABELS = $(RECIPES:%=%.push_labels)
 PLANS = $(RECIPES:%=%.plan)
 SWEEPS = $(RECIPES:%=%.sweep)
-BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline bench.scores bench.store bench.tag bench.consistency
+BENCHES = bench.label bench.train bench.decode bench.latency bench.roofline bench.scores bench.store bench.tag bench.consistency bench.gpu
 FORMATTED = distill/cli setup.py
 STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses \
   distill/metrics distill/training distill/whisper/encoder
@@ -73,6 +73,7 @@ help:
 	@echo "make bench.decode     speculative decoding beside plain decoding and transformers"
 	@echo "make bench.latency    short clips at their own length, beside padding and others"
 	@echo "make bench.roofline   the same on GPUs, predicted from bandwidths"
+	@echo "make bench.gpu        what must be right on GPUs, and how fast it is; tiny on a CPU"
 	@echo "make bench.scores     what is lost by keeping only some of the teacher's scores"
 	@echo "make bench.store      reading one view from the teacher store beside other layouts"
 	@echo "make bench.tag        a tagger's steps from the store beside teachers that run live"
@@ -196,6 +197,9 @@ bench.latency: setup
 
 bench.roofline: setup
 	@$(PYTHON) -m eval.benchmark.roofline
+
+bench.gpu: setup
+	@$(PYTHON) -m eval.benchmark.gpu
 
 bench.store: setup
 	@$(PYTHON) -m eval.benchmark.store

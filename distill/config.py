@@ -157,6 +157,8 @@ def load_run(recipe: str | Path, schema: type[T], overrides: list[str]) -> tuple
             setattr(config.data, split, names)
     if config.output_dir is None:
         config.output_dir = f"runs/{recipe_name(path)}"
+    if config.train.mixed_precision == "False":
+        config.train.mixed_precision = "no"  # which YAML takes for false
     check_train(config.train)
     share = config.data.max_unreadable
     check(0 <= share <= 1, "data.max_unreadable", "in [0, 1], a share of the clips", share)

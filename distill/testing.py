@@ -20,25 +20,27 @@ END_BIAS = 2.0
 
 
 def write_tiny_teacher(
-    folder: Path, decoder_layers: int = 4, encoder_layers: int = 2, seed: int = 0
+    folder: Path, decoder_layers: int = 4, encoder_layers: int = 2, seed: int = 0,
+    **shape: int | float,
 ) -> Path:
-    """A random Whisper (width 32) in transformers format, with a tokenizer and mel features."""
+    """A random Whisper (width 32) in transformers format, with a tokenizer and mel features.
+
+    Args:
+        shape: of one that is not tiny: keys of WhisperConfig.
+    """
     import torch
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _write_processor(folder)
+    vocabulary = _write_processor(folder, int(shape.get("num_mel_bins", 80)))
     end, start = vocabulary["<|endoftext|>"], vocabulary["<|startoftranscript|>"]
+    tiny = {"vocab_size": len(vocabulary), "num_mel_bins": 80, "d_model": 32,
+            "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64}
     config = WhisperConfig(
-        vocab_size=len(vocabulary),
-        num_mel_bins=80,
-        d_model=32,
+        **(tiny | shape),
         encoder_layers=encoder_layers,
         decoder_layers=decoder_layers,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
@@ -86,7 +88,7 @@ def _teach_to_end(model, end: int) -> None:
         decoder.embed_positions.weight.copy_(POSITION_SCALE * tokens[suggested])
 
 
-def _write_processor(folder: Path) -> dict[str, int]:
+def _write_processor(folder: Path, mel_bins: int = 80) -> dict[str, int]:
     from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizerFast
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -116,7 +118,8 @@ def _write_processor(folder: Path) -> dict[str, int]:
         **dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>"),
         additional_special_tokens=special,
     )
-    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    extractor = WhisperFeatureExtractor(feature_size=mel_bins)
+    WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
     return tokenizer.get_vocab()
 
 

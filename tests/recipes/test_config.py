@@ -221,6 +221,11 @@ def test_values_that_cannot_work(recipe):
         assert found.startswith(f"{override.partition('=')[0]} must be ") and "got" in found, found
 
 
+def test_no_is_a_word_here(recipe):
+    """YAML takes it for false."""
+    assert load_recipe(recipe(), ["train.mixed_precision=no"]).train.mixed_precision == "no"
+
+
 def test_previous_text_needs_order(recipe):
     found = message(recipe(), "views.previous_text_probability=0.2")
     assert found.startswith("views.previous_text_probability must be 0 unless pseudo_label.packing")

@@ -86,7 +86,8 @@ def test_launch_ends_when_a_rank_is_killed(labelled, ranks, whole, tmp_path, fil
 def test_launch_begins_again_where_the_launcher_is_asked_to(labelled, whole, tmp_path, file):
     """`--max_restarts`: by itself, from the last checkpoint."""
     run, log = tmp_path / "run", tmp_path / "log"
-    running = launch(file, arguments_of(labelled, run, *STEPS), log, "--max_restarts", "2")
+    running = launch(file, arguments_of(labelled, run, *STEPS), log, "--max_restarts", "2",
+                     "--rdzv_backend", "c10d")
     for _ in range(2):
         kill_a_rank(running, run, log)
     assert running.wait(240) == 0, log.read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_WORTH_MANY = 3600.0  # seconds of one GPU
+
 
 def describe(plan: dict) -> str:
     """The plan as text."""
@@ -12,6 +14,8 @@ def describe(plan: dict) -> str:
     if plan["disk"]:
         parts += [_disk_text(plan), _store_text(plan["store"]), _memory_text(plan),
                   _time_text(plan)]
+        if sum(each["gpu"] or 0 for each in plan["time"]["seconds"].values()) > _WORTH_MANY:
+            parts.append(_scale_text(plan["scale"]))
     return "\n\n".join([*parts, _done_text(plan["done"])])
 
 
@@ -147,6 +151,36 @@ def _time_text(plan: dict) -> str:
         "audio.",
         "  Within a factor of two at best. Labelling and training divide by the number of GPUs.",
     ])
+
+
+_SLOWEST = {"gpu": "GPU", "cpu": "processor", "disk": "disk", "network": "network"}
+
+
+def _scale_text(scale: dict) -> str:
+    """What each stage takes, and what it waits for."""
+    counts = list(scale["stages"])
+    lines = ["Many GPUs, and what each stage waits for",
+             (" " * 14 + "".join(f"{f'{count} GPUs':<26}" for count in counts)).rstrip()]
+    for stage in scale["stages"][counts[0]]:
+        cells = []
+        for count in counts:
+            found = scale["stages"][count][stage]
+            cells.append(f"{_seconds(found['seconds'])}, {_SLOWEST[found['bottleneck']]}")
+        lines.append(f"  {stage:<12}" + "".join(f"{cell:<26}" for cell in cells).rstrip())
+    last = scale["stages"][counts[-1]]
+    lines += [f"  {stage} on {counts[-1]}: " + ", ".join(
+        f"{_SLOWEST[part]} {_seconds(each[part])}" for part in _SLOWEST if each[part])
+        for stage, each in last.items()]
+    s, core_seconds = scale["stated"], scale["measured"]["audio_core_seconds"]
+    return "\n".join([
+        *lines,
+        f"  Measured: an hour of audio takes {core_seconds:g} s of a core to decode and to make "
+        "features of.",
+        f"  Stated: {s['cores']} cores a GPU; an hour of audio has {_bytes(s['flac_bytes'])};",
+        f"  disks read {_bytes(s['disk_bytes'])} and {s['disk_reads']:,} pieces a second for all "
+        "machines together;",
+        f"  {_bytes(s['link_bytes'])} a second between machines of 8, {_bytes(s['inner_bytes'])} "
+        "inside; all else as above."])
 
 
 def _done_text(done: dict) -> str:
