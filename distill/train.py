@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> None:
             for stage in stages_of(recipe):
                 train(stage)
             train_tagger(recipe)
+            _leave()
         except AudioError as error:  # while it is prepared, or measured
             raise UnreadableError(f"training stops: {error}. What was trained is in checkpoints; "
                                   "the same command goes on from there") from None
@@ -80,8 +81,17 @@ def train(recipe) -> None:
         sys.exit(130)
     if accelerator.is_main_process:
         _finish(run, state, settings, task.dataset_summary)
-    accelerator.wait_for_everyone()  # another stage may begin with this student
-    accelerator.end_training()
+    accelerator.wait_for_everyone()  # another training may begin with this student
+    for tracker in accelerator.trackers:  # not end_training(): it ends the group of the ranks
+        tracker.finish()
+
+
+def _leave() -> None:
+    """End the group of the ranks, where there are several."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def train_tagger(recipe) -> None:
