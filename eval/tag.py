@@ -29,6 +29,7 @@ from eval.audio_files import output_places, printable
 if TYPE_CHECKING:
     import numpy as np
 
+    from distill.ced.teachers.label_sets import LabelSet
     from eval.tagging.windows import Row, Tagger, Window
 
 SUFFIXES = {"json": ".tags.json", "csv": ".tags.csv", "audacity": ".labels.txt"}
@@ -66,8 +67,10 @@ def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
     from eval.tagging.formats import choose, whole, written
     from eval.tagging.windows import load_tagger
 
-    tagger = load_tagger(options.model, options.activation, options.frames)
-    choice = choose(tagger.classes, options.classes, options.top_k, options.threshold)
+    labels = _label_set(options)
+    tagger = load_tagger(options.model, options.activation, options.frames, labels)
+    choice = choose(tagger.classes, None if labels else options.classes, options.top_k,
+                    options.threshold, labels and labels.thresholds)
     files = _Files(options)
     start, seconds = time.perf_counter(), 0.0
     for path, rows in files.tagged(places, tagger):
@@ -82,6 +85,20 @@ def _tag(places: dict[Path, Path], options: argparse.Namespace) -> int:
     print(f"{len(places) - files.failed} files, {clock(seconds)} of audio in {clock(took)}: "
           f"{seconds / took:.0f} times real time; {files.failed} could not be read", flush=True)
     return min(files.failed, 1)
+
+
+def _label_set(options: argparse.Namespace) -> LabelSet | None:
+    """Of --classes, if that is a file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from distill.ced.teachers.label_sets import is_label_set, read_label_set
+
+    names = options.classes or []
+    if len(names) == 1 and is_label_set(names[0]):
+        return read_label_set(names[0])
+    return None
 
 
 class _Files:
@@ -153,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=int, default=5, help="most tags to print; 5")
     parser.add_argument("--threshold", type=float, default=0.1, help="lowest score of a tag; 0.1")
     parser.add_argument("--classes", nargs="+", metavar="CLASS",
-                        help="consider these classes only")
+                        help="consider these classes only; or a file .yaml with groups of them "
+                        "and thresholds (python -m eval.label_set)")
     parser.add_argument("--format", nargs="+", choices=SUFFIXES, default=[], help="files to write")
     parser.add_argument("--output-dir", type=Path, help="default: beside the audio")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time; 8")

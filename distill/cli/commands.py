@@ -65,6 +65,12 @@ GROUPS = {
         "tag": Command("eval.tag", "what is heard in audio files", True, finds_code=True),
         "ask": Command("eval.audio_llm.ask", "an audio language model about files", True),
         "doctor": Command("eval.audio_llm.doctor", "does an audio language model listen?"),
+        "label-set": Command(
+            "eval.label_set",
+            "thresholds and F1 of another set of classes",
+            True,
+            finds_code=True,
+        ),
         "probe": Command(
             "eval.linear_probe",
             "a linear classifier on a tagger's embeddings",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-NEVER = 1.0  # no probability is above it
+NEVER = 1.01  # no probability reaches it
 
 
 def at_precision(scores: np.ndarray, targets: np.ndarray, precision: float) -> np.ndarray:

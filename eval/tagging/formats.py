@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,28 @@ from eval.tagging.windows import Row
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tags are shown: of the classes `kept`, the best `top_k` that reach `threshold`."""
+    """Which tags are shown: of the classes `kept`, the best `top_k` that reach `threshold`, or the
+    thresholds that classes have of their own."""
 
     classes: Sequence[str]
     kept: Sequence[int]
     top_k: int
     threshold: float
+    own: Mapping[str, float] = field(default_factory=dict)
+
+    def needs(self, index: int) -> float:
+        """Threshold of a class."""
+        return self.own.get(self.classes[index], self.threshold)
 
     def __call__(self, scores: np.ndarray) -> list[tuple[str, float]]:
         """(name, score), best first; of equal ones the first class."""
         best = sorted(self.kept, key=lambda index: -scores[index])[: self.top_k]
-        return [(self.classes[i], float(scores[i])) for i in best if scores[i] >= self.threshold]
+        return [(self.classes[i], float(scores[i])) for i in best if scores[i] >= self.needs(i)]
 
 
 def choose(
-    classes: Sequence[str], names: Sequence[str] | None, top_k: int, threshold: float
+    classes: Sequence[str], names: Sequence[str] | None, top_k: int, threshold: float,
+    own: Mapping[str, float] | None = None,
 ) -> Choice:
     """Only the classes of `names` compete for the top k, where there are any.
 
@@ -45,7 +52,7 @@ def choose(
         raise ValueError(f"--classes: the model has no {', '.join(map(repr, unknown))}; it has "
                          f"{_close(unknown[0], classes)}")
     kept = list(range(len(classes))) if names is None else [place[name] for name in names]
-    return Choice(classes, kept, top_k, threshold)
+    return Choice(classes, kept, top_k, threshold, own or {})
 
 
 def _close(name: str, classes: Sequence[str]) -> str:
@@ -64,7 +71,7 @@ def whole(rows: Sequence[Row], choice: Choice) -> list[dict[str, Any]]:
     tags = []
     for name, score in Choice(choice.classes, choice.kept, choice.top_k, 0.0)(mean):
         peak = rows[best[place[name]]]
-        if (high := float(peak.scores[place[name]])) >= choice.threshold:
+        if (high := float(peak.scores[place[name]])) >= choice.needs(place[name]):
             tags.append({"label": name, "score": round(score, 6), "peak": round(high, 6),
                          "peak_start": round(peak.start, 3), "peak_end": round(peak.end, 3)})
     return tags

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.ced.teachers.label_sets import LabelSet
 from distill.data.audio import audio_info, load_audio
 
 STEP_SECONDS = 0.16  # of the frame-level tags of our models
@@ -68,14 +69,17 @@ class Tagger:
         classes: names of its outputs.
     """
 
-    def __init__(self, member, name: str, frames: bool = False):
-        self.member, self.name, self.frames = member, name, frames
+    def __init__(self, member, name: str, frames: bool = False, labels: LabelSet | None = None):
+        self.member, self.name, self.frames, self.labels = member, name, frames, labels
         if member.classes is None:
             raise ValueError(f"--model {name} does not name its classes: "
                              "an .onnx file needs class_labels_indices.csv beside it")
         if frames and not (member.takes_features and hasattr(member, "model")):
             raise ValueError(f"--frames needs a CED model (a folder or Hub id), and {name} is not")
         self.classes: list[str] = member.classes
+        if labels is not None:
+            labels.columns(member.classes)
+            self.classes = labels.names
 
     def __call__(self, windows: Sequence[tuple[Window, np.ndarray]]) -> list[list[Row]]:
         """For each window its row, or one for every 160 ms of what is new in it."""
@@ -90,9 +94,13 @@ class Tagger:
                     for wave in waves]
         if self.frames:
             return self._steps([window for window, _ in windows], features)
-        scores = self.member(waves, features)
+        scores = self._mapped(self.member(waves, features))
         return [[Row(window.start, window.end, window.end - window.new, each)]
                 for (window, _), each in zip(windows, scores, strict=True)]
+
+    def _mapped(self, scores: np.ndarray) -> np.ndarray:
+        """(..., the member's classes) -> (..., those of the label set)."""
+        return scores if self.labels is None else self.labels(scores, self.member.classes)
 
     def _steps(self, windows: Sequence[Window], features: Sequence) -> list[list[Row]]:
         import torch
@@ -105,7 +113,8 @@ class Tagger:
         batch = {name: each.to(model.device) for name, each in pad_features(features).items()}
         with fast_linears(), torch.no_grad():
             output = model(**batch)
-        scores = activate(output.frame_logits.float().cpu().numpy(), self.member.activation)
+        scores = self._mapped(activate(output.frame_logits.float().cpu().numpy(),
+                                       self.member.activation))
         counts = output.frame_mask.sum(1).tolist()
         found = []
         for window, probabilities, count in zip(windows, scores, counts, strict=True):
@@ -120,8 +129,12 @@ class Tagger:
         return found
 
 
-def load_tagger(name: str, activation: str = "auto", frames: bool = False) -> Tagger:
+def load_tagger(name: str, activation: str = "auto", frames: bool = False,
+                labels: LabelSet | None = None) -> Tagger:
     """Load a folder, a Hub id, an .onnx file or a `package.module:function`.
+
+    Args:
+        labels: another set of classes than its own.
 
     Raises:
         ValueError: there is no such tagger, or its activation is not known.
@@ -138,4 +151,4 @@ def load_tagger(name: str, activation: str = "auto", frames: bool = False) -> Ta
         member = load_member(MemberConfig(model=name, activation=activation), device)
     except (OSError, ValueError) as error:
         raise ValueError(f"--model {name}: {error}") from None
-    return Tagger(member, name, frames)
+    return Tagger(member, name, frames, labels)

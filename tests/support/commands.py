@@ -37,7 +37,7 @@ RECIPES = {
     "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
     "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
 }
-PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.linear_probe",
+PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.label_set", "eval.linear_probe",
            "eval.speech.short_audio", "eval.tag", "eval.transcribe"}
 RUN_FOLDERS = {"eval.report", "eval.plots"}
 NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",

@@ -9,6 +9,7 @@ arXiv:2211.04772), each with its weight. A member knows the classes of its own; 
 name, or by a file (`teacher.members[].classes`):
     .txt     the names of its outputs, a line each, where it does not say them; then by name
     .json    {our class: [its classes, by name or number]}: the likeliest of them counts
+    .yaml    a label set (`distill.ced.teachers.label_sets`): groups, by maximum or noisy or
     .npy     (its classes, our classes), its probabilities are multiplied with it; at most 1
 Of a class that some members do not know the others decide.
 """
@@ -16,7 +17,7 @@ Of a class that some members do not know the others decide.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from distill.ced.data.clips import read_names
 from distill.ced.recipe_sections import MemberConfig, TeacherConfig
 from distill.ced.teachers.frames import num_steps, to_steps
+from distill.ced.teachers.label_sets import combined, is_label_set, read_label_set
 from distill.ced.teachers.members import Member, class_names, content_of, load_member
 from distill.data.files import hash_of
 from distill.data.model_files import model_name
@@ -84,6 +86,7 @@ class ClassMap:
         if path and not path.is_file():
             raise ValueError(f"teacher.members[].classes: no file {path}")
         self.name, self.matrix, self.groups = config.model, None, None
+        self.combine: Callable[..., np.ndarray] = np.max
         if path and path.suffix == ".npy":
             self.matrix = np.load(path, allow_pickle=False).astype(np.float64)
             if self.matrix.ndim != 2 or self.matrix.shape[1] != len(classes):
@@ -96,6 +99,10 @@ class ClassMap:
         groups = {name: [name] for name in classes}
         if path and path.suffix == ".json":
             groups = json.loads(read_text(path))
+        if path and is_label_set(path):
+            labels = read_label_set(path)
+            groups = labels.groups
+            self.combine = combined if labels.combine == "noisy_or" else np.max
         self.groups = _group_indices(config, groups, member_classes, classes, bool(path))
         self.size = None
         if member_classes is not None:
@@ -114,7 +121,7 @@ class ClassMap:
         if self.matrix is not None:
             result = np.minimum(probabilities @ self.matrix, 1.0)
         else:
-            result = np.stack([probabilities[:, group].max(axis=1) if group else
+            result = np.stack([self.combine(probabilities[:, group], axis=1) if group else
                                np.full(len(probabilities), np.nan) for group in self.groups], 1)
         result[:, ~self.known] = np.nan
         return result
