@@ -10,9 +10,11 @@ where the settings say, and are refused if they are others than it was trained w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Sequential
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -190,6 +192,30 @@ class AudioLlm(nn.Module):
         sequences = [self.sequence(prompt, len(each), transcript=transcript)
                      for prompt, each, transcript in zip(prompts, audio, told, strict=True)]
         return self.answer(sequences, audio, max_new_tokens, num_beams, end_bias, streamer)
+
+    def stream(self, states: np.ndarray, prompt: str, **options: Any) -> Iterator[str]:
+        """Pieces of one clip's answer as they are found; `options` as of `generate`.
+
+        Whoever stops early lets the answer end unheard.
+        """
+        from transformers import TextIteratorStreamer
+
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=False, skip_special_tokens=True)
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self.generate([states], [prompt], streamer=streamer, **options)
+            except BaseException as error:  # raised again where it is read
+                failed.append(error)
+                streamer.end()
+
+        thread = Thread(target=run, daemon=True)
+        thread.start()
+        yield from filter(None, streamer)
+        thread.join()
+        if failed:
+            raise failed[0]
 
     def answer(
         self, sequences: Sequential[Sequence], audio: Sequential[Tensor], max_new_tokens: int,

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from distill import config as base
 from distill.audio_llm.data.layouts import LAYOUTS
-from distill.config import ConfigError, HubConfig, TrainConfig, check
+from distill.config import ConfigError, TrainConfig, check
 
 TRAINS = ("adapter", "projection", "lora")
 LOSSES = ("ctc", "answer", "text")
@@ -147,7 +147,6 @@ class AudioLlmRecipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    hub: HubConfig = field(default_factory=HubConfig)
 
 
 def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
@@ -157,7 +156,6 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
         ConfigError: names the key and, for typos, the one probably meant.
     """
     _, config = base.load_run(recipe, AudioLlmRecipe, overrides)
-    base.check_hub(config.hub)
     check(config.layout in LAYOUTS, "layout", f"one of {tuple(LAYOUTS)}", config.layout)
     check(config.adapter.kind in ("stack_mlp", "tltr"), "adapter.kind", "stack_mlp or tltr",
           config.adapter.kind)

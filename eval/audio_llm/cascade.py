@@ -24,6 +24,7 @@ NUM_SHOWN = 4  # pairs of the training split, of middle length
 _ASKED = {
     "recognition": "Write the spoken text again.",
     "translation": "Translate the spoken text to English.",
+    "answer": "Answer a question about the spoken text.",
 }
 
 

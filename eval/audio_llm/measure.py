@@ -5,7 +5,8 @@ Writes runs/NAME/eval/{predictions.jsonl,results.json}. Part of `python -m eval 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,11 @@ from distill.metrics.translation import translation_scores
 from eval.audio_llm.cascade import cascade_answers, shown_pairs, whisper_texts
 from eval.audio_llm.listening import describe, listen
 from eval.audio_llm.parts import Split, load_model, load_split
+from eval.kept import append, begin
 from eval.machine import describe as describe_machine
 from eval.machine import this_machine
+
+LISTENING_CLIPS = 100  # at most, evenly spread: four kinds of audio for each
 
 
 class _Utterance:
@@ -67,28 +71,50 @@ def evaluate(recipe: AudioLlmRecipe, run: Path) -> dict:
         return found
     split = load_split(recipe, "test")
     model = load_model(student, split.encoder)
+    parts = _Parts(run / "eval" / "partial.jsonl", key)
     results = {"settings": key, "machine": this_machine(), "drops": dict(split.drops),
-               **_measure(recipe, model, split, run)}
+               **_measure(recipe, model, split, parts, run)}
     write_json(path, results)
+    parts.path.unlink(missing_ok=True)
     return results
 
 
-def _measure(recipe: AudioLlmRecipe, model: AudioLlm, split: Split, run: Path) -> dict:
+class _Parts:
+    """What was measured before this run was stopped, by name: an evaluation goes on from there."""
+
+    def __init__(self, path: Path, key: str):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.found = {line["name"]: line["value"] for line in begin(path, key)}
+
+    def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
+        if name not in self.found:
+            self.found[name] = compute()
+            append(self.path, {"name": name, "value": self.found[name]})
+        return self.found[name]
+
+
+def _measure(
+    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
+) -> dict:
     config, examples = recipe.evaluation, split.examples
-    texts = answers(model, examples, split.states, config)
-    whisper = whisper_texts(split.encoder.teacher, examples, config.batch_size)
+    texts = parts("answers", lambda: answers(model, examples, split.states, config))
+    heard = parts("listening", lambda: _listening(recipe, model, split, texts))
+    whisper = parts("whisper", lambda: whisper_texts(split.encoder.teacher, examples,
+                                                     config.batch_size))
     training, _ = load_examples(recipe, recipe.data.train)
     rows: list[dict] = [
         {"id": e.id, "task": e.task.name, "question": e.question, "reference": e.answer,
-         "answer": text, "whisper": heard}
-        for e, text, heard in zip(examples, texts, whisper, strict=True)]
+         "answer": text, "whisper": written}
+        for e, text, written in zip(examples, texts, whisper, strict=True)]
     result: dict[str, Any] = {"tasks": {}}
     for task in recipe.tasks:
         mine = [n for n, each in enumerate(examples) if each.task.name == task.name]
         if not mine:
             continue
         shown = shown_pairs([each for each in training if each.task.name == task.name])
-        told = cascade_answers(model, task.kind, [whisper[n] for n in mine], shown, config)
+        told = parts(f"cascade of {task.name}", partial(
+            cascade_answers, model, task.kind, [whisper[n] for n in mine], shown, config))
         for n, text in zip(mine, told, strict=True):
             rows[n]["cascade"] = text
         entry = _of_task(task.kind, [rows[n] for n in mine], recipe)
@@ -97,11 +123,19 @@ def _measure(recipe: AudioLlmRecipe, model: AudioLlm, split: Split, run: Path) -
                 "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
                                 "chrf_difference", "chrf_difference_ci")}
         result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
-    silence = split.encoder.silence()
-    heard = listen(model, examples, split.states, silence, config, texts, recipe.seed)
     result |= {"nll_gap": heard["nll_gap"], "nll_gap_ci": heard["nll_gap_ci"], "listening": heard}
     write_jsonl(run / "eval" / "predictions.jsonl", rows)
     return result
+
+
+def _listening(
+    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, texts: Sequence[str]
+) -> dict[str, Any]:
+    count = len(split.examples)
+    some = range(0, count, -(-count // LISTENING_CLIPS))  # of all tasks
+    return listen(model, [split.examples[n] for n in some], [split.states[n] for n in some],
+                  split.encoder.silence(), recipe.evaluation, [texts[n] for n in some],
+                  recipe.seed)
 
 
 def _of_task(kind: str, rows: Sequence[dict], recipe: AudioLlmRecipe) -> dict:

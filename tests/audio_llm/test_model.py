@@ -240,6 +240,16 @@ def test_a_batch_answers_as_one_by_one(make):
     assert all(map(len, model.generate(states, prompts, max_new_tokens=6, num_beams=2)))
 
 
+def test_an_answer_in_pieces(make):
+    model = make()
+    states = np.ones((9, WIDTH))
+    (whole,) = model.generate([states], [PROMPT], max_new_tokens=10)
+    pieces = list(model.stream(states, PROMPT, max_new_tokens=10))
+    assert "".join(pieces).strip() == whole
+    with pytest.raises(ValueError, match="num_beams"):
+        list(model.stream(states, PROMPT, max_new_tokens=10, num_beams=2))
+
+
 def test_the_ends_bias(make):
     model = make()
     audio, many = [np.zeros((4, WIDTH))], [PROMPT]

@@ -124,6 +124,9 @@ def check_module(module: str, arguments: list[str]) -> None:
         methods.load_recipe(arguments[0], arguments[1:])
     elif module == "distill.data.hub_dataset":
         hub_dataset.parse_options(arguments[2:])
+    elif module == "distill.audio_llm.data.question_lists":
+        options = {each.partition("=")[0] for each in arguments[2:]}
+        assert options <= {"audio", "closed", "answerable"}, options
     elif module == "distill.data.class_folders":
         class_folders.parse_options(arguments[2:])
     elif module == "distill.data.teacher_store":
