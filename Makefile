@@ -33,6 +33,9 @@ FORMATTED = distill/cli setup.py
 STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sources distill/losses \
   distill/metrics distill/training distill/whisper/encoder
 FAMILIES = $(RECIPES:%=%.family)
+PROMPTS = $(RECIPES:%=%.prompts)
+# recipes that measure what prompts do
+PROMPTED := $(patsubst recipes/%/recipe.yaml,%,$(shell grep -l '^  prompts: {words:' recipes/*/recipe.yaml))
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \
@@ -45,7 +48,7 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(CLEANS) $(SCENES) $(TEACHERS) demo-tagger.whisper
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(PROMPTS) $(CLEANS) $(SCENES) $(TEACHERS) demo-tagger.whisper
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -63,6 +66,7 @@ help:
 	@echo "make NAME.train       train the student; goes on where it was stopped"
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.family      several students from one store, and which one to take"
+	@echo "make NAME.prompts     whether the student does what prompts say, beside a twin without"
 	@echo "make NAME.robustness  both in noise, through telephones, and where nobody speaks"
 	@echo "make NAME.export      copies for other runtimes, proven there; TO=ct2, onnx or ggml"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
@@ -121,6 +125,7 @@ $(RECIPES): %: setup
 	@$(if $(filter $*.teachers,$(TEACHERS)),$(MAKE) --no-print-directory $*.teachers)
 	@$(MAKE) --no-print-directory $*.label
 	@$(MAKE) --no-print-directory $*.train
+	@$(if $(filter $*,$(PROMPTED)),$(MAKE) --no-print-directory $*.prompts)
 	@$(MAKE) --no-print-directory $*.eval
 
 $(SCENES): %.scenes: setup
@@ -154,6 +159,11 @@ $(TRAINS): %.train: setup
 $(EVALS): %.eval: setup
 	@echo "== $*: evaluation and report"
 	@$(PYTHON) -m eval $* $(SET)
+
+$(PROMPTS): %.prompts: setup
+	@echo "== $*: a twin without prompts, and what prompts do"
+	@$(PYTHON) -m eval.prompts.twin $* $(SET)
+	@$(PYTHON) -m eval.prompts $* $(SET)
 
 $(ROBUSTNESS): %.robustness: setup
 	@echo "== $*: robustness"

@@ -2,6 +2,8 @@
 
     python -m eval.transcribe talk.mp3 calls/ --model runs/demo/student
     python -m eval.transcribe talk.mp3 --model demo --assistant runs/demo/student --format srt vtt
+    python -m eval.transcribe talk.mp3 --model runs/demo-prompted/student --style lower \\
+        --context notes.txt --hotwords names.txt
 
 The model is a folder, a Hub id, or a recipe's name, which means its teacher. With an assistant (a
 student with the model's encoder) the text is the model's own, sooner. `talk.mp3` becomes
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
     if options.sounds and options.format == ["txt"]:
         raise ValueError("--sounds are written into subtitles and json: add --format vtt json")
     check_hotwords(options)
+    check_prompt(options)
     recipes = known_recipes()
     for key, name in (("--model", options.model), ("--assistant", options.assistant)):
         if name is not None and name not in recipes:
@@ -85,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
                         "the prompt of the next: names stay the same, but so do mistakes")
     parser.add_argument("--hotwords", type=Path, help="text file of names and terms, one a line, "
                         "that are preferred where the model nearly writes them")
-    parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 3")
+    parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 5")
+    parser.add_argument("--style", help="how to write: mixed, upper, lower, digits, words, or "
+                        "module:function; for students that were trained with prompts")
+    parser.add_argument("--context", type=Path, help="text file of what it is about: names, or "
+                        "what was said before; read before every window, its end if it is long")
     parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
                         "detected speech: songs, crowds. Text made up in silence then stays")
     parser.add_argument("--sounds", nargs="?", const="gaps", choices=("gaps", "all"),
@@ -109,6 +116,43 @@ def check_hotwords(options: argparse.Namespace) -> None:
         raise ValueError(f"--boost must be > 0 and finite, got {options.boost}")
     if options.hotwords is not None:
         read_phrases(options.hotwords)
+
+
+def check_prompt(options: argparse.Namespace) -> None:
+    """Now, too.
+
+    Raises:
+        ValueError: there is no such style, or the context cannot be read.
+    """
+    from distill.whisper.prompting.styles import find_style
+
+    if options.style is not None:
+        find_style(options.style)
+    if options.context is not None:
+        context_of(options.context)
+
+
+def context_of(path: Path) -> str:
+    """Lines of a text file, joined.
+
+    Raises:
+        ValueError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--context: {path} must be a text file in UTF-8: {error}") from None
+
+
+def prompt_of(options: argparse.Namespace, tokenizer) -> list[int]:
+    """Tokens of --style and --context; half of the room stays for the text so far, if that is
+    read, too."""
+    from distill.whisper.prompting.compose import prompt_tokens
+
+    if options.style is None and options.context is None:
+        return []
+    content = "" if options.context is None else context_of(options.context)
+    return prompt_tokens(tokenizer, options.style, content, 111 if options.previous_text else 223)
 
 
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
@@ -138,6 +182,9 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
         check_writable(place)  # now, and not after an hour's work
     decoder, processor = load_decoder(options)
     track = _sound_track(options, decoder, processor) if options.sounds else None
+    prompt = prompt_of(options, processor.tokenizer)
+    for audio in recordings:
+        audio.prompt = prompt
     silent = 0
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:

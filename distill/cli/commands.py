@@ -44,6 +44,8 @@ GROUPS = {
         "family": Command(
             "eval.family", "several students from one store, and which one to take for a budget"
         ),
+        "twin": Command("eval.prompts.twin", "train a student's twin that never sees a prompt"),
+        "prompts": Command("eval.prompts", "whether a student does what its prompts say"),
         "robustness": Command("eval.robustness", "teacher and student in noise, and in silence"),
         "export": Command("distill.export", "copies for other runtimes, verified there"),
         "push": Command("distill.hub", "publish the student on the Hub"),

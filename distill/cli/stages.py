@@ -3,7 +3,8 @@
     audio-distill run RECIPE [--num-processes N] [key=value ...]
 
 Before them come what a recipe brings along: the scenes of its scenes.yaml, and the teachers of its
-folder teachers/, which are trained here. Each step is a process of its own and can be stopped: the
+folder teachers/, which are trained here. Recipes that measure what prompts do (evaluation.prompts)
+do so after training. Each step is a process of its own and can be stopped: the
 same command goes on. With several processes, labels are translated and scored in steps of their
 own.
 """
@@ -56,11 +57,14 @@ def steps(found: Path, arguments: list[str], options: Launch | None) -> list[tup
         ("train", [str(folder / "teachers" / path.name), *several])
         for path in sorted((found.parent / "teachers").glob("*.yaml"))
     ]
+    is_prompted = "\n  prompts: {words:" in found.read_text(encoding="utf-8")
+    prompts = [("twin", arguments), ("prompts", arguments)] if is_prompted else []
     return [
         ("plan", arguments),
         *teachers,
         ("label", [*arguments, *several]),
         ("train", [*arguments, *several]),
+        *prompts,
         ("eval", arguments),
     ]
 

@@ -69,7 +69,7 @@ class TeacherScores:
     log_rest: Tensor | None = None
     inner: tuple[Tensor, ...] = ()
 
-    def chunk(self, rows: slice) -> TeacherScores:
+    def chunk(self, rows: slice | Tensor) -> TeacherScores:
         def cut(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
 
@@ -360,6 +360,19 @@ def _losses(
         case "total_variation":
             return ce_and_total_variation(logits, labels, reference, **weights)
     raise AssertionError(divergence)
+
+
+@torch.no_grad()
+def agrees(teacher: TeacherScores, labels: Tensor) -> Tensor:
+    """(tokens,) bool: whether the teacher finds the label (tokens,) likeliest."""
+    if teacher.indices is not None and teacher.values is not None:
+        best = teacher.indices.gather(-1, teacher.values.argmax(-1, keepdim=True))[:, 0]
+        return best == labels
+    assert teacher.hidden is not None and teacher.weight is not None
+    output = teacher.weight.to(teacher.hidden.dtype)
+    found = [product(teacher.hidden[rows], output).argmax(-1) == labels[rows]
+             for rows in chunks(teacher.hidden)]
+    return torch.cat(found) if found else torch.zeros_like(labels, dtype=torch.bool)
 
 
 def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:

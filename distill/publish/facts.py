@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Facts:
         unread: drops.json: what was never labelled, by reason.
         settings: config.yaml, the recipe as it was trained.
         robustness: robustness/results.json; {} if it is not there, or of another student.
+        prompts: eval/prompts.json, in the same way.
     """
 
     run: Path
@@ -40,6 +41,7 @@ class Facts:
     unread: dict
     settings: dict
     robustness: dict
+    prompts: dict = field(default_factory=dict)
 
     @property
     def models(self) -> dict:
@@ -67,12 +69,19 @@ def read_facts(recipe: Any) -> Facts:
         unread=_optional(labels_folder(recipe) / "drops.json"),
         settings=_settings(run / "config.yaml"),
         robustness=_robustness(run),
+        prompts=_prompts(run),
     )
 
 
 def _robustness(run: Path) -> dict:
     found = _optional(run / "robustness" / "results.json")
     stamp = found.get("models", {}).get("student", {}).get("stamp")
+    return found if stamp == hash_of(model_stamp(run / "student")) else {}
+
+
+def _prompts(run: Path) -> dict:
+    found = _optional(run / "eval" / "prompts.json")
+    stamp = found.get("about", {}).get("stamp")
     return found if stamp == hash_of(model_stamp(run / "student")) else {}
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from distill.publish.facts import Facts, is_local, public_name
+from distill.publish.prompts import prompts
 from distill.publish.show import Show, compare, number, percent, rate, ratio, table
 
 TASK = "automatic-speech-recognition"
@@ -79,7 +80,7 @@ def results(facts: Facts) -> str:
 A model that is not sure goes on with what is likely: it inserts words, or says the same again and \
 again. Repetitions that are in the audio count too; the teacher's column tells what is normal."""
     rest = [line for line in (_paired(facts.results), _apart(facts.results),
-                              _noise(facts.robustness)) if line]
+                              _noise(facts.robustness), prompts(facts.prompts)) if line]
     return "\n\n".join([text, *rest])
 
 

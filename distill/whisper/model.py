@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.losses.matmul import fast_linears
-from distill.losses.token_losses import IGNORE, TeacherScores, hidden_mse, token_losses
+from distill.losses.token_losses import IGNORE, TeacherScores, agrees, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
 from distill.whisper.encoder.audio import AudioFeatures, encode_features, silence_behind
 from distill.whisper.encoder.cross_attention import silence_shared
@@ -90,27 +90,41 @@ class DistillModule(nn.Module):
         labels = batch["labels"]
         valid = labels != IGNORE
         scores = self._teacher_scores(batch, states, valid)
-        student_hidden = _to_autocast_dtype(hidden[valid])
-        total, ce, divergence = token_losses(
-            student_hidden,
-            self.student.proj_out.weight,
-            labels[valid],
-            scores,
-            ce_weight=self.loss.ce_weight,
-            kl_weight=self.loss.kl_weight,
-            temperature=self.loss.temperature,
-            divergence=self.loss.divergence,
-        )
+        student_hidden, asked = _to_autocast_dtype(hidden[valid]), labels[valid]
+        taught: Tensor | slice = slice(None)
+        if self.loss.teacher_tokens == "agreeing" and scores is not None:
+            taught = agrees(scores, asked)
+            total, ce, divergence = self._token_losses(
+                student_hidden[taught], asked[taught], scores.chunk(taught))
+            rest, ce_rest, _ = self._token_losses(student_hidden[~taught], asked[~taught], None)
+            total, ce = total + rest, ce + ce_rest
+        else:
+            total, ce, divergence = self._token_losses(student_hidden, asked, scores)
         parts = {}
         if self.loss.ce_weight or self.loss.kl_weight:
             parts = {"ce": ce, _PART_NAMES[self.loss.divergence]: divergence}
         if self.matches_states:
-            distance = hidden_mse(hidden[valid], scores.hidden)
+            distance = hidden_mse(hidden[valid][taught], scores.hidden[taught])
             for student_inner, teacher_inner in zip(inner, scores.inner, strict=True):
-                distance = distance + hidden_mse(student_inner[valid], teacher_inner)
+                distance = distance + hidden_mse(student_inner[valid][taught],
+                                                 teacher_inner[taught])
             parts["hidden"] = distance.detach()
             total = total + self.loss.hidden_weight * distance
         return total, parts
+
+    def _token_losses(self, hidden: Tensor, labels: Tensor, scores: TeacherScores | None
+                      ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `token_losses`; without scores the labels alone are learned from."""
+        return token_losses(
+            hidden,
+            self.student.proj_out.weight,
+            labels,
+            scores,
+            ce_weight=self.loss.ce_weight,
+            kl_weight=self.loss.kl_weight if scores is not None else 0.0,
+            temperature=self.loss.temperature,
+            divergence=self.loss.divergence,
+        )
 
     def _student_states(self, batch: Batch) -> Tensor:
         """(batch, frames, width); behind them is silence."""

@@ -15,6 +15,7 @@ from distill.data.noise.kinds import KINDS
 from distill.data.views.augment import check_augment
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
+from distill.whisper.prompting.settings import check_prompt_evaluation, check_prompts
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -83,6 +84,9 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         names = getattr(config.tagger.data, split)
         found = base.manifest_paths(path, f"tagger.data.{split}", names)
         setattr(config.tagger.data, split, found)
+    for section in (config.views.prompts, config.evaluation.prompts):
+        if section.words is not None:
+            section.words = base.beside(path, section.words)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
@@ -91,6 +95,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     check_outside(config.pseudo_label, teacher_task(config))
     _check_loss(config)
     _check_views(config)
+    check_prompts(config.views, config.language)
+    check_prompt_evaluation(config.evaluation.prompts, config.language)
     _check_evaluation(config)
     _check_filter(config)
     _check_translation(config)
@@ -212,6 +218,9 @@ def _check_loss(c: WhisperRecipe) -> None:
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
     weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
     check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
+    ways = ("all", "agreeing")
+    check(c.loss.teacher_tokens in ways, "loss.teacher_tokens", f"one of {ways}",
+          c.loss.teacher_tokens)
     kinds = ("forward", "reverse", "total_variation")
     check(c.loss.divergence in kinds, "loss.divergence", f"one of {kinds}", c.loss.divergence)
     ok = c.loss.divergence == "forward" or c.teacher.mode == "live"

@@ -209,6 +209,35 @@ class LossConfig:
     # (arXiv:2211.17192), for a student that drafts. A greedy teacher accepts its likeliest token
     # only, and the labels are those tokens, so CE teaches that already. All but forward need
     # teacher.mode=live or scores.method=decoder_state
+    teacher_tokens: str = "all"  # where the teacher's scores and states are learned from. all |
+    # agreeing: at tokens of the label that the teacher finds likeliest; elsewhere, as in a style or
+    # a name that it does not take from the prompt, the label decides alone
+
+
+@dataclass
+class PromptConfig:
+    """Prompts that say how the text is written and what it is about: `<|startofprev|> style
+    content`. A view draws both, its label is written in the style, and the teacher reads the same.
+    Whoever trains with them also wants loss.teacher_tokens=agreeing."""
+
+    probability: float = 0.0  # share of views with a prompt; the others are as without this section
+    styles: dict[str, float] = field(default_factory=dict)  # weights of the styles; empty:
+    # {none: 0.05, mixed: 0.65, upper: 0.3}. none: the label as it is, and none is asked for |
+    # mixed: as it is | upper | lower: without punctuation | digits | words: English numbers |
+    # module:function of your own
+    contents: dict[str, float] = field(default_factory=dict)  # weights of what else is read; empty:
+    # {none: 0.05, previous: 0.5, words: 0.4, other: 0.05}. previous: the text before
+    # (pseudo_label.packing=sequential; without one it is none) | words: rare words of the label
+    # among others, shuffled | other: another window's content
+    words: str | None = None  # text file of words and phrases, one a line, that such lists are
+    # made of, relative to the recipe's folder; null: words of the labels, rare ones
+    common_words: int = 10000  # with words=null: so many of the commonest words of the labels are
+    # not rare
+    listed_probability: float = 0.8  # share of a label's rare words that are on its list
+    min_distractors: int = 50  # fewest other words on a list
+    max_distractors: int = 100  # most other words; the list is cut where it does not fit
+    leak_probability: float = 0.0  # share of lists that are words of the label alone, any of them.
+    # Teaches to copy, not to listen
 
 
 @dataclass
@@ -219,6 +248,20 @@ class ViewConfig:
     previous_text_probability: float = 0.2  # share of views that have the previous window's text as
     # a prompt; needs pseudo_label.packing=sequential
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of the audio
+    prompts: PromptConfig = field(default_factory=PromptConfig)  # in the place of previous text
+
+
+@dataclass
+class PromptEvaluationConfig:
+    """`python -m eval.prompts`: styles, and lists of rare words with 0, 10, 100 and 1,000 words
+    that nobody says."""
+
+    split: str = "test"  # test | validation: to choose most_words and boost by
+    words: str | None = None  # text file of rare words and names, one a line, some of which the
+    # split says; relative to the recipe's folder
+    styles: list[str] = field(default_factory=lambda: ["mixed", "upper", "lower"])  # to ask for
+    most_words: int = 20  # of a list that a prompt holds: those that are nearest to a first text
+    boost: float = 5.0  # of the phrases that the decoder prefers, as decoding.phrase_boost
 
 
 @dataclass
@@ -263,6 +306,7 @@ class EvaluationConfig:
     on_loop: str = "keep"  # what is done with a text that loops. keep: plain greedy decoding | end:
     # end it | break: forbid the token that would continue the loop
     num_bootstrap: int = 2000  # resamples for the 95 % intervals
+    prompts: PromptEvaluationConfig = field(default_factory=PromptEvaluationConfig)
     normalizer: str = "auto"  # what counts as the same word. english | basic | unaccented: basic,
     # for transcripts typed without accents | auto: english for English, else basic
 
@@ -298,7 +342,7 @@ class DecodingConfig:
     # decoding
     phrases: str | None = None  # text file of names and terms, one a line, that labels prefer where
     # the teacher nearly writes them; relative to the recipe's folder
-    phrase_boost: float = 3.0  # added to the logits of their tokens, nats
+    phrase_boost: float = 5.0  # added to the logits of their tokens, nats
 
 
 @dataclass

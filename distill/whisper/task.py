@@ -61,7 +61,7 @@ class WhisperTask:
         live = output = None
         if self.recorded is None:
             live = teacher.model
-        elif recipe.loss.kl_weight and recipe.scores.method == "decoder_state":
+        elif needs_output(recipe):
             output = self._output_of(teacher.model)
         del teacher  # its answers are in the store
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
@@ -198,6 +198,13 @@ class WhisperTask:
     def save(self, folder: Path) -> None:
         self.student.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def needs_output(recipe: WhisperRecipe) -> bool:
+    """Whether recorded decoder states must become scores again."""
+    loss = recipe.loss
+    is_compared = loss.teacher_tokens == "agreeing" and loss.hidden_weight > 0
+    return is_compared or (loss.kl_weight > 0 and recipe.scores.method == "decoder_state")
 
 
 def _pad_for_another_encoder(teacher, student, shared: bool) -> str:

@@ -16,6 +16,7 @@ from eval.report.clips import render_clips
 from eval.report.comparison import render_comparison
 from eval.report.examples import render_examples
 from eval.report.family import render_family
+from eval.report.prompts import render_prompts
 from eval.report.robustness import render_robustness
 from eval.report.run_folder import (
     EVALUATE,
@@ -59,6 +60,7 @@ def sections(run: Path, config: dict) -> list[str]:
     parts = [("Clip by clip", _clips, _has_clips(run)),
              ("Teacher and student", _results, True),
              ("In noise, and where nobody speaks", _robustness, _robustness_file(run).is_file()),
+             ("Prompts", _prompts, _prompts_file(run).is_file()),
              ("Family of students", _family, (run / FAMILY).is_file()),
              ("Training", _training, True), ("Pseudo-labels", _labels, True),
              ("Examples", _examples, True)]
@@ -102,6 +104,14 @@ def _clips(run: Path, _config: dict) -> str:
 
 def _family(run: Path, _config: dict) -> str:
     return render_family(read_json(run / FAMILY))
+
+
+def _prompts_file(run: Path) -> Path:
+    return run / "eval" / "prompts.json"
+
+
+def _prompts(run: Path, _config: dict) -> str:
+    return render_prompts(read_json(_prompts_file(run)))
 
 
 def _robustness_file(run: Path) -> Path:

@@ -256,7 +256,7 @@ def test_completion():
         f'\nCOMP_WORDS=(audio-distill {words}); COMP_CWORD={at}; _audio_distill; '
         'echo "${COMPREPLY[@]}"' for words, at in (("tra", 1), ("plan demo-", 2)))
     ran = subprocess.run(["bash", "-uc", bash + asked], cwd=ROOT, capture_output=True, text=True)
-    recipes = "demo-hears demo-llm demo-tagger"
+    recipes = "demo-hears demo-llm demo-prompted demo-tagger"
     assert ran.stdout.splitlines() == ["translate train transcribe", recipes], ran.stderr
     for shell in ("zsh", "fish"):
         text = script(about, [shell])

@@ -36,6 +36,7 @@ RECIPES = {
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
     "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
     "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
+    "eval.prompts": (), "eval.prompts.twin": (),
 }
 PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.label_set", "eval.linear_probe",
            "eval.speech.short_audio", "eval.tag", "eval.transcribe"}

@@ -18,6 +18,21 @@ from distill.data.views.augment import Augmentation, AugmentConfig, draw_augment
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What a decoder reads before a text, and how the text is written after it.
+
+    Attributes:
+        style: how; None: as the label is, and no style is asked for.
+        kind: of the content: none, previous (text), words, or other (another window's content).
+        content: as it is read.
+    """
+
+    style: str | None
+    kind: str
+    content: str
+
+
+@dataclass(frozen=True)
 class View:
     """One fully determined training input.
 
@@ -26,12 +41,14 @@ class View:
         timestamps: keep the label's timestamps.
         previous: give the previous window's text as a prompt.
         augmentation: what is done to the audio and its features, if anything.
+        prompt: a style and a content, in the place of `previous`.
     """
 
     id: str
     timestamps: bool
     previous: bool
     augmentation: Augmentation | None = None
+    prompt: Prompt | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that was drawn, as plain JSON; `view_from_dict` is the inverse."""
@@ -43,6 +60,8 @@ class View:
             values = asdict(self.augmentation)
             values |= {name: [list(mask) for mask in values[name]] for name in masks}
             row["augmentation"] = values
+        if self.prompt:
+            row["prompt"] = asdict(self.prompt)
         return row
 
 
@@ -55,7 +74,9 @@ def view_from_dict(row: dict[str, Any]) -> View:
         for name in ("time_masks", "frequency_masks"):
             known[name] = tuple((first, size) for first, size in values[name])
         augmentation = Augmentation(**known)
-    return View(row["id"], row["timestamps"], row["previous"], augmentation)
+    prompt = row.get("prompt")
+    return View(row["id"], row["timestamps"], row["previous"], augmentation,
+                Prompt(**prompt) if prompt else None)
 
 
 def generator(seed: int, key: str, counter: int) -> np.random.Generator:

@@ -8,13 +8,17 @@ still detect a language.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.data.views.draws import View
 from distill.losses.token_losses import IGNORE
+from distill.whisper.prompting.compose import prompt_tokens, render_tokens
+from distill.whisper.prompting.styles import render
 from distill.whisper.special import SpecialTokens
 
 
@@ -38,6 +42,7 @@ class TokenRules:
         language, task: of the recipe; a row's own language comes first.
         context: decoder positions, 448 for every Whisper.
         timestamps: whether the labels have timestamps.
+        tokenizer: of the teacher; for views with a prompt.
     """
 
     special: SpecialTokens
@@ -45,6 +50,7 @@ class TokenRules:
     task: str
     context: int
     timestamps: bool
+    tokenizer: Any = None
 
     def __call__(self, row: dict, view: View) -> TokenRow:
         """Build the view of a label row (see `pseudo_label`).
@@ -56,6 +62,14 @@ class TokenRules:
         keep = view.timestamps and self.timestamps
         text = [t for t in row["tokens"] if keep or t < begin]
         prefix = self.special.prefix(row["language"] or self.language, self.task, keep)
+        asked = view.prompt
+        if asked and asked.style not in (None, "mixed"):  # which is the label as it is
+            write = partial(render, asked.style)
+            styled = render_tokens(self.tokenizer, write, text, begin)
+            if len(prefix) + len(styled) <= self.context:
+                text = styled
+            else:  # capitals need more tokens: too long in this style, the label keeps its own
+                asked = replace(asked, style=None)
         body = [*prefix, *text, self.special.end]
         room = self.context + 1 - len(body)
         if room < 0:
@@ -63,6 +77,10 @@ class TokenRules:
                              f"is {self.context}")
         before = [t for t in row.get("prompt", []) if keep or t < begin]
         prompt = self.special.prompt(before, self.context, room) if view.previous else []
+        if asked:
+            limit = min(self.context // 2, room) - 1
+            words = prompt_tokens(self.tokenizer, asked.style, asked.content, limit)
+            prompt = self.special.prompt(words, self.context, room)
         full = [*prompt, *body]
         labels = full[1:]
         labels[: len(prompt)] = [IGNORE] * len(prompt)

@@ -7,7 +7,7 @@ they cannot disagree about what a view is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from distill.data.views.batches import FixedBatches, TokenBatches
 from distill.data.views.draws import View, draw_view
 from distill.whisper.data.collate import TokenRow, TokenRules
 from distill.whisper.data.corpus import load_clips, rebuild_window
+from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.encoder.audio import AudioFeatures, audio_features
+from distill.whisper.prompting.draws import PromptDraws
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.special import SpecialTokens
 
@@ -90,6 +92,7 @@ class ViewSource:
             task=recipe.task,
             context=context,
             timestamps=recipe.pseudo_label.timestamps,
+            tokenizer=processor.tokenizer,
         )
 
     @cached_property
@@ -104,7 +107,7 @@ class ViewSource:
     def view(self, index: int, epoch: int) -> View:
         """The view of a window in an epoch; a window without a previous text never has one."""
         config, row = self.recipe.views, self.rows[index]
-        return draw_view(
+        view = draw_view(
             self.recipe.seed,
             row["id"],
             epoch,
@@ -113,6 +116,18 @@ class ViewSource:
             augment=config.augment,
             num_bands=self.processor.feature_extractor.feature_size,
         )
+        return replace(view, prompt=self._prompts(index, epoch)) if self._prompts else view
+
+    @cached_property
+    def _prompts(self) -> PromptDraws | None:
+        config = self.recipe.views.prompts
+        if not config.probability:
+            return None
+        phrases = None if config.words is None else read_phrases(config.words)
+        return PromptDraws(self.recipe.seed, config, self.rows, phrases, self._previous_text)
+
+    def _previous_text(self, row: dict) -> str:
+        return self.processor.tokenizer.decode(row["prompt"], skip_special_tokens=True).strip()
 
     def tokens(self, view: View) -> TokenRow:
         return self.rules(self.by_id[view.id], view)

@@ -195,7 +195,8 @@ def _training(recipe: WhisperRecipe, windows: int, data: dict) -> dict:
     drawn = sum(1 - (1 - p * q) ** epochs for p in (timestamps, 1 - timestamps)
                 for q in (previous, 1 - previous))
     distinct = min(total, windows * drawn)
-    changed = views.augment.probability  # a changed sound never comes twice
+    # a changed sound and a prompt never come twice
+    changed = 1 - (1 - views.augment.probability) * (1 - views.prompts.probability)
     return {
         "windows": windows, "steps": train.max_steps, "batch_size": round(batch),
         "micro_batches_per_step": max(1, round(batch / micro)),

@@ -84,6 +84,8 @@ class LongAudio:
             first window. Windows without speech are not decoded, and text where nobody speaks is
             left out, because models make up words in silence. None: all of it is decoded.
         phrases: names and terms to prefer in it; None is the decoder's.
+        prompt: tokens that are read before each of its windows, with as much of the text so far
+            behind them as fits (`distill.whisper.prompting.compose`).
     """
 
     name: str
@@ -92,6 +94,7 @@ class LongAudio:
     language: str | None = None
     speech: Callable[[], list[tuple[float, float]]] | None = None
     phrases: PhraseList | None = None
+    prompt: list[int] = field(default_factory=list)
 
 
 def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
@@ -138,6 +141,12 @@ class _State:
     def length(self) -> float:
         """Seconds of the next window."""
         return min(WINDOW_SECONDS, self.audio.seconds - self.start)
+
+    def previous(self, context: int) -> list[int]:
+        """Text tokens before the next window: what was asked for whole, the text so far cut."""
+        asked = self.audio.prompt
+        room = context // 2 - 1 - len(asked)
+        return [*asked, *(self.prompt[-room:] if room > 0 else [])] if asked else self.prompt
 
     @property
     def is_done(self) -> bool:
@@ -284,7 +293,7 @@ class _Run:
             return decode_with_fallback(
                 decoder, tokenizer, self.fallback, states, [limit] * len(some),
                 [seed_of(f"{s.audio.name}/{round(s.start, 2)}") for s in some],
-                [s.prompt for s in some], [s.language for s in some],
+                [s.previous(decoder.target.context) for s in some], [s.language for s in some],
                 phrases=[s.audio.phrases or decoder.phrases for s in some])
 
         found = decode_guarded(

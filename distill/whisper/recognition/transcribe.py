@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from distill.data.speech.windows import Window, load_patiently
 from distill.progress import progress
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import encode_audio, stack_states
@@ -45,6 +46,8 @@ def transcribe(
     description: str | None = None,
     guarded: bool = True,
     audio_of: Callable[[Window], np.ndarray] = load_patiently,
+    previous: Mapping[str, Sequence[int]] | None = None,
+    phrases: Mapping[str, PhraseList] | None = None,
 ) -> dict[str, Hypothesis]:
     """Decode windows in batches of like length; {window id: hypothesis}.
 
@@ -56,6 +59,8 @@ def transcribe(
         guarded: decode texts of short clips that go wrong again, padded
             (`distill.whisper.recognition.guard`).
         audio_of: float32 (samples,) at 16 kHz of a window, for those that are heard changed.
+        previous: {window id: tokens} read before its text (`distill.whisper.prompting.compose`).
+        phrases: {window id: names and terms to prefer in it}; others have the decoder's.
 
     Raises:
         AudioError: a window cannot be read.
@@ -67,7 +72,10 @@ def transcribe(
         limits = [decoder.model.config.max_target_positions] * len(batch)
         if max_tokens_per_second is not None:
             limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
-        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded, audio_of)
+        prompts = [(previous or {}).get(window.id, []) for window in batch]
+        lists = [(phrases or {}).get(window.id, decoder.phrases) for window in batch]
+        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded, audio_of,
+                            prompts, lists)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
@@ -75,12 +83,15 @@ def transcribe(
 def _transcribe(
     decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
     cache: dict[str, Tensor] | None, guarded: bool, audio_of: Callable[[Window], np.ndarray],
+    prompts: Sequence[Sequence[int]], lists: Sequence[PhraseList | None],
 ) -> list[Hypothesis]:
     languages, margin = [window.language for window in batch], margin_of(decoder.model)
 
     def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
         return decoder(states, [limits[row] for row in rows],
-                       languages=[languages[row] for row in rows])
+                       languages=[languages[row] for row in rows],
+                       previous=[prompts[row] for row in rows],
+                       phrases=[lists[row] for row in rows])
 
     def padded(rows: list[int]) -> Tensor:
         audios = [audio_of(batch[row]) for row in rows]

@@ -1,0 +1,1 @@
+"""Prompts: how a text should be written, and what it is about; no torch in here."""

@@ -1,0 +1,76 @@
+"""What a recipe may say about prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.config import ConfigError, check
+from distill.whisper.prompting.styles import ENGLISH, find_style
+from distill.whisper.recipe_sections import PromptConfig, PromptEvaluationConfig, ViewConfig
+
+NONE = "none"
+SPLITS = ("test", "validation")
+CONTENTS = (NONE, "previous", "words", "other")
+DEFAULT_STYLES = {NONE: 0.05, "mixed": 0.65, "upper": 0.3}
+DEFAULT_CONTENTS = {NONE: 0.05, "previous": 0.5, "words": 0.4, "other": 0.05}
+
+
+def styles_of(config: PromptConfig) -> dict[str, float]:
+    """Weights of the styles."""
+    return dict(config.styles) or DEFAULT_STYLES
+
+
+def contents_of(config: PromptConfig) -> dict[str, float]:
+    """Weights of the contents."""
+    return dict(config.contents) or DEFAULT_CONTENTS
+
+
+def check_prompts(views: ViewConfig, language: str | None) -> None:
+    """Check `views.prompts`.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    p, key = views.prompts, "views.prompts"
+    for name in ("probability", "listed_probability", "leak_probability"):
+        check(0 <= getattr(p, name) <= 1, f"{key}.{name}", "in [0, 1]", getattr(p, name))
+    check(0 <= p.min_distractors <= p.max_distractors, f"{key}.min_distractors",
+          f"0 to {key}.max_distractors ({p.max_distractors})", p.min_distractors)
+    check(p.common_words >= 0, f"{key}.common_words", ">= 0", p.common_words)
+    for name, weights in (("styles", styles_of(p)), ("contents", contents_of(p))):
+        ok = min(weights.values()) >= 0 and sum(weights.values()) > 0
+        check(ok, f"{key}.{name}", "weights >= 0, not all of them 0", dict(weights))
+    ok = set(p.contents) <= set(CONTENTS)
+    check(ok, f"{key}.contents", f"weights of some of {CONTENTS}", dict(p.contents))
+    _check_styles(f"{key}.styles", [style for style in styles_of(p) if style != NONE], language)
+    ok = p.probability == 0 or views.previous_text_probability == 0
+    check(ok, "views.previous_text_probability",
+          f"0 with {key}, which has a content of that name", views.previous_text_probability)
+    ok = p.words is None or Path(p.words).is_file()
+    check(ok, f"{key}.words", "a text file with one word or phrase a line", p.words)
+
+
+def check_prompt_evaluation(config: PromptEvaluationConfig, language: str | None) -> None:
+    """Check `evaluation.prompts`.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    key = "evaluation.prompts"
+    _check_styles(f"{key}.styles", config.styles, language)
+    check(config.split in SPLITS, f"{key}.split", f"one of {SPLITS}", config.split)
+    check(config.most_words > 0, f"{key}.most_words", "> 0", config.most_words)
+    check(0 < config.boost < float("inf"), f"{key}.boost", "> 0 and finite", config.boost)
+    ok = config.words is None or Path(config.words).is_file()
+    check(ok, f"{key}.words", "a text file with one word or phrase a line", config.words)
+
+
+def _check_styles(key: str, styles: Sequence[str], language: str | None) -> None:
+    for style in styles:
+        try:
+            find_style(style)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        ok = style not in ENGLISH or language == "en"
+        check(ok, key, f"without {style} unless language is en", language)

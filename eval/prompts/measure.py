@@ -1,0 +1,123 @@
+"""Passes of teacher, student and unprompted twin over the test split, and what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from distill.data.files import hash_of, read_json
+from distill.data.model_files import model_stamp
+from distill.metrics.normalize import error_unit, normalizer
+from distill.whisper.data.corpus import EvaluationUtterance, evaluation_utterances, load_clips
+from distill.whisper.decoding.phrases.files import read_phrases
+from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.teacher import load_teacher
+from eval.machine import this_machine
+from eval.prompts.lists import SIZES, ClipList, clip_lists
+from eval.prompts.passes import KeptPasses, Speaker
+from eval.prompts.table import Texts, results_of
+from eval.speech.measure import load_folder, windows_hash
+
+WRONG = 100  # distractors of the lists that are given to the wrong clip
+
+
+def twin_folder(run: Path) -> Path:
+    """Where the student that never saw a prompt is."""
+    return run / "twin" / "student"
+
+
+def measure(recipe: WhisperRecipe, run: Path) -> dict:
+    """prompts.json.
+
+    Raises:
+        ValueError: there is no list of words, or no text of the split has any of them.
+    """
+    config, split = recipe.evaluation.prompts, recipe.evaluation.prompts.split
+    if config.words is None:
+        raise ValueError("evaluation.prompts.words: a file of rare words that the split says")
+    manifests = getattr(recipe.data, split)
+    rows, _ = load_clips(manifests)
+    utterances = evaluation_utterances(rows, split, False)[0]
+    references = [each.reference for each in utterances]
+    lists = clip_lists(references, [each.id for each in utterances], read_phrases(config.words),
+                       recipe.seed)
+    texts = say_all(recipe, run, utterances, lists, run / "eval" / f".prompts.{split}.jsonl")
+    language = written_language(recipe)
+    unit = error_unit(language, " ".join(references))
+    normalise = normalizer(recipe.evaluation.normalizer, language, unit)
+    found = results_of(texts, lists, normalise, recipe.evaluation.num_bootstrap)
+    about = {
+        "split": split, "clips": len(rows), "listed_words": sum(len(each.said) for each in lists),
+        "minutes": round(sum(row.duration for row in rows) / 60, 2),
+        "speakers": len({row.speaker for row in rows}), "normalizer": unit,
+        "boost": config.boost, "most_words": config.most_words,
+        "decoding": f"greedy, float32, batch {recipe.evaluation.batch_size}, on_loop="
+                    f"{recipe.evaluation.on_loop}",
+        "machine": this_machine(),
+        "stamp": hash_of(model_stamp(run / "student")) if (run / "student").is_dir() else None,
+    }
+    return found | {"about": about, "examples": examples(texts)}
+
+
+def say_all(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],
+            lists: Sequence[ClipList], path: Path) -> Texts:
+    """Texts of all passes."""
+    ids = [each.id for each in utterances]
+    speakers = _speakers(recipe, run, utterances, path)
+    texts = Texts([each.reference for each in utterances], ids, {}, {})
+    for role, speaker in speakers.items():
+        plain = speaker.say("plain")
+        texts.said[role, "plain", 0] = plain
+        if role == "twin":
+            continue
+        for style in recipe.evaluation.prompts.styles:
+            texts.said[role, f"style {style}", 0] = speaker.styled(style)
+        for size in SIZES:
+            of = [clip.of(size, name) for clip, name in zip(lists, ids, strict=True)]
+            ways: dict[str, Callable[[str], list[str]]] = {
+                "a": partial(speaker.prompted, lists=of, first=plain),
+                "c": partial(speaker.boosted, lists=of)}
+            if role == "student":
+                ways["a+c"] = partial(speaker.both, lists=of, first=plain)
+            for way, say in ways.items():
+                texts.said[role, way, size] = say(f"{way}/{size}")
+        wrong = [lists[at - 1].of(WRONG, ids[at - 1]) for at in range(len(lists))]
+        texts.said[role, "a, another's list", WRONG] = speaker.prompted(
+            f"wrong/{WRONG}", wrong, plain)
+        texts.said[role, "c, another's list", WRONG] = speaker.boosted(f"wrong c/{WRONG}", wrong)
+    for name, line in next(iter(speakers.values())).kept.found.items():
+        texts.seconds[name] = line["seconds"]
+    return texts
+
+
+def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],
+              path: Path) -> dict[str, Speaker]:
+    """{role: speaker}; a twin only where one was trained."""
+    folders = {"student": run / "student", "twin": twin_folder(run)}
+    config = recipe.evaluation
+    trained = {role: read_json(folder.parent / "student.json")
+               for role, folder in folders.items() if (folder.parent / "student.json").is_file()}
+    asked = [config.prompts.most_words, config.prompts.boost, config.on_loop, recipe.seed]
+    words = read_phrases(config.prompts.words)
+    key = hash_of([windows_hash(utterances), trained, asked, words, recipe.teacher.revision])
+    kept = KeptPasses(path, key)
+    shared: list = []
+
+    def teacher() -> tuple:
+        found = load_teacher(recipe.teacher)
+        return found.model, found.processor
+
+    loads: dict[str, Callable[[], tuple]] = {"teacher": teacher}
+    loads |= {role: partial(load_folder, folder) for role, folder in folders.items()
+              if folder.is_dir()}
+    return {role: Speaker(role, load, recipe, utterances, kept, shared)
+            for role, load in loads.items()}
+
+
+def examples(texts: Texts) -> list[dict]:
+    """What every way made of each clip, for the page."""
+    return [{"id": name, "reference": texts.references[at]}
+            | {" ".join((role, way, str(size))): said[at]
+               for (role, way, size), said in texts.said.items()}
+            for at, name in enumerate(texts.ids)]
