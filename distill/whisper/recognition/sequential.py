@@ -28,12 +28,7 @@ from distill.progress import progress
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
-from distill.whisper.encoder.audio import (
-    AudioFeatures,
-    all_padded,
-    audio_features,
-    encode_features,
-)
+from distill.whisper.encoder.audio import AudioFeatures, all_padded, audio_features, encode_features
 from distill.whisper.encoder.layer_means import LayerMeans
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
@@ -84,8 +79,7 @@ class LongAudio:
             first window. Windows without speech are not decoded, and text where nobody speaks is
             left out, because models make up words in silence. None: all of it is decoded.
         phrases: names and terms to prefer in it; None is the decoder's.
-        prompt: tokens that are read before each of its windows, with as much of the text so far
-            behind them as fits (`distill.whisper.prompting.compose`).
+        prompt: tokens read before all its windows, in front of the text so far.
     """
 
     name: str
@@ -143,10 +137,8 @@ class _State:
         return min(WINDOW_SECONDS, self.audio.seconds - self.start)
 
     def previous(self, context: int) -> list[int]:
-        """Text tokens before the next window: what was asked for whole, the text so far cut."""
-        asked = self.audio.prompt
-        room = context // 2 - 1 - len(asked)
-        return [*asked, *(self.prompt[-room:] if room > 0 else [])] if asked else self.prompt
+        room = context // 2 - 1 - len(self.audio.prompt)  # the text so far is cut, what was asked
+        return [*self.audio.prompt, *(self.prompt[-room:] if room > 0 else [])]  # for is not
 
     @property
     def is_done(self) -> bool:
