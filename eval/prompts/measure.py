@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from distill.data.files import hash_of, read_json
+from distill.data.files import hash_of
 from distill.data.model_files import model_stamp
 from distill.metrics.normalize import error_unit, normalizer
 from distill.whisper.data.corpus import EvaluationUtterance, evaluation_utterances, load_clips
@@ -86,33 +86,32 @@ def say_all(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtt
         texts.said[role, "a, another's list", WRONG] = speaker.prompted(
             f"wrong/{WRONG}", wrong, plain)
         texts.said[role, "c, another's list", WRONG] = speaker.boosted(f"wrong c/{WRONG}", wrong)
-    for name, line in next(iter(speakers.values())).kept.found.items():
-        texts.seconds[name] = line["seconds"]
+    for speaker in speakers.values():
+        texts.seconds |= {name: line["seconds"] for name, line in speaker.kept.found.items()}
     return texts
 
 
 def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],
               path: Path) -> dict[str, Speaker]:
     """{role: speaker}; a twin only where one was trained."""
-    folders = {"student": run / "student", "twin": twin_folder(run)}
     config = recipe.evaluation
-    trained = {role: read_json(folder.parent / "student.json")
-               for role, folder in folders.items() if (folder.parent / "student.json").is_file()}
-    asked = [config.prompts.most_words, config.prompts.boost, config.on_loop, recipe.seed]
-    words = read_phrases(config.prompts.words)
-    key = hash_of([windows_hash(utterances), trained, asked, words, recipe.teacher.revision])
-    kept = KeptPasses(path, key)
+    asked = [config.prompts.most_words, config.prompts.boost, config.on_loop, recipe.seed,
+             windows_hash(utterances), read_phrases(config.prompts.words)]
     shared: list = []
 
     def teacher() -> tuple:
         found = load_teacher(recipe.teacher)
         return found.model, found.processor
 
-    loads: dict[str, Callable[[], tuple]] = {"teacher": teacher}
-    loads |= {role: partial(load_folder, folder) for role, folder in folders.items()
-              if folder.is_dir()}
-    return {role: Speaker(role, load, recipe, utterances, kept, shared)
-            for role, load in loads.items()}
+    loads: dict[str, tuple[Callable[[], tuple], object]] = {
+        "teacher": (teacher, [recipe.teacher.model, recipe.teacher.revision])}
+    for role, folder in (("student", run / "student"), ("twin", twin_folder(run))):
+        if folder.is_dir():
+            loads[role] = partial(load_folder, folder), model_stamp(folder)
+    return {role: Speaker(role, load, recipe, utterances,
+                          KeptPasses(path.with_suffix(f".{role}.jsonl"), hash_of([asked, which])),
+                          shared)
+            for role, (load, which) in loads.items()}
 
 
 def examples(texts: Texts) -> list[dict]:
