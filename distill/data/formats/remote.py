@@ -8,10 +8,11 @@ that is away.
 from __future__ import annotations
 
 import errno
-import io
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from distill.data.formats.seekable import Seekable
 
 T = TypeVar("T")
 
@@ -130,32 +131,19 @@ def _open(url: str) -> tuple[Any, str]:
     return fsspec.core.url_to_fs(url, **options)
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(Seekable):
     """A file behind a URL, read a block at a time, forwards or with seeks."""
 
     def __init__(self, url: str, block_bytes: int):
-        self.url, self.block_bytes, self.size = url, block_bytes, size_of(url)
-        self.place, self._start, self._data = 0, 0, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
-        self.place = max(0, base + offset)
-        return self.place
+        super().__init__(size_of(url))
+        self.url, self.block_bytes = url, block_bytes
+        self._start, self._data = 0, b""
 
     def readinto(self, buffer: Any) -> int:
-        if self.place >= self.size:
+        if self.place >= self.length:
             return 0
         if not self._start <= self.place < self._start + len(self._data):
-            count = min(self.block_bytes, self.size - self.place)
+            count = min(self.block_bytes, self.length - self.place)
             self._start, self._data = self.place, read_range(self.url, self.place, count)
         first = self.place - self._start
         data = self._data[first : first + len(buffer)]

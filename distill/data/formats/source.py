@@ -21,6 +21,7 @@ from distill.data.formats.addresses import Place, is_remote
 from distill.data.formats.copies import limit_bytes, open_copy
 from distill.data.formats.errors import AudioError
 from distill.data.formats.places import place_of
+from distill.data.formats.seekable import Seekable
 
 _THREADS = 16  # requests at a time
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -146,27 +147,12 @@ def _open(place: Place) -> int:
     return fd
 
 
-class Piece(io.RawIOBase):
+class Piece(Seekable):
     """`prefix` and the bytes from `start` to `end` of a source, as a file."""
 
     def __init__(self, source: Source, start: int = 0, end: int | None = None, prefix: bytes = b""):
+        super().__init__(len(prefix) + (source.size if end is None else end) - start)
         self.source, self.prefix, self.start = source, prefix, start
-        self.length = len(prefix) + (source.size if end is None else end) - start
-        self.place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.length}[whence]
-        self.place = max(0, base + offset)
-        return self.place
 
     def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), self.length - self.place)
