@@ -1,11 +1,13 @@
-"""Label on the machines of a Ray cluster, through Ray Data (`pip install 'audio-distill[ray]'`).
+"""Label and score on the machines of a Ray cluster, through Ray Data
+(`pip install 'audio-distill[ray]'`).
 
     python -m pseudo_label.on_ray RECIPE [key=value ...]
 
 Run it where the cluster's head is, on a file system that all machines share; without a cluster it
 uses this machine. Ray starts a worker per GPU (without GPUs, per two cores), hands out shards, and
-hands out again those of a machine that died; shards that are there are skipped. Afterwards
-`python -m pseudo_label RECIPE` labels what may be left, filters, and scores.
+hands out again those of a machine that died; shards that are there are skipped. Labels are then
+filtered, and the teacher store (teacher.mode: store) is filled in the same way. The same command,
+or `python -m pseudo_label RECIPE`, goes on with what may be left.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import Any
 
 from distill.data.unreadable import Unreadable
 from distill.endings import run
-from distill.whisper.recipe import load_recipe
+from distill.whisper.recipe import WhisperRecipe, load_recipe
 
 _CORES = 2.0  # of a worker without a GPU
+_SHARES = 4  # of the views, for each worker: a machine that dies loses a part of one
 
 
 class Worker:
@@ -43,6 +46,21 @@ class Worker:
         return batch
 
 
+class ScoringWorker:
+    """Fills the teacher store with the shares it is given; whose a view is follows from it."""
+
+    def __init__(self, arguments: list[str], shares: int):
+        self.recipe, self.shares = load_recipe(arguments[0], arguments[1:]), shares
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`id`: numbers of shares."""
+        from pseudo_label.scores import score
+
+        for share in batch["id"].tolist():
+            score(self.recipe, share, self.shares)
+        return batch
+
+
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
@@ -59,18 +77,46 @@ def main(arguments: list[str]) -> None:
     check_settings(folder, label_settings(recipe, locate(recipe.teacher)[1], plan))
     plan.save(folder)
     ray.init(ignore_reinit_error=True)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    cores = ray.cluster_resources().get("CPU", 1) - 1  # one is Ray Data's own, or it would wait
-    share = min(_CORES, max(cores, 1))
-    workers = min(gpus or max(int(cores // share), 1), len(plan.shards))
-    print(f"{len(plan.shards)} shards, {workers} workers", flush=True)
-    shards = ray.data.range(len(plan.shards), override_num_blocks=len(plan.shards))
-    shards.map_batches(
-        Worker, fn_constructor_args=(arguments,), batch_size=1, concurrency=workers,
-        num_gpus=1 if gpus else 0, num_cpus=0 if gpus else share).materialize()
+    print(f"{len(plan.shards)} shards", flush=True)
+    _map(Worker, [arguments], len(plan.shards))
     if left := plan.missing(folder):
         raise ValueError(f"{len(left)} of {len(plan.shards)} shards are not labelled, see above: "
                          "`python -m pseudo_label` says why, and goes on")
+    _score(recipe, arguments)
+
+
+def _score(recipe: WhisperRecipe, arguments: list[str]) -> None:
+    from pseudo_label.filter import describe, run_filter
+    from pseudo_label.labelling.references import add_references
+
+    add_references(recipe)
+    print(describe(run_filter(recipe)), flush=True)
+    if recipe.teacher.mode == "store":
+        shares = _SHARES * _workers()[0]
+        _map(ScoringWorker, [arguments, shares], shares)
+
+
+def _workers() -> tuple[int, dict[str, float]]:
+    """How many the cluster has room for, and what each takes of it."""
+    import ray
+
+    if gpus := int(ray.cluster_resources().get("GPU", 0)):
+        return gpus, {"num_gpus": 1, "num_cpus": 0}
+    cores = ray.cluster_resources().get("CPU", 1) - 1  # one is Ray Data's own, or it would wait
+    share = min(_CORES, max(cores, 1))
+    return max(int(cores // share), 1), {"num_gpus": 0, "num_cpus": share}
+
+
+def _map(worker: type, arguments: list[Any], count: int) -> None:
+    """Call workers with the numbers below `count`, one at a time."""
+    import ray
+
+    workers, takes = _workers()
+    workers = min(workers, count)
+    print(f"{workers} workers", flush=True)
+    ray.data.range(count, override_num_blocks=count).map_batches(
+        worker, fn_constructor_args=arguments, batch_size=1, concurrency=workers,
+        **takes).materialize()
 
 
 if __name__ == "__main__":

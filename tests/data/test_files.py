@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,20 @@ def test_a_failing_writer_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, write)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_machines_whose_processes_have_the_same_number(tmp_path, monkeypatch):
+    """As containers that share a folder: all of them are process 1."""
+    monkeypatch.setattr("os.getpid", lambda: 1)
+
+    def in_between(temporary: Path) -> None:
+        temporary.write_text("one")
+        with monkeypatch.context() as patch:
+            patch.setattr("socket.gethostname", lambda: "another")
+            write_text(tmp_path / "file", "another")
+
+    write_atomic(tmp_path / "file", in_between)
+    assert (tmp_path / "file").read_text() == "one"
 
 
 def test_a_new_file_in_a_new_folder(tmp_path):

@@ -79,7 +79,14 @@ class RangeServer:
 
 
 @contextmanager
-def range_server(folder: Path) -> Iterator[RangeServer]:
+def range_server(
+    folder: Path, address: str = "127.0.0.1", make: Callable[[Callable], ThreadingHTTPServer] | None
+    = None
+) -> Iterator[RangeServer]:
+    """
+    Args:
+        make: calls what it is given, in the network where `address` is.
+    """
     server = RangeServer(folder)
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,8 +108,11 @@ def range_server(folder: Path) -> Iterator[RangeServer]:
         def handle_error(self, *_):
             """Of connections that were cut."""
 
-    http = Quiet(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}"
+    def listen() -> ThreadingHTTPServer:
+        return Quiet((address, 0), Handler)
+
+    http = listen() if make is None else make(listen)
+    server.url = f"http://{address}:{http.server_port}"
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server

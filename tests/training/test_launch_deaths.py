@@ -35,8 +35,11 @@ def launch(file: str, arguments: list[str], log: Path, *options: str) -> subproc
     words = ("-m", "accelerate.commands.launch", "--config_file", str(FILES / f"{file}.yaml"),
              "--num_processes", "2", *options, "-m", "tests.support.cpu_ranks", *arguments)
     with open(log, "w") as out:
-        return subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=out, stderr=out,
-                                env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, stdout=out, stderr=out,
+            env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1",
+                 # or ranks that begin again look for those before them, where these have written
+                 "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
 
 
 def steps_of(run: Path) -> list[int]:
