@@ -95,11 +95,14 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
             batches = batches_of(group, source.length)
             store.add([record for batch in batches for record in scorer().records(batch)])
 
-        encoded = set() if states is None else set(map(source.states_key, views))
+        def heard(view) -> str:
+            return source.states_key(source.heard_by_teacher(view))
+
+        encoded = set() if states is None else set(map(heard, views))
         encoded -= set(states.missing(list(encoded)) if states else ())
 
         def files(view) -> list[tuple[str, str]]:
-            return [] if source.states_key(view) in encoded else source.files(view.id)
+            return [] if heard(view) in encoded else source.files(view.id)
 
         fill = Fill(store, source.scores_key, source.length, recipe, rank, world, faults)
         fill(views, "scoring", "views", add_scores, files)

@@ -121,7 +121,8 @@ def _whispers(key: str, language: str | None) -> str | None:
 def keeps_states(recipe: WhisperRecipe) -> bool:
     """Whether training will want the encoder states that labelling computes anyway."""
     on_disk = recipe.teacher.mode == "store" and recipe.scores.encoder_states == "disk"
-    return on_disk and recipe.views.augment.probability < 1  # of sound that was not changed
+    views = recipe.views  # of sound that was not changed
+    return on_disk and (views.augment.probability < 1 or views.teacher_hears == "clean")
 
 
 def margin_setting(recipe: WhisperRecipe) -> dict[str, float]:
@@ -240,6 +241,8 @@ def _check_views(c: WhisperRecipe) -> None:
     ok = v.timestamp_probability == 0 or p.timestamps
     what = "0 unless pseudo_label.timestamps is true"
     check(ok, "views.timestamp_probability", what, v.timestamp_probability)
+    check(v.teacher_hears in ("same", "clean"), "views.teacher_hears", "same or clean",
+          v.teacher_hears)
 
 
 def _check_evaluation(c: WhisperRecipe) -> None:

@@ -249,6 +249,9 @@ class ViewConfig:
     # a prompt; needs pseudo_label.packing=sequential
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of the audio
     prompts: PromptConfig = field(default_factory=PromptConfig)  # in the place of previous text
+    teacher_hears: str = "same"  # what the teacher scores of an augmented view. same: what the
+    # student hears (consistent teaching, arXiv:2308.11957) | clean: the audio as it is, so that a
+    # student in noise learns what would be said without it; a label is scored once for all noises
 
 
 @dataclass

@@ -64,6 +64,7 @@ class WhisperTask:
         elif needs_output(recipe):
             output = self._output_of(teacher.model)
         del teacher  # its answers are in the store
+        shared = shared and recipe.views.teacher_hears == "same"  # one pass serves both
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
         if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
             self.student.model.encoder.eval()
@@ -180,11 +181,12 @@ class WhisperTask:
 
     def _features(self, views: list[View]) -> Batch:
         """As the student's encoder hears them, and a live teacher's where it hears others."""
-        if margin_of(self.student) == self.recipe.teacher.short_audio_margin:
-            return {"input_features": self.source.features(views)}
-        features: Batch = {"input_features": self.source.padded_features(views)}
-        if self.recorded is None:
-            features["teacher_features"] = self.source.features(views)
+        alike = margin_of(self.student) == self.recipe.teacher.short_audio_margin
+        hear = self.source.features if alike else self.source.padded_features
+        features: Batch = {"input_features": hear(views)}
+        heard = [self.source.heard_by_teacher(view) for view in views]
+        if self.recorded is None and (not alike or heard != views):
+            features["teacher_features"] = self.source.features(heard)
         return features
 
     def count(self, batch: Batch) -> int:

@@ -168,9 +168,8 @@ class Scorer:
         rows = [self.source.tokens(view) for view in views]
         inputs, labels = pad(rows, self.source.rules.special.end)
         device, inner = self.model.device, self.settings.get("decoder_states", ["last"])[:-1]
-        hidden, between = decoder_states(
-            self.model, inputs.to(device), self.states(views), inner
-        )
+        heard = self.states([self.source.heard_by_teacher(view) for view in views])
+        hidden, between = decoder_states(self.model, inputs.to(device), heard, inner)
         valid = labels.to(device) != IGNORE
         counts = [row.num_valid for row in rows]
         columns = self._scores(hidden[valid], counts, views)

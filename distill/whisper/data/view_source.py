@@ -129,6 +129,12 @@ class ViewSource:
     def _previous_text(self, row: dict) -> str:
         return self.processor.tokenizer.decode(row["prompt"], skip_special_tokens=True).strip()
 
+    def heard_by_teacher(self, view: View) -> View:
+        """The view as the teacher scores it (`views.teacher_hears`)."""
+        if self.recipe.views.teacher_hears == "clean":
+            return replace(view, augmentation=None)
+        return view
+
     def tokens(self, view: View) -> TokenRow:
         return self.rules(self.by_id[view.id], view)
 
@@ -168,12 +174,13 @@ class ViewSource:
     # Cache keys: views are found in a store by them
 
     def scores_key(self, view: View) -> str:
-        """Everything that was drawn, and hashes of audio and tokens: windows and labels made anew
-        under the same id are other views."""
+        """Everything that the teacher hears of what was drawn, and hashes of audio and tokens:
+        windows and labels made anew under the same id are other views."""
         row = self.by_id[view.id]
         tokens = self.tokens(view)
         asked = hash_of([tokens.inputs, tokens.labels])
-        return view_key(view.to_dict() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
+        heard = self.heard_by_teacher(view)
+        return view_key(heard.to_dict() | {"pieces": hash_of(row["pieces"]), "tokens": asked})
 
     def states_key(self, view: View) -> str:
         """Encoder states do not depend on tokens: all views of a window share them, unless

@@ -196,11 +196,16 @@ def _training(recipe: WhisperRecipe, windows: int, data: dict) -> dict:
                 for q in (previous, 1 - previous))
     distinct = min(total, windows * drawn)
     # a changed sound and a prompt never come twice
-    changed = 1 - (1 - views.augment.probability) * (1 - views.prompts.probability)
+    def shares(augmented: float) -> float:
+        return 1 - (1 - augmented) * (1 - views.prompts.probability)
+
+    changed = shares(views.augment.probability)
+    heard = shares(0.0) if views.teacher_hears == "clean" else changed  # by who scores it
     return {
         "windows": windows, "steps": train.max_steps, "batch_size": round(batch),
         "micro_batches_per_step": max(1, round(batch / micro)),
         "views": total, "distinct_views": round(changed * total + (1 - changed) * distinct),
+        "scored_views": round(heard * total + (1 - heard) * distinct),
         "epochs": epochs,
         "validations": math.ceil(train.max_steps / train.validate_every),
     }

@@ -18,13 +18,13 @@ def plan_store(
     """Bytes of every choice; none is chosen where the teacher runs at every step.
 
     Args:
-        training: `windows`, `views`, `distinct_views` of `plan.plan`.
+        training: `windows`, `views`, `distinct_views`, `scored_views` of `plan.plan`.
         data: `seconds_per_window` and `positions` of the training split.
         tokens: of a window.
     """
     seconds = data["seconds_per_window"]
     used = recipe.teacher.mode == "store"
-    views = training["distinct_views"]
+    views, scored = training["distinct_views"], training["scored_views"]
     matching = replace(recipe, loss=replace(recipe.loss, hidden_weight=1.0))
     num_states = len(states_to_store(matching, size.decoder_layers))
     augmented = recipe.views.augment.probability > 0
@@ -33,10 +33,10 @@ def plan_store(
         {"name": name, "bytes_per_hour": round(each / (seconds / 3600)),
          "total": round(each * count), "chosen": used and chosen}
         for name, each, count, chosen in [
-            *((*score, views, chosen) for *score, chosen in _scores(recipe, size, tokens)),
-            ("all matched decoder states", tokens * cost.score_bytes(size, 0, num_states), views,
+            *((*score, scored, chosen) for *score, chosen in _scores(recipe, size, tokens)),
+            ("all matched decoder states", tokens * cost.score_bytes(size, 0, num_states), scored,
              recipe.loss.hidden_weight > 0),
-            ("last decoder state (exact KL)", tokens * cost.score_bytes(size, 0, 1), views,
+            ("last decoder state (exact KL)", tokens * cost.score_bytes(size, 0, 1), scored,
              recipe.loss.kl_weight > 0 and recipe.scores.method == "decoder_state"
              and not recipe.loss.hidden_weight),
             *((*states, encoded, chosen) for *states, chosen in _states(recipe, size,

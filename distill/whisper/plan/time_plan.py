@@ -91,10 +91,11 @@ def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: 
     decoder = cost.cross_attention_flops(size, positions=data["positions"]) + cost.token_flops(
         size, tokens, output=recipe.loss.kl_weight > 0)
     encoder = cost.encoder_flops(size, positions=data["positions"])
-    augmented = recipe.views.augment.probability > 0
+    views = recipe.views
+    augmented = views.augment.probability > 0 and views.teacher_hears == "same"
     again = augmented or recipe.scores.encoder_states != "disk"
     once = data["windows"] if is_outside(recipe.pseudo_label) and not again else 0
-    work = Work(decoder + encoder * again) * training["distinct_views"]
+    work = Work(decoder + encoder * again) * training["scored_views"]
     return {"score": work + Work(encoder) * once}
 
 

@@ -114,6 +114,7 @@ def test_fewer_scores_are_a_little_less(live, replayed):
 AUGMENTED = ("views.augment.probability=1", "views.augment.num_time_masks=2",
              "views.augment.num_frequency_masks=2", "views.augment.noise_probability=1")
 EXACT = ("scores.method=decoder_state", NO_STATES)
+CLEAN = "views.teacher_hears=clean"
 SHORT_AUDIO = "teacher.short_audio_margin=0.5"
 # what shapes views and loss, how it is stored; largest differences of the KL and of the gradient
 WAYS = {
@@ -132,6 +133,8 @@ WAYS = {
     "augmented, batches of tokens": (
         [*AUGMENTED, "train.batch_tokens=150"], [ALL, NO_STATES], 1e-4, 1e-4),
     "some augmented": (["views.augment.probability=0.5", *AUGMENTED[1:]], [ALL], 3e-4, 1e-3),
+    "the teacher hears clean": ([*AUGMENTED, CLEAN], [ALL], 3e-4, 1e-3),
+    "short audio, the teacher hears clean": ([SHORT_AUDIO, *AUGMENTED, CLEAN], EXACT, 1e-4, 1e-4),
     "short audio": ([SHORT_AUDIO], [ALL], 2e-4, 1e-3),
     "short audio, memory": ([SHORT_AUDIO], [ALL, "scores.encoder_states=memory"], 2e-4, 1e-3),
     "short audio, augmented": ([SHORT_AUDIO, *AUGMENTED], EXACT, 1e-4, 1e-4),
@@ -158,6 +161,22 @@ def test_augmentation_is_heard(live):
     """Or the comparison of augmented views would be one of plain ones."""
     some = WAYS["some augmented"][0]
     assert differences(live(), live(*some))["gradient"] > 0.01
+
+
+def test_a_teacher_that_hears_clean_scores_a_label_once(live, tiny_run):
+    """Its scores are those of views without augmentation, and the student's sound is not."""
+    from distill.data.teacher_store import TeacherStore
+    from distill.whisper.data.scoring import scores_folder
+
+    plain, recipe = (tiny_run.scored(*ways) for ways in ((), (*AUGMENTED, CLEAN)))
+    found = [TeacherStore(scores_folder(each)) for each in (plain, recipe)]
+    keys = [{store.key(row) for row in store.all_rows()} for store in found]
+    assert keys[0] == keys[1]
+    source = tiny_run.source(recipe)
+    noisy = source.view(0, 0)
+    assert noisy.augmentation and source.heard_by_teacher(noisy).augmentation is None
+    assert differences(live(*AUGMENTED, CLEAN), live(*AUGMENTED))["gradient"] > 0.01
+    assert differences(live(*AUGMENTED, CLEAN), live())["gradient"] > 0.01
 
 
 def test_views_are_heard_as_they_were_drawn(tiny_run):

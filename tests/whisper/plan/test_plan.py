@@ -44,7 +44,8 @@ def manifest(path: Path, *clips: tuple[float, str]) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe(name, tmp_path):
-    result = plan_of(ROOT / "recipes" / name, f"output_dir={tmp_path}")
+    result = plan_of(ROOT / "recipes" / name, f"output_dir={tmp_path}",
+                     f"labels_dir={tmp_path / 'labels'}")
     json.dumps(result)
     train, steps = result["data"]["train"], result["training"]
     assert train["windows"] > 0
@@ -235,6 +236,11 @@ def test_augmented_views_are_all_different(tiny, tmp_path):
     assert chosen(plain)[states] == plain["training"]["windows"] * 1500 * 32 * 2
     seconds = [p["time"]["seconds"]["score"]["cpu"] for p in (plain, augmented)]
     assert seconds[0] < seconds[1], "sound that was changed is encoded again"
+    clean = plan_of(tiny, f"output_dir={tmp_path}", "train.max_steps=50",
+                    "views.augment.probability=1", "views.teacher_hears=clean")
+    assert clean["training"]["scored_views"] == plain["training"]["scored_views"]
+    assert clean["time"]["seconds"]["score"]["cpu"] == seconds[0], "a label is scored once"
+    assert chosen(clean)[states] == chosen(augmented)[states]
 
 
 def test_steps_of_so_many_tokens(tiny, tmp_path):
