@@ -24,12 +24,12 @@ from distill.ced.teachers.members import load_member
 from distill.data.audio import SAMPLE_RATE, WINDOW_SECONDS
 from distill.data.files import hash_of, read_json, write_json
 from distill.data.model_files import model_stamp
-from distill.data.speech.windows import load_window
+from distill.data.speech.windows import Window, load_window
 from distill.methods import manifests_hash
 from distill.metrics.tagging import evaluate_tags
 from distill.metrics.thresholds import NEVER, f1_of
 from distill.progress import progress
-from distill.whisper.data.corpus import test_utterances, windows_of
+from distill.whisper.data.corpus import evaluation_utterances, load_clips, windows_of
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import audio_features, encode_features
 from distill.whisper.encoder.layer_means import LayerMeans
@@ -104,7 +104,7 @@ def _transcripts(recipe: WhisperRecipe, student: Path) -> dict[str, Any]:
     sounds = load_head(student, model.device)
     if sounds is None:
         raise ValueError(f"{student} has no head that tags: run make NAME.train")
-    windows = windows_of(test_utterances(recipe)[0])[:_MOST_CLIPS]
+    windows = _clips(recipe)
     decoder = WhisperDecoder(model, processor.tokenizer, recipe.language, recipe.task,
                              on_loop=recipe.evaluation.on_loop)
     ways = {"alone": _way(decoder, processor, None), "with_head": _way(decoder, processor, sounds)}
@@ -132,8 +132,16 @@ def _transcripts(recipe: WhisperRecipe, student: Path) -> dict[str, Any]:
             "time_ratio": sum(seconds["with_head"]) / sum(seconds["alone"]),
             "median_ratio": statistics.median(
                 b / a for a, b in zip(seconds["alone"], seconds["with_head"], strict=True)),
-            "conditions": f"windows of up to 30 s one at a time, the faster of {_ROUNDS} rounds, "
-            "samples to tokens and probabilities, greedy, float32"}
+            "conditions": "single clips of up to 30 s, one at a time, the faster of "
+            f"{_ROUNDS} rounds, samples to tokens and probabilities, greedy, float32"}
+
+
+def _clips(recipe: WhisperRecipe) -> list[Window]:
+    """Single clips of the test split, at most so many, spread over it."""
+    rows = [row for row in load_clips(recipe.data.test)[0] if row.duration <= WINDOW_SECONDS]
+    windows = windows_of(evaluation_utterances(rows, "test", packed=False)[0])
+    step = max(1.0, len(windows) / _MOST_CLIPS)
+    return [windows[int(step * n)] for n in range(min(len(windows), _MOST_CLIPS))]
 
 
 def _way(
