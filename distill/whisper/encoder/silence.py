@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from distill.data.audio import SAMPLE_RATE, load_audio
+from distill.data.packaged.wheels import cache_folder
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
 from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND
 from distill.whisper.encoder.level import EVERY, LEVEL, LOUDEST
 from distill.whisper.encoder.silence_cache import path_for, read, write
-from distill.whisper.teacher import cache_folder
 
 VOICES = Path(__file__).with_name("voices")  # some words each, in five languages
 _MARGIN = 0.5  # seconds behind a voice that do not count: they hear its end

@@ -4,7 +4,7 @@
     tensors = read(path)                          # None: not there
 
 Files are named by the weights and by all that silence is made of, in `silence/` of the cache
-(`distill.whisper.teacher.cache_folder`); the newest few stay.
+(`distill.data.packaged.wheels.cache_folder`); the newest few stay.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.packaged.wheels import cache_folder
 from distill.data.speech.windows import Window
 from distill.whisper.decoding.sequences import Hypothesis, is_looping
 from distill.whisper.encoder.audio import AudioFeatures, audio_features, encode_features
@@ -26,7 +27,7 @@ from distill.whisper.encoder.silence import silence_of, with_silence
 from distill.whisper.recipe import WhisperRecipe, keeps_states, teacher_task
 from distill.whisper.recognition.labelled import Labelled, limits_of, timestamps_of
 from distill.whisper.special import SpecialTokens
-from distill.whisper.teacher import Teacher, cache_folder, locate
+from distill.whisper.teacher import Teacher, locate
 
 _BESIDE = ("tokenizer.json", "preprocessor_config.json")
 _AUTO = {"cpu": "int8_float32", "cuda": "int8_float16"}

@@ -22,11 +22,11 @@ from statistics import median
 import torch
 
 from distill.data.files import hash_of, read_json, write_json
+from distill.data.packaged.wheels import cache_folder
 from distill.whisper.decoding.decoder import Decoder, synchronise
 from distill.whisper.decoding.drafting.costs import Costs
 from distill.whisper.decoding.drafting.length import HOPED, tokens_per_sequence
 from distill.whisper.decoding.rules import LogitsRules
-from distill.whisper.teacher import cache_folder
 
 VERSION = 1  # of what is measured
 _CPUINFO = Path("/proc/cpuinfo")
