@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 NEVER = 1.01  # no probability reaches it
+_LEAST_RECALL = 0.1
 
 
 def at_precision(scores: np.ndarray, targets: np.ndarray, precision: float) -> np.ndarray:
     """(classes,) the lowest threshold at which so many of the clips that count as heard are right.
 
-    It lies half-way to the next lower score. Where no threshold is that good, or no clip has the
-    class, it is NEVER.
+    It lies half-way to the next lower score. Where no threshold is that good, or those that are hear
+    less than a tenth of the clips that have the class, which is chance, it is NEVER.
 
     Args:
         scores: probabilities (clips, classes).
@@ -32,7 +33,8 @@ def at_precision(scores: np.ndarray, targets: np.ndarray, precision: float) -> n
         values, hits = scores[order, column], np.cumsum(targets[order, column] > 0)
         heard = np.arange(1, len(values) + 1)
         is_last = np.append(values[1:] < values[:-1], True)  # of clips with the same score
-        good = np.flatnonzero(is_last & (hits > 0) & (hits >= precision * heard - 1e-9))
+        least = max(1.0, _LEAST_RECALL * hits[-1])
+        good = np.flatnonzero(is_last & (hits >= least) & (hits >= precision * heard - 1e-9))
         if len(good):
             at = good[-1]
             below = values[at + 1] if at + 1 < len(values) else 0.0

@@ -74,6 +74,8 @@ def test_thresholds_for_a_precision():
     np.testing.assert_allclose(at_precision(scores, targets, 0.6), [0.25, NEVER])
     tied = np.array([[0.5], [0.5], [0.2]])
     np.testing.assert_allclose(at_precision(tied, np.array([[1], [0], [0]]), 0.6), [NEVER])
+    many = np.linspace(1, 0, 40)[:, None]  # the first one is right, then half of them
+    np.testing.assert_allclose(at_precision(many, np.arange(40)[:, None] % 2 == 0, 0.9), [NEVER])
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         at_precision(scores, targets, 0)
 
