@@ -18,8 +18,8 @@ _LEAST_RECALL = 0.1
 def at_precision(scores: np.ndarray, targets: np.ndarray, precision: float) -> np.ndarray:
     """(classes,) the lowest threshold at which so many of the clips that count as heard are right.
 
-    It lies half-way to the next lower score. Where no threshold is that good, or those that are hear
-    less than a tenth of the clips that have the class, which is chance, it is NEVER.
+    It lies half-way to the next lower score. Where no threshold is that good, or those that are
+    hear less than a tenth of the clips that have the class, which is chance, it is NEVER.
 
     Args:
         scores: probabilities (clips, classes).
