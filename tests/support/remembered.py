@@ -64,8 +64,11 @@ def remembered_states(forward: Callable) -> Callable:
 
 
 def _is_plain(encoder) -> bool:
-    """In float32, whole, and no layer was put in the place of another. DeepSpeed counts calls of
-    layers, and hangs where a rank leaves out what another one makes."""
+    """In float32, whole, and no layer was put in the place of another; and nobody waits to be told
+    of calls of layers, as those who listen to them and DeepSpeed, which hangs where a rank leaves
+    out calls that another one makes."""
+    if any(module._forward_hooks for module in encoder.modules()):
+        return False
     linear = sum(type(module) is torch.nn.Linear for module in encoder.modules())
     return linear == 6 * len(encoder.layers) and not encoder.training and all(
         each.dtype == torch.float32 and type(each) is torch.nn.Parameter and len(each)

@@ -105,7 +105,8 @@ def start(labelled, tmp_path_factory) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("mode", "batches", "launched"), [
-    ("live", "fixed", False), ("store", "tokens", False), (SHORT_AUDIO, "fixed", False),
+    ("store", "tokens", False), (SHORT_AUDIO, "fixed", False),
+    pytest.param("live", "fixed", False, marks=pytest.mark.slow),  # test_launch_ddp says it, too
     pytest.param("store", "tokens", True, marks=pytest.mark.slow)])
 def test_ranks_and_accumulation_give_the_same_parameters(
     labelled, start, fork_two, tmp_path, mode, batches, launched

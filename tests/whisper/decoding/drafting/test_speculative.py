@@ -35,7 +35,7 @@ def test_a_student_changes_nothing(make, plain, states, student, length, int8):
 
 @pytest.mark.parametrize(("on_loop", "timestamps", "int8"), [
     ("keep", True, True), ("end", False, True), ("end", True, False), ("break", False, False),
-    ("break", True, True),
+    more("break", True, True),
     more("keep", False, False), more("keep", True, False), more("keep", False, True),
     more("end", False, False), more("end", True, True), more("break", True, False),
     more("break", False, True)])
@@ -47,7 +47,8 @@ def test_loops_and_timestamps(make, plain, states, on_loop, timestamps, int8):
         assert any(h.looped for h in wanted) == (on_loop != "keep")
 
 
-@pytest.mark.parametrize(("student", "at_once"), [(None, 3), ("two", 4), ("two", 20)])
+@pytest.mark.parametrize(("student", "at_once"), [
+    (None, 3), ("two", 4), more("two", 20)])
 def test_rows_begin_where_others_end(make, plain, states, student, at_once):
     """A call that is larger than the caches says the same, whoever shares them; also with rows'
     own prompts, languages and older transcripts."""
@@ -162,9 +163,9 @@ def test_decoders_share_weights_and_caches(make, plain, states):
     first = make("two", int8=True)
     second = make(timestamps=True, int8=True, share_weights_with=first)
     assert second.target is first.target and second.drafter is first.drafter
-    for _ in range(2):
-        same(first(states, LONG), plain("long", int8=True), True)
-        same(second(states, LONG), plain("long", int8=True, timestamps=True), True)
+    same(first(states, LONG), plain("long", int8=True), True)
+    same(second(states, LONG), plain("long", int8=True, timestamps=True), True)
+    same(first(states, LONG), plain("long", int8=True), True)
     assert first.report is not second.report and second.report.accepted
     other = make("one", share_weights_with=make())
     assert other.drafter is not None and other.target is not first.target
