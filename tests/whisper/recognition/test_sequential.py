@@ -242,7 +242,7 @@ def test_nothing_is_said_where_nobody_speaks(tiny, noise, monkeypatch):
     said = Hypothesis([267, 65, 267 + 200, 267 + 210, 66, 267 + 400], -0.2, 0.0, False,
                       False)
     monkeypatch.setattr("distill.whisper.recognition.sequential.encode_features",
-                        lambda _, features: torch.zeros(features.num_clips, 1, 1))
+                        lambda _, features, heard=None: torch.zeros(features.num_clips, 1, 1))
     monkeypatch.setattr("distill.whisper.recognition.sequential.decode_with_fallback",
                         lambda *arguments, phrases: [said] * len(arguments[3]))
 
