@@ -119,6 +119,8 @@ class AugmentConfig:
 class EvaluationConfig:
     batch_size: int = 16  # clips answered together
     max_new_tokens: int = 96  # longest answer
+    max_tokens_per_second: float | None = None  # of a clip's length, and 16 more: a transcript that
+    # is longer is a loop; null: max_new_tokens alone
     num_beams: int = 1  # 1: greedy
     end_bias: float = 0.0  # added to the score of the end of an answer; MooER: -0.2
     num_bootstrap: int = 2000  # draws of intervals
@@ -175,6 +177,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     for key in ("batch_size", "max_new_tokens", "num_beams", "num_bootstrap"):
         value = getattr(config.evaluation, key)
         check(value > 0, f"evaluation.{key}", "> 0", value)
+    rate = config.evaluation.max_tokens_per_second
+    check(rate is None or rate > 0, "evaluation.max_tokens_per_second", "> 0 or null", rate)
     _check_tasks(config)
     _check_stages(config)
     return config

@@ -33,11 +33,19 @@ def answers(
         part = order[at : at + config.batch_size]
         texts = model.generate(
             [states[n] for n in part], [examples[n].question for n in part],
-            [examples[n].spoken for n in part], max_new_tokens=config.max_new_tokens,
+            [examples[n].spoken for n in part],
+            max_new_tokens=_limit(config, max(examples[n].row.duration for n in part)),
             num_beams=config.num_beams, end_bias=config.end_bias)
         for n, text in zip(part, texts, strict=True):
             found[n] = text
     return found
+
+
+def _limit(config: EvaluationConfig, seconds: float) -> int:
+    """Most tokens of an answer about so much audio."""
+    if config.max_tokens_per_second is None:
+        return config.max_new_tokens
+    return min(config.max_new_tokens, 16 + int(seconds * config.max_tokens_per_second))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from distill.progress import progress
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
 
-NUM_SHOWN = 4  # pairs of the training split, of middle length
+NUM_SHOWN = 3  # pairs of the training split, of middle length
 _ASKED = {
     "recognition": "Write the spoken text again.",
     "translation": "Translate the spoken text to English.",

@@ -37,7 +37,7 @@ from eval.kept import append, begin
 from eval.machine import describe as describe_machine
 from eval.machine import this_machine
 
-LISTENING_CLIPS = 100  # at most, evenly spread: four kinds of audio for each
+LISTENING_CLIPS = 64  # at most, evenly spread: four kinds of audio for each
 
 
 class _Utterance:
