@@ -103,11 +103,11 @@ def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationU
         found = load_teacher(recipe.teacher)
         return found.model, found.processor
 
-    loads: dict[str, tuple[Callable[[], tuple], object]] = {
-        "teacher": (teacher, [recipe.teacher.model, recipe.teacher.revision])}
+    loads: dict[str, tuple[Callable[[], tuple], object]] = {}
     for role, folder in (("student", run / "student"), ("twin", twin_folder(run))):
         if folder.is_dir():
             loads[role] = partial(load_folder, folder), model_stamp(folder)
+    loads["teacher"] = teacher, [recipe.teacher.model, recipe.teacher.revision]
     return {role: Speaker(role, load, recipe, utterances,
                           KeptPasses(path.with_suffix(f".{role}.jsonl"), hash_of([asked, which])),
                           shared)

@@ -58,6 +58,7 @@ class Speaker:
                  shared: list[tuple[object, dict[str, Tensor]]]):
         self.role, self.load, self.recipe = role, load, recipe
         self.utterances, self.kept, self.shared = utterances, kept, shared
+        self._made: tuple[object, list[PhraseList]] = None, []  # long lists take a while
 
     @cached_property
     def _loaded(self) -> tuple[WhisperDecoder, object, dict[str, Tensor]]:
@@ -139,7 +140,9 @@ class Speaker:
 
     def _phrases(self, lists: Sequence[Sequence[str]]) -> list[PhraseList]:
         boost = self.recipe.evaluation.prompts.boost
-        return [PhraseList(self.tokenizer, words, boost) for words in lists]
+        if self._made[0] is not lists:
+            self._made = lists, [PhraseList(self.tokenizer, words, boost) for words in lists]
+        return self._made[1]
 
 
 def list_contents(lists: Sequence[Sequence[str]], first: Sequence[str], most: int) -> list[str]:
