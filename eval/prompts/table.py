@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from distill.metrics.error_rates import ErrorCounts, bootstrap_interval, error_counts, error_rate
 from distill.whisper.prompting.styles import follows, style_prompt
@@ -39,6 +40,7 @@ class Texts:
 def results_of(texts: Texts, lists: Sequence[ClipList], normalise: Callable[[str], str],
                samples: int) -> dict:
     """Everything of prompts.json that follows from the texts; rates are fractions."""
+    normalise = cache(normalise)  # the words of lists come again and again
     counts = _Counts(texts, lists, normalise)
     student = "student" if "student" in texts.roles else texts.roles[0]
     found = {
