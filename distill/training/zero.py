@@ -49,8 +49,12 @@ def gather_by_layer(model: nn.Module) -> None:
 
     named = (getattr(module, "_no_split_modules", None) for module in model.modules())
     layers = {name for names in named for name in names or ()}
-    classes = {type(module) for module in model.modules() if type(module).__name__ in layers}
-    if classes:
+    found = [module for module in model.modules() if type(module).__name__ in layers]
+    classes = {type(module) for module in found}
+    # where a part of a decoder is frozen, layers are given back before their backward pass is over
+    mixed = any(not weight.requires_grad and ".encoder." not in name and "positions" not in name
+                for name, weight in model.named_parameters())
+    if classes and not mixed:
         set_z3_leaf_modules(model, list(classes))
 
 
