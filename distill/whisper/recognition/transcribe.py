@@ -72,10 +72,13 @@ def transcribe(
         limits = [decoder.model.config.max_target_positions] * len(batch)
         if max_tokens_per_second is not None:
             limits = [token_limit(window.duration, max_tokens_per_second) for window in batch]
-        prompts = [(previous or {}).get(window.id, []) for window in batch]
-        lists = [(phrases or {}).get(window.id, decoder.phrases) for window in batch]
+        asked: dict[str, list] = {}  # what other decoders, which know of neither, are not asked
+        if previous is not None:
+            asked["previous"] = [previous.get(window.id, []) for window in batch]
+        if phrases is not None:
+            asked["phrases"] = [phrases.get(window.id, decoder.phrases) for window in batch]
         found = _transcribe(decoder, processor, batch, limits, states_cache, guarded, audio_of,
-                            prompts, lists)
+                            asked)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
@@ -83,15 +86,14 @@ def transcribe(
 def _transcribe(
     decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
     cache: dict[str, Tensor] | None, guarded: bool, audio_of: Callable[[Window], np.ndarray],
-    prompts: Sequence[Sequence[int]], lists: Sequence[PhraseList | None],
+    asked: dict[str, list],
 ) -> list[Hypothesis]:
     languages, margin = [window.language for window in batch], margin_of(decoder.model)
 
     def decode(states: Tensor, rows: list[int]) -> list[Hypothesis]:
         return decoder(states, [limits[row] for row in rows],
                        languages=[languages[row] for row in rows],
-                       previous=[prompts[row] for row in rows],
-                       phrases=[lists[row] for row in rows])
+                       **{name: [each[row] for row in rows] for name, each in asked.items()})
 
     def padded(rows: list[int]) -> Tensor:
         audios = [audio_of(batch[row]) for row in rows]
