@@ -33,6 +33,24 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture
+def modules_folder(tmp_path, monkeypatch):
+    """Where transformers puts code that comes with models: empty, and all that other tests have
+    imported from theirs is forgotten."""
+    from transformers import dynamic_module_utils
+
+    def forget() -> None:
+        for name in list(sys.modules):
+            if name.split(".")[0] == "transformers_modules":
+                del sys.modules[name]
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    forget()
+    yield
+    forget()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
     """A shell starts what runs in its background deaf to it, and so would be what is started

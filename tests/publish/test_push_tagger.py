@@ -66,8 +66,8 @@ def tagger(tmp_path, monkeypatch):
     return tmp_path, models
 
 
-def test_a_tagger_is_pushed_and_loaded_back(tagger, hub, push, monkeypatch):
-    from transformers import AutoFeatureExtractor, dynamic_module_utils
+def test_a_tagger_is_pushed_and_loaded_back(tagger, hub, push, modules_folder):
+    from transformers import AutoFeatureExtractor
 
     from distill.ced.model.modeling import CedForAudioClassification
 
@@ -85,8 +85,6 @@ def test_a_tagger_is_pushed_and_loaded_back(tagger, hub, push, monkeypatch):
     with torch.no_grad():
         wanted = CedForAudioClassification.from_pretrained(student).eval()(**inputs).logits
     student.rename(folder / "elsewhere")
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(folder / "modules"))
-    monkeypatch.syspath_prepend(str(folder / "modules"))
     card = hub.repos["model", REPO].files["README.md"].content.decode()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.S)
     scope = {"samples": samples}

@@ -221,13 +221,12 @@ def test_subtitles_with_sounds(run, tmp_path, capsys):
         transcribe([str(path), *model, "--sounds"])
 
 
-def test_code_beside_the_weights_needs_no_package_of_ours(run, tmp_path, monkeypatch):
+def test_code_beside_the_weights_needs_no_package_of_ours(run, tmp_path, modules_folder):
     """Padded to 30 s, as transformers hears it, the clip has the same tags."""
     from transformers import WhisperFeatureExtractor, dynamic_module_utils
 
     from distill.methods import write_code
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = Path(shutil.copytree(run / "run" / "student", tmp_path / "student"))
     write_code(load_recipe(str(run / "recipe"), []), folder)
     for path in folder.glob("*.py"):

@@ -59,9 +59,8 @@ def test_pipeline_takes_batches_of_clips_of_one_length(tagger_folder):
 
 
 def test_code_beside_the_weights_needs_no_package_of_ours(
-    tagger, tagger_folder, tmp_path, monkeypatch
+    tagger, tagger_folder, tmp_path, modules_folder
 ):
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = Path(shutil.copytree(tagger_folder, tmp_path / "tagger"))
     written = {path.name for path in write_code(folder)}
     assert "modeling_ced.py" in written
