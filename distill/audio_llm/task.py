@@ -37,6 +37,7 @@ class AudioLlmTask:
 
     def __init__(self, recipe: AudioLlmRecipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
+        check_whole(accelerator)
         (self.stage,) = recipe.stages
         self.is_ctc = self.stage.loss == "ctc"
         encoder = EncoderStates(recipe.encoder, recipe.adapter, states_folder(recipe),
@@ -229,3 +230,18 @@ def faults_of(split: str, rows: list[Row], max_share: float) -> Unreadable:
     faults.stat((row.id, row.audio_filepath) for row in rows)
     faults.begin(f"data.{split}")
     return faults
+
+
+def check_whole(accelerator: Any) -> None:
+    """
+    Raises:
+        ValueError: the launch cuts weights into parts of ranks.
+    """
+    from accelerate.utils import DistributedType
+
+    kind = accelerator.distributed_type
+    is_cut = kind == DistributedType.FSDP or (
+        kind == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage == 3)
+    if is_cut:
+        raise ValueError("method audio_llm needs the adapter whole on every rank, and FSDP and "
+                         "ZeRO-3 cut it: launch it with ddp.yaml or deepspeed_zero2.yaml")

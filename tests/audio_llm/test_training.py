@@ -281,3 +281,22 @@ def test_what_the_doctor_says(changes, deaf, words):
                      "audio_to_text_rms": 1.0, "audio_similarity": 0.1} | changes)
     assert found["deaf"] is deaf
     assert found["cause"] is None if words is None else words in found["cause"]
+
+
+def test_a_launch_that_cuts_weights_is_refused():
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+
+    from distill.audio_llm.task import check_whole
+
+    def launch(kind: str, stage: int = 0) -> SimpleNamespace:
+        plugin = SimpleNamespace(zero_stage=stage)
+        return SimpleNamespace(distributed_type=DistributedType[kind],
+                               state=SimpleNamespace(deepspeed_plugin=plugin))
+
+    for whole in (launch("NO"), launch("MULTI_GPU"), launch("DEEPSPEED", 2)):
+        check_whole(whole)
+    for cut in (launch("FSDP"), launch("DEEPSPEED", 3)):
+        with pytest.raises(ValueError, match="launch it with ddp.yaml or deepspeed_zero2.yaml"):
+            check_whole(cut)
