@@ -34,8 +34,6 @@ STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sourc
   distill/metrics distill/training distill/whisper/encoder
 FAMILIES = $(RECIPES:%=%.family)
 PROMPTS = $(RECIPES:%=%.prompts)
-# recipes that measure what prompts do
-PROMPTED := $(patsubst recipes/%/recipe.yaml,%,$(shell grep -l '^  prompts: {words:' recipes/*/recipe.yaml))
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \
@@ -120,13 +118,7 @@ test.portable: setup
 	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(NUMERICAL)
 
 $(RECIPES): %: setup
-	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
-	@$(MAKE) --no-print-directory $*.plan
-	@$(if $(filter $*.teachers,$(TEACHERS)),$(MAKE) --no-print-directory $*.teachers)
-	@$(MAKE) --no-print-directory $*.label
-	@$(MAKE) --no-print-directory $*.train
-	@$(if $(filter $*,$(PROMPTED)),$(MAKE) --no-print-directory $*.prompts)
-	@$(MAKE) --no-print-directory $*.eval
+	@$(PYTHON) -m distill run $* $(if $(filter 1,$(NGPU)),,--num-processes=$(NGPU)) $(SET)
 
 $(SCENES): %.scenes: setup
 	@echo "== $*: scenes"
@@ -140,7 +132,7 @@ $(TEACHERS): %.teachers: setup
 
 # what transcribes and tags needs the scenes of the taggers, and one of them to compare with
 demo-hears demo-hears.plan demo-hears.train demo-tagger.whisper: demo-tagger.scenes
-demo-hears.eval: demo-tagger.whisper
+demo-hears demo-hears.eval: demo-tagger.whisper
 
 demo-tagger.whisper: setup
 	@$(LAUNCH) -m distill.train recipes/demo-tagger/teachers/whisper.yaml

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what torch.save and safetensors, which raise no OSError, say of a disk
@@ -79,22 +80,41 @@ def _leave(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
+class Process(Protocol):
+    """What is waited for: `subprocess.Popen`, or a `distill.cli.forked.Fork`."""
+
+    def wait(self) -> int: ...
+    def terminate(self) -> None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 def wait_for(command: list[str], environment: dict[str, str] | None = None) -> int:
     """Exit code of a process, as a shell has it. Signals end it, not us: it says how far it got. If
     we are killed, it is told to stop (Linux): nobody would wait for it."""
     environment = dict(os.environ if environment is None else environment)
     if os.getcwd() not in sys.path:  # `python -m` would put it first: a folder eval/ of the user's
         environment["PYTHONSAFEPATH"] = "1"
-    started: list[subprocess.Popen[bytes]] = []
+    return until_it_ends(lambda: subprocess.Popen(command, env=environment,
+                                                  preexec_fn=stops_with_its_parent()))
+
+
+def until_it_ends(start: Callable[[], Process]) -> int:
+    """Start a process and wait for it; signals are handed on. Its exit code, as a shell has it."""
+    started: list[Process] = []
+    is_early = False
 
     def hand_on(_number: int, _frame: object) -> None:
+        nonlocal is_early
+        is_early = not started
         for each in started:
             each.terminate()
 
     before = signal.signal(signal.SIGTERM, hand_on)
     try:
-        process = subprocess.Popen(command, env=environment, preexec_fn=_stops_with_us())
+        process = start()
         started.append(process)
+        if is_early:
+            process.terminate()
         while True:
             try:
                 code = process.wait()
@@ -106,7 +126,7 @@ def wait_for(command: list[str], environment: dict[str, str] | None = None) -> i
         signal.signal(signal.SIGTERM, before)
 
 
-def _stops_with_us() -> Callable[[], object] | None:
+def stops_with_its_parent() -> Callable[[], object] | None:
     """What a new process calls first: it gets SIGTERM when its parent is gone."""
     if not sys.platform.startswith("linux"):
         return None

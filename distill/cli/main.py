@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
-import re
 import sys
 from contextlib import redirect_stdout, suppress
-from pathlib import Path
 
-from distill.cli.commands import COMMANDS, GROUPS, Command
-from distill.endings import run
+from distill.cli.calling import call_here, ending, module_of, reworded, source_of
+from distill.cli.commands import COMMANDS, GROUPS
 
 LAUNCHING = "--num-processes N [--accelerate-config NAME]"
 _LAUNCHED = f"""
@@ -32,12 +29,7 @@ _LAUNCHED = f"""
 
 def main(arguments: list[str] | None = None) -> None:
     """Call a command and exit with its code."""
-    try:
-        run(_main, arguments)
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            sys.exit(reworded(end.code))
-        raise
+    ending(_main, arguments)
 
 
 def _main(arguments: list[str]) -> int | None:
@@ -94,22 +86,7 @@ def call(name: str, arguments: list[str]) -> int | None:
 
         if code := in_turn(preparations(name, arguments)):
             return code
-    if command.finds_code:
-        sys.path.append(os.getcwd())
-    sys.argv = [f"audio-distill {name}", *arguments]
-    found: int | None = importlib.import_module(_module(command)).main(arguments)
-    return found
-
-
-def _module(command: Command) -> str:
-    """Of a package, the module that is run."""
-    return command.module + (".__main__" if _source(command).endswith("__main__.py") else "")
-
-
-def _source(command: Command) -> str:
-    """Path of a module that is not imported: what it imports may take seconds."""
-    path = os.path.join(Path(__file__).resolve().parents[2], *command.module.split("."))
-    return os.path.join(path, "__main__.py") if os.path.isdir(path) else f"{path}.py"
+    return call_here(name, arguments)
 
 
 def usage() -> str:
@@ -142,33 +119,13 @@ def help_of(name: str) -> str:
         sys.argv = [f"audio-distill {name}"]
         printed = io.StringIO()
         with redirect_stdout(printed), suppress(SystemExit):
-            importlib.import_module(_module(command)).main(["--help"])
+            importlib.import_module(module_of(command)).main(["--help"])
         return reworded(printed.getvalue().strip())
     import ast
 
-    with open(_source(command), encoding="utf-8") as file:
+    with open(source_of(command), encoding="utf-8") as file:
         text = ast.get_docstring(ast.parse(file.read())) or ""
     return reworded(f"{text}\n{_LAUNCHED}" if command.is_distributed else text)
-
-
-def reworded(text: str) -> str:
-    """Commands in a text, as one without a clone calls them: `make NAME.label` and
-    `python -m pseudo_label RECIPE` become `audio-distill label ...`."""
-    names = {command.module: name for name, command in COMMANDS.items()}
-    names["pseudo_label.tag_scores"] = "scores"
-    modules = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-
-    def of_module(found: re.Match[str]) -> str:
-        several = " --num-processes N" if found[1].startswith("accelerate") else ""
-        return f"audio-distill {names[found[2]]}{several}"
-
-    def of_make(found: re.Match[str]) -> str:
-        name = "run" if found[2] == "teachers" else found[2].replace("_", "-")
-        return f"audio-distill {name} {found[1]} {found[3] or ''}".strip()
-
-    known = "|".join(["teachers", *(name.replace("-", "_") for name in COMMANDS)])
-    text = re.sub(rf"(python|accelerate launch) -m ({modules})(?![\w.])", of_module, text)
-    return re.sub(rf'make ([\w.-]+)\.({known})\b(?: SET="([^"]*)")?', of_make, text)
 
 
 if __name__ == "__main__":

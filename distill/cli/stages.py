@@ -5,7 +5,8 @@
 Before them come what a recipe brings along: the scenes of its scenes.yaml, and the teachers of its
 folder teachers/, which are trained here. Recipes that measure what prompts do (evaluation.prompts)
 do so after training. Each step is a process of its own and can be stopped: the
-same command goes on. With several processes, labels are translated and scored in steps of their
+same command goes on. On Linux one process imports what is large, and its steps are copies of it.
+With several processes, labels are translated and scored in steps of their
 own.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distill.cli.commands import COMMANDS
+from distill.cli.forked import call_forked, can_fork, import_shared
 from distill.endings import wait_for
 
 BEFORE = {"train": ("scores",)}
@@ -40,7 +42,27 @@ def main(arguments: list[str]) -> int:
     arguments, options = take_launch_options(arguments)
     if not arguments:
         raise ValueError("expected a recipe; --help says more")
-    return in_turn(steps(find_recipe(arguments[0]), arguments, options))
+    found = find_recipe(arguments[0])
+    if options is None and can_fork():
+        return _forked(found, arguments)
+    return in_turn(steps(found, arguments, options))
+
+
+def _forked(found: Path, arguments: list[str]) -> int:
+    """One process: what is large is imported once, after the plan, which needs none of it."""
+    planned, *rest = steps(found, arguments, None)
+    if code := in_turn([planned]):  # and the scenes before it
+        return code
+    import_shared()
+    for name, words in rest:
+        # a student's scores were made with its labels
+        is_teacher = name == "train" and words[0] != arguments[0]
+        first = [("scores", words)] if is_teacher else []
+        for each, given in (*first, (name, words)):
+            print(f"== {given[0]}: {each}", flush=True)
+            if code := call_forked(each, given):
+                return code
+    return 0
 
 
 def steps(found: Path, arguments: list[str], options: Launch | None) -> list[tuple[str, list[str]]]:

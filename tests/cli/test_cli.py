@@ -8,15 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from distill.cli import forked, stages
 from distill.cli import main as cli
-from distill.cli import stages
+from distill.cli.calling import reworded, source_of
 from distill.cli.commands import COMMANDS
 from distill.cli.completion import script
-from distill.cli.main import help_of, reworded
+from distill.cli.main import help_of
 from distill.cli.stages import Launch, take_launch_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +63,7 @@ def processes(monkeypatch):
 
 def test_every_command_is_a_module_with_the_same_main():
     for name, command in COMMANDS.items():
-        tree = ast.parse(Path(cli._source(command)).read_text())
+        tree = ast.parse(Path(source_of(command)).read_text())
         (main,) = [node for node in tree.body
                    if isinstance(node, ast.FunctionDef) and node.name == "main"]
         assert [each.arg for each in main.args.args] == ["arguments"], name
@@ -205,6 +207,42 @@ def test_what_comes_before(processes, called, monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as end:
         cli.main(["train", "demo", "bad=1"])
     assert end.value.code == 3 and len(called) == count
+
+
+@pytest.mark.skipif(not forked.can_fork(), reason="its steps are new processes")
+def test_one_process_imports_once(processes, monkeypatch, capsys):
+    """Steps are copies of it, and scores, which labelling made, are not looked for again."""
+    copies = []
+
+    def copy(name, arguments):
+        copies.append([name, *arguments])
+        return 3 if len(copies) == 3 else 0
+
+    monkeypatch.setattr(stages, "call_forked", copy)
+    monkeypatch.setattr(stages, "import_shared", lambda: copies.append("import"))
+    assert stages.main(["demo", "seed=1"]) == 3
+    assert [words[2:] for words, _ in processes] == [["plan", "demo", "seed=1"]]
+    assert copies == ["import", ["label", "demo", "seed=1"], ["train", "demo", "seed=1"]]
+    copies.clear()
+    assert stages.main(["demo-tagger"]) == 3
+    assert copies[1:] == [[name, "demo-tagger/teachers/mini.yaml"] for name in ("scores", "train")]
+    assert "== demo-tagger/teachers/mini.yaml: train" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not forked.can_fork(), reason="its steps are new processes")
+def test_copies_end_as_processes(monkeypatch, capfd):
+    def fail(sentence):
+        raise ValueError(sentence)
+
+    ends = {"seven": lambda: 7, "nothing": lambda: None, "wrong": lambda: fail("python -m eval"),
+            "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "stopped": lambda: (os.kill(os.getppid(), signal.SIGTERM), time.sleep(60))}
+    monkeypatch.setattr(forked, "call_here", lambda name, arguments: ends[name]())
+    for name, code in (("seven", 7), ("nothing", 0), ("wrong", 1), ("killed", 137),
+                       ("stopped", 130)):
+        assert forked.call_forked(name, []) == code, name
+    told = capfd.readouterr().err
+    assert "error: audio-distill eval" in told and "the same command goes on" in told
 
 
 def test_several_processes(processes, monkeypatch, tmp_path):
