@@ -16,6 +16,7 @@ TESTS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for path in sorted((ROOT / "tests").rglob("*.py"))
 }
+KINDS = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Name, ast.arg)
 MAX_LINES = 400  # of a file
 MAX_CLASS_LINES = 250
 MAX_FILES = 14  # of a folder
@@ -70,10 +71,10 @@ def within(module: str, prefixes: tuple[str, ...]) -> bool:
     return any(module == p or module.startswith(p + ".") for p in prefixes)
 
 
-def imports(tree: ast.AST) -> list[tuple[int, str, bool]]:
+def imports(nodes: list[ast.AST]) -> list[tuple[int, str, bool]]:
     """(line, module of ours, is `import x` rather than `from x import`), also inside functions."""
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name, True) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -86,13 +87,19 @@ def imports(tree: ast.AST) -> list[tuple[int, str, bool]]:
 
 
 @cache
-def tree_of(module: str) -> ast.AST:
-    return ast.parse((FILES | TESTS)[module].read_text(encoding="utf-8"))
+def nodes_of(module: str) -> list[ast.AST]:
+    """What a test here looks at, found in one walk."""
+    return looked_at((FILES | TESTS)[module].read_text(encoding="utf-8"))
+
+
+def looked_at(source: str) -> list[ast.AST]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, KINDS)
+            and not (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))]
 
 
 @cache
 def imports_of(module: str) -> list[tuple[int, str, bool]]:
-    return imports(tree_of(module))
+    return imports(nodes_of(module))
 
 
 def problems(module: str, found_imports: list[tuple[int, str, bool]]) -> list[str]:
@@ -194,13 +201,13 @@ BROKEN = [
 
 def test_the_rules_catch():
     assert not [(module, source) for module, source in BROKEN
-                if not problems(module, imports(ast.parse(source)))]
+                if not problems(module, imports(looked_at(source)))]
 
 
-def names_given(tree: ast.AST) -> set[str]:
+def names_given(nodes: list[ast.AST]) -> set[str]:
     """To variables, arguments, functions and classes."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
         elif isinstance(node, ast.arg):
@@ -212,8 +219,8 @@ def names_given(tree: ast.AST) -> set[str]:
 
 def test_nothing_of_ours_is_named_eval():
     """It would hide the builtin, and read like the package."""
-    assert names_given(ast.parse("def f(eval): pass")) == {"f", "eval"}
-    assert not [module for module in FILES if "eval" in names_given(tree_of(module))]
+    assert names_given(looked_at("def f(eval): pass")) == {"f", "eval"}
+    assert not [module for module in FILES if "eval" in names_given(nodes_of(module))]
 
 
 def test_files_are_short():
@@ -223,17 +230,17 @@ def test_files_are_short():
     assert lengths["distill.training.loop"] <= 300
 
 
-def class_lengths(tree: ast.AST) -> dict[str, int]:
+def class_lengths(nodes: list[ast.AST]) -> dict[str, int]:
     """Name of a class, also inside functions: its lines."""
-    return {node.name: node.end_lineno - node.lineno + 1 for node in ast.walk(tree)
+    return {node.name: node.end_lineno - node.lineno + 1 for node in nodes
             if isinstance(node, ast.ClassDef)}
 
 
 def test_classes_are_short():
-    assert class_lengths(ast.parse("class A:\n    x = 1\n\n    class B:\n        y = 2\n")) == {
+    assert class_lengths(looked_at("class A:\n    x = 1\n\n    class B:\n        y = 2\n")) == {
         "A": 5, "B": 2}
     lengths = {f"{module}.{name}": count for module in FILES | TESTS
-               for name, count in class_lengths(tree_of(module)).items()}
+               for name, count in class_lengths(nodes_of(module)).items()}
     assert lengths["distill.data.teacher_store.store.TeacherStore"] > 100
     assert not {name: count for name, count in lengths.items() if count > MAX_CLASS_LINES}
 
