@@ -8,6 +8,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 
+import copy
 import gc
 import multiprocessing
 import signal
@@ -110,15 +111,20 @@ def tiny_teacher(tmp_path_factory) -> Path:
     return write_tiny_teacher(tmp_path_factory.mktemp("tiny") / "teacher")
 
 
-@pytest.fixture
-def tiny_model(tiny_teacher):
-    """Its model, loaded anew for every test."""
+@pytest.fixture(scope="session")
+def loaded_tiny_model(tiny_teacher):
     import torch
     from transformers import WhisperForConditionalGeneration
 
     return WhisperForConditionalGeneration.from_pretrained(
         tiny_teacher, dtype=torch.float32
     ).eval()
+
+
+@pytest.fixture
+def tiny_model(loaded_tiny_model):
+    """Its model, anew for every test."""
+    return copy.deepcopy(loaded_tiny_model)
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,9 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("changes", MORE.values(), ids=MORE)
+@pytest.mark.parametrize("changes", [pytest.param(
+    changes, id=name, marks=[pytest.mark.slow] * (name in ("another seed", "other batches")))
+    for name, changes in MORE.items()])
 def test_only_what_is_new_is_scored(labelled, tmp_path, capsys, changes):
     first = ("filter.max_wer=0.1", "train.max_steps=4", *NO_STATES)
     before = views(fill(labelled, tmp_path, *first))

@@ -43,7 +43,7 @@ def test_sentences(text, parts):
     assert sentences(text) == parts
 
 
-@pytest.mark.parametrize("kind", ["marian", "nllb"])
+@pytest.mark.parametrize("kind", ["marian", pytest.param("nllb", marks=pytest.mark.slow)])
 def test_batches_and_order_change_nothing(kind, request):
     folder = request.getfixturevalue(kind)
     codes = {"es": "spa_Latn", "en": "eng_Latn"} if kind == "nllb" else {}

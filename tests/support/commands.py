@@ -132,7 +132,7 @@ def check_module(module: str, arguments: list[str]) -> None:
         class_folders.parse_options(arguments[2:])
     elif module == "distill.data.teacher_store":
         try:
-            teacher_store.main(arguments)
+            teacher_store.main([arguments[0], "/no store", *arguments[2:]])
         except ValueError as error:
             assert "no teacher store in" in str(error), error
     else:

@@ -211,7 +211,8 @@ def test_full_windows_are_no_recordings():
     assert count_windows([window, *whole_recordings([Row("b", "b.wav", 61.0)])]) == 1 + 3
 
 
-@pytest.mark.parametrize("way", ["speech", "quiet", "sequential"])
+@pytest.mark.parametrize("way", ["speech", pytest.param("quiet", marks=pytest.mark.slow),
+                                 "sequential"])
 def test_a_recording_that_is_away_changes_no_plan(recipe, run, tmp_path, way):
     """Nobody knows what its windows are: nothing is planned without it, and once it is back
     everything is as if it had never been away. With labels there, nobody needs it."""

@@ -216,7 +216,9 @@ DTYPES = ("float16", "bfloat16", "int8")
 FEW = "n=3"
 
 
-@pytest.fixture(scope="module", params=[*DTYPES, "exact", "top_k", "short audio"])
+@pytest.fixture(scope="module", params=[
+    "float16", "int8", "exact", "short audio",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("bfloat16", "top_k"))])
 def store(request, tiny_run):
     """Folder of a store: encoder states of a type, or token scores."""
     overrides = {"exact": EXACT, "top_k": (*ALL_COLUMNS, "scores.k=9999"),

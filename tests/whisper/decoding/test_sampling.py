@@ -89,7 +89,8 @@ def sampled(decoder, states, sampling_rule, temperature, drafts=None) -> Counter
 
 
 @pytest.mark.parametrize(("rule", "drafts", "temperature"), [
-    ("rejection", "student", 1.0), ("coupled", "student", 0.7),
+    ("rejection", "student", 1.0),
+    pytest.param("coupled", "student", 0.7, marks=pytest.mark.slow),
     pytest.param("rejection", "text", 1.0, marks=pytest.mark.slow),
     pytest.param("rejection", None, 0.7, marks=pytest.mark.slow),
     pytest.param("coupled", None, 1.0, marks=pytest.mark.slow)])

@@ -120,7 +120,8 @@ def test_rows_of_a_batch_as_alone(make, plain, states, lists):
 
 
 @pytest.mark.parametrize(("student", "length", "options"), [
-    ("unrelated", 8, {}), ("itself", 5, {"on_loop": "break"}),
+    ("unrelated", 8, {}),
+    pytest.param("itself", 5, {"on_loop": "break"}, marks=pytest.mark.slow),
     ("two", 4, {"max_slots": 3, "timestamps": True})])
 def test_drafts_change_nothing(make, states, lists, student, length, options):
     call = CALLS["rows' own"] | {"phrases": lists}

@@ -152,8 +152,11 @@ COSTS = [dict(token=token, draft=draft, fill=fill, sequence=sequence)
 SOME = random.Random(3).sample(COSTS, 8)
 
 
-@pytest.mark.parametrize("batch", [1, 4, 16])
-@pytest.mark.parametrize("acceptance", [0.0, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize(("acceptance", "batch"), [
+    (0.0, 1), (0.8, 4), (0.5, 16), *(
+        pytest.param(share, batch, marks=pytest.mark.slow) for share, batch in (
+            (0.0, 4), (0.0, 16), (0.5, 1), (0.5, 4), (0.8, 1), (0.8, 16), (0.95, 1), (0.95, 4),
+            (0.95, 16)))])
 def test_never_slower_whatever_passes_cost(monkeypatch, batch, acceptance):
     """From the first call on."""
     for costs in SOME:
