@@ -58,7 +58,8 @@ MUON = "train.optimizer=muon"
 
 
 @pytest.mark.parametrize(
-    "mode", [(), (MUON,), ("teacher.mode=live",), (LABELS, "data.balance=true")],
+    "mode", [(), pytest.param((MUON,), marks=pytest.mark.slow),
+             ("teacher.mode=live",), (LABELS, "data.balance=true")],
     ids=["store", "muon", "live", "labels"])
 def test_ranks_and_accumulation_give_the_same_parameters(tags, scored, fork_two, tmp_path, mode):
     common = (scored, *mode, "train.validate_every=4")

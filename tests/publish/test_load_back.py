@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from distill.data.audio import load_audio
 from distill.data.files import read_json, write_json
@@ -63,6 +64,7 @@ def test_the_lines_of_the_card_run(trained, first_run, hub, push, tiny_teacher):
     assert hub.count(f"GET /storage/{files['model.safetensors'].sha256}") == 2
 
 
+@pytest.mark.slow
 def test_the_command_itself(trained, hub, tmp_path):
     """In a process of its own, as it is called: address from HF_ENDPOINT, login from a file."""
     home = tmp_path / "home"

@@ -69,6 +69,7 @@ def test_labels_are_the_same_with_drafts(recipe, student, plain, tmp_path, capsy
     assert "100.0 % of" in capsys.readouterr().out.split(";")[0]  # of the first of two decodings
 
 
+@pytest.mark.slow
 def test_sampled_labels_are_the_same_with_drafts(recipe, student, plain, tmp_path, capsys):
     """A random teacher is never sure: all its texts are tried again."""
     again = "pseudo_label.temperatures=[0.0,0.4]"
