@@ -6,9 +6,10 @@
 
 The set is a file as `distill.ced.teachers.label_sets` describes it: groups of the tagger's classes,
 combined by their maximum or a noisy or. A class's threshold is the lowest at which so many of the
-validation clips that count as heard are right. Written are the set with its thresholds and, beside
-it, a JSON with precision, recall and F1 of each class and their 95 % intervals. With --small, a
-copy of the model with those outputs alone that the set needs.
+clips that count as heard are right, of the validation clips and, with some confidence, of others.
+Written are the set with its thresholds and, beside it, a JSON with precision, recall and F1 of each
+class and their 95 % intervals. With --small, a copy of the model with those outputs alone that the
+set needs.
 """
 
 from __future__ import annotations
@@ -54,13 +55,15 @@ def measure(labels: Any, options: argparse.Namespace) -> tuple[Any, dict[str, An
     from distill.metrics.tagging import evaluate_tags
     from distill.metrics.thresholds import NEVER, at_precision, f1_of
 
-    found = at_precision(*_scored(options.model, labels, options.validation), options.precision)
+    found = at_precision(*_scored(options.model, labels, options.validation), options.precision,
+                         options.confidence)
     thresholds = {name: round(float(each), 4) for name, each in
                   zip(labels.names, found, strict=True) if each < NEVER}
     labels = replace(labels, thresholds=thresholds)
     chosen = np.array([thresholds.get(name, NEVER) for name in labels.names])
     results: dict[str, Any] = {
         "model": options.model, "combine": labels.combine, "precision": options.precision,
+        "confidence": options.confidence,
         "thresholds_from": [str(path) for path in options.validation],
         "never_heard": [name for name in labels.names if name not in thresholds]}
     for split in ("validation", "test"):
@@ -111,7 +114,8 @@ def table(results: dict[str, Any]) -> str:
     found = results[split]
     lines = [f"{split.capitalize()} split, {found['num_recordings']} recordings: mAP "
              f"{_percent(found['map'], found['map_ci'])}; thresholds for a precision of "
-             f"{100 * results['precision']:g} % on the validation split",
+             f"{100 * results['precision']:g} %, by the validation split with a confidence of "
+             f"{100 * results['confidence']:g} %",
              f"{'class':24} {'clips':>5} {'threshold':>9} {'precision':>9} {'recall':>7}  F1"]
     for name, each in found["classes"].items():
         threshold = "never" if each["threshold"] is None else f"{each['threshold']:.3f}"
@@ -140,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=Path, nargs="+", default=[],
                         help="manifests that they are measured on")
     parser.add_argument("--precision", type=float, default=0.8, help="that is asked for; 0.8")
+    parser.add_argument("--confidence", type=float, default=0.9, help="that it holds for clips "
+                        "which are not looked at; 0.9. 0.5: of the validation clips alone")
     parser.add_argument("--output", type=Path, help="default: NAME.thresholds.yaml")
     parser.add_argument("--num-bootstrap", type=int, default=1000, help="resamples; 1000")
     parser.add_argument("--small", type=Path, help="folder for a copy of the model that has the "

@@ -187,7 +187,8 @@ class WhisperAtTask:
         targets = targets_of(self.validation, self.classes)
         probabilities = torch.stack(scores).double().numpy()
         value, num_classes = mean_average_precision(probabilities, targets)
-        found = at_precision(probabilities, targets, self.recipe.head.precision)
+        found = at_precision(probabilities, targets, self.recipe.head.precision,
+                             self.recipe.head.confidence)
         self._thresholds = {name: round(float(each), 4)
                             for name, each in zip(self.classes, found, strict=True)}
         return {"map": value, "num_classes": num_classes, "num_clips": len(targets),

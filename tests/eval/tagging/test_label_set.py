@@ -69,15 +69,44 @@ def test_what_is_no_label_set(tmp_path, text, message):
 def test_thresholds_for_a_precision():
     scores = np.array([[0.9, 0.9], [0.8, 0.8], [0.7, 0.7], [0.6, 0.1], [0.5, 0.1]])
     targets = np.array([[1, 0], [1, 0], [0, 0], [1, 0], [0, 0]])
-    np.testing.assert_allclose(at_precision(scores, targets, 1.0), [0.75, NEVER])
-    np.testing.assert_allclose(at_precision(scores, targets, 0.75), [0.55, NEVER])
-    np.testing.assert_allclose(at_precision(scores, targets, 0.6), [0.25, NEVER])
+    np.testing.assert_allclose(at_precision(scores, targets, 1.0, 0.5), [0.75, NEVER])
+    np.testing.assert_allclose(at_precision(scores, targets, 0.75, 0.5), [0.55, NEVER])
+    np.testing.assert_allclose(at_precision(scores, targets, 0.6, 0.5), [0.25, NEVER])
     tied = np.array([[0.5], [0.5], [0.2]])
-    np.testing.assert_allclose(at_precision(tied, np.array([[1], [0], [0]]), 0.6), [NEVER])
+    np.testing.assert_allclose(at_precision(tied, np.array([[1], [0], [0]]), 0.6, 0.5), [NEVER])
     many = np.linspace(1, 0, 40)[:, None]  # the first one is right, then half of them
-    np.testing.assert_allclose(at_precision(many, np.arange(40)[:, None] % 2 == 0, 0.9), [NEVER])
+    np.testing.assert_allclose(at_precision(many, np.arange(40)[:, None] % 2 == 0, 0.9, 0.5),
+                               [NEVER])
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         at_precision(scores, targets, 0)
+    with pytest.raises(ValueError, match="no number of clips"):
+        at_precision(scores, targets, 1.0)
+
+
+def test_a_threshold_holds_for_clips_that_nobody_looked_at():
+    rng = np.random.default_rng(0)
+
+    def clips(number: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = rng.random((number, classes)) < 0.25
+        return 1 / (1 + np.exp(1.5 - 2.2 * targets - rng.normal(0, 1.2, targets.shape))), targets
+
+    scores, targets = clips(20_000, 1)
+    trials = clips(200, 200)  # each column is the validation split of another trial
+
+    def share_that_holds(confidence: float) -> float:
+        found = at_precision(*trials, 0.8, confidence)
+        return float(np.mean([targets[scores >= each].mean() >= 0.8 for each in found
+                              if each < NEVER]))
+
+    assert share_that_holds(0.5) < 0.6, "the lowest of many that are good enough by chance"
+    assert share_that_holds(0.9) > 0.8
+
+
+def test_few_clips_prove_little():
+    scores = np.linspace(0.9, 0.1, 9)[:, None]
+    for right, is_used in ((6, False), (7, True)):
+        targets = np.arange(9)[:, None] < right
+        assert (at_precision(scores, targets, 0.8)[0] < NEVER) == is_used
 
 
 def test_f1_against_sklearns_definition():
@@ -106,8 +135,8 @@ def test_the_command_and_tags_by_it(tmp_path, capsys):
     labels.write_text("classes: {noise: [loud], calm: [quiet]}")
     chosen = tmp_path / "chosen.yaml"
     assert main([str(labels), "--model", TOY, "--validation", str(tmp_path / "rows.jsonl"),
-                 "--test", str(tmp_path / "rows.jsonl"), "--precision", "1", "--output",
-                 str(chosen), "--num-bootstrap", "20"]) == 0
+                 "--test", str(tmp_path / "rows.jsonl"), "--precision", "1", "--confidence", "0.5",
+                 "--output", str(chosen), "--num-bootstrap", "20"]) == 0
     said = capsys.readouterr().out
     assert "Test split, 4 recordings: mAP 100.0 %" in said and "never" not in said
     thresholds = read_label_set(chosen).thresholds
