@@ -1,18 +1,20 @@
 """Every model on every condition, clip by clip, and on what has no speech; then the figures.
 
 Models are decoded as `evaluation.clips` does it: greedy, short audio as the model's config says,
-`evaluation.on_loop`. One model after the other is in memory.
+`evaluation.on_loop`. Models with one encoder, as a teacher and its students mostly are, share its
+states of a condition, which is most of the work.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill.data.files import hash_of
 from distill.data.formats.places import fingerprints
@@ -24,6 +26,7 @@ from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recognition.transcribe import to_text, transcribe
+from distill.whisper_at.states import content_of
 from eval.machine import this_machine
 from eval.robustness.conditions import FOLDER, Condition, conditions_of
 from eval.robustness.curves import Texts, figures
@@ -33,6 +36,7 @@ from eval.robustness.setup import Setup, setup_of
 from eval.speech.asr import is_loop
 from eval.speech.measure import load_folder, models_of
 
+_States = dict[str, dict[str, Tensor]]  # of a condition: {encoder: {window: states}}
 _VERSION = 1  # of what is kept: counts up when sounds, or what is kept of them, change
 
 
@@ -53,20 +57,22 @@ def measure(recipe: WhisperRecipe, run: Path) -> dict:
     print(f"{len(setup.clips)} test clips, {seconds / 60:.1f} minutes; left out: "
           f"{left_out or 'nothing'}; {len(conditions)} conditions, {len(models)} models",
           flush=True)
-    texts: dict[str, Texts] = {}
+    kept = {role: Kept(run / "robustness" / f".{_file_name(role)}.kept.jsonl",
+                       _key(setup, folder, role)) for role, (_, _, folder) in models.items()}
+    loaded = {role: _Model(role, load, setup) for role, (load, _, _) in models.items()}
+    texts: dict[str, Texts] = {role: {} for role in models}
+    for condition in conditions:
+        states: _States = {}
+        for role, model in loaded.items():
+            texts[role][condition] = kept[role].get(
+                _known_as(condition, setup), partial(model.hear, condition, states))
     without: dict[str, dict] = {}
     about = {}
-    for role, (load, name, folder) in models.items():
-        kept = Kept(run / "robustness" / f".{_file_name(role)}.kept.jsonl",
-                    _key(setup, folder, role))
-        model = _Model(role, load, setup)
-        texts[role] = {condition: kept.get(_known_as(condition, setup),
-                                           partial(model.hear, condition))
-                       for condition in conditions}
-        without[role] = invention_texts(model.loaded, setup, kept)
-        about[role] = kept.get(["about"], lambda model=model, name=name: model.facts(name))
+    for role, (_, name, folder) in models.items():
+        without[role] = invention_texts(loaded[role].loaded, setup, kept[role])
+        about[role] = kept[role].get(["about"], partial(loaded[role].facts, name))
         about[role] |= {"stamp": hash_of(model_stamp(folder))}
-        del model
+        del loaded[role]
         gc.collect()
     clips, evaluation = setup.clips, recipe.evaluation
     language = written_language(recipe)
@@ -143,8 +149,18 @@ class _Model:
                 "device": model.device.type, "short_audio_margin": margin_of(model),
                 "parameters": sum(p.numel() for p in model.parameters())}
 
-    def hear(self, condition: Condition) -> dict:
-        """`texts` of all clips, in order, how many `loops`, and how many were decoded `again`."""
+    @cached_property
+    def encoder(self) -> str:
+        """What tells its encoder, and how that hears short audio, from another's."""
+        model, _ = self.loaded()
+        return f"{content_of(model.get_encoder())} {margin_of(model)}"
+
+    def hear(self, condition: Condition, states: _States) -> dict:
+        """`texts` of all clips, in order, how many `loops`, and how many were decoded `again`.
+
+        Args:
+            states: of the condition, by those who heard it before.
+        """
         recipe, clips = self.setup.recipe, self.setup.clips
         model, processor = self.loaded()
         if self._decoder is None:
@@ -157,6 +173,7 @@ class _Model:
         before = self._decoder.report.padded
         found = transcribe(self._decoder, processor, [clip.windows[0] for clip in clips],
                            recipe.evaluation.batch_size, audio_of=audio_of,
+                           states_cache=states.setdefault(self.encoder, {}),
                            description=f"{self.role}, {condition.name}")
         hypotheses = [found[clip.windows[0].id] for clip in clips]
         return {"texts": [to_text(processor.tokenizer, each.tokens) for each in hypotheses],

@@ -53,15 +53,20 @@ def make_up(decoder, _processor, recordings, _batch_size, *, previous_text, desc
 
 
 def test_from_nothing_to_a_page(tiny, monkeypatch, capsys):
-    heard = []
-    hear = _Model.hear
-    monkeypatch.setattr(_Model, "hear", lambda self, condition: heard.append(
-        (self.role, condition.name)) or hear(self, condition))
+    heard, known, hear = [], [], _Model.hear
+
+    def listen(self, condition, states):
+        heard.append((self.role, condition.name))
+        known.append([len(windows) for windows in states.values()])
+        return hear(self, condition, states)
+
+    monkeypatch.setattr(_Model, "hear", listen)
     monkeypatch.setattr("eval.report.examples._opus", lambda samples, level: b"")
     monkeypatch.setattr("eval.robustness.inventions.transcribe_long", make_up)
     main(arguments(tiny, "robustness.kinds=[white,mulaw]", "robustness.snrs=[10]"))
-    assert heard == [(role, name) for role in ("teacher", "student")
-                     for name in ("clean", "white 10 dB", "mulaw")]
+    assert heard == [(role, name) for name in ("clean", "white 10 dB", "mulaw")
+                     for role in ("teacher", "student")]
+    assert known == [[], [2]] * 3, "two clips that the teacher's encoder, the same, has heard"
     results = read_json(tiny[1] / "robustness" / "results.json")
     assert set(results["wer"]) == {"teacher", "student"}
     assert set(results["wer"]["student"]) == {"white"}
