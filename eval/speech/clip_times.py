@@ -23,7 +23,7 @@ from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.transcribe import to_text
 
-_TIMED = 8  # clips, spread over all lengths
+_TIMED = 6  # clips, spread over all lengths
 _ROUNDS = 2  # each clip is timed so often, and the faster time counts; batches once
 _PADDED, _TRANSFORMERS = "teacher, padded, float32", "teacher, transformers, float32"
 _STUDENT, _INT8 = "student, float32", "student, int8"
