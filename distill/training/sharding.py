@@ -98,8 +98,6 @@ class Weights:
             if found:
                 zero.load_weights(_trained(plain), found)
         copy = _apart(plain) if self.is_cut else plain
-        if self.stage == 3:
-            zero.gather_by_layer(copy)
         self.model, self.optimizer = accelerator.prepare(copy, make_optimizer(copy, config))
         self.trained = _trained(copy)
         if self.is_cut:

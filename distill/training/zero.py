@@ -38,26 +38,6 @@ def build_whole() -> None:
     unset_hf_deepspeed_config()
 
 
-def gather_by_layer(model: nn.Module) -> None:
-    """ZeRO-3: the weights of a layer come and go together.
-
-    DeepSpeed expects every rank to call the same modules in the same order, and hangs if one does
-    not. What a layer calls inside may depend on a batch: short audio is attended to by other
-    products than long.
-    """
-    from deepspeed.utils import set_z3_leaf_modules
-
-    named = (getattr(module, "_no_split_modules", None) for module in model.modules())
-    layers = {name for names in named for name in names or ()}
-    found = [module for module in model.modules() if type(module).__name__ in layers]
-    classes = {type(module) for module in found}
-    # where a part of a decoder is frozen, layers are given back before their backward pass is over
-    mixed = any(not weight.requires_grad and ".encoder." not in name and "positions" not in name
-                for name, weight in model.named_parameters())
-    if classes and not mixed:
-        set_z3_leaf_modules(model, list(classes))
-
-
 def part(weight: Any) -> Tensor:
     """ZeRO-3: this rank's part, flat; the last one is padded."""
     return weight.ds_tensor.data

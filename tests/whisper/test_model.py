@@ -156,7 +156,7 @@ def test_silence_is_projected_once_for_the_batch(
     attention = model.model.decoder.layers[1].encoder_attn
     counts = []
     handle = attention.k_proj.register_forward_pre_hook(
-        lambda _module, arguments: counts.append(arguments[0].shape[:2].numel()))
+        lambda _module, arguments: counts.append(arguments[0].shape[:-1].numel()))
 
     def found(states, silence=None) -> list:
         model.zero_grad()

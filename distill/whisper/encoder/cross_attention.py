@@ -47,23 +47,46 @@ def _forward(
 ) -> tuple[Tensor, None]:
     """As WhisperAttention.forward without a cache."""
     query = _heads(module, module.q_proj(hidden_states) * module.scaling)
-    rest_keys, rest_values = (_heads(module, project(rest[None]))
-                              for project in (module.k_proj, module.v_proj))
-    if query.device.type != "cpu":  # there, one fused attention is the faster one
-        own = (_heads(module, project(key_value_states))
-               for project in (module.k_proj, module.v_proj))
-        keys, values = (torch.cat([each, rest.expand(len(query), -1, -1, -1)], 2)
-                        for each, rest in zip(own, (rest_keys, rest_values), strict=True))
-        found = F.scaled_dot_product_attention(query, keys, values, scale=1.0)
-    elif _is_cheaper_unprojected(module, query, key_value_states):
+    is_cpu = query.device.type == "cpu"
+    if is_cpu and _is_cheaper_unprojected(module, query, key_value_states):
+        rest_keys, rest_values = (_heads(module, project(rest[None]))
+                                  for project in (module.k_proj, module.v_proj))
         found = _attend_states(module, query, key_value_states, rest_keys[0], rest_values[0])
     else:
-        keys, values = (_heads(module, project(key_value_states))
-                        for project in (module.k_proj, module.v_proj))
-        weights = _weights(query @ keys.mT, query, rest_keys[0])
-        own, behind = weights.split([keys.shape[2], len(rest)], -1)
-        found = own @ values + _shared(behind, rest_values[0])
+        keys, rest_keys = _project(module, module.k_proj, key_value_states, rest)
+        values, rest_values = _project(module, module.v_proj, key_value_states, rest)
+        attend = _attend_apart if is_cpu else _attend_joined
+        found = attend(query, keys, values, rest_keys, rest_values)
     return module.out_proj(found.transpose(1, 2).flatten(2)), None
+
+
+def _project(module: Any, project: Any, states: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the rows, (rows, heads, frames, head width), and of the rest, (1, heads, ...).
+
+    In one call: ranks of ZeRO-3 have to call the same modules in the same order, and on another
+    one there may be no rest.
+    """
+    sizes = [states.shape[0] * states.shape[1], len(rest)]
+    own, behind = project(torch.cat([states.flatten(0, 1), rest])).split(sizes)
+    return _heads(module, own.unflatten(0, states.shape[:2])), _heads(module, behind[None])
+
+
+def _attend_joined(
+    query: Tensor, keys: Tensor, values: Tensor, rest_keys: Tensor, rest_values: Tensor
+) -> Tensor:
+    """(rows, heads, T, head width) by one fused attention, the fastest on GPUs."""
+    keys, values = (torch.cat([own, rest.expand(len(query), -1, -1, -1)], 2)
+                    for own, rest in ((keys, rest_keys), (values, rest_values)))
+    return F.scaled_dot_product_attention(query, keys, values, scale=1.0)
+
+
+def _attend_apart(
+    query: Tensor, keys: Tensor, values: Tensor, rest_keys: Tensor, rest_values: Tensor
+) -> Tensor:
+    """The same, without a copy of the rest for every row."""
+    weights = _weights(query @ keys.mT, query, rest_keys[0])
+    own, behind = weights.split([keys.shape[2], rest_keys.shape[2]], -1)
+    return own @ values + _shared(behind, rest_values[0])
 
 
 def _attend_states(
@@ -98,11 +121,12 @@ def _shared(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _is_cheaper_unprojected(module: Any, query: Tensor, states: Tensor) -> bool:
-    """Fewer multiplications; never with states that learn, or weights that are elsewhere (ZeRO)."""
+    """Fewer multiplications; never with states that learn, or weights that ZeRO-3 has cut, which
+    come at a call of their module."""
     _, heads, length, head_width = query.shape
     _, frames, width = states.shape
-    there = module.k_proj.weight.numel() == module.v_proj.weight.numel() == width * width
-    return (there and not states.requires_grad
+    is_cut = any(hasattr(weight, "ds_id") for weight in module.k_proj.parameters())
+    return (not is_cut and not states.requires_grad
             and heads * length * (head_width + frames) < frames * width)
 
 
