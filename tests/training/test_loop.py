@@ -20,7 +20,7 @@ import distill.train
 import pseudo_label.__main__
 from distill.config import TrainConfig
 from distill.data.files import read_jsonl
-from distill.testing import write_tiny_recipe
+from distill.testing import write_tiny_recipe, write_tiny_teacher
 from distill.training.loop import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,8 @@ BATCHES = {
 def labelled(tmp_path_factory) -> tuple[Path, Path]:
     """(recipe, run folder with labels, scored for all that is trained here)."""
     folder = tmp_path_factory.mktemp("loop")
-    recipe = write_tiny_recipe(folder, train=24, validation=3, test=4)
+    teacher = write_tiny_teacher(folder / "teacher", decoder_layers=3, encoder_layers=1)
+    recipe = write_tiny_recipe(folder, teacher, train=24, validation=3, test=4)
     arguments = [str(recipe), f"output_dir={folder / 'run'}", *WINDOWS, "train.max_steps=12"]
     pseudo_label.__main__.main(arguments)
     pseudo_label.scores.main([*arguments, *TOKENS])
@@ -63,13 +64,16 @@ def new_run(labelled, target: Path, *overrides: str) -> list[str]:
 def train(labelled, tmp_path: Path, name: str, *overrides: str) -> Path:
     """Train a copy of the labelled run, in this process: starting one costs more than the
     training; returns its folder."""
-    arguments = new_run(labelled, tmp_path / name, *overrides)
+    train_here(new_run(labelled, tmp_path / name, *overrides))
+    return tmp_path / name
+
+
+def train_here(arguments: list[str]) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     distill.train.main(arguments)
     torch.set_num_threads(threads)
-    return tmp_path / name
 
 
 def launch_two(module: str, arguments: list[str], log: Path) -> None:
@@ -97,11 +101,12 @@ SHORT_AUDIO = "live teacher.short_audio_margin=0.5"  # clips of several lengths 
 THREE_STEPS = ("train.max_steps=3", "train.validate_every=3", "train.save_every=3")
 
 
-@pytest.fixture(scope="module")
-def start(labelled, tmp_path_factory) -> dict[str, torch.Tensor]:
-    """Weights with which all training here begins."""
-    return weights(train(labelled, tmp_path_factory.mktemp("start"), "start", "train.max_steps=1",
-                         "train.learning_rate=1e-12"))
+def how_far(run: Path, teacher: Path) -> float:
+    """From the teacher's first layer, with which the student's begins."""
+    first, found = load_file(teacher / "model.safetensors"), weights(run)
+    names = [name for name in found if "decoder.layers.0." in name]
+    return largest_difference({name: found[name] for name in names},
+                              {name: first[name] for name in names})
 
 
 @pytest.mark.parametrize(("mode", "batches", "launched"), [
@@ -109,7 +114,7 @@ def start(labelled, tmp_path_factory) -> dict[str, torch.Tensor]:
     pytest.param("live", "fixed", False, marks=pytest.mark.slow),  # test_launch_ddp says it, too
     pytest.param("store", "tokens", True, marks=pytest.mark.slow)])
 def test_ranks_and_accumulation_give_the_same_parameters(
-    labelled, start, fork_two, tmp_path, mode, batches, launched
+    labelled, fork_two, tmp_path, mode, batches, launched
 ):
     budget, (whole, half, quarter) = BATCHES[batches]
     common = (*THREE_STEPS, *budget, *f"teacher.mode={mode}".split())
@@ -124,7 +129,7 @@ def test_ranks_and_accumulation_give_the_same_parameters(
     assert said.read_bytes() == before
     for alone, shared in zip(validations(one), validations(two), strict=True):
         assert shared == pytest.approx(alone, rel=1e-4) and 0 < alone["acceptance"] < 1
-    moved = largest_difference(weights(one), start)
+    moved = how_far(one, labelled[0].parent / "teacher")
     assert moved > 1e-3, "the test would pass on a loop that does nothing"
     # a clip by itself is not padded to the longest of its batch, nor shares its silence with it:
     # other kernels, which add in other orders
@@ -214,7 +219,7 @@ def test_sigkill_at_random_moments_changes_nothing(labelled, whole, fork, tmp_pa
 
 
 def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, fork, tmp_path):
-    options = (*RESUMED, *TOKENS, *f"teacher.mode={SHORT_AUDIO}".split())
+    options = (*RESUMED, *TOKENS, *f"teacher.mode={SHORT_AUDIO}".split(), "train.max_steps=8")
     whole = train(labelled, tmp_path, "whole", *options)
     target = tmp_path / "stopped"
     arguments = new_run(labelled, target, *options, "train.save_every=100")
@@ -228,32 +233,26 @@ def test_sigint_saves_and_the_next_run_ends_with_the_same_weights(labelled, fork
     assert process.exitcode == 130
     assert not (target / "student").exists()
     assert len(list((target / "checkpoints").glob("step-*"))) == 1
-    again = fork("distill.train", [*arguments, "train.micro_batch_tokens=80"], tmp_path / "log")
-    again.join(60)
-    assert again.exitcode == 0, (tmp_path / "log").read_text()
+    train_here([*arguments, "train.micro_batch_tokens=80"])
     assert largest_difference(weights(target), weights(whole)) < 1e-6
 
 
-def test_metrics_are_in_order_and_complete(labelled, tmp_path):
-    run = train(labelled, tmp_path, "log", "train.max_steps=4", "train.validate_every=2")
-    rows = read_jsonl(run / "metrics.jsonl")
-    assert [r["step"] for r in rows if r["split"] == "train"] == [1, 2, 3, 4]
-    assert [r["step"] for r in rows if r["split"] == "validation"] == [2, 4]
+def test_metrics_are_in_order_and_complete(whole):
+    rows = read_jsonl(whole / "metrics.jsonl")
+    assert [r["step"] for r in rows if r["split"] == "train"] == list(range(1, 13))
+    assert [r["step"] for r in rows if r["split"] == "validation"] == [5, 10, 12]
     for row in rows:
         if row["split"] == "train":
             mean = 0.8 * row["ce"] + 1.0 * 4 * row["kl"]
             assert math.isclose(row["loss"], mean, rel_tol=1e-4)
 
 
-def test_other_settings_do_not_resume(labelled, tmp_path):
-    run = train(labelled, tmp_path, "mine", "train.max_steps=2", "train.save_every=1")
+def test_other_settings_do_not_resume(labelled, whole):
     AcceleratorState._reset_state(reset_partial_state=True)
     recipe, _ = labelled
     with pytest.raises(ValueError, match="other settings"):
-        distill.train.main(
-            [str(recipe), f"output_dir={run}", *WINDOWS, "train.max_steps=2",
-             "teacher.mode=live", "loss.temperature=3.0"]
-        )
+        distill.train.main([str(recipe), f"output_dir={whole}", *WINDOWS, *RESUMED,
+                            "teacher.mode=live", "loss.temperature=3.0"])
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
