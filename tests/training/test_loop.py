@@ -20,7 +20,7 @@ import distill.train
 import pseudo_label.__main__
 from distill.config import TrainConfig
 from distill.data.files import read_jsonl
-from distill.testing import write_tiny_recipe, write_tiny_teacher
+from distill.testing import write_tiny_recipe
 from distill.training.loop import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +45,7 @@ BATCHES = {
 def labelled(tmp_path_factory) -> tuple[Path, Path]:
     """(recipe, run folder with labels, scored for all that is trained here)."""
     folder = tmp_path_factory.mktemp("loop")
-    teacher = write_tiny_teacher(folder / "teacher", decoder_layers=3, encoder_layers=1)
-    recipe = write_tiny_recipe(folder, teacher, train=24, validation=3, test=4)
+    recipe = write_tiny_recipe(folder, train=24, validation=3, test=4)
     arguments = [str(recipe), f"output_dir={folder / 'run'}", *WINDOWS, "train.max_steps=12"]
     pseudo_label.__main__.main(arguments)
     pseudo_label.scores.main([*arguments, *TOKENS])
