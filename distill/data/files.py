@@ -77,6 +77,16 @@ def read_jsonl(path: str | Path, may_be_torn: bool = False) -> list[dict]:
     return rows
 
 
+def hash_files(paths: Iterable[Path]) -> str:
+    """16 hex digits of what files hold, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
 def hash_of(value: Any) -> str:
     """Short, stable hash of anything JSON can hold; used to tell settings apart."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

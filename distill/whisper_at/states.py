@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.data.audio import load_audio
-from distill.data.files import hash_of, write_atomic
-from distill.data.formats.errors import TRANSIENT, AudioError
+from distill.data.formats.errors import AudioError
 from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text
-from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
+from distill.data.unreadable import Unreadable
+from distill.data.views.kept_arrays import kept_arrays
 from distill.losses.matmul import fast_linears
 from distill.progress import progress
 from distill.whisper_at.model import WhisperTagger, WhisperTaggerExtractor, num_steps
@@ -92,41 +90,12 @@ class EncoderStates:
         return kept, states
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
-        name = hash_of([[[row.id, row.audio_filepath, row.offset, row.duration,
-                          fingerprint(row.audio_filepath)] for row in rows], *self.settings])
-        path = self.folder / f"{name}.npz"
-        if path.is_file():
-            with np.load(path) as file:
-                found = [file[str(number)] for number in range(len(rows))]
-            if not any(each.ndim == 0 and str(each).partition(":")[0] in TRANSIENT
-                       for each in found):  # as versions before this one wrote them down
-                return found
-        encoded = self._encode(rows)
-        write_atomic(path, lambda temporary: _save(temporary, encoded))
-        return encoded
+        identity = [[[row.id, row.audio_filepath, row.offset, row.duration,
+                      fingerprint(row.audio_filepath)] for row in rows], *self.settings]
+        return kept_arrays(self.folder, identity, rows, self._encode)
 
-    def _encode(self, rows: list[Row]) -> list[np.ndarray]:
-        """States of each row, or the reason why there are none as an array of no dimensions.
-
-        Raises:
-            UnreadableError: a file cannot be opened now.
-        """
-        found: list[np.ndarray] = [np.empty(0)] * len(rows)
-        waves = {}
-        for number, row in enumerate(rows):
-            try:
-                waves[number] = read_patiently(partial(
-                    load_audio, row.audio_filepath, row.offset, row.duration))
-            except AudioError as error:
-                if error.is_transient:
-                    raise UnreadableError(
-                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
-                        "file back (is a disk not mounted?) the same command goes on") from None
-                found[number] = np.array(str(error))
-        if waves:
-            for number, each in zip(waves, self.listen(list(waves.values())), strict=True):
-                found[number] = each.cpu().numpy().astype(np.float16)
-        return found
+    def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        return [each.cpu().numpy().astype(np.float16) for each in self.listen(waves)]
 
 
 def content_of(module: nn.Module) -> str:
@@ -136,10 +105,3 @@ def content_of(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def _save(path: Path, arrays: list[np.ndarray]) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})
-
-

@@ -10,19 +10,19 @@ when a clip is met whose states are not there, and never where all are.
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distill.audio_llm.recipe import AdapterConfig, EncoderConfig
-from distill.data.audio import SAMPLE_RATE, load_audio
-from distill.data.files import hash_of, read_json, write_atomic
+from distill.data.audio import SAMPLE_RATE
+from distill.data.files import hash_of, read_json
 from distill.data.formats.errors import AudioError
 from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text
-from distill.data.unreadable import Unreadable, UnreadableError, read_patiently
+from distill.data.unreadable import Unreadable
+from distill.data.views.kept_arrays import kept_arrays, load_arrays, save_arrays
 from distill.progress import progress
 from distill.whisper.encoder.audio import audio_features, encode_each
 from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND, margin_of
@@ -93,10 +93,8 @@ class EncoderStates:
         """float16 (frames, width) of digital silence, kept like a clip."""
         path = self.folder / f"silence-{hash_of([seconds, *self._settings])}.npz"
         if not path.is_file():
-            found = self.encode([np.zeros(round(seconds * SAMPLE_RATE), np.float32)])
-            write_atomic(path, lambda temporary: _save(temporary, found))
-        with np.load(path) as file:
-            return file["0"]
+            save_arrays(path, self.encode([np.zeros(round(seconds * SAMPLE_RATE), np.float32)]))
+        return load_arrays(path)[0]
 
     def __call__(
         self, split: str, rows: list[Row], faults: Unreadable, drops: Counter
@@ -133,39 +131,9 @@ class EncoderStates:
         return [*found, "layers"] if self.takes_layers else found
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
-        name = hash_of([[[row.audio_filepath, row.offset, row.duration,
-                          fingerprint(row.audio_filepath)] for row in rows],
-                        *self._settings])
-        path = self.folder / f"{name}.npz"
-        if path.is_file():
-            with np.load(path) as file:
-                return [file[str(number)] for number in range(len(rows))]
-        encoded = self._encode_rows(rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda temporary: _save(temporary, encoded))
-        return encoded
-
-    def _encode_rows(self, rows: list[Row]) -> list[np.ndarray]:
-        """States of each row, or the reason why there are none as an array of no dimensions.
-
-        Raises:
-            UnreadableError: a file cannot be opened now.
-        """
-        found: list[np.ndarray] = [np.empty(0)] * len(rows)
-        waves = {}
-        for number, row in enumerate(rows):
-            try:
-                waves[number] = window(read_patiently(partial(
-                    load_audio, row.audio_filepath, row.offset, row.duration)))
-            except AudioError as error:
-                if error.is_transient:
-                    raise UnreadableError(
-                        f"row {row.id}: {error}; what the encoder has heard is kept, and with this "
-                        "file back (is a disk not mounted?) the same command goes on") from None
-                found[number] = np.array(str(error))
-        for number, states in zip(waves, self.encode(list(waves.values())), strict=True):
-            found[number] = states
-        return found
+        identity = [[[row.audio_filepath, row.offset, row.duration,
+                      fingerprint(row.audio_filepath)] for row in rows], *self._settings]
+        return kept_arrays(self.folder, identity, rows, self.encode, window)
 
 
 def num_frames(samples: int) -> int:
@@ -187,8 +155,3 @@ def window(wave: np.ndarray) -> np.ndarray:
 
 def _clip(row: Row) -> tuple:
     return row.audio_filepath, row.offset, row.duration
-
-
-def _save(path: Path, arrays: list[np.ndarray]) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, **{str(number): each for number, each in enumerate(arrays)})
