@@ -57,7 +57,7 @@ help:
 	@echo "make docs             build the documentation into site/; dead links are errors"
 	@echo "make NAME             label, train, evaluate and report one recipe"
 	@echo "make NAME.plan        what would run: windows, hours, disk, parameters, steps, time"
-	@echo "make NAME.scenes      mix the scenes of recipes/NAME/scenes.yaml, if it has one"
+	@echo "make NAME.scenes      mix the scenes of recipes/NAME/scenes.yaml, and ask about them"
 	@echo "make NAME.teachers    train the teachers of recipes/NAME/teachers, if there are any"
 	@echo "make NAME.label       run the teacher once over the audio"
 	@echo "make NAME.sweep       what every threshold of the label filter would keep"
@@ -123,6 +123,7 @@ $(RECIPES): %: setup
 $(SCENES): %.scenes: setup
 	@echo "== $*: scenes"
 	@$(PYTHON) -m distill.data.scenes recipes/$*/scenes.yaml
+	@$(if $(wildcard recipes/$*/questions.yaml),$(PYTHON) -m pseudo_label.aqa $*)
 
 $(TEACHERS): %.teachers: setup
 	@for teacher in recipes/$*/teachers/*.yaml; do \

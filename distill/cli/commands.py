@@ -22,6 +22,7 @@ GROUPS = {
         "run": Command("distill.cli.stages", "plan, label, train and eval, one after the other"),
         "plan": Command("distill.plan", "what would run: hours, parameters, disk, steps and time"),
         "scenes": Command("distill.data.scenes", "mix scenes of labelled sounds"),
+        "questions": Command("pseudo_label.aqa", "closed-ended questions about labelled audio"),
         "label": Command(
             "pseudo_label",
             "pseudo-labels of the training audio, and the scores",

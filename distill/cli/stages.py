@@ -2,12 +2,12 @@
 
     audio-distill run RECIPE [--num-processes N] [key=value ...]
 
-Before them come what a recipe brings along: the scenes of its scenes.yaml, and the teachers of its
-folder teachers/, which are trained here. Recipes that measure what prompts do (evaluation.prompts)
-do so after training. Each step is a process of its own and can be stopped: the
-same command goes on. On Linux one process imports what is large, and its steps are copies of it.
-With several processes, labels are translated and scored in steps of their
-own.
+Before them come what a recipe brings along: the scenes of its scenes.yaml and the questions of its
+questions.yaml, and the teachers of its folder teachers/, which are trained here. Recipes that
+measure what prompts do (evaluation.prompts) do so after training. Each step is a process of its
+own and can be stopped: the same command goes on. On Linux one process imports what is large, and
+its steps are copies of it. With several processes, labels are translated and scored in steps of
+their own.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ def preparations(name: str, arguments: list[str]) -> list[tuple[str, list[str]]]
     recipe = find_recipe(arguments[0])
     if recipe.name != "recipe.yaml" or not (recipe.parent / "scenes.yaml").is_file():
         return []
-    return [("scenes", [str(_given_folder(arguments[0]) / "scenes.yaml")])]
+    folder = _given_folder(arguments[0])
+    asks = (recipe.parent / "questions.yaml").is_file()
+    questions = [("questions", [str(folder / "questions.yaml")])] if asks else []
+    return [("scenes", [str(folder / "scenes.yaml")]), *questions]
 
 
 def _given_folder(recipe: str) -> Path:

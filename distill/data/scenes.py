@@ -46,6 +46,8 @@ class SetConfig:
     scenes: int = MISSING  # how many
     unlabelled: bool = False  # also recordings without labels, and no labels in the manifest
     sources: list[int] | None = None  # of a scene; null: as below
+    spoken: bool | None = None  # true: besides its sources a scene has one recording with a text,
+    # whole, and the manifest says the text | false: no recording with a text | null: like others
     changes: ChangeConfig = field(default_factory=ChangeConfig)
 
 
@@ -80,6 +82,7 @@ class Sound:
     kind: tuple[str, ...]
     offset: float = 0.0
     duration: float | None = None  # seconds; None: to its end
+    text: str | None = None  # what is said
 
     def load(self) -> np.ndarray:
         """float32 (samples,) at 16 kHz.
@@ -119,7 +122,8 @@ def read_groups(config: ScenesConfig, folder: Path) -> dict[str, list[Sound]]:
                 labels = row.labels if source.labels is None else source.labels
                 labels = tuple(labels or ())
                 sounds.append(Sound(row.id, row.audio_filepath, labels,
-                                    labels or (source.manifest,), row.offset, row.duration))
+                                    labels or (source.manifest,), row.offset, row.duration,
+                                    row.text))
         check(len(sounds) > 0, f"groups.{group}", "manifests with recordings", "none")
     return groups
 
@@ -129,21 +133,48 @@ class Recordings:
     hundreds of recordings does not fill all scenes. Of recordings without labels each manifest
     counts as one."""
 
-    def __init__(self, sounds: list[Sound], unlabelled: bool):
+    def __init__(self, sounds: list[Sound], wanted: SetConfig, shortest: float):
+        """
+        Args:
+            shortest: seconds of a scene: speech is heard whole.
+        """
         self._by_kind: dict[tuple[str, ...], list[Sound]] = {}
         for sound in sounds:
-            if sound.labels or unlabelled:
+            is_drawn = wanted.spoken is None or not sound.text
+            if is_drawn and (sound.labels or wanted.unlabelled):
                 self._by_kind.setdefault(sound.kind, []).append(sound)
         self._kinds = sorted(self._by_kind)
+        self._speech = [sound for sound in sounds if sound.text and sound.duration is not None
+                        and sound.duration * wanted.changes.speed <= shortest]
         self._audio: dict[Sound, np.ndarray] = {}
+
+    def check(self, name: str, wanted: SetConfig) -> None:
+        """
+        Raises:
+            ConfigError: there is nothing to draw from.
+        """
+        if wanted.spoken:
+            check(len(self._speech) > 0, f"sets.{name}.spoken",
+                  "false: no recording with a text is short enough for a scene", wanted.spoken)
+        if not wanted.spoken or (wanted.sources or [1])[-1]:
+            check(len(self._kinds) > 0, f"sets.{name}.group", "one with recordings that are drawn",
+                  wanted.group)
 
     def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[str, ...]]:
         """(samples,) float32 without silence at its ends, and its labels."""
         of_kind = self._by_kind[self._kinds[draws.integer(0, len(self._kinds) - 1)]]
         sound = of_kind[draws.integer(0, len(of_kind) - 1)]
+        return self._load(sound), sound.labels
+
+    def draw_speech(self, draws: Draws) -> tuple[np.ndarray, Sound]:
+        """The same of a recording with a text."""
+        sound = self._speech[draws.integer(0, len(self._speech) - 1)]
+        return self._load(sound), sound
+
+    def _load(self, sound: Sound) -> np.ndarray:
         if sound not in self._audio:
             self._audio[sound] = trim(sound.load())
-        return self._audio[sound], sound.labels
+        return self._audio[sound]
 
 
 def trim(audio: np.ndarray, floor_db: float = -50.0) -> np.ndarray:
@@ -157,12 +188,20 @@ def trim(audio: np.ndarray, floor_db: float = -50.0) -> np.ndarray:
 
 def make_scene(
     config: ScenesConfig, name: str, number: int, recordings: Recordings
-) -> tuple[np.ndarray, list[str]]:
-    """Scene `number` of set `name`: float32 (samples,) within [-1, 1], and its sorted labels."""
+) -> tuple[np.ndarray, list[str], str | None]:
+    """Scene `number` of set `name`: float32 (samples,) within [-1, 1], its sorted labels, and what
+    is said in it, where that is known."""
     wanted, draws = config.sets[name], Draws(config.seed, f"{name}/{number}")
     changes = wanted.changes
     scene = np.zeros(round(draws.uniform(*config.seconds) * SAMPLE_RATE), dtype=np.float32)
     labels: set[str] = set()
+    text = None
+    if wanted.spoken:
+        speech, said = recordings.draw_speech(draws)
+        placed = place(change(speech, changes, draws), len(scene), [1, 1], draws)
+        scene += placed / np.sqrt(np.mean(np.square(placed[placed != 0])))
+        labels.update(said.labels)
+        text = said.text
     for at in range(draws.integer(*(wanted.sources or config.sources))):
         if draws.chance(changes.made_up):
             sound, known = make_up(draws), ()
@@ -172,7 +211,7 @@ def make_scene(
                 other, more = recordings.draw(draws)
                 sound, known = cross(sound, other, draws), (*known, *more)
         sound = change(sound, changes, draws)
-        decibels = -draws.uniform(*config.snr_db) if at else 0.0
+        decibels = -draws.uniform(*config.snr_db) if at or wanted.spoken else 0.0
         placed = place(sound, len(scene), config.hits, draws)
         power = np.mean(np.square(placed[placed != 0])) if placed.any() else 1.0
         scene += placed * np.float32(10 ** (decibels / 20) / np.sqrt(power))
@@ -182,7 +221,7 @@ def make_scene(
     noise = generator.standard_normal(len(scene), dtype=np.float32)
     scene = scene / peak + noise * 10 ** (draws.uniform(*config.noise_db) / 20)
     scene *= 10 ** (draws.uniform(*config.level_db) / 20) / np.abs(scene).max()
-    return scene.astype(np.float32), sorted(labels)
+    return scene.astype(np.float32), sorted(labels), text
 
 
 def place(sound: np.ndarray, size: int, hits: Sequence[int], draws: Draws) -> np.ndarray:
@@ -210,16 +249,18 @@ def write_set(config: ScenesConfig, name: str, sounds: list[Sound]) -> list[Row]
     import soundfile
 
     wanted, out = config.sets[name], Path(config.output_dir)
-    recordings, rows = Recordings(sounds, wanted.unlabelled), []
+    recordings, rows = Recordings(sounds, wanted, config.seconds[0]), []
+    recordings.check(name, wanted)
     for number in progress(range(wanted.scenes), wanted.scenes, name, "scenes"):
-        scene, labels = make_scene(config, name, number, recordings)
+        scene, labels, text = make_scene(config, name, number, recordings)
         path = out / name / f"{number:06d}.flac"
         if not path.is_file():
             write_atomic(path, lambda temporary, scene=scene: soundfile.write(
                 temporary, scene, SAMPLE_RATE, format="FLAC", subtype="PCM_16"))
         rows.append(Row(
             id=f"{name}-{number:06d}", audio_filepath=f"{name}/{path.name}",
-            duration=len(scene) / SAMPLE_RATE, labels=None if wanted.unlabelled else labels))
+            duration=len(scene) / SAMPLE_RATE, text=text,
+            labels=None if wanted.unlabelled else labels))
     write_manifest(out / f"{name}.jsonl", rows)
     return rows
 
@@ -246,8 +287,11 @@ def write_scenes(config: ScenesConfig, folder: Path) -> None:
         has_kinds = wanted.unlabelled or any(sound.labels for sound in sounds)
         check(has_kinds, f"sets.{name}.unlabelled",
               f"true: not one recording of group {wanted.group!r} has a label", wanted.unlabelled)
-        identity = hash_of([common, to_dict(wanted),
-                            [[s.id, s.labels, s.kind, files[s.path],
+        settings = {key: value for key, value in to_dict(wanted).items()
+                    if key != "spoken" or value is not None}
+        said = wanted.spoken is not None
+        identity = hash_of([common, settings,
+                            [[s.id, s.labels, s.kind, files[s.path], *([s.text] if said else []),
                               *([s.offset, s.duration] if s.offset else [])] for s in sounds]])
         record = out / name / "scenes.json"
         known = read_json(record) if record.is_file() else {}
@@ -293,8 +337,9 @@ def check_scenes(config: ScenesConfig) -> None:
     for name, wanted in config.sets.items():
         check(wanted.scenes > 0, f"sets.{name}.scenes", "> 0", wanted.scenes)
         ends = wanted.sources or config.sources
-        ok = len(ends) == 2 and 1 <= ends[0] <= ends[1]
-        check(ok, f"sets.{name}.sources", "[lowest, highest], at least 1", ends)
+        fewest = 0 if wanted.spoken else 1
+        ok = len(ends) == 2 and fewest <= ends[0] <= ends[1]
+        check(ok, f"sets.{name}.sources", f"[lowest, highest], at least {fewest}", ends)
         changes = wanted.changes
         check(changes.speed >= 1, f"sets.{name}.changes.speed", ">= 1", changes.speed)
         for key in ("reverb", "reverse", "cross", "made_up"):

@@ -81,12 +81,30 @@ def test_sounds_without_labels_are_only_heard_without_labels(scenes):
     assert all(row.labels is None for row in read_manifest(out / "wild.jsonl")[0])
 
 
+def test_speech_is_whole_and_its_text_is_kept(scenes):
+    folder = scenes.parent
+    write_manifest(folder / "talk.jsonl", [
+        Row("talk", "talk.wav", 0.3, text="So it is."), Row("long", "long.wav", 0.6, text="No.")])
+    write_tone(folder / "long.wav", PITCH["talk"], 0.6)
+    out = write(scenes, "sets.labelled.spoken=true", "sets.labelled.sources=[0,1]",
+                "sets.test.spoken=false")
+    rows = read_manifest(out / "labelled.jsonl")[0]
+    assert {row.text for row in rows} == {"So it is."}, "what is longer than a scene is not drawn"
+    assert {tuple(row.labels) for row in rows} > {("speech",)}, "some with a sound, some without"
+    assert all(row.text is None for row in read_manifest(out / "test.jsonl")[0])
+    write(scenes, "sets.labelled.spoken=false")
+    assert "speech" not in {name for row in read_manifest(out / "labelled.jsonl")[0]
+                            for name in row.labels}
+    with pytest.raises(ConfigError, match=r"sets\.test\.spoken"):
+        write(scenes, "sets.test.spoken=true")
+
+
 def test_a_manifest_without_labels_counts_as_much_as_a_label():
-    from distill.data.scenes import Recordings, Sound
+    from distill.data.scenes import Recordings, SetConfig, Sound
 
     sounds = [Sound(f"many{i}", f"many{i}", (), ("many.jsonl",)) for i in range(90)]
     sounds += [Sound("low", "low", ("low",), ("low",)), Sound("few", "few", (), ("few.jsonl",))]
-    recordings, draws = Recordings(sounds, unlabelled=True), Draws(0, "x")
+    recordings, draws = Recordings(sounds, SetConfig(unlabelled=True), 4.0), Draws(0, "x")
     recordings._audio = {sound: np.full(1, float(at)) for at, sound in enumerate(sounds)}
     drawn = [recordings.draw(draws)[0][0] for _ in range(300)]
     assert 70 < sum(at < 90 for at in drawn) < 130
@@ -188,10 +206,11 @@ def test_a_scene_depends_on_seed_set_and_number_alone(scenes):
 
     config = load(scenes, ScenesConfig, [])
     sounds = read_groups(config, scenes.parent)["train"]
-    one, two = Recordings(sounds, False), Recordings(sounds[::-1][::-1], False)
+    one, two = (Recordings(each, config.sets["labelled"], 1.0)
+                for each in (sounds, sounds[::-1][::-1]))
     make_scene(config, "labelled", 0, one)
-    first, labels = make_scene(config, "labelled", 5, one)
-    again, same = make_scene(config, "labelled", 5, two)
+    first, labels, _ = make_scene(config, "labelled", 5, one)
+    again, same, _ = make_scene(config, "labelled", 5, two)
     np.testing.assert_array_equal(first, again)
     assert labels == same
     config.seed = 1

@@ -21,6 +21,7 @@ from distill.cli.stages import take_launch_options
 from distill.config import find_recipe, load
 from distill.data import class_folders, hub_dataset, scenes
 from distill.data.teacher_store import __main__ as teacher_store
+from pseudo_label import aqa
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")]
@@ -120,6 +121,8 @@ def check_module(module: str, arguments: list[str]) -> None:
     elif module == "distill.data.scenes":
         path = find_recipe(arguments[0], "scenes.yaml")
         scenes.check_scenes(load(path, scenes.ScenesConfig, arguments[1:]))
+    elif module == "pseudo_label.aqa":
+        load(find_recipe(arguments[0], "questions.yaml"), aqa.QuestionsConfig, arguments[1:])
     elif module == "distill.cli.stages":
         arguments, _ = take_launch_options(arguments)
         methods.load_recipe(arguments[0], arguments[1:])
