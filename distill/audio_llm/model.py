@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.audio_llm.adapters import EmbeddingScale, make_adapter
+from distill.audio_llm.ctc import TokenCtc
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.audio_llm.data.sequences import AUDIO, Sequence, build, end_id
 from distill.audio_llm.language_model import LanguageModel, _require, load_language_model
@@ -29,6 +30,7 @@ from distill.audio_llm.recipe import AdapterConfig, LoraSettings
 from distill.audio_llm.settings import SETTINGS, WEIGHTS, Settings, read_settings
 from distill.data.files import write_json
 from distill.losses.matmul import fast_linears
+from distill.losses.token_losses import IGNORE
 
 
 class AudioAdapter(nn.Module):
@@ -69,6 +71,7 @@ class AudioLlm(nn.Module):
         space = tokenizer(" ", add_special_tokens=False)["input_ids"][:1] or [self.end]
         self.adapter = AudioAdapter(settings.adapter, settings.width, settings.layers, embeddings,
                                     embeddings[space[0]])
+        self.ctc = TokenCtc(self.adapter, embeddings, settings.tokens)
         self.eval()
 
     @classmethod
@@ -163,12 +166,39 @@ class AudioLlm(nn.Module):
         embedded = self.llm.get_input_embeddings()(ids.clamp(min=0))
         return embedded.masked_scatter(slots[..., None], audio.to(embedded.dtype))
 
-    def hear(self, states: Sequential[np.ndarray | Tensor]) -> list[Tensor]:
-        """Embeddings (n, llm_width) of each clip from its encoder states (frames, width)."""
+    def place(self, ids: Tensor, labels: Tensor, audio: Tensor, lengths: Tensor
+              ) -> tuple[Tensor, Tensor]:
+        """Embeddings (clips, tokens, llm_width) of sequences with audio in its slots, and their
+        labels; slots of blanks are taken out where the adapter drops them.
+
+        Args:
+            ids, labels: (clips, tokens), padded on the right.
+            audio: (clips, n, llm_width) of the adapter; lengths: (clips,) of each.
+        """
+        used = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
+        embedded = self.embed(ids, audio[used])
+        if self.settings.adapter.drop_blanks is None:
+            return embedded, labels
+        keep = torch.ones_like(ids, dtype=torch.bool)
+        keep[ids == AUDIO] = self.shown(audio)[used]
+        return _compact(embedded, labels, keep)
+
+    @torch.no_grad()
+    def shown(self, audio: Tensor) -> Tensor:
+        """Which embeddings (clips, n) of the adapter the language model is shown."""
+        limit = self.settings.adapter.drop_blanks
+        if limit is None:
+            return torch.ones(audio.shape[:2], dtype=torch.bool, device=audio.device)
+        return self.ctc.log_probabilities(audio)[..., 0].exp() <= limit
+
+    def hear(self, states: Sequential[np.ndarray | Tensor], blanks: bool = False) -> list[Tensor]:
+        """Embeddings (n, llm_width) of each clip from its encoder states (frames, width): those
+        that are shown, or with `blanks` all."""
         found = []
         for each in states:
             each = torch.as_tensor(each).to(self.device, torch.float32)[None]
-            found.append(self.adapter(each)[0])
+            heard = self.adapter(each)
+            found.append(heard[0] if blanks else heard[self.shown(heard)])
         return found
 
     # Answers
@@ -238,6 +268,14 @@ class AudioLlm(nn.Module):
                 pad_token_id=self.end, streamer=streamer, use_cache=True, **options)
         return [text.strip() for text in
                 self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _compact(embedded: Tensor, labels: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Without what is not kept; what is left moves to the front of its row."""
+    order = (~keep).int().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
+    behind = torch.arange(order.shape[1], device=keep.device) >= keep.sum(1)[:, None]
+    moved = embedded.gather(1, order[..., None].expand(-1, -1, embedded.shape[2]))
+    return moved, labels.gather(1, order).masked_fill(behind, IGNORE)
 
 
 def inject_lora(llm: Any, settings: LoraSettings) -> Any:

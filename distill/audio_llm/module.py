@@ -26,7 +26,6 @@ class AudioLlmModule(nn.Module):
         model: whose parts are trained.
         trains: some of adapter, lora.
         kind: ctc | answer | text, see `StageConfig.loss`.
-        tokens: ids that CTC may say.
         adapter_rate: the adapter's learning rate, as a multiple of the loop's.
 
     Raises:
@@ -34,7 +33,7 @@ class AudioLlmModule(nn.Module):
     """
 
     def __init__(self, model: AudioLlm, trains: Sequence[str], kind: str, loss: LossConfig,
-                 tokens: Sequence[int], adapter_rate: float = 1.0):
+                 adapter_rate: float = 1.0):
         super().__init__()
         self.kind, self.loss = kind, loss
         self._model = (model,)
@@ -48,7 +47,6 @@ class AudioLlmModule(nn.Module):
         self.lora.requires_grad_("lora" in trains)
         uses_ctc = kind == "ctc" or loss.ctc_weight > 0
         self.adapter.blank.requires_grad_("adapter" in trains and uses_ctc)
-        self.ctc = TokenCtc(self.adapter, model.llm.get_input_embeddings().weight, tokens)
         self.relative_rates = {"adapter.": adapter_rate}
         self._check(trains)
         self.train()
@@ -64,6 +62,10 @@ class AudioLlmModule(nn.Module):
     @property
     def model(self) -> AudioLlm:
         return self._model[0]
+
+    @property
+    def ctc(self) -> TokenCtc:
+        return self.model.ctc
 
     def trained(self) -> dict[str, int]:
         """Trained weights by name, and how many each has."""
@@ -104,10 +106,9 @@ class AudioLlmModule(nn.Module):
         return total, parts
 
     def _answer(self, batch: Batch, audio: Tensor) -> tuple[Tensor, Parts]:
-        used = torch.arange(audio.shape[1], device=audio.device) < batch["lengths"][:, None]
         model = self.model
-        hidden, labels = states_before(model, model.embed(batch["ids"], audio[used]),
-                                       batch["labels"])
+        hidden, labels = states_before(
+            model, *model.place(batch["ids"], batch["labels"], audio, batch["lengths"]))
         teacher = self._read(batch) if self.loss.kl_weight else None
         head = model.llm.get_output_embeddings().weight
         loss, ce, kl = token_losses(

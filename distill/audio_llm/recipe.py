@@ -20,7 +20,8 @@ ENCODER_MS = 20  # a frame of Whisper's encoder
 @dataclass
 class DataConfig:
     """Manifests (JSONL), relative to the recipe's folder, or absolute. Besides what all manifests
-    have, a row may have `task`, `question`, `answer`, and `spoken`, what is said in it."""
+    have, a row may have `task`, `question`, `answer`, `options`, and `spoken`, what is said in it,
+    and `heard`, what CTC learns to say of it."""
 
     train: list[str] = MISSING  # clips to learn from
     validation: list[str] = field(default_factory=list)  # measured while training
@@ -60,6 +61,9 @@ class AdapterConfig:
     hidden_size: int = 2048  # of stack_mlp: width between the two linear layers
     dropout: float = 0.0  # share of the encoder's numbers that are hidden while it is trained;
     # MooER: 0
+    drop_blanks: float | None = None  # embeddings that CTC takes for blank with a probability above
+    # this are not shown to the language model: it sees about one for each token that is said.
+    # Needs a warm start by CTC. null: all are shown, as in both papers
     match_embeddings: bool = True  # scale and shift what comes out to where the language model's
     # embeddings are; MooER does not
 
@@ -78,7 +82,8 @@ class LoraSettings:
 class PromptTask:
     name: str = MISSING  # the `task` of rows; rows without one are of the first
     prompt: str = MISSING  # what is asked where a row has no question of its own
-    kind: str = "answer"  # how it is measured: recognition | translation | answer
+    kind: str = "answer"  # how it is measured: recognition | translation | answer | choice, by
+    # which of a row's `options` is the likeliest answer
     weight: int = 1  # how often each of its examples comes in an epoch
 
 
@@ -98,6 +103,7 @@ class StageConfig:
     learning_rate: float | None = None  # instead of train.learning_rate
     adapter_rate: float = 1.0  # the adapter's learning rate, as a multiple of the stage's
     warmup_steps: int | None = None  # instead of train.warmup_steps
+    average_decay: float | None = None  # instead of train.average_decay
     validate_every: int | None = None  # instead of train.validate_every
 
 
@@ -113,6 +119,10 @@ class LossConfig:
 class AugmentConfig:
     mask_share: float = 0.0  # largest share of a clip's frames that are hidden, drawn each time
     mask_frames: int = 10  # of 20 ms: the longest run that is hidden
+    shift_frames: int = 0  # of 20 ms: most that are left out before a clip, drawn each time: its
+    # embeddings begin elsewhere
+    hide_audio: float = 0.0  # share of questions, drawn each time, that are asked without the audio
+    hide_transcript: float = 0.0  # the same without what is said, where it is told
 
 
 @dataclass
@@ -165,12 +175,22 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     check(frame > 0 and frame % ENCODER_MS == 0, "adapter.frame_ms",
           f"a multiple of the encoder's {ENCODER_MS} ms", frame)
     check(0 <= config.adapter.dropout < 1, "adapter.dropout", "in [0, 1)", config.adapter.dropout)
+    share = config.adapter.drop_blanks
+    check(share is None or 0 < share < 1, "adapter.drop_blanks", "in (0, 1) or null", share)
     check(config.adapter.hidden_size > 0, "adapter.hidden_size", "> 0", config.adapter.hidden_size)
     check(config.lora.rank > 0, "lora.rank", "> 0", config.lora.rank)
     check(0 <= config.lora.dropout < 1, "lora.dropout", "in [0, 1)", config.lora.dropout)
     check(0 <= config.augment.mask_share < 1, "augment.mask_share", "in [0, 1)",
           config.augment.mask_share)
     check(config.augment.mask_frames > 0, "augment.mask_frames", "> 0", config.augment.mask_frames)
+    for key in ("hide_audio", "hide_transcript"):
+        value = getattr(config.augment, key)
+        check(0 <= value < 1, f"augment.{key}", "in [0, 1)", value)
+    hidden = config.augment.hide_transcript
+    check(not hidden or config.tell_transcript, "augment.hide_transcript",
+          "0 without tell_transcript", hidden)
+    check(config.augment.shift_frames >= 0, "augment.shift_frames", ">= 0",
+          config.augment.shift_frames)
     for key in ("ctc_weight", "kl_weight"):
         check(getattr(config.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(config.loss, key))
     check(config.loss.temperature > 0, "loss.temperature", "> 0", config.loss.temperature)
@@ -188,7 +208,7 @@ def _check_tasks(config: AudioLlmRecipe) -> None:
     names = [task.name for task in config.tasks]
     check(bool(names), "tasks", "a list of at least one task", names)
     check(len(set(names)) == len(names), "tasks", "tasks of different names", names)
-    kinds = ("recognition", "translation", "answer")
+    kinds = ("recognition", "translation", "answer", "choice")
     for task in config.tasks:
         check(task.kind in kinds, f"tasks.{task.name}.kind", f"one of {kinds}", task.kind)
         check(task.weight > 0, f"tasks.{task.name}.weight", "> 0", task.weight)
@@ -225,7 +245,7 @@ def stages_of(config: AudioLlmRecipe) -> list[AudioLlmRecipe]:
     found: list[AudioLlmRecipe] = []
     start = config.start
     keys = ("max_steps", "batch_size", "batch_tokens", "learning_rate", "warmup_steps",
-            "validate_every")
+            "average_decay", "validate_every")
     for number, stage in enumerate(config.stages):
         own = {key: getattr(stage, key) for key in keys if getattr(stage, key) is not None}
         if "batch_size" in own:

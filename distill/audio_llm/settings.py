@@ -34,17 +34,19 @@ class Settings:
     tell_transcript: bool = False
     lower_case: bool = False
     prompts: dict[str, str] = field(default_factory=dict)  # of each task, by its name
+    tokens: list[int] = field(default_factory=list)  # ids that CTC may say; empty: there is none
     version: int = VERSION
 
 
 def settings_of(
-    recipe: AudioLlmRecipe, encoder_revision: str, width: int, layers: int, revision: str
+    recipe: AudioLlmRecipe, encoder_revision: str, width: int, layers: int, revision: str,
+    tokens: list[int],
 ) -> Settings:
     """What a recipe's model is, given what its parts turned out to be."""
     return Settings(recipe.encoder, encoder_revision, width, layers,
                     recipe.language_model, revision, recipe.adapter, recipe.lora, recipe.layout,
                     recipe.tell_transcript, recipe.lower_case,
-                    {task.name: task.prompt for task in recipe.tasks})
+                    {task.name: task.prompt for task in recipe.tasks}, tokens)
 
 
 def read_settings(folder: str | Path) -> Settings:

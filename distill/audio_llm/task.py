@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +45,21 @@ class AudioLlmTask:
                                 accelerator.device, accelerator.is_main_process)
         self.encoder_source = encoder.source
         # every row's, of all stages: what is encoded together is kept together
-        self.examples, self.states, self.drops = self._read(encoder, "train")
-        self.examples = self._of_stage(self.examples)
+        every, self.states, self.drops = self._read(encoder, "train")
+        self.examples = self._of_stage(every)
         validation, validation_states, self.validation_drops = self._read(encoder, "validation")
         validation = self._of_stage(validation)
         width = next(iter(self.states.values())).shape[1]
         found = load_language_model(recipe.language_model)
         self.source, tokenizer = found.source, found.tokenizer
         torch.manual_seed(recipe.seed)
-        settings = settings_of(recipe, encoder.revision, width, encoder.layers, found.revision)
+        settings = settings_of(recipe, encoder.revision, width, encoder.layers, found.revision,
+                               self._tokens(tokenizer, every))
         self.student = AudioLlm.new(found, settings)
         self.started = self._start(settings)
         self.student.to(accelerator.device)
-        texts = {example.spoken for example in self.examples if example.spoken}
-        tokens = sorted({each for text in texts for each in spoken_ids(tokenizer, text)})
         self.model = AudioLlmModule(
-            self.student, self.stage.trains, self.stage.loss, recipe.loss, tokens,
-            self.stage.adapter_rate)
+            self.student, self.stage.trains, self.stage.loss, recipe.loss, self.stage.adapter_rate)
         self._check_spoken()
         self.examples = self._fit_for_ctc(self.examples)
         self.lengths = [self._length(example) for example in self.examples]
@@ -82,14 +81,22 @@ class AudioLlmTask:
         states = encoder(split, rows, faults, drops)
         return [each for each in examples if each.id in states], states, drops
 
+    def _tokens(self, tokenizer: Any, examples: list[Example]) -> list[int]:
+        """Ids that are said in the examples of all stages; none where nothing uses CTC."""
+        config = self.recipe
+        if not (self.is_ctc or config.loss.ctc_weight or config.adapter.drop_blanks):
+            return []
+        texts = {example.heard for example in examples if example.heard}
+        return sorted({each for text in texts for each in spoken_ids(tokenizer, text)})
+
     def _of_stage(self, examples: list[Example]) -> list[Example]:
         wanted = self.stage.tasks
         return [each for each in examples if not wanted or each.task.name in wanted]
 
     def _check_spoken(self) -> None:
-        silent = [each for each in self.examples if not each.spoken]
-        if self.is_ctc and len(silent) == len(self.examples):
+        if self.is_ctc and not any(each.heard for each in self.examples):
             raise ValueError("data.train: CTC needs to know what is said; no row has `spoken`")
+        silent = [each for each in self.examples if not each.spoken]
         if self.recipe.loss.kl_weight and not self.is_ctc and silent:
             raise ValueError("loss.kl_weight: the teacher reads what is said in place of the audio;"
                              f" {len(silent):,} rows have no `spoken` ({silent[0].id})")
@@ -101,7 +108,7 @@ class AudioLlmTask:
         kept = []
         for each in examples:
             wanted = self.model.ctc.targets(
-                spoken_ids(self.student.tokenizer, each.spoken or ""))
+                spoken_ids(self.student.tokenizer, each.heard or ""))
             if not wanted:
                 self.drops["nothing_said"] += 1
             elif needed_frames(wanted) > self._num_embeddings(each):
@@ -183,6 +190,8 @@ class AudioLlmTask:
     def collate(self, samples: list[tuple[int, int]]) -> Batch:
         examples = [self.examples[index] for index, _ in samples]
         states = [self._masked(self.examples[index], epoch) for index, epoch in samples]
+        if not self.is_ctc:
+            examples, states = self._hidden(examples, states, [epoch for _, epoch in samples])
         if self.is_ctc:
             batch: Batch = {"states": pad_states(states), "lengths": torch.tensor(
                 [self.student.num_embeddings(len(each)) for each in states])}
@@ -193,12 +202,30 @@ class AudioLlmTask:
             batch |= ctc_batch(self.student, self.model.ctc, examples, states)
         return batch
 
+    def _hidden(
+        self, examples: list[Example], states: list[np.ndarray], epochs: list[int]
+    ) -> tuple[list[Example], list[np.ndarray]]:
+        """Some without audio, some without their transcript; none without both."""
+        config = self.recipe.augment
+        if not config.hide_audio and not config.hide_transcript:
+            return examples, states
+        for n, (example, epoch) in enumerate(zip(examples, epochs, strict=True)):
+            drawn = generator(self.recipe.seed, f"hide/{example.id}", epoch).random()
+            if drawn < config.hide_audio:
+                states[n] = states[n][:0]
+            elif drawn < config.hide_audio + config.hide_transcript:
+                examples[n] = replace(example, spoken=None)
+        return examples, states
+
     def _masked(self, example: Example, epoch: int) -> np.ndarray:
-        """States with some runs hidden: zeros, which stand for nothing."""
+        """States that begin elsewhere, with some runs hidden: zeros, which stand for nothing."""
         states, config = self.states[example.id], self.recipe.augment
+        draws = generator(self.recipe.seed, example.id, epoch)
+        if config.shift_frames:
+            most = min(config.shift_frames, len(states) // 8)  # little of a short clip
+            states = states[int(draws.integers(0, most + 1)) :]
         if not config.mask_share:
             return states
-        draws = generator(self.recipe.seed, example.id, epoch)
         budget = int(draws.random() * config.mask_share * len(states))
         states = states.copy()
         while budget > 0:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.audio_llm.choices import chosen_right, option_scores
 from distill.audio_llm.data.collate import answer_batch
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.model import AudioLlm
@@ -61,9 +62,8 @@ def answer_nll(
         batch = {name: each.to(model.device) for name, each in batch.items()}
         with fast_linears():
             audio = model.adapter(batch["states"], batch["lengths"])
-            used = torch.arange(audio.shape[1], device=audio.device) < batch["lengths"][:, None]
-            embedded = model.embed(batch["ids"], audio[used])
-            hidden, labels = states_before(model, embedded, batch["labels"])
+            hidden, labels = states_before(
+                model, *model.place(batch["ids"], batch["labels"], audio, batch["lengths"]))
             logits = hidden @ model.llm.get_output_embeddings().weight.T
         nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().cpu()
         counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
@@ -117,25 +117,30 @@ class Validation:
 
     def _of_ctc(self, module: AudioLlmModule) -> dict[str, float]:
         model, result, scores = module.model, {}, []
-        spoken = [n for n, example in enumerate(self.examples) if example.spoken]
+        spoken = [n for n, example in enumerate(self.examples) if example.heard]
         for name in dict.fromkeys(self.examples[n].task.name for n in spoken):
             mine = [n for n in spoken if self.examples[n].task.name == name]
             texts = [model.tokenizer.decode(module.ctc.read(vectors)) for vectors in
                      _heard(model, [self.states[n] for n in mine])]
-            value = _error_rate([self.examples[n].spoken or "" for n in mine], texts)
+            value = _error_rate([self.examples[n].heard or "" for n in mine], texts)
             result[f"wer_{name}"] = value
             scores.append(value)
         return {**result, "num_clips": len(spoken), "score": float(np.mean(scores or [0.0]))}
 
     def _of_answers(self, model: AudioLlm) -> dict[str, float]:
-        texts = answers(model, self.examples, self.states, self.config)
         result: dict[str, float] = {}
         errors = []
         for name in dict.fromkeys(example.task.name for example in self.examples):
             mine = [n for n, example in enumerate(self.examples) if example.task.name == name]
-            metric, value, error = measure(self.examples[mine[0]].task.kind,
-                                           [self.examples[n].answer for n in mine],
-                                           [texts[n] for n in mine])
+            examples, states = [self.examples[n] for n in mine], [self.states[n] for n in mine]
+            if examples[0].task.kind == "choice":
+                right = chosen_right(examples, option_scores(model, examples, states))
+                metric, value = "accuracy", float(right.mean())
+                error = 1 - value
+            else:
+                metric, value, error = measure(
+                    examples[0].task.kind, [each.answer for each in examples],
+                    answers(model, examples, states, self.config))
             result[f"{metric}_{name}"] = value
             errors.append(error)
         some = list(range(min(_DOCTOR_CLIPS, len(self.examples))))
@@ -149,7 +154,7 @@ class Validation:
 
 def _heard(model: AudioLlm, states: Sequence[np.ndarray]) -> list[Tensor]:
     with torch.no_grad():
-        return model.hear(states)
+        return model.hear(states, blanks=True)
 
 
 def measure(kind: str, references: Sequence[str], texts: Sequence[str]) -> tuple[str, float, float]:

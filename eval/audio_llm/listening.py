@@ -95,10 +95,10 @@ def end_probability(
         batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
         lengths = batch["lengths"].to(model.device)
         audio = model.adapter(batch["states"].to(model.device), lengths)
-        used = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
-        embedded = model.embed(batch["ids"].to(model.device), audio[used])
+        embedded, labels = model.place(batch["ids"].to(model.device),
+                                       batch["labels"].to(model.device), audio, lengths)
         hidden = model.llm.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        first = (batch["labels"] >= 0).int().argmax(1) - 1  # what the answer's first token is from
+        first = (labels >= 0).int().argmax(1) - 1  # what the answer's first token is from
         last = hidden[torch.arange(len(part)), first]
         logits = last @ model.llm.get_output_embeddings().weight.T
         found += logits.softmax(-1)[:, model.end].tolist()
@@ -111,7 +111,7 @@ def embedding_signs(model: AudioLlm, states: Sequence[np.ndarray]) -> dict[str, 
     beside the language model's, and `audio_similarity`, the mean cosine between embeddings of
     different clips (1: they all sound the same)."""
     table = model.llm.get_input_embeddings().weight
-    heard = model.hear(list(states)[:32])
+    heard = model.hear(list(states)[:32], blanks=True)
     vectors = torch.cat(heard)
     means = torch.nn.functional.normalize(
         torch.stack([each.mean(0) for each in heard if len(each)]) - table.mean(0), dim=-1)

@@ -6,6 +6,7 @@ Writes runs/NAME/eval/{predictions.jsonl,results.json}. Part of `python -m eval 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from distill.metrics.error_rates import (
 from distill.metrics.normalize import normalizer
 from distill.metrics.translation import translation_scores
 from eval.audio_llm.cascade import cascade_answers, shown_pairs, whisper_texts
+from eval.audio_llm.closed import measure_closed
+from eval.audio_llm.closed import table as closed_table
 from eval.audio_llm.listening import describe, listen
 from eval.audio_llm.parts import Split, load_model, load_split
 from eval.kept import append, begin
@@ -65,6 +68,7 @@ def evaluate(recipe: AudioLlmRecipe, run: Path) -> dict:
 
         torch.set_num_threads(recipe.num_threads)
     key = hash_of([recipe.evaluation, manifests_hash(recipe.data.test), recipe.encoder,
+                   recipe.tasks,
                    model_stamp(student), (student / "audio_llm.json").read_text()])
     path = run / "eval" / "results.json"
     if path.is_file() and (found := read_json(path)).get("settings") == key:
@@ -97,9 +101,31 @@ class _Parts:
 def _measure(
     recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
 ) -> dict:
+    heard = parts("listening", lambda: _listening(recipe, model, split))
+    result = _measure_open(recipe, model, split, parts, run)
+    closed = _of_kind(split, True)
+    if closed.examples:
+        result |= measure_closed(model, closed.examples, closed.states,
+                                 recipe.evaluation.num_bootstrap, recipe.seed, parts)
+    return result | {"nll_gap": heard["nll_gap"], "nll_gap_ci": heard["nll_gap_ci"],
+                     "listening": heard}
+
+
+def _of_kind(split: Split, closed: bool) -> Split:
+    """Questions with options, or those without."""
+    mine = [n for n, each in enumerate(split.examples) if (each.task.kind == "choice") == closed]
+    return replace(split, examples=[split.examples[n] for n in mine],
+                   states=[split.states[n] for n in mine])
+
+
+def _measure_open(
+    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
+) -> dict:
+    split = _of_kind(split, False)
     config, examples = recipe.evaluation, split.examples
+    if not examples:
+        return {"tasks": {}}
     texts = parts("answers", lambda: answers(model, examples, split.states, config))
-    heard = parts("listening", lambda: _listening(recipe, model, split, texts))
     whisper = parts("whisper", lambda: whisper_texts(split.encoder.teacher, examples,
                                                      config.batch_size))
     training, _ = load_examples(recipe, recipe.data.train)
@@ -123,19 +149,15 @@ def _measure(
                 "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
                                 "chrf_difference", "chrf_difference_ci")}
         result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
-    result |= {"nll_gap": heard["nll_gap"], "nll_gap_ci": heard["nll_gap_ci"], "listening": heard}
     write_jsonl(run / "eval" / "predictions.jsonl", rows)
     return result
 
 
-def _listening(
-    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, texts: Sequence[str]
-) -> dict[str, Any]:
+def _listening(recipe: AudioLlmRecipe, model: AudioLlm, split: Split) -> dict[str, Any]:
     count = len(split.examples)
     some = range(0, count, -(-count // LISTENING_CLIPS))  # of all tasks
     return listen(model, [split.examples[n] for n in some], [split.states[n] for n in some],
-                  split.encoder.silence(), recipe.evaluation, [texts[n] for n in some],
-                  recipe.seed)
+                  split.encoder.silence(), recipe.evaluation, seed=recipe.seed)
 
 
 def _of_task(kind: str, rows: Sequence[dict], recipe: AudioLlmRecipe) -> dict:
@@ -212,6 +234,8 @@ def table(results: dict) -> str:
                 f"of chrF {entry['chrf_difference']:+.1f} [{low:+.1f}, {high:+.1f}] ({count})")
         else:
             lines.append(f"{name}: accuracy {100 * entry['accuracy']:.1f} % ({count})")
+    if "accuracy" in results:
+        lines += closed_table(results)
     return "\n".join([*lines, describe(results["listening"])])
 
 

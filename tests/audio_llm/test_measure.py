@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
+
 from distill.audio_llm.data.sequences import AUDIO
 from eval.__main__ import main as evaluate
 from eval.audio_llm.cascade import _prompt, shown_pairs
+from eval.audio_llm.closed import of_task
 from eval.audio_llm.parts import load_model, load_split
 from tests.audio_llm.test_training import load, recipe, trained  # noqa: F401, fixtures
 
@@ -23,6 +26,26 @@ def test_results(trained, recipe, capsys, monkeypatch):  # noqa: F811
     assert "say: WER" in capsys.readouterr().out
     monkeypatch.setattr("eval.audio_llm.measure.load_model", None)
     evaluate(arguments)  # nothing has changed: it is read
+    monkeypatch.undo()
+    choice = "tasks=[{name: say, prompt: Say it., kind: recognition}, " \
+        "{name: kind, prompt: Which?, kind: choice}]"
+    evaluate([*arguments, choice])
+    found = json.loads((trained / "eval/results.json").read_text())
+    assert found["wer"] == results["wer"] and list(found["accuracy"]) == ["kind"]
+    entry = found["accuracy"]["kind"]
+    assert entry["chance"] == 1 / 3 and entry["num_questions"] == 8
+    assert entry["joint"] == entry["audio_only"], "no transcript is told by this recipe"
+    assert "  kind      " in capsys.readouterr().out
+
+
+def test_what_both_inputs_are_worth():
+    right = {"joint": np.ones(40, bool), "audio_only": np.arange(40) < 10,
+             "text_only": np.arange(40) < 20}
+    found = of_task(right, 200, 0)
+    assert (found["joint"], found["best_single"]) == (1.0, "text_only")
+    assert found["joint_minus_best_single"] == 0.5
+    low, high = found["joint_minus_best_single_ci"]
+    assert 0.3 < low < 0.5 < high < 0.7
 
 
 def test_the_cascade_reads_text_alone(trained, recipe):  # noqa: F811

@@ -1,6 +1,7 @@
 """Sizes of the papers, masks, layouts, saving, and answers in batches."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distill.audio_llm.adapters import EmbeddingScale, StackMlp, TltrProjection, stack_of
+from distill.audio_llm.choices import chance, chosen_right, option_scores
 from distill.audio_llm.ctc import TokenCtc, needed_frames
+from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.audio_llm.data.sequences import AUDIO, answer_ids, build, encode
 from distill.audio_llm.language_model import load_language_model
@@ -22,8 +25,11 @@ from distill.audio_llm.recipe import (
     LanguageModelConfig,
     LoraSettings,
     LossConfig,
+    PromptTask,
 )
 from distill.audio_llm.settings import Settings
+from distill.audio_llm.validation import answer_nll
+from distill.data.manifest import Row
 from distill.losses.token_losses import IGNORE
 from tests.support.rounding import assert_same_but_rounding
 
@@ -155,7 +161,7 @@ def test_layouts(make):
 
 @pytest.mark.parametrize("trains", [["adapter"], ["lora"], ["adapter", "lora"]])
 def test_what_is_trained(make, trains):
-    module = AudioLlmModule(make(), trains, "answer", LossConfig(), [65, 66])
+    module = AudioLlmModule(make(), trains, "answer", LossConfig())
     names = set(module.trained())
     body = {f"adapter.body.{layer}.{kind}" for layer in ("inner", "out")
             for kind in ("weight", "bias")}
@@ -163,16 +169,16 @@ def test_what_is_trained(make, trains):
     lora = {name for name in names if name.startswith("lora.")}
     assert len(lora) == (2 * 7 * 2 if "lora" in trains else 0), "two factors of seven, two layers"
     assert names == lora | (body if "adapter" in trains else set()), "no blank without CTC"
-    last = AudioLlmModule(make(), ["projection"], "answer", LossConfig(), [65])
+    last = AudioLlmModule(make(), ["projection"], "answer", LossConfig())
     assert set(last.trained()) == {"adapter.body.out.weight", "adapter.body.out.bias"}
-    by_ctc = AudioLlmModule(make(), ["adapter"], "ctc", LossConfig(), [65, 66])
+    by_ctc = AudioLlmModule(make(), ["adapter"], "ctc", LossConfig())
     assert set(by_ctc.trained()) == body | {"adapter.blank"}
 
 
 def test_dropout_is_on_while_trained(make):
     model = make(adapter=AdapterConfig(frame_ms=40, hidden_size=16, dropout=0.5),
                  lora=LoraSettings(rank=2, alpha=4, dropout=0.5))
-    module = AudioLlmModule(model, ["adapter", "lora"], "answer", LossConfig(), [65, 66])
+    module = AudioLlmModule(model, ["adapter", "lora"], "answer", LossConfig())
     off = [each for each in model.modules() if isinstance(each, nn.Dropout) and each.p == 0.5]
     assert len(off) == 1 + 7 * 2 and all(each.training for each in off)
     assert not model.llm.training
@@ -295,3 +301,45 @@ def test_answers_end_as_the_layout_says(make):
     model = make(layout="mooer")
     ids = answer_ids(model.tokenizer, model.layout, "a")
     assert model.tokenizer.decode(ids) == " a <|im_end|>"
+
+
+def test_blanks_are_not_shown(make):
+    """What the language model sees is the same as if they had never been there."""
+    model = make(adapter=AdapterConfig(frame_ms=40, hidden_size=16, drop_blanks=0.5),
+                 tokens=[65, 66, 67])
+    states = torch.randn(2, 8, WIDTH, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        audio = model.adapter(states)
+        model.adapter.blank.copy_(audio[0, 1])  # so one embedding is a blank, others are not
+    assert model.shown(audio)[0].tolist() == [True, False, True, True]
+    lengths = torch.tensor([4, 3])
+    kept = [audio[n, :length][model.shown(audio)[n, :length]] for n, length in enumerate(lengths)]
+    assert all(torch.equal(each, model.hear([states[n, : 2 * lengths[n]]])[0])
+               for n, each in enumerate(kept))
+    whole = [model.sequence(PROMPT, int(each), "a") for each in lengths]
+    longest = max(len(each.ids) for each in whole)
+    ids = torch.tensor([each.ids + [model.end] * (longest - len(each.ids)) for each in whole])
+    labels = torch.tensor([each.labels + [IGNORE] * (longest - len(each.labels))
+                           for each in whole])
+    embedded, found = model.place(ids, labels, audio, lengths)
+    for n, each in enumerate(kept):
+        short = model.sequence(PROMPT, len(each), "a")
+        wanted = model.embed(torch.tensor([short.ids]), each)[0]
+        assert torch.equal(embedded[n, : len(short.ids)], wanted)
+        assert found[n, : len(short.ids)].tolist() == short.labels
+        assert (found[n, len(short.ids) :] == IGNORE).all()
+
+
+def test_options_are_scored_as_whole_answers(make):
+    model = make(tell_transcript=True)
+    task = PromptTask(name="t", prompt="p", kind="choice")
+    row = Row(id="1", audio_filepath="a", duration=1.0)
+    example = Example(row, task, PROMPT, "b", "said", options=("a", "b", "c d e"))
+    states = [np.ones((6, WIDTH), np.float32), np.ones((0, WIDTH), np.float32)]
+    for audio in states:
+        (found,) = option_scores(model, [example], [audio])
+        for value, option in zip(found, example.options, strict=True):
+            nll = answer_nll(model, [replace(example, answer=option)], [audio])[0, 0]
+            assert value == pytest.approx(-nll, rel=1e-4)
+    assert chosen_right([example], [np.array([-3.0, -1.0, -2.0])]).tolist() == [True]
+    assert chance([example]) == pytest.approx(1 / 3)

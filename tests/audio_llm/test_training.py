@@ -58,7 +58,7 @@ def recipe(tiny_teacher, tiny_llm, tmp_path_factory) -> Path:
                 "language": "en"}
         rows.append({"id": f"say{number}", **clip, "text": ("A.", "B!")[high]})
         rows.append({"id": f"kind{number}", **clip, "task": "kind", "answer": ("low", "high")[high],
-                     "spoken": ("a", "b")[high]})
+                     "spoken": ("a", "b")[high], "options": ["low", "high", "none"]})
     write_jsonl(folder / "train.jsonl", rows)
     (folder / "recipe.yaml").write_text(
         RECIPE.format(encoder=tiny_teacher, llm=tiny_llm), encoding="utf-8")

@@ -56,7 +56,7 @@ def ctc_batch(
     """`targets` and `sizes` of `TokenCtc.loss`; clips too short for their text have none."""
     targets, sizes = [], []
     for example, each in zip(examples, states, strict=True):
-        wanted = ctc.targets(spoken_ids(model.tokenizer, example.spoken or ""))
+        wanted = ctc.targets(spoken_ids(model.tokenizer, example.heard or ""))
         if needed_frames(wanted) > model.num_embeddings(len(each)):
             wanted = []
         targets += wanted

@@ -2,7 +2,8 @@
 
 A row's `task` names one of the recipe's; rows without one are of the first. `question` stands for
 the task's prompt, `answer` for the row's `text`, `spoken` is what is said in the clip (by default
-`text` where the task is recognition).
+`text` where the task is recognition). `heard` is what CTC learns to say of it, by default what is
+spoken. `options` are the answers that a closed-ended question has.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from distill.audio_llm.recipe import AudioLlmRecipe, PromptTask
 from distill.data.json_rows import read_rows
 from distill.data.manifest import Row, load_rows, open_manifest
 
-_FIELDS = ("task", "question", "answer", "spoken")
+_FIELDS = ("task", "question", "answer", "spoken", "heard")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Example:
     question: str
     answer: str
     spoken: str | None  # what is said, where it is known
+    heard: str | None = None  # what CTC learns to say
+    options: tuple[str, ...] = ()  # of a closed-ended question; the answer is one of them
 
     @property
     def id(self) -> str:
@@ -69,13 +72,18 @@ def load_examples(
         if recipe.lower_case:
             answer = plain(answer) if task.kind == "recognition" else answer
             spoken = spoken and plain(spoken)
+        options = extra.get("options", ())
+        if task.kind == "choice" and (answer not in options or len(set(options)) < 2):
+            raise ValueError(f"row {row.id}: its answer {answer!r} must be one of at least two "
+                             f"options, got {list(options)}")
         if not answer.strip():
             drops["no_answer"] += 1
         elif tasks and name not in tasks:
             drops["other_task"] += 1
         else:
             found.append(Example(row, task, extra.get("question") or task.prompt, answer.strip(),
-                                 spoken or None))
+                                 spoken or None, extra.get("heard") or spoken or None,
+                                 tuple(options)))
     return found, drops
 
 
@@ -90,6 +98,12 @@ def _extras(path: str) -> list[dict[str, Any]]:
             if wrong := [key for key, value in values.items() if not isinstance(value, str)]:
                 raise ValueError(f"{path}, {place}: {wrong[0]} must be a text, got "
                                  f"{json.dumps(values[wrong[0]])[:60]}")
+            if options := raw.get("options"):
+                if not isinstance(options, list) or not all(
+                        isinstance(each, str) and each.strip() for each in options):
+                    raise ValueError(f"{path}, {place}: options must be a list of texts, got "
+                                     f"{json.dumps(options)[:60]}")
+                values["options"] = [each.strip() for each in options]
             found.append(values)
     return found
 
