@@ -132,6 +132,8 @@ class EvaluationConfig:
     max_tokens_per_second: float | None = None  # of a clip's length, and 16 more: a transcript that
     # is longer is a loop; null: max_new_tokens alone
     num_beams: int = 1  # 1: greedy
+    ctc_weight: float | None = None  # of CTC's score against the language model's, 0 to 1: what CTC
+    # reads is a second answer where a clip is written down; null: it is not asked
     end_bias: float = 0.0  # added to the score of the end of an answer; MooER: -0.2
     num_bootstrap: int = 2000  # draws of intervals
     max_validation_clips: int | None = None  # of each task; null: all
@@ -197,6 +199,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     for key in ("batch_size", "max_new_tokens", "num_beams", "num_bootstrap"):
         value = getattr(config.evaluation, key)
         check(value > 0, f"evaluation.{key}", "> 0", value)
+    weight = config.evaluation.ctc_weight
+    check(weight is None or 0 < weight < 1, "evaluation.ctc_weight", "in (0, 1) or null", weight)
     rate = config.evaluation.max_tokens_per_second
     check(rate is None or rate > 0, "evaluation.max_tokens_per_second", "> 0 or null", rate)
     _check_tasks(config)

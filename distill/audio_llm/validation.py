@@ -9,67 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.audio_llm.answers import answer_nll, answers
 from distill.audio_llm.choices import chosen_right, option_scores
-from distill.audio_llm.data.collate import answer_batch
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.model import AudioLlm
-from distill.audio_llm.module import AudioLlmModule, states_before
+from distill.audio_llm.module import AudioLlmModule
 from distill.audio_llm.recipe import EvaluationConfig
-from distill.losses.matmul import fast_linears
-from distill.losses.token_losses import IGNORE
 from distill.metrics.error_rates import error_counts, error_rate
 from distill.metrics.normalize import normalizer
 
 _DOCTOR_CLIPS = 24  # in a validation; the doctor's own command takes all
-
-
-def answers(
-    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
-    config: EvaluationConfig,
-) -> list[str]:
-    """The model's answer to each example; clips of like length together."""
-    found = [""] * len(examples)
-    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
-    for at in range(0, len(order), config.batch_size):
-        part = order[at : at + config.batch_size]
-        texts = model.generate(
-            [states[n] for n in part], [examples[n].question for n in part],
-            [examples[n].spoken for n in part],
-            max_new_tokens=_limit(config, max(examples[n].row.duration for n in part)),
-            num_beams=config.num_beams, end_bias=config.end_bias)
-        for n, text in zip(part, texts, strict=True):
-            found[n] = text
-    return found
-
-
-def _limit(config: EvaluationConfig, seconds: float) -> int:
-    """Most tokens of an answer about so much audio."""
-    if config.max_tokens_per_second is None:
-        return config.max_new_tokens
-    return min(config.max_new_tokens, 16 + int(seconds * config.max_tokens_per_second))
-
-
-@torch.no_grad()
-def answer_nll(
-    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray], batch_size: int = 16
-) -> np.ndarray:
-    """float64 (examples, 2): nats of the reference answer, its end included, and its tokens."""
-    found = np.zeros((len(examples), 2))
-    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
-    for at in range(0, len(order), batch_size):
-        part = order[at : at + batch_size]
-        batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
-        batch = {name: each.to(model.device) for name, each in batch.items()}
-        with fast_linears():
-            audio = model.adapter(batch["states"], batch["lengths"])
-            hidden, labels = states_before(
-                model, *model.place(batch["ids"], batch["labels"], audio, batch["lengths"]))
-            logits = hidden @ model.llm.get_output_embeddings().weight.T
-        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().cpu()
-        counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
-        for n, piece in zip(part, nll.split(counts), strict=True):
-            found[n] = float(piece.sum()), len(piece)
-    return found
 
 
 def others(examples: Sequence[Example]) -> list[int]:

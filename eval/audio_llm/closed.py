@@ -37,8 +37,16 @@ def measure_closed(
     Args:
         parts: keeps what was measured, by name; see `eval.audio_llm.measure`.
     """
-    right = {inputs: np.array(parts(f"closed, {inputs}", lambda inputs=inputs: right_answers(
-        model, examples, states, inputs)), dtype=bool) for inputs in INPUTS}
+    told = [n for n, each in enumerate(examples) if each.spoken]
+    some, heard = [examples[n] for n in told], [states[n] for n in told]
+    joint = np.array(parts("closed, joint", lambda: right_answers(
+        model, examples, states, "joint")), dtype=bool)
+    audio = joint.copy()  # where there is no transcript, it is the audio alone
+    audio[told] = parts("closed, audio_only", lambda: right_answers(
+        model, some, heard, "audio_only"))
+    text = np.array(parts("closed, text_only", lambda: right_answers(
+        model, examples, states, "text_only")), dtype=bool)
+    right = {"joint": joint, "audio_only": audio, "text_only": text}
     names = [example.task.name for example in examples]
     result: dict[str, Any] = {"accuracy": {}}
     for name in dict.fromkeys(names):

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.audio_llm.answers import answer_nll, answers
 from distill.audio_llm.data.collate import answer_batch
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import EvaluationConfig
-from distill.audio_llm.validation import answer_nll, answers, others
+from distill.audio_llm.validation import others
 
 SMALLEST_GAP = 0.1  # nats a token: length alone tells a deaf model nearly so much
 _REFUSALS = ("as an ai", "i'm an ai", "i am an ai", "i cannot", "i can't", "i'm sorry",

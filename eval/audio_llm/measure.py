@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from distill.audio_llm.answers import answers
 from distill.audio_llm.data.examples import load_examples
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import AudioLlmRecipe, load_recipe
-from distill.audio_llm.validation import answers, chrf, measure
+from distill.audio_llm.validation import chrf, measure
 from distill.data.files import hash_of, read_json, write_json, write_jsonl
 from distill.data.manifest import counts_text
 from distill.data.model_files import model_stamp
@@ -101,8 +102,8 @@ class _Parts:
 def _measure(
     recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
 ) -> dict:
-    heard = parts("listening", lambda: _listening(recipe, model, split))
     result = _measure_open(recipe, model, split, parts, run)
+    heard = parts("listening", lambda: _listening(recipe, model, split, parts.found))
     closed = _of_kind(split, True)
     if closed.examples:
         result |= measure_closed(model, closed.examples, closed.states,
@@ -153,11 +154,15 @@ def _measure_open(
     return result
 
 
-def _listening(recipe: AudioLlmRecipe, model: AudioLlm, split: Split) -> dict[str, Any]:
+def _listening(
+    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, found: dict[str, Any]
+) -> dict[str, Any]:
     count = len(split.examples)
     some = range(0, count, -(-count // LISTENING_CLIPS))  # of all tasks
+    is_open = all(each.task.kind != "choice" for each in split.examples)
+    texts = [found["answers"][n] for n in some] if is_open else None  # answered already
     return listen(model, [split.examples[n] for n in some], [split.states[n] for n in some],
-                  split.encoder.silence(), recipe.evaluation, seed=recipe.seed)
+                  split.encoder.silence(), recipe.evaluation, texts, recipe.seed)
 
 
 def _of_task(kind: str, rows: Sequence[dict], recipe: AudioLlmRecipe) -> dict:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distill.audio_llm.adapters import EmbeddingScale, StackMlp, TltrProjection, stack_of
+from distill.audio_llm.answers import answer_nll, ctc_score, ctc_text, second_opinions
 from distill.audio_llm.choices import chance, chosen_right, option_scores
 from distill.audio_llm.ctc import TokenCtc, needed_frames
 from distill.audio_llm.data.examples import Example
@@ -22,13 +23,13 @@ from distill.audio_llm.plan import SIZES, lora_parameters
 from distill.audio_llm.recipe import (
     AdapterConfig,
     EncoderConfig,
+    EvaluationConfig,
     LanguageModelConfig,
     LoraSettings,
     LossConfig,
     PromptTask,
 )
 from distill.audio_llm.settings import Settings
-from distill.audio_llm.validation import answer_nll
 from distill.data.manifest import Row
 from distill.losses.token_losses import IGNORE
 from tests.support.rounding import assert_same_but_rounding
@@ -310,12 +311,16 @@ def test_blanks_are_not_shown(make):
     states = torch.randn(2, 8, WIDTH, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         audio = model.adapter(states)
-        model.adapter.blank.copy_(audio[0, 1])  # so one embedding is a blank, others are not
-    assert model.shown(audio)[0].tolist() == [True, False, True, True]
+        model.adapter.blank.copy_(audio[0, 1])  # so one embedding is surely a blank
+        chances = model.ctc.log_probabilities(audio)[..., 0].exp()
+    limit = float(chances.max() + chances.min()) / 2
+    model.settings.adapter.drop_blanks = limit
+    assert torch.equal(model.shown(audio), chances <= limit)
+    assert not model.shown(audio)[0, 1] and model.shown(audio).any()
     lengths = torch.tensor([4, 3])
     kept = [audio[n, :length][model.shown(audio)[n, :length]] for n, length in enumerate(lengths)]
-    assert all(torch.equal(each, model.hear([states[n, : 2 * lengths[n]]])[0])
-               for n, each in enumerate(kept))
+    for n, each in enumerate(kept):
+        torch.testing.assert_close(model.hear([states[n, : 2 * lengths[n]]])[0], each)
     whole = [model.sequence(PROMPT, int(each), "a") for each in lengths]
     longest = max(len(each.ids) for each in whole)
     ids = torch.tensor([each.ids + [model.end] * (longest - len(each.ids)) for each in whole])
@@ -343,3 +348,28 @@ def test_options_are_scored_as_whole_answers(make):
             assert value == pytest.approx(-nll, rel=1e-4)
     assert chosen_right([example], [np.array([-3.0, -1.0, -2.0])]).tolist() == [True]
     assert chance([example]) == pytest.approx(1 / 3)
+
+
+def test_the_better_of_two_texts(make):
+    """CTC reads what is there, and is asked only where its text is another one."""
+    ids = encode(make().tokenizer, " see")
+    model = make(tokens=ids)
+    table = model.llm.get_input_embeddings().weight.detach()
+    model.adapter.blank.data = -model.adapter.blank.data
+    said = torch.stack([table[ids[0]], table[ids[1]], table[ids[2]], model.adapter.blank.detach(),
+                        table[ids[3]]])
+    model.hear = lambda states, blanks=False: [said for _ in states]
+    states = np.zeros((10, WIDTH), np.float32)
+    assert ctc_text(model, states) == "see"
+    assert -0.01 < ctc_score(model, states, "See!") <= 0, "case and marks are not what is said"
+    assert ctc_score(model, states, "se") < ctc_score(model, states, "see") - 10
+    assert ctc_score(model, states, "see it") < -20, "tokens that CTC does not know"
+    assert ctc_score(model, states, "see" * 9) == -np.inf, "too long for the clip"
+    task = PromptTask(name="t", prompt="p", kind="recognition")
+    example = Example(Row(id="1", audio_filepath="a", duration=1.0), task, PROMPT, "x", None)
+    config = EvaluationConfig(ctc_weight=0.99)
+    for answer, wanted in (("se", "see"), ("See.", "See."), ("see see see", "see")):
+        assert second_opinions(model, [example], [states], [answer], config) == [wanted]
+    assert second_opinions(model, [example], [states], ["se"], EvaluationConfig()) == ["se"]
+    other = replace(example, task=replace(task, kind="translation"))
+    assert second_opinions(model, [other], [states], ["se"], config) == ["se"]
