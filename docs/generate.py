@@ -66,9 +66,11 @@ def schemas() -> dict[str, type]:
     from distill.data.scenes import ScenesConfig
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
+    from pseudo_label.aqa import QuestionsConfig
 
     return {"whisper": WhisperRecipe, "ced": CedRecipe, "whisper_at": WhisperAtRecipe,
-            "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig}
+            "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig,
+            "questions": QuestionsConfig}
 
 
 def sections(schema: type, name: str = "") -> Iterator[Section]:

@@ -197,6 +197,8 @@ def test_what_comes_before(processes, called, monkeypatch, tmp_path):
     for words, before in (
             (["plan", "demo"], []), (["train", "demo", "seed=1"], [["scores", "demo", "seed=1"]]),
             (["plan", "demo-tagger"], [["scenes", "demo-tagger/scenes.yaml"]]),
+            (["plan", "demo-listen"], [["scenes", "demo-listen/scenes.yaml"],
+                                       ["questions", "demo-listen/questions.yaml"]]),
             (["plan", str(ROOT / "recipes/demo-tagger/recipe.yaml")],
              [["scenes", str(ROOT / "recipes/demo-tagger/scenes.yaml")]])):
         processes.clear()
@@ -294,7 +296,7 @@ def test_completion():
         f'\nCOMP_WORDS=(audio-distill {words}); COMP_CWORD={at}; _audio_distill; '
         'echo "${COMPREPLY[@]}"' for words, at in (("tra", 1), ("plan demo-", 2)))
     ran = subprocess.run(["bash", "-uc", bash + asked], cwd=ROOT, capture_output=True, text=True)
-    recipes = "demo-hears demo-llm demo-prompted demo-tagger"
+    recipes = "demo-hears demo-listen demo-llm demo-prompted demo-tagger"
     assert ran.stdout.splitlines() == ["translate train transcribe", recipes], ran.stderr
     for shell in ("zsh", "fish"):
         text = script(about, [shell])
