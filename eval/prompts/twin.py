@@ -3,7 +3,8 @@
     python -m eval.prompts.twin RECIPE [key=value ...]      # make NAME.prompts does it first
 
 What a student that follows prompts loses without one is measured against it. It is a run of its
-own, in `<output_dir>/twin`; the teacher is asked about its views where it was not before.
+own, in `<output_dir>/twin`; the teacher is asked about its views where it was not before. With
+`train.batch_tokens` an update of the twin holds more windows, for they are shorter.
 """
 
 from __future__ import annotations
