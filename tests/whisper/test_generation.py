@@ -64,40 +64,46 @@ def sound(demo_data) -> np.ndarray:
     return load_audio(demo_data / "audio" / "agent-pass.ogg")
 
 
-def test_what_the_decoder_is_asked_for(tiny_model, tiny_processor, sound, tmp_path):
+def english_only(config):
+    config.is_multilingual = False
+    config.language, config.task = "en", "transcribe"
+
+
+def old(config):  # of a teacher that was fine-tuned long ago
+    config.language, config.forced_decoder_ids = "de", [[1, 259], [2, 262]]
+    for key in ("lang_to_id", "task_to_id", "no_timestamps_token_id", "prev_sot_token_id"):
+        delattr(config, key)
+
+
+CASES = {  # name: languages, task, change, what is read before the first word, ways
+    "one": ({"en"}, "transcribe", None, ["<|en|>", "<|transcribe|>"], WAYS),
+    "several": ({"en", "de"}, "transcribe", None, [None, "<|transcribe|>"], WAYS[1:2]),
+    "english": ({"en"}, "transcribe", english_only, [], WAYS[1:3]),
+    "translate": ({"de"}, "translate", None, ["<|de|>", "<|translate|>"], WAYS[1:2]),
+    "detected": ({None}, "transcribe", old, [None, "<|transcribe|>"], WAYS[1:2]),
+    "old": ({"zh"}, "transcribe", old, ["<|zh|>", "<|transcribe|>"], WAYS[:1]),
+}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("translate", "detected")))
+    for name in CASES])
+def test_what_the_decoder_is_asked_for(tiny_model, tiny_processor, sound, tmp_path, name):
     """Language and task, whatever is asked for; a `.en` student knows neither."""
-    def english_only(config):
-        config.is_multilingual = False
-        config.language, config.task = "en", "transcribe"
-
-    def old(config):  # of a teacher that was fine-tuned long ago
-        config.language, config.forced_decoder_ids = "de", [[1, 259], [2, 262]]
-        for key in ("lang_to_id", "task_to_id", "no_timestamps_token_id", "prev_sot_token_id"):
-            delattr(config, key)
-
-    cases = {  # name: languages, task, change, what is read before the first word
-        "one": ({"en"}, "transcribe", None, ["<|en|>", "<|transcribe|>"]),
-        "translate": ({"de"}, "translate", None, ["<|de|>", "<|translate|>"]),
-        "several": ({"en", "de"}, "transcribe", None, [None, "<|transcribe|>"]),
-        "detected": ({None}, "transcribe", old, [None, "<|transcribe|>"]),
-        "old": ({"zh"}, "transcribe", old, ["<|zh|>", "<|transcribe|>"]),
-        "english": ({"en"}, "transcribe", english_only, []),
-    }
-    for name, (languages, task, change, wanted) in cases.items():
-        tiny = WhisperForConditionalGeneration.from_pretrained(tiny_model.name_or_path).eval()
-        folder = saved(tmp_path / name, tiny, tiny_processor, [0, 3], languages, task, change)
-        recogniser = pipeline(TASK, model=str(folder))
-        for way in {"one": WAYS, "english": WAYS[1:3], "old": WAYS[:1]}.get(name, WAYS[1:2]):
-            read = [row[row.index("<|startoftranscript|>") + 1 :]
-                    for row in prompts(recogniser, sound, **way)]
-            assert read, (name, way)
-            end = [] if "return_timestamps" in way else ["<|notimestamps|>"]
-            for row in read:
-                if not row:  # the language is being detected
-                    continue
-                expected = [*(a or b for a, b in zip(wanted, row, strict=False)), *end]
-                assert row[: len(expected)] == expected, (name, way, row)
-                assert None not in wanted or row[0] in ("<|en|>", "<|de|>", "<|zh|>")
+    languages, task, change, wanted, ways = CASES[name]
+    folder = saved(tmp_path, tiny_model, tiny_processor, [0, 3], languages, task, change)
+    recogniser = pipeline(TASK, model=str(folder))
+    for way in ways:
+        read = [row[row.index("<|startoftranscript|>") + 1 :]
+                for row in prompts(recogniser, sound, **way)]
+        assert read, way
+        end = [] if "return_timestamps" in way else ["<|notimestamps|>"]
+        for row in read:
+            if not row:  # the language is being detected
+                continue
+            expected = [*(a or b for a, b in zip(wanted, row, strict=False)), *end]
+            assert row[: len(expected)] == expected, (way, row)
+            assert None not in wanted or row[0] in ("<|en|>", "<|de|>", "<|zh|>")
 
 
 def test_pipelines_and_generate_say_what_we_do(tiny_model, tiny_processor, sound, tmp_path):

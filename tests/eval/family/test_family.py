@@ -140,6 +140,7 @@ def test_what_is_done_is_not_done_again(folder, arguments, results, stages, monk
     assert "No student is within the budget (0.001 ms a clip of 1 s)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_student_costs_its_own_training_and_decoding(folder, arguments, results, stages):
     kept = folder / "run" / "family" / "kept"
     before = {path.name: path.stat().st_mtime_ns for path in kept.glob("0-1-3.*")}
