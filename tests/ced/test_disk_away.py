@@ -172,7 +172,8 @@ def test_away_while_scoring(corpus, tmp_path, monkeypatch, names, at):
     assert tree(folder) == tree(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("launched", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", [False, True])
 def test_away_while_a_command_scores(corpus, fork, tmp_path, monkeypatch, launched):
     """Another process, that knows nothing of it: what it says, how it ends, what it leaves."""
     tags, disk = corpus

@@ -18,8 +18,9 @@ STUBS = {
     "srun": 'SLURM_NODEID=1 "$@"',
     "scontrol": 'printf "node7\\nnode8\\n"',
     "ssh": 'bash -c "${@: -1}"',  # a machine whose folders are ours
-    **{name: f'{{ printf "%q " {name} "$@"; echo; }} >> "$STARTED"; env > "$STARTED.env"'
-       for name in ("python", "accelerate")},
+    # in one write: others may write, too
+    **{name: f'words=$(printf "%q " {name} "$@"); echo "$words" >> "$STARTED"; '
+             'env > "$STARTED.env"' for name in ("python", "accelerate")},
 }
 
 

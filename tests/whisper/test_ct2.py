@@ -231,6 +231,7 @@ def test_incomplete_folder(folder, tmp_path, name):
         import_folder(folder, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_real_teacher_is_complete(demo_teacher):
     """openai/whisper-base: 245 tensors, proj_out tied to the embeddings."""
     state = demo_teacher.model.state_dict()

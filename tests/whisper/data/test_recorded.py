@@ -146,7 +146,7 @@ WAYS = {
 
 
 ONCE_MORE = {"memory", "bfloat16", "matched states, exact KL", "matched states alone",
-             "some augmented", "the teacher hears clean", "trained encoder",
+             "some augmented", "the teacher hears clean", "trained encoder", "short audio",
              "short audio, memory", "short audio, augmented"}
 
 

@@ -41,7 +41,8 @@ def test_a_decoder(tiny_model, states, slots, int8):
     assert whole.cache(with_silence(states, silence)).num_bytes > 2 * short.cache(states).num_bytes
 
 
-@pytest.mark.parametrize("max_slots", [2, None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_slots", [None, *(
+    pytest.param(slots, marks=pytest.mark.slow) for slots in (1, 2))])
 def test_texts_with_drafts(tiny_model, tiny_processor, states, max_slots):
     silence = silence_of(tiny_model.get_encoder())
     student = make_student(tiny_model, [0, 3], [0, 1]).eval()

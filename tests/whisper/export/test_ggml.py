@@ -141,6 +141,7 @@ def test_other_feed_forward_sizes_are_refused(full, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # an export does this by itself, and refuses what differs
 def test_whisper_cpp_says_the_same(full, path):
     pytest.importorskip("pywhispercpp")
     from distill.whisper.decoding.whisper_decoder import WhisperDecoder

@@ -80,6 +80,7 @@ def test_sampled_labels_are_the_same_with_drafts(recipe, student, plain, tmp_pat
     assert wanted[0]["tokens"] != plain[0][0]["tokens"]
 
 
+@pytest.mark.slow
 def test_results_are_the_same_with_drafts(recipe, student, tmp_path):
     (tmp_path / "student").symlink_to(student)
     from transformers import WhisperProcessor

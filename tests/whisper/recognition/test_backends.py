@@ -55,6 +55,7 @@ def same_labels(plain: list, ours: list, within: float) -> None:
         assert any(token > 50363 for token in one.second.tokens)
 
 
+@pytest.mark.slow
 def test_a_real_teacher_says_the_same_of_noise(demo_teacher, demo_data, monkeypatch):
     """CTranslate2 tells languages apart, and leaves timestamps out, only with the vocabulary of a
     real model. What that hears need not be real, and a few words are enough."""

@@ -122,7 +122,7 @@ def test_rows_of_a_batch_as_alone(make, plain, states, lists):
 @pytest.mark.parametrize(("student", "length", "options"), [
     ("unrelated", 8, {}),
     pytest.param("itself", 5, {"on_loop": "break"}, marks=pytest.mark.slow),
-    ("two", 4, {"max_slots": 3, "timestamps": True})])
+    pytest.param("two", 4, {"max_slots": 3, "timestamps": True}, marks=pytest.mark.slow)])
 def test_drafts_change_nothing(make, states, lists, student, length, options):
     call = CALLS["rows' own"] | {"phrases": lists}
     wanted = make(int8=True, **options)(states, **call)

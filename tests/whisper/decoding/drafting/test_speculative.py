@@ -80,6 +80,7 @@ def test_languages_are_heard_where_rows_begin(make, states, teacher):
     same(found, wanted)
 
 
+@pytest.mark.slow
 def test_how_far_students_are_right(make, states):
     reports = {}
     for name in ("two", "itself"):
