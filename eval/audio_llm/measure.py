@@ -22,6 +22,7 @@ from distill.data.files import hash_of, read_json, write_json, write_jsonl
 from distill.data.manifest import counts_text
 from distill.data.model_files import model_stamp
 from distill.endings import writing_to
+from distill.kept_lines import append, begin
 from distill.methods import check_data, manifests_hash
 from distill.metrics.error_rates import (
     ErrorCounts,
@@ -37,7 +38,6 @@ from eval.audio_llm.closed import measure_closed
 from eval.audio_llm.closed import table as closed_table
 from eval.audio_llm.listening import describe, listen
 from eval.audio_llm.parts import Split, load_model, load_split
-from eval.kept import append, begin
 from eval.machine import describe as describe_machine
 from eval.machine import this_machine
 

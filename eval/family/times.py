@@ -13,11 +13,11 @@ from pathlib import Path
 from distill.data.files import hash_of
 from distill.data.model_files import model_stamp
 from distill.data.speech.windows import load_patiently
+from distill.kept_lines import append, begin
 from distill.progress import progress
 from distill.whisper.recipe import WhisperRecipe, silence_setting
 from eval.family.errors import Split
 from eval.family.models import Models, System, cut
-from eval.kept import append, begin
 from eval.machine import this_machine
 
 NUM_CLIPS = 12

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from distill.kept_lines import append, begin
 from distill.whisper.data.corpus import EvaluationUtterance, windows_of
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
@@ -18,13 +19,12 @@ from distill.whisper.prompting.words import as_list
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.transcribe import to_text, transcribe
 from distill.whisper.student import same_encoder
-from eval.kept import append, begin
 
 LIMIT = 223  # tokens of a prompt: half of Whisper's context
 
 
 class KeptPasses:
-    """Texts and seconds of passes, in memory and in a file (`eval.kept`)."""
+    """Texts and seconds of passes, in memory and in a file (`distill.kept_lines`)."""
 
     def __init__(self, path: Path, key: str):
         self.path = path

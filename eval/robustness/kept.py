@@ -4,7 +4,8 @@ conditions does not decode the others again.
     kept = Kept(path, key)
     found = kept.get(["white", 10.0], lambda: decode())
 
-One file a model (`eval.kept`), a line for each condition; it stays once results are written.
+One file a model (`distill.kept_lines`), a line for each condition; it stays once results are
+written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from eval.kept import append, begin
+from distill.kept_lines import append, begin
 
 
 class Kept:

@@ -1,7 +1,7 @@
 """A model's transcripts of the test split, kept batch by batch: a run that is stopped goes on.
 
-One file a model, `eval/.<role>.said.jsonl` of a run (`eval.kept`): a line for each batch of windows
-with its seconds, and at the end a line with the facts of the model.
+One file a model, `eval/.<role>.said.jsonl` of a run (`distill.kept_lines`): a line for each
+batch of windows with its seconds, and at the end a line with the facts of the model.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from distill.kept_lines import append, begin
 from distill.whisper.decoding.sequences import Hypothesis
-from eval.kept import append, begin
 
 
 class Kept:

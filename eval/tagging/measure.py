@@ -27,10 +27,10 @@ from distill.data.files import hash_of, read_json, write_json, write_jsonl
 from distill.data.formats.places import fingerprints
 from distill.data.manifest import read_manifest
 from distill.data.model_files import model_stamp
+from distill.kept_lines import append, begin
 from distill.methods import check_data, evaluation_settings
 from distill.metrics.tagging import evaluate_tags, paired_bootstrap_of_map
 from distill.progress import progress, quiet_libraries
-from eval.kept import append, begin
 from eval.machine import describe, this_machine
 from eval.plots import write_plots
 from eval.tagging.table import markdown_table, write_class_csv

@@ -2,14 +2,15 @@
 
 runs/NAME/export/KIND/verification.json says what was measured, for what passed and what did not;
 runs/NAME/export/KIND/WEIGHTS/ holds what passed. A copy appears there whole, after it has passed;
-one that does not pass leaves nothing, not even a copy from before.
+one that does not pass leaves nothing, not even a copy from before. Until then copies and what was
+measured of them are in runs/NAME/export/KIND/.partial-SETTINGS; a run that was stopped goes on
+there.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from distill.config import to_dict
 from distill.data.files import hash_of, read_json, sync_folder, write_json
 from distill.data.model_files import model_stamp
+from distill.kept_lines import append, begin
 from distill.progress import quiet_libraries
 from distill.whisper.data.corpus import load_clips, test_utterances
 from distill.whisper.encoder.lengths import margin_of, set_margin
@@ -38,6 +40,7 @@ PACKAGES = {
 }
 PADDED = ("ct2", "ggml")  # their runtimes have encoders of their own, which pad every clip
 PARTIAL = ".partial-"
+_KEPT = "measured.jsonl"
 
 
 @dataclass
@@ -77,8 +80,10 @@ def export_student(recipe: WhisperRecipe, kind: str, sounds: Sounds | None = Non
             any((target / weights).glob("*")) for weights in _published(before["exports"])):
         print("Exported and verified already.")
     else:
-        write_json(path, {**_export(recipe, run, kind, target, sounds),
+        partial = target / f"{PARTIAL}{settings[:16]}"
+        write_json(path, {**_export(recipe, run, kind, partial, sounds),
                           "settings": settings})
+        shutil.rmtree(partial)
     results = read_json(path)
     print(text_table(results))
     for entry in results["exports"]:
@@ -99,8 +104,12 @@ def _published(entries: list[dict]) -> list[str]:
 
 
 def _export(
-    recipe: WhisperRecipe, run: Path, kind: str, target: Path, sounds: Sounds | None
+    recipe: WhisperRecipe, run: Path, kind: str, partial: Path, sounds: Sounds | None
 ) -> dict:
+    """
+    Args:
+        partial: where copies are until they have passed; another run may have left some there.
+    """
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     utterances, drops = test_utterances(recipe)
@@ -108,15 +117,18 @@ def _export(
     student.sounds = sounds if kind == "onnx" else None
     if kind in PADDED:  # so do we, to compare
         set_margin(student.model, None)
-    target.mkdir(parents=True, exist_ok=True)
-    for leftover in target.glob(f"{PARTIAL}*"):  # of a run that was killed
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target) as temporary:
-        partial = Path(temporary)
-        _WRITERS[kind](student, partial)
-        test = student_test(recipe, utterances, student.model, student.processor)
-        entries = list(_verify(recipe, student, kind, partial, test))
-        _publish(partial, target, {entry["weights"] for entry in entries}, _refused(entries))
+    for leftover in partial.parent.glob(f"{PARTIAL}*"):  # killed, with other settings
+        if leftover != partial:
+            shutil.rmtree(leftover)
+    try:
+        kept = _written(student, kind, partial)
+        test = student_test(recipe, utterances, student.model, student.processor,
+                            partial / _KEPT, kept)
+        entries = list(_verify(recipe, student, kind, partial, test, kept[2:]))
+        _publish(partial, partial.parent, {each["weights"] for each in entries}, _refused(entries))
+    except OSError:  # a full disk, as a rule: it should not stay full
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     results = {"kind": kind, "student": run.name, "drops": drops, **test.facts(),
                "short_audio_margin": margin_of(student.model),
                "limits": to_dict(recipe.export), "exports": entries}
@@ -135,15 +147,39 @@ def _load(recipe: WhisperRecipe, folder: Path, with_heads: bool) -> Student:
     return Student(folder, model, processor, heads)
 
 
+def _written(student: Student, kind: str, partial: Path) -> list[dict]:
+    """Write the copies, if they are not there, whole.
+
+    Returns:
+        what an earlier run kept: that they are written, what we say of the test split, and the
+        entry of every runtime that was done.
+    """
+    path = partial / _KEPT
+    if path.is_file() and (kept := begin(path, partial.name)):
+        return kept
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    _WRITERS[kind](student, partial)
+    begin(path, partial.name)
+    append(path, {"written": True})
+    return [{"written": True}]
+
+
 def _verify(
-    recipe: WhisperRecipe, student: Student, kind: str, partial: Path, test: Test
+    recipe: WhisperRecipe, student: Student, kind: str, partial: Path, test: Test, kept: list[dict]
 ) -> Iterator[dict]:
     threads = torch.get_num_threads()
-    for weights, load in _RUNTIMES[kind](student, recipe.task, threads):
+    for number, (weights, load) in enumerate(_RUNTIMES[kind](student, recipe.task, threads)):
+        if number < len(kept):
+            yield kept[number]
+            continue
         folder = partial / weights
         size = sum(path.stat().st_size for path in folder.iterdir())
         entry = {"weights": weights, **verify(load(folder), test, size, threads)}
-        yield entry | {"refused": refusals(entry, recipe.export, test.unit)}
+        entry["refused"] = refusals(entry, recipe.export, test.unit)
+        append(partial / _KEPT, entry)
+        yield entry
 
 
 def _publish(partial: Path, target: Path, every: set[str], refused: set[str]) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE
 from distill.data.speech.windows import Window, load_window
+from distill.kept_lines import append
 from distill.metrics.error_rates import (
     ErrorCounts,
     bootstrap_interval,
@@ -72,19 +74,34 @@ class Test:
 
 
 def student_test(
-    recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance], model, processor
+    recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance], model, processor,
+    kept: Path, lines: Sequence[dict],
 ) -> Test:
-    """Decode the test split with the student itself, plain greedy."""
+    """Decode the test split with the student itself, plain greedy.
+
+    Args:
+        kept: file that is told what it said.
+        lines: those of that file; the second is what it said in an earlier run.
+    """
     windows = windows_of(utterances)
+    if len(lines) < 2:
+        said = _student_says(recipe, windows, model, processor)
+        append(kept, said)
+    else:
+        said = lines[1]
+    return Test(recipe, utterances, windows, [load_window(window) for window in windows],
+                processor.tokenizer, said["tokens"], said["seconds"],
+                student_reader(model, processor, recipe.task))
+
+
+def _student_says(recipe: WhisperRecipe, windows: Sequence[Window], model, processor) -> dict:
     decoder = WhisperDecoder(model, processor.tokenizer, recipe.language, recipe.task,
                             on_loop="keep")
     start = time.perf_counter()
     found = transcribe(decoder, processor, windows, recipe.evaluation.batch_size,
                        description="transcribing, ours")
     seconds = time.perf_counter() - start
-    return Test(recipe, utterances, windows, [load_window(window) for window in windows],
-                processor.tokenizer, [found[window.id].tokens for window in windows], seconds,
-                student_reader(model, processor, recipe.task))
+    return {"tokens": [found[window.id].tokens for window in windows], "seconds": seconds}
 
 
 def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
@@ -105,8 +122,10 @@ def verify(runtime: Runtime, test: Test, num_bytes: int, threads: int) -> dict:
     entry |= _compare(test, texts, runtime_texts)
     entry |= _read(runtime, test, languages)
     if runtime.words is not None:
-        known = zip(test.windows, test.audio, languages, runtime_texts, strict=True)
-        entry["word_times"] = check_word_times(runtime.words, known, test.unit)
+        known = list(zip(test.windows, test.audio, languages, runtime_texts, strict=True))
+        entry["word_times"] = check_word_times(
+            runtime.words, progress(known, len(known), f"timing words, {runtime.name}", "windows"),
+            test.unit)
     return entry
 
 
@@ -116,7 +135,9 @@ def _read(runtime: Runtime, test: Test, languages: list[str]) -> dict:
         return {"token_loss": None, "token_loss_ci": None, "num_read_tokens": 0}
     student_losses, runtime_losses = [], []
     end = test.tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what is above it is no text
-    for audio, language, tokens in zip(test.audio, languages, test.tokens, strict=True):
+    inputs = list(zip(test.audio, languages, test.tokens, strict=True))
+    description = f"reading our texts, {runtime.name}"
+    for audio, language, tokens in progress(inputs, len(inputs), description, "windows"):
         text = without_loop([t for t in tokens[: runtime.max_tokens] if t < end])
         if text:
             student_losses.append(test.read(audio, language, text, runtime.suppresses))

@@ -21,6 +21,7 @@ from torch import Tensor
 from distill.data.files import hash_of
 from distill.data.formats.places import fingerprints
 from distill.data.speech.windows import Window, load_patiently
+from distill.kept_lines import append, begin
 from distill.progress import progress
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
 from distill.whisper.encoder.audio import audio_features, encode_features
@@ -30,7 +31,6 @@ from distill.whisper.recognition.guard import outran
 from distill.whisper.recognition.transcribe import by_length, to_text, token_limit
 from distill.whisper.recognition.words import word_times
 from distill.whisper.special import SpecialTokens
-from eval.kept import append, begin
 from eval.speech.short_audio.noise import Noise
 
 _TOKENS_PER_SECOND = 12.0  # longer texts are loops

@@ -13,6 +13,7 @@ from distill import export
 from distill.config import ConfigError
 from distill.data.model_files import model_stamp
 from distill.whisper.export import run as run_module
+from distill.whisper.export import verify as verify_module
 from distill.whisper.export.forced import student_reader
 from distill.whisper.export.run import export_student
 from distill.whisper.export.table import text_table
@@ -216,6 +217,37 @@ def test_a_full_disk_leaves_nothing(recipe, tiny_run, fake_runtime, ours, monkey
     with pytest.raises(OSError, match="No space"):
         export_student(recipe(), "ggml")
     assert not list((tiny_run / "export/ggml").iterdir())
+
+
+def test_a_stopped_export_goes_on(recipe, tiny_run, fake_runtime, ours, monkeypatch):
+    """Copies are written once, and what was measured is not measured again."""
+    asked = []
+
+    def transcribe(audio, language):
+        asked.append(len(audio))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return ours(audio, language)
+
+    fake_runtime(transcribe)
+    with pytest.raises(KeyboardInterrupt):
+        export_student(recipe(), "ggml")
+    assert not (tiny_run / "export/ggml/float16").exists(), "nothing is published yet"
+    monkeypatch.setitem(run_module._WRITERS, "ggml", lambda *_: pytest.fail("written already"))
+    monkeypatch.setattr(verify_module, "transcribe", lambda *_: pytest.fail("ours is known"))
+    with monkeypatch.context() as stopped:
+        stopped.setattr(run_module, "_publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_student(recipe(), "ggml")
+    before = len(asked)
+    assert export_student(recipe(), "ggml")
+    assert len(asked) == before, "the runtime was done"
+    assert (tiny_run / "export/ggml/float16/weights").read_text() == "weights"
+    assert not list((tiny_run / "export/ggml").glob(".partial*"))
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_what_a_killed_export_left_goes(recipe, tiny_run, fake_runtime, ours):

@@ -1,12 +1,11 @@
-"""What an evaluation has computed so far, in a file: a run that is stopped goes on from there.
+"""What a long measurement has computed so far, in a file: a run that is stopped goes on from there.
 
     lines = begin(path, key)
     append(path, {"start": 0, ...})
 
-JSON lines: the first holds the key of everything that the others depend on. The file is removed
-once results.json is written.
+JSON lines: the first holds the key of everything that the others depend on. Who reads it removes
+the file once the results are written.
 """
-
 from __future__ import annotations
 
 import json
