@@ -98,6 +98,8 @@ class Weights:
             if found:
                 zero.load_weights(_trained(plain), found)
         copy = _apart(plain) if self.is_cut else plain
+        if kind == DistributedType.FSDP:
+            _set_layers(accelerator.state.fsdp_plugin, copy)
         self.model, self.optimizer = accelerator.prepare(copy, make_optimizer(copy, config))
         self.trained = _trained(copy)
         if self.is_cut:
@@ -177,6 +179,15 @@ class Weights:
             zero.load_optimizer(self.trained, self.optimizer, self.accelerator, folder)
         else:
             self.accelerator.load_state(str(folder))
+
+
+def _set_layers(plugin: Any, model: nn.Module) -> None:
+    """What FSDP gathers at a time: layers that the launch file names and that this model has, and
+    those that its parts name themselves."""
+    names = {*(plugin.transformer_cls_names_to_wrap or ())}.union(
+        *(getattr(part, "_no_split_modules", None) or () for part in model.modules()))
+    plugin.transformer_cls_names_to_wrap = sorted(
+        names & {type(part).__name__ for part in model.modules()})
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:

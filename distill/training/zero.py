@@ -22,8 +22,12 @@ _FILE = "zero.pt"
 
 
 def configure(plugin: Any, config: TrainConfig) -> None:
-    """What DeepSpeed wants to know of the recipe; the loop makes batches and accumulates."""
+    """What DeepSpeed wants to know of the recipe; the loop makes batches and accumulates.
+
+    All of it: a command that trains twice has the numbers of the first time in its plugin.
+    """
     plugin.deepspeed_config.update(
+        train_batch_size=config.micro_batch_size * torch.distributed.get_world_size(),
         train_micro_batch_size_per_gpu=config.micro_batch_size,
         gradient_accumulation_steps=1,
         gradient_clipping=config.max_grad_norm,
