@@ -25,6 +25,14 @@ BEFORE = {"train": ("scores",)}
 AFTER = {"label": ("translate", "scores")}  # processes do not wait for each other
 
 
+class Step(NamedTuple):
+    """A command, and its arguments."""
+
+    name: str
+    arguments: list[str]
+    is_teacher: bool = False  # trained before what is asked for; it may need scores of its own
+
+
 class Launch(NamedTuple):
     """How `accelerate launch` is called."""
 
@@ -54,19 +62,17 @@ def _forked(found: Path, arguments: list[str]) -> int:
     if code := in_turn([planned]):  # and the scenes before it
         return code
     import_shared()
-    for name, words in rest:
+    for step in rest:
         # a student's scores were made with its labels
-        is_teacher = name == "train" and words[0] != arguments[0]
-        first = [("scores", words)] if is_teacher else []
-        for each, given in (*first, (name, words)):
-            print(f"== {given[0]}: {each}", flush=True)
-            if code := call_forked(each, given):
+        for name in ("scores", step.name) if step.is_teacher else (step.name,):
+            print(f"== {step.arguments[0]}: {name}", flush=True)
+            if code := call_forked(name, step.arguments):
                 return code
     return 0
 
 
-def steps(found: Path, arguments: list[str], options: Launch | None) -> list[tuple[str, list[str]]]:
-    """(command, its arguments) of everything that a recipe needs, as `make NAME` has it.
+def steps(found: Path, arguments: list[str], options: Launch | None) -> list[Step]:
+    """Everything that a recipe needs, as `make NAME` has it.
 
     Args:
         found: the recipe's file; `arguments` begins with what the user calls it.
@@ -76,34 +82,45 @@ def steps(found: Path, arguments: list[str], options: Launch | None) -> list[tup
         several.append(f"--accelerate-config={options.config}")
     folder = _given_folder(arguments[0])
     teachers = [
-        ("train", [str(folder / "teachers" / path.name), *several])
+        Step("train", [str(folder / "teachers" / path.name), *several], is_teacher=True)
         for path in sorted((found.parent / "teachers").glob("*.yaml"))
     ]
-    is_prompted = "\n  prompts: {words:" in found.read_text(encoding="utf-8")
-    prompts = [("twin", arguments), ("prompts", arguments)] if is_prompted else []
+    prompted = ("twin", "prompts") if _measures_prompts(found) else ()
     return [
-        ("plan", arguments),
+        Step("plan", arguments),
         *teachers,
-        ("label", [*arguments, *several]),
-        ("train", [*arguments, *several]),
-        *prompts,
-        ("eval", arguments),
+        Step("label", [*arguments, *several]),
+        Step("train", [*arguments, *several]),
+        *(Step(name, arguments) for name in prompted),
+        Step("eval", arguments),
     ]
 
 
-def preparations(name: str, arguments: list[str]) -> list[tuple[str, list[str]]]:
+def _measures_prompts(found: Path) -> bool:
+    """Whether a recipe sets evaluation.prompts.words."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.load(found)
+        return bool(OmegaConf.select(content, "evaluation.prompts.words"))
+    except YAMLError:
+        return False  # the plan, which is first, says what is wrong
+
+
+def preparations(name: str, arguments: list[str]) -> list[Step]:
     """What comes before a command: a student needs scores, and a plan needs scenes to count."""
     from distill.config import find_recipe
 
     if name == "train":
-        return [("scores", arguments)]
+        return [Step("scores", arguments)]
     recipe = find_recipe(arguments[0])
     if recipe.name != "recipe.yaml" or not (recipe.parent / "scenes.yaml").is_file():
         return []
     folder = _given_folder(arguments[0])
     asks = (recipe.parent / "questions.yaml").is_file()
-    questions = [("questions", [str(folder / "questions.yaml")])] if asks else []
-    return [("scenes", [str(folder / "scenes.yaml")]), *questions]
+    questions = [Step("questions", [str(folder / "questions.yaml")])] if asks else []
+    return [Step("scenes", [str(folder / "scenes.yaml")]), *questions]
 
 
 def _given_folder(recipe: str) -> Path:
@@ -112,9 +129,9 @@ def _given_folder(recipe: str) -> Path:
     return given.parent if given.is_file() or given.suffix == ".yaml" else given
 
 
-def in_turn(commands: list[tuple[str, list[str]]]) -> int:
+def in_turn(commands: list[Step]) -> int:
     """Call commands as processes, until one fails; its exit code."""
-    for name, arguments in commands:
+    for name, arguments, _ in commands:
         print(f"== {arguments[0]}: {name}", flush=True)
         if code := wait_for([sys.executable, "-m", "distill", name, *arguments]):
             return code
