@@ -73,6 +73,8 @@ def test_another_student_is_another_stamp(tiny_run):
     before = model_stamp(student)
     (student / "results.json").write_text("{}")
     assert model_stamp(student) == before
+    shutil.copytree(student, student.parent / "copy", copy_function=shutil.copy)
+    assert model_stamp(student.parent / "copy") == before, "dates are no part of a model"
     path = student / "generation_config.json"
     path.write_text(path.read_text().replace("true", "false", 1))
     assert model_stamp(student) != before
