@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -20,10 +21,8 @@ from distill.data.manifest import Row
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0  # of a voice
 SMALLEST_VOICED_SECONDS = 0.4
-_WINDOW, _HOP = 1024, 320  # samples
-_SHORTEST, _LONGEST = int(SAMPLE_RATE / HIGHEST_HZ), int(SAMPLE_RATE / LOWEST_HZ)  # periods
-_DIP = 0.15  # below it is a period
-_VOICED = 0.3  # less periodic frames have no pitch
+_FRAME, _HOP = 1024, 320  # samples
+_RESOLUTION = 0.2  # of a semitone: F0 is searched in such steps
 _ACTIVE_DB = 25.0  # under the loudest frame
 WORDS = {
     "pitch": ("very low", "low", "medium", "high", "very high"),
@@ -66,13 +65,13 @@ def measure(row: Row) -> Style | None:
 
 def style_of(wave: np.ndarray, words: int) -> Style | None:
     """Of float32 (samples,) at 16 kHz in which so many words are said."""
-    if len(wave) < _WINDOW + _LONGEST or not wave.any():
+    if len(wave) < _FRAME or not wave.any():
         return None
-    frames = np.lib.stride_tricks.sliding_window_view(wave, _WINDOW + _LONGEST)[::_HOP]
-    power = np.mean(np.square(frames[:, :_WINDOW], dtype=np.float64), axis=1) + 1e-12
+    frames = np.lib.stride_tricks.sliding_window_view(wave, _FRAME)[::_HOP]
+    power = np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12
     active = power > power.max() * 10 ** (-_ACTIVE_DB / 10)
-    pitch, aperiodicity = yin(frames[active])
-    voiced = aperiodicity < _VOICED
+    pitch, voiced = pitch_of(wave)
+    voiced = voiced & active
     if voiced.sum() * _HOP / SAMPLE_RATE < SMALLEST_VOICED_SECONDS:
         return None
     seconds = active.sum() * _HOP / SAMPLE_RATE
@@ -80,27 +79,21 @@ def style_of(wave: np.ndarray, words: int) -> Style | None:
                  10 * float(np.log10(power[active].mean())))
 
 
-def yin(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F0 in Hz and aperiodicity, 0 to about 1, of frames (n, _WINDOW + _LONGEST).
+def pitch_of(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F0 in Hz of each whole frame, and whether it is voiced: pYIN (Mauch and Dixon, ICASSP 2014),
+    as librosa has it.
 
-    De Cheveigne and Kawahara, J. Acoust. Soc. Am. 111, 2002: the difference between a window and
-    itself so many samples later, over its mean for all shorter lags; the first dip is the period.
+    Raises:
+        ValueError: librosa is not installed.
     """
-    window = frames[:, :_WINDOW].astype(np.float32)
-    difference = np.empty((len(frames), _LONGEST + 1))
-    for lag in range(_LONGEST + 1):
-        difference[:, lag] = np.square(window - frames[:, lag : lag + _WINDOW]).sum(1)
-    lags = np.arange(1, _LONGEST + 1)
-    means = np.cumsum(difference[:, 1:], axis=1) / lags
-    curve = difference[:, 1:] / np.maximum(means, 1e-12)  # at lag n in column n - 1
-    searched = curve[:, _SHORTEST - 1 : -1]
-    dips = (searched < _DIP) & (searched <= curve[:, _SHORTEST:])  # it rises behind
-    best = np.where(dips.any(1), dips.argmax(1), searched.argmin(1)) + _SHORTEST - 1
-    rows = np.arange(len(frames))
-    before, here, after = (curve[rows, best + step] for step in (-1, 0, 1))
-    bend = before - 2 * here + after
-    shift = np.where(bend > 1e-9, 0.5 * (before - after) / np.maximum(bend, 1e-9), 0.0)
-    return SAMPLE_RATE / (best + 1 + np.clip(shift, -1, 1)), here
+    if find_spec("librosa") is None:
+        raise ValueError("levels of style need librosa: pip install 'audio-distill[style]'")
+    import librosa  # costs seconds
+
+    pitch, voiced, _ = librosa.pyin(
+        wave, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, sr=SAMPLE_RATE, frame_length=_FRAME,
+        hop_length=_HOP, resolution=_RESOLUTION, center=False)
+    return pitch, voiced
 
 
 def fit_levels(styles: Sequence[Style]) -> Levels:

@@ -85,6 +85,14 @@ def test_style_of_tones():
         pytest.approx(2.0, rel=0.1), "words a second while there is sound"
     assert style_of(np.zeros(16_000, np.float32), 3) is None
     assert style_of(tone(180, 0.2), 1) is None, "too short"
+    noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    assert style_of(noise, 3) is None, "no voice"
+
+
+def test_style_needs_librosa(monkeypatch):
+    monkeypatch.setattr("pseudo_label.style.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"need librosa: pip install 'audio-distill\[style\]'"):
+        style_of(tone(180), 3)
 
 
 def test_levels_are_fifths():
