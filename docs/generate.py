@@ -67,10 +67,11 @@ def schemas() -> dict[str, type]:
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
     from pseudo_label.aqa import QuestionsConfig
+    from pseudo_label.no_speech import NoSpeechConfig
 
     return {"whisper": WhisperRecipe, "ced": CedRecipe, "whisper_at": WhisperAtRecipe,
             "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig,
-            "questions": QuestionsConfig}
+            "questions": QuestionsConfig, "no_speech": NoSpeechConfig}
 
 
 def sections(schema: type, name: str = "") -> Iterator[Section]:

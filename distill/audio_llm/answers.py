@@ -20,6 +20,7 @@ from distill.audio_llm.data.sequences import spoken_ids
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.module import states_before
 from distill.audio_llm.recipe import EvaluationConfig
+from distill.data.noise.kinds import NO_SPEECH
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE
 
@@ -80,11 +81,11 @@ def second_opinions(
     texts: Sequence[str], config: EvaluationConfig,
 ) -> list[str]:
     """The answers, or of transcripts what CTC reads, where both scores together prefer it."""
-    weight, found = config.ctc_weight, list(texts)
+    weight, found = config.ctc_weight, list(texts)  # NO_SPEECH is no transcript: it stands
     if weight is None:
         return found
     mine = [n for n, each in enumerate(examples)
-            if each.task.kind == "recognition" and len(states[n])]
+            if each.task.kind == "recognition" and len(states[n]) and texts[n] != NO_SPEECH]
     read = {n: ctc_text(model, states[n]) for n in mine}
     mine = [n for n in mine if plain(read[n]) not in ("", plain(texts[n]))]
     if not mine:

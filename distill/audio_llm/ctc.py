@@ -51,11 +51,13 @@ class TokenCtc(nn.Module):
 
         Args:
             vectors: (clips, n, llm_width); lengths: (clips,) of each.
-            targets: (all targets in order,) classes; sizes: (clips,) of each; 0: no loss.
+            targets: (all targets in order,) classes; sizes: (clips,) of each; 0: nothing is said,
+                -1: no loss.
         """
         scores = self.log_probabilities(vectors).transpose(0, 1)
-        found = F.ctc_loss(scores, targets, lengths, sizes, reduction="none", zero_infinity=True)
-        return found[sizes > 0].sum()
+        found = F.ctc_loss(scores, targets, lengths, sizes.clamp(min=0), reduction="none",
+                           zero_infinity=True)
+        return found[sizes >= 0].sum()
 
     @torch.no_grad()
     def read(self, vectors: Tensor) -> list[int]:

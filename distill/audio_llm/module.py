@@ -90,7 +90,8 @@ class AudioLlmModule(nn.Module):
         Args:
             batch: `states` (clips, frames, width), zero behind the clips' `lengths` (clips,), which
                 count embeddings; `ids`, `labels` (clips, tokens); `targets`, `sizes` for CTC, see
-                `TokenCtc.loss`; `read_ids`, `read_labels` where a text is read in place of audio.
+                `TokenCtc.loss`; `read_ids`, `read_labels` where a text is read in place of audio,
+                without labels where there is no text.
         """
         with fast_linears():
             audio = self.adapter(batch["states"], batch["lengths"])
@@ -109,12 +110,21 @@ class AudioLlmModule(nn.Module):
         model = self.model
         hidden, labels = states_before(
             model, *model.place(batch["ids"], batch["labels"], audio, batch["lengths"]))
-        teacher = self._read(batch) if self.loss.kl_weight else None
         head = model.llm.get_output_embeddings().weight
+        if not self.loss.kl_weight:
+            loss, ce, _ = token_losses(hidden, head, labels, None, ce_weight=1.0, kl_weight=0.0,
+                                       temperature=1.0)
+            return loss, {"ce": ce}
+        has_text = batch["read_labels"] != IGNORE
+        read = has_text.any(1).repeat_interleave((batch["labels"] != IGNORE).sum(1))
         loss, ce, kl = token_losses(
-            hidden, head, labels, teacher, ce_weight=1.0, kl_weight=self.loss.kl_weight,
-            temperature=self.loss.temperature)
-        return loss, {"ce": ce, **({"kl": kl} if teacher else {})}
+            hidden[read], head, labels[read], self._read(batch), ce_weight=1.0,
+            kl_weight=self.loss.kl_weight, temperature=self.loss.temperature)
+        if not read.all():  # nobody speaks there: the teacher has nothing to read
+            more, more_ce, _ = token_losses(hidden[~read], head, labels[~read], None,
+                                            ce_weight=1.0, kl_weight=0.0, temperature=1.0)
+            loss, ce = loss + more, ce + more_ce
+        return loss, {"ce": ce, "kl": kl}
 
     @torch.no_grad()
     def _read(self, batch: Batch) -> TeacherScores:

@@ -96,7 +96,7 @@ class AudioLlmTask:
     def _check_spoken(self) -> None:
         if self.is_ctc and not any(each.heard for each in self.examples):
             raise ValueError("data.train: CTC needs to know what is said; no row has `spoken`")
-        silent = [each for each in self.examples if not each.spoken]
+        silent = [each for each in self.examples if not each.spoken and each.heard != ""]
         if self.recipe.loss.kl_weight and not self.is_ctc and silent:
             raise ValueError("loss.kl_weight: the teacher reads what is said in place of the audio;"
                              f" {len(silent):,} rows have no `spoken` ({silent[0].id})")
@@ -109,7 +109,7 @@ class AudioLlmTask:
         for each in examples:
             wanted = self.model.ctc.targets(
                 spoken_ids(self.student.tokenizer, each.heard or ""))
-            if not wanted:
+            if not wanted and each.heard != "":
                 self.drops["nothing_said"] += 1
             elif needed_frames(wanted) > self._num_embeddings(each):
                 self.drops["too_fast_for_ctc"] += 1
@@ -237,7 +237,7 @@ class AudioLlmTask:
 
     def count(self, batch: Batch) -> int:
         if self.is_ctc:
-            return int(batch["sizes"].sum())
+            return int(batch["sizes"].clamp(min=1).sum())  # nothing said: as one token
         return int((batch["labels"] != IGNORE).sum())
 
     def validate(self) -> dict[str, float]:

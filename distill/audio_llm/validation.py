@@ -15,8 +15,10 @@ from distill.audio_llm.data.examples import Example
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.module import AudioLlmModule
 from distill.audio_llm.recipe import EvaluationConfig
+from distill.data.noise.kinds import NO_SPEECH
 from distill.metrics.error_rates import error_counts, error_rate
 from distill.metrics.normalize import normalizer
+from distill.metrics.thresholds import share_interval
 
 _DOCTOR_CLIPS = 24  # in a validation; the doctor's own command takes all
 
@@ -56,7 +58,8 @@ class Validation:
         self.states = [states[n] for n in kept]
 
     def __call__(self, module: AudioLlmModule) -> dict[str, float]:
-        """`wer`, `chrf` or `accuracy` of each task, `nll`, `nll_gap`; `score` chooses."""
+        """`wer`, `chrf` or `accuracy` of each task, `no_speech` where there are such clips, `nll`,
+        `nll_gap`; `score` chooses."""
         model = module.model
         module.eval()
         try:
@@ -87,9 +90,18 @@ class Validation:
                 metric, value = "accuracy", float(right.mean())
                 error = 1 - value
             else:
-                metric, value, error = measure(
-                    examples[0].task.kind, [each.answer for each in examples],
-                    answers(model, examples, states, self.config))
+                texts = answers(model, examples, states, self.config)
+                references = [each.answer for each in examples]
+                told = no_speech(references, texts)
+                if told["num_without_speech"]:
+                    result[f"no_speech_{name}"] = told["answered_so"]
+                    errors.append(1 - told["answered_so"])
+                said = [n for n, each in enumerate(references) if each != NO_SPEECH]
+                if not said:
+                    continue
+                metric, value, error = measure(examples[0].task.kind,
+                                               [references[n] for n in said],
+                                               [texts[n] for n in said])
             result[f"{metric}_{name}"] = value
             errors.append(error)
         some = list(range(min(_DOCTOR_CLIPS, len(self.examples))))
@@ -116,6 +128,21 @@ def measure(kind: str, references: Sequence[str], texts: Sequence[str]) -> tuple
         return "chrf", value, 1 - value / 100
     right = float(np.mean([_same(a, b) for a, b in zip(references, texts, strict=True)]))
     return "accuracy", right, 1 - right
+
+
+def no_speech(references: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """How often NO_SPEECH is the answer where nobody speaks, and where somebody does; shares with
+    Wilson's intervals of 95 %."""
+    found: dict[str, Any] = {}
+    for silent, count, share in ((True, "num_without_speech", "answered_so"),
+                                 (False, "num_with_speech", "speech_answered_so")):
+        mine = [text == NO_SPEECH for reference, text in zip(references, texts, strict=True)
+                if (reference == NO_SPEECH) == silent]
+        found[count] = len(mine)
+        if mine:
+            found[share] = sum(mine) / len(mine)
+            found[f"{share}_ci"] = share_interval(sum(mine), len(mine))
+    return found
 
 
 def _same(reference: str, text: str) -> bool:

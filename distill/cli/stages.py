@@ -2,12 +2,12 @@
 
     audio-distill run RECIPE [--num-processes N] [key=value ...]
 
-Before them come what a recipe brings along: the scenes of its scenes.yaml and the questions of its
-questions.yaml, and the teachers of its folder teachers/, which are trained here. Recipes that
-measure what prompts do (evaluation.prompts) do so after training. Each step is a process of its
-own and can be stopped: the same command goes on. On Linux one process imports what is large, and
-its steps are copies of it. With several processes, labels are translated and scored in steps of
-their own.
+Before them come what a recipe brings along: the scenes of its scenes.yaml, the questions of its
+questions.yaml and the clips of its no_speech.yaml, and the teachers of its folder teachers/, which
+are trained here. Recipes that measure what prompts do (evaluation.prompts) do so after training.
+Each step is a process of its own and can be stopped: the same command goes on. On Linux one process
+imports what is large, and its steps are copies of it. With several processes, labels are translated
+and scored in steps of their own.
 """
 
 from __future__ import annotations
@@ -115,12 +115,16 @@ def preparations(name: str, arguments: list[str]) -> list[Step]:
     if name == "train":
         return [Step("scores", arguments)]
     recipe = find_recipe(arguments[0])
-    if recipe.name != "recipe.yaml" or not (recipe.parent / "scenes.yaml").is_file():
+    if recipe.name != "recipe.yaml":
         return []
-    folder = _given_folder(arguments[0])
-    asks = (recipe.parent / "questions.yaml").is_file()
-    questions = [Step("questions", [str(folder / "questions.yaml")])] if asks else []
-    return [Step("scenes", [str(folder / "scenes.yaml")]), *questions]
+    folder, makers = _given_folder(arguments[0]), {"no-speech": "no_speech.yaml"}
+    if (recipe.parent / "scenes.yaml").is_file():
+        makers |= {"scenes": "scenes.yaml", "questions": "questions.yaml"}
+    return [
+        Step(name, [str(folder / file)])
+        for name, file in makers.items()
+        if (recipe.parent / file).is_file()
+    ]
 
 
 def _given_folder(recipe: str) -> Path:

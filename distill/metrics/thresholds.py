@@ -65,6 +65,12 @@ def at_least(hits: np.ndarray, counts: np.ndarray, confidence: float) -> np.ndar
     return (share + more / 2 - spread) / (1 + more)
 
 
+def share_interval(hits: int, count: int) -> list[float]:
+    """The interval of 95 % of a share of which `hits` of `count` were seen, by Wilson's score."""
+    low, rest = at_least(np.array([hits, count - hits]), np.array([count, count]), 0.975)
+    return [max(0.0, float(low)), min(1.0, 1 - float(rest))]
+
+
 def f1_of(
     scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray,
     classes: Sequence[str], num_bootstrap: int, seed: int,

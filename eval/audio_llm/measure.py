@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from distill.audio_llm.answers import answers
-from distill.audio_llm.data.examples import load_examples
+from distill.audio_llm.data.examples import Example, load_examples
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import AudioLlmRecipe, load_recipe
-from distill.audio_llm.validation import chrf, measure
+from distill.audio_llm.validation import chrf, measure, no_speech
 from distill.data.files import hash_of, read_json, write_json, write_jsonl
 from distill.data.manifest import counts_text
 from distill.data.model_files import model_stamp
+from distill.data.noise.kinds import NO_SPEECH
 from distill.endings import writing_to
 from distill.kept_lines import append, begin
 from distill.methods import check_data, manifests_hash
@@ -123,18 +124,24 @@ def _measure_open(
     recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
 ) -> dict:
     split = _of_kind(split, False)
-    config, examples = recipe.evaluation, split.examples
-    if not examples:
+    config = recipe.evaluation
+    if not split.examples:
         return {"tasks": {}}
-    texts = parts("answers", lambda: answers(model, examples, split.states, config))
+    texts = parts("answers", lambda: answers(model, split.examples, split.states, config))
+    result: dict[str, Any] = {"tasks": {}}
+    told = no_speech([each.answer for each in split.examples], texts)
+    if told["num_without_speech"]:
+        result["no_speech"] = told
+    said = [n for n, each in enumerate(split.examples) if each.answer != NO_SPEECH]
+    silent = [_predicted(e, text) for e, text in zip(split.examples, texts, strict=True)
+              if e.answer == NO_SPEECH]
+    examples, texts = [split.examples[n] for n in said], [texts[n] for n in said]
     whisper = parts("whisper", lambda: whisper_texts(split.encoder.teacher, examples,
                                                      config.batch_size))
     training, _ = load_examples(recipe, recipe.data.train)
     rows: list[dict] = [
-        {"id": e.id, "task": e.task.name, "question": e.question, "reference": e.answer,
-         "answer": text, "whisper": written}
+        _predicted(e, text) | {"whisper": written}
         for e, text, written in zip(examples, texts, whisper, strict=True)]
-    result: dict[str, Any] = {"tasks": {}}
     for task in recipe.tasks:
         mine = [n for n, each in enumerate(examples) if each.task.name == task.name]
         if not mine:
@@ -150,8 +157,13 @@ def _measure_open(
                 "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
                                 "chrf_difference", "chrf_difference_ci")}
         result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
-    write_jsonl(run / "eval" / "predictions.jsonl", rows)
+    write_jsonl(run / "eval" / "predictions.jsonl", [*rows, *silent])
     return result
+
+
+def _predicted(example: Example, text: str) -> dict:
+    return {"id": example.id, "task": example.task.name, "question": example.question,
+            "reference": example.answer, "answer": text}
 
 
 def _listening(
@@ -239,6 +251,14 @@ def table(results: dict) -> str:
                 f"of chrF {entry['chrf_difference']:+.1f} [{low:+.1f}, {high:+.1f}] ({count})")
         else:
             lines.append(f"{name}: accuracy {100 * entry['accuracy']:.1f} % ({count})")
+    if "no_speech" in results:
+        told = results["no_speech"]
+        lines.append(" and ".join(
+            f"{100 * told[share]:.0f} % [{100 * told[f'{share}_ci'][0]:.0f}, "
+            f"{100 * told[f'{share}_ci'][1]:.0f}] of {told[count]} clips {which} speech"
+            for which, count, share in (("without", "num_without_speech", "answered_so"),
+                                        ("with", "num_with_speech", "speech_answered_so"))
+            if told[count]) + f" are answered {NO_SPEECH}")
     if "accuracy" in results:
         lines += closed_table(results)
     return "\n".join([*lines, describe(results["listening"])])

@@ -199,6 +199,7 @@ def test_what_comes_before(processes, called, monkeypatch, tmp_path):
             (["plan", "demo-tagger"], [["scenes", "demo-tagger/scenes.yaml"]]),
             (["plan", "demo-listen"], [["scenes", "demo-listen/scenes.yaml"],
                                        ["questions", "demo-listen/questions.yaml"]]),
+            (["plan", "demo-llm"], [["no-speech", "demo-llm/no_speech.yaml"]]),
             (["plan", str(ROOT / "recipes/demo-tagger/recipe.yaml")],
              [["scenes", str(ROOT / "recipes/demo-tagger/scenes.yaml")]])):
         processes.clear()

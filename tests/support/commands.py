@@ -21,7 +21,7 @@ from distill.cli.stages import take_launch_options
 from distill.config import find_recipe, load
 from distill.data import class_folders, hub_dataset, scenes
 from distill.data.teacher_store import __main__ as teacher_store
-from pseudo_label import aqa
+from pseudo_label import aqa, no_speech
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")]
@@ -123,6 +123,8 @@ def check_module(module: str, arguments: list[str]) -> None:
         scenes.check_scenes(load(path, scenes.ScenesConfig, arguments[1:]))
     elif module == "pseudo_label.aqa":
         load(find_recipe(arguments[0], "questions.yaml"), aqa.QuestionsConfig, arguments[1:])
+    elif module == "pseudo_label.no_speech":
+        no_speech.load_config(arguments[0], arguments[1:])
     elif module == "distill.cli.stages":
         arguments, _ = take_launch_options(arguments)
         methods.load_recipe(arguments[0], arguments[1:])

@@ -24,7 +24,8 @@ def answer_batch(
 
     Args:
         states: (frames, width) of each; no frames: no audio.
-        reads: the teacher's sequences as well, with the transcript in place of the audio.
+        reads: the teacher's sequences as well, with the transcript in place of the audio; without
+            labels where nobody speaks.
     """
     lengths = [model.num_embeddings(len(each)) for each in states]
     sequences = [model.sequence(example.question, length, example.answer, example.spoken,
@@ -41,26 +42,28 @@ def answer_batch(
                                example.answer, example.spoken, whole_text)
                 for example in examples]
         batch["read_ids"] = _pad([each.ids for each in read], model.end)
-        batch["read_labels"] = _pad([_only_answer(each.labels, each.num_prompt) for each in read],
-                                    IGNORE)
+        batch["read_labels"] = _pad([
+            _only_answer(each.labels, each.num_prompt if example.spoken else len(each.labels))
+            for each, example in zip(read, examples, strict=True)], IGNORE)
     return batch
 
 
-def _only_answer(labels: list[int], num_prompt: int) -> list[int]:
-    return [IGNORE] * num_prompt + labels[num_prompt:]
+def _only_answer(labels: list[int], num_hidden: int) -> list[int]:
+    return [IGNORE] * num_hidden + labels[num_hidden:]
 
 
 def ctc_batch(
     model: AudioLlm, ctc: TokenCtc, examples: Sequence[Example], states: Sequence[np.ndarray]
 ) -> Batch:
-    """`targets` and `sizes` of `TokenCtc.loss`; clips too short for their text have none."""
+    """`targets` and `sizes` of `TokenCtc.loss`; no loss where it is not known what is heard, where
+    CTC knows no token of it, and of clips too short for it."""
     targets, sizes = [], []
     for example, each in zip(examples, states, strict=True):
         wanted = ctc.targets(spoken_ids(model.tokenizer, example.heard or ""))
         if needed_frames(wanted) > model.num_embeddings(len(each)):
             wanted = []
         targets += wanted
-        sizes.append(len(wanted))
+        sizes.append(len(wanted) or (0 if example.heard == "" and len(each) else -1))
     return {"targets": torch.tensor(targets, dtype=torch.int64), "sizes": torch.tensor(sizes)}
 
 

@@ -3,7 +3,8 @@
 A row's `task` names one of the recipe's; rows without one are of the first. `question` stands for
 the task's prompt, `answer` for the row's `text`, `spoken` is what is said in the clip (by default
 `text` where the task is recognition). `heard` is what CTC learns to say of it, by default what is
-spoken. `options` are the answers that a closed-ended question has.
+spoken; empty: nothing. A clip without speech has the answer NO_SPEECH, and nothing is heard.
+`options` are the answers that a closed-ended question has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from distill.audio_llm.recipe import AudioLlmRecipe, PromptTask
 from distill.data.json_rows import read_rows
 from distill.data.manifest import Row, load_rows, open_manifest
+from distill.data.noise.kinds import NO_SPEECH
 
 _FIELDS = ("task", "question", "answer", "spoken", "heard")
 
@@ -32,7 +34,7 @@ class Example:
     question: str
     answer: str
     spoken: str | None  # what is said, where it is known
-    heard: str | None = None  # what CTC learns to say
+    heard: str | None = None  # what CTC learns to say; "": nothing; None: that is not known
     options: tuple[str, ...] = ()  # of a closed-ended question; the answer is one of them
 
     @property
@@ -68,9 +70,10 @@ def load_examples(
                              f"{', '.join(known)}")
         task = known[name]
         answer = extra.get("answer") or row.text or ""
+        is_speech = answer != NO_SPEECH
         spoken = extra.get("spoken") or (row.text if task.kind == "recognition" else None)
         if recipe.lower_case:
-            answer = plain(answer) if task.kind == "recognition" else answer
+            answer = plain(answer) if task.kind == "recognition" and is_speech else answer
             spoken = spoken and plain(spoken)
         options = extra.get("options", ())
         if task.kind == "choice" and (answer not in options or len(set(options)) < 2):
@@ -82,7 +85,7 @@ def load_examples(
             drops["other_task"] += 1
         else:
             found.append(Example(row, task, extra.get("question") or task.prompt, answer.strip(),
-                                 spoken or None, extra.get("heard") or spoken or None,
+                                 spoken or None, extra.get("heard", spoken or None),
                                  tuple(options)))
     return found, drops
 

@@ -53,7 +53,7 @@ def answer_ids(tokenizer: Any, layout: Layout, answer: str) -> list[int]:
 
 def spoken_ids(tokenizer: Any, text: str) -> list[int]:
     """Of a transcript; with a space before it, so that all words look alike."""
-    return encode(tokenizer, f" {text}")
+    return encode(tokenizer, f" {text}" if text else "")
 
 
 def build(

@@ -34,6 +34,7 @@ from distill.data.noise.mixing import active_power
 from distill.data.views.augment import NOISES, make_noise, philox, uniforms
 
 KINDS = (*NOISES, "fan", "pub")  # that lie under speech; and `folder`
+NO_SPEECH = "<no speech>"  # the answer of a model that writes down, where nobody speaks
 WITHOUT_SPEECH = ("silence", "noise", "music", "breathing", "applause")
 
 _VOICES = 6  # in a pub, at a time
