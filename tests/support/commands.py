@@ -39,8 +39,9 @@ RECIPES = {
     "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
     "eval.prompts": (), "eval.prompts.twin": (),
 }
-PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.label_set", "eval.linear_probe",
-           "eval.speech.short_audio", "eval.tag", "eval.transcribe"}
+PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.audio_llm.ltu_as",
+           "eval.label_set", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
+           "eval.transcribe"}
 RUN_FOLDERS = {"eval.report", "eval.plots"}
 NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",
                 "eval.benchmark.store"}
