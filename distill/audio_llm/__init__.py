@@ -6,7 +6,9 @@
     adapters        encoder frames -> embeddings of the language model
     ctc             the warm start: CTC onto the language model's own embeddings
     settings        what is written beside the weights
-    model           both together: loss, generation, saving
+    core            both together: sequences, generation
+    model           a core that is made, loaded and saved
+    remote/         the same for transformers without this package
     module          what the loop trains; losses of a stage
     validation      errors of each task, and whether the model listens
     task            all of it for the loop

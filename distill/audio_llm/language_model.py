@@ -107,7 +107,7 @@ def import_gguf(path: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    _require("gguf")
+    require("gguf")
     quiet_libraries()
     print("Reading the language model's GGUF file, once", flush=True)
     options = {"gguf_file": path.name}
@@ -162,7 +162,7 @@ def check_output(model: Any, where: str) -> None:
                          "not supported")
 
 
-def _require(package: str) -> None:
+def require(package: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distill.audio_llm.core import set_lora
 from distill.audio_llm.ctc import TokenCtc
-from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import LossConfig
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, token_losses

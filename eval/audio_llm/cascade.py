@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distill.audio_llm.core import set_lora
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.sequences import Sequence as Ids
 from distill.audio_llm.data.sequences import encode
-from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import EvaluationConfig
 from distill.data.speech.windows import Piece, Window
 from distill.losses.token_losses import IGNORE

@@ -12,12 +12,13 @@ from torch import nn
 from distill.audio_llm.adapters import EmbeddingScale, StackMlp, TltrProjection, stack_of
 from distill.audio_llm.answers import answer_nll, ctc_score, ctc_text, second_opinions
 from distill.audio_llm.choices import chance, chosen_right, option_scores
+from distill.audio_llm.core import set_lora
 from distill.audio_llm.ctc import TokenCtc, needed_frames
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.layouts import LAYOUTS
 from distill.audio_llm.data.sequences import AUDIO, answer_ids, build, encode
 from distill.audio_llm.language_model import load_language_model
-from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.module import AudioLlmModule
 from distill.audio_llm.plan import SIZES, lora_parameters
 from distill.audio_llm.recipe import (

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.audio_llm.data.layouts import Layout
-from distill.losses.token_losses import IGNORE
 
 AUDIO = -1  # in place of a token id
+IGNORE = -100  # a label that is not learned; that of distill.losses.token_losses
 
 
 @dataclass(frozen=True)

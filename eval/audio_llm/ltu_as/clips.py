@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from distill.audio_llm.choices import option_scores
+from distill.audio_llm.core import set_lora
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.sequences import answer_ids
 from distill.audio_llm.data.states import EncoderStates
-from distill.audio_llm.model import AudioLlm, set_lora
+from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import PromptTask
 from distill.audio_llm.settings import read_settings
 from distill.data.audio import AudioError, audio_info, load_audio
