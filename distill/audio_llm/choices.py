@@ -61,10 +61,16 @@ def _of_one(model: AudioLlm, example: Example, states: np.ndarray, tells: bool) 
     return np.array([row[: len(each)].sum() for row, each in zip(chances, options, strict=True)])
 
 
+def chosen(examples: Sequence[Example], scores: Sequence[np.ndarray]) -> list[str]:
+    """The likeliest option of each."""
+    return [example.options[int(each.argmax())]
+            for example, each in zip(examples, scores, strict=True)]
+
+
 def chosen_right(examples: Sequence[Example], scores: Sequence[np.ndarray]) -> np.ndarray:
     """bool (examples,): the likeliest option is the answer."""
-    return np.array([example.options[int(each.argmax())] == example.answer
-                     for example, each in zip(examples, scores, strict=True)], dtype=bool)
+    return np.array([taken == example.answer for example, taken in
+                     zip(examples, chosen(examples, scores), strict=True)], dtype=bool)
 
 
 def chance(examples: Sequence[Example]) -> float:

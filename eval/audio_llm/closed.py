@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.audio_llm.choices import chance, chosen_right, option_scores
+from distill.audio_llm.choices import chance, chosen, option_scores
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.model import AudioLlm
 
@@ -19,36 +19,38 @@ NEEDS_BOTH = "joint"  # the task whose difference stands in results.json by itse
 INPUTS = ("joint", "audio_only", "text_only")
 
 
-def right_answers(
+def choices(
     model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray], inputs: str
-) -> list[bool]:
-    """Of each question, with the inputs of INPUTS."""
+) -> list[str]:
+    """The option that is taken of each question, with the inputs of INPUTS."""
     heard = [each[:0] for each in states] if inputs == "text_only" else states
     scores = option_scores(model, examples, heard, tells=inputs != "audio_only")
-    return chosen_right(examples, scores).tolist()
+    return chosen(examples, scores)
 
 
 def measure_closed(
     model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
     num_samples: int, seed: int, parts: Callable[[str, Callable[[], Any]], Any],
 ) -> dict[str, Any]:
-    """`accuracy` of each task, and `joint_minus_best_single` of the one that needs both.
+    """`accuracy` of each task, `joint_minus_best_single` of the one that needs both, and `choices`,
+    the option that is taken of each question, by inputs.
 
     Args:
         parts: keeps what was measured, by name; see `eval.audio_llm.measure`.
     """
     told = [n for n, each in enumerate(examples) if each.spoken]
     some, heard = [examples[n] for n in told], [states[n] for n in told]
-    joint = np.array(parts("closed, joint", lambda: right_answers(
-        model, examples, states, "joint")), dtype=bool)
-    audio = joint.copy()  # where there is no transcript, it is the audio alone
-    audio[told] = parts("closed, audio_only", lambda: right_answers(
-        model, some, heard, "audio_only"))
-    text = np.array(parts("closed, text_only", lambda: right_answers(
-        model, examples, states, "text_only")), dtype=bool)
-    right = {"joint": joint, "audio_only": audio, "text_only": text}
+    taken = {"joint": parts("choices, joint", lambda: choices(model, examples, states, "joint"))}
+    taken["audio_only"] = list(taken["joint"])  # where there is no transcript
+    without = parts("choices, audio_only", lambda: choices(model, some, heard, "audio_only"))
+    for n, option in zip(told, without, strict=True):
+        taken["audio_only"][n] = option
+    taken["text_only"] = parts("choices, text_only", lambda: choices(
+        model, examples, states, "text_only"))
+    right = {inputs: np.array([a == each.answer for a, each in zip(of, examples, strict=True)])
+             for inputs, of in taken.items()}
     names = [example.task.name for example in examples]
-    result: dict[str, Any] = {"accuracy": {}}
+    result: dict[str, Any] = {"accuracy": {}, "choices": taken}
     for name in dict.fromkeys(names):
         mine = np.array([n for n, each in enumerate(names) if each == name])
         entry = of_task({inputs: each[mine] for inputs, each in right.items()}, num_samples, seed)

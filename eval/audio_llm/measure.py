@@ -41,6 +41,7 @@ from eval.audio_llm.listening import describe, listen
 from eval.audio_llm.parts import Split, load_model, load_split
 from eval.machine import describe as describe_machine
 from eval.machine import this_machine
+from eval.report.write import write_report
 
 LISTENING_CLIPS = 64  # at most, evenly spread: four kinds of audio for each
 
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> None:
     run = Path(recipe.output_dir)
     with writing_to(run):
         print(table(evaluate(recipe, run)), flush=True)
+        print(f"\nReport with sound: {write_report(run).resolve()}", flush=True)
 
 
 def evaluate(recipe: AudioLlmRecipe, run: Path) -> dict:
@@ -103,12 +105,17 @@ class _Parts:
 def _measure(
     recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
 ) -> dict:
-    result = _measure_open(recipe, model, split, parts, run)
+    result, rows = _measure_open(recipe, model, split, parts)
     heard = parts("listening", lambda: _listening(recipe, model, split, parts.found))
     closed = _of_kind(split, True)
     if closed.examples:
         result |= measure_closed(model, closed.examples, closed.states,
                                  recipe.evaluation.num_bootstrap, recipe.seed, parts)
+        taken = result.pop("choices")
+        rows += [_predicted(each, taken["joint"][n]) | {"options": list(each.options)}
+                 | {inputs: of[n] for inputs, of in taken.items()}
+                 for n, each in enumerate(closed.examples)]
+    write_jsonl(run / "eval" / "predictions.jsonl", rows)
     return result | {"nll_gap": heard["nll_gap"], "nll_gap_ci": heard["nll_gap_ci"],
                      "listening": heard}
 
@@ -121,12 +128,13 @@ def _of_kind(split: Split, closed: bool) -> Split:
 
 
 def _measure_open(
-    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts, run: Path
-) -> dict:
+    recipe: AudioLlmRecipe, model: AudioLlm, split: Split, parts: _Parts
+) -> tuple[dict, list[dict]]:
+    """Results of questions without options, and a row for each."""
     split = _of_kind(split, False)
     config = recipe.evaluation
     if not split.examples:
-        return {"tasks": {}}
+        return {"tasks": {}}, []
     texts = parts("answers", lambda: answers(model, split.examples, split.states, config))
     result: dict[str, Any] = {"tasks": {}}
     told = no_speech([each.answer for each in split.examples], texts)
@@ -157,13 +165,14 @@ def _measure_open(
                 "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
                                 "chrf_difference", "chrf_difference_ci")}
         result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
-    write_jsonl(run / "eval" / "predictions.jsonl", [*rows, *silent])
-    return result
+    return result, [*rows, *silent]
 
 
 def _predicted(example: Example, text: str) -> dict:
+    row = example.row
     return {"id": example.id, "task": example.task.name, "question": example.question,
-            "reference": example.answer, "answer": text}
+            "reference": example.answer, "answer": text, "spoken": example.spoken,
+            "audio_filepath": row.audio_filepath, "offset": row.offset, "duration": row.duration}
 
 
 def _listening(

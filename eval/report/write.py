@@ -12,7 +12,7 @@ def write_report(run_folder: str | Path, output: str | None = None) -> Path:
     """Write `<run_folder>/report/index.html` and return its path.
 
     Args:
-        output: of the method, text | tags; None: as the run's config.yaml says.
+        output: of the method, text | tags | answers; None: as the run's config.yaml says.
 
     Raises:
         ValueError: there is no such folder, or no such method.
@@ -23,6 +23,8 @@ def write_report(run_folder: str | Path, output: str | None = None) -> Path:
         output = find_method(config["method"]).output if "method" in config else "text"
     if output == "tags":
         from eval.report import tagging as parts
+    elif output == "answers":
+        from eval.report import answers as parts
     else:
         from eval.report import speech as parts
     seed = f"seed {config['seed']}" if "seed" in config else ""

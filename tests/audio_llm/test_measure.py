@@ -3,12 +3,15 @@
 import json
 
 import numpy as np
+import pytest
 
 from distill.audio_llm.data.sequences import AUDIO
+from distill.data.files import read_jsonl
 from eval.__main__ import main as evaluate
 from eval.audio_llm.cascade import _prompt, shown_pairs
 from eval.audio_llm.closed import of_task
 from eval.audio_llm.parts import load_model, load_split
+from eval.report.write import write_report
 from tests.audio_llm.test_training import load, recipe, trained  # noqa: F401, fixtures
 
 
@@ -36,6 +39,26 @@ def test_results(trained, recipe, capsys, monkeypatch):  # noqa: F811
     assert entry["chance"] == 1 / 3 and entry["num_questions"] == 8
     assert entry["joint"] == entry["audio_only"], "no transcript is told by this recipe"
     assert "  kind      " in capsys.readouterr().out
+    rows = [row for row in read_jsonl(trained / "eval/predictions.jsonl") if row["task"] == "kind"]
+    assert len(rows) == 8 and {row["answer"] for row in rows} <= {"low", "high", "none"}
+    assert sum(r["answer"] == r["reference"] for r in rows) / 8 == pytest.approx(entry["joint"])
+    check_report(trained)
+
+
+def check_report(trained):  # noqa: F811
+    """Of a run that was measured: what it answers, and the sound to it."""
+    page = (trained / "report/index.html").read_text(encoding="utf-8")
+    for part in ("Answers", "Is it listening?", "Examples", "Training: warm", "Training: listen"):
+        assert f"<h2>{part}</h2>" in page
+    assert page.count('<audio controls preload="metadata" src="data:audio/ogg;base64,') == 12
+    assert "Answer to the audio alone" in page and "<dt>Options</dt><dd" in page
+    rows = read_jsonl(trained / "eval/predictions.jsonl")
+    assert rows[0]["reference"] in page and "broken" not in page
+    results = trained / "eval/results.json"
+    kept = results.read_text()
+    results.unlink()
+    assert "There are no results yet." in write_report(trained).read_text(encoding="utf-8")
+    results.write_text(kept, encoding="utf-8")
 
 
 def test_what_both_inputs_are_worth():
