@@ -174,7 +174,7 @@ $(PUSHED_LABELS): %.push_labels: setup
 
 $(PLANS): %.plan: setup
 	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
-	@$(if $(wildcard recipes/$*/no_speech.yaml),$(PYTHON) -m pseudo_label.no_speech $*)
+	@$(if $(wildcard recipes/$*/no_speech.yaml),$(PYTHON) -m distill.audio_llm.data.no_speech $*)
 	@$(PYTHON) -m distill.plan $* $(SET)
 
 $(SWEEPS): %.sweep: setup

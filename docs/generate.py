@@ -61,13 +61,13 @@ class Section:
 
 def schemas() -> dict[str, type]:
     """The dataclass of each kind of file that a user writes."""
+    from distill.audio_llm.data.no_speech import NoSpeechConfig
     from distill.audio_llm.recipe import AudioLlmRecipe
     from distill.ced.recipe import CedRecipe
     from distill.data.scenes import ScenesConfig
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
     from pseudo_label.aqa import QuestionsConfig
-    from pseudo_label.no_speech import NoSpeechConfig
 
     return {"whisper": WhisperRecipe, "ced": CedRecipe, "whisper_at": WhisperAtRecipe,
             "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig,

@@ -77,18 +77,20 @@ class TltrProjection(nn.Module):
         return self.out(F.layer_norm(found, found.shape[-1:]))
 
 
-def make_adapter(config: Any, width: int, layers: int, llm_width: int) -> nn.Module:
+def make_adapter(config: Any, width: int, layers: int, llm_width: int,
+                 encoder_ms: int = 20) -> nn.Module:
     """The adapter of an `AdapterConfig`.
 
     Args:
-        width, layers: of what the encoder gives: `encoder_layers(config)` times its width.
+        width, layers: of what the encoder gives; of several layers, times how many there are.
+        encoder_ms: milliseconds of a frame of the encoder.
 
     Raises:
         ValueError: frames do not fit.
     """
     if config.kind == "tltr":
         return TltrProjection(width // layers, layers, llm_width)
-    return StackMlp(width, llm_width, stack_of(config.frame_ms, 20), config.hidden_size)
+    return StackMlp(width, llm_width, stack_of(config.frame_ms, encoder_ms), config.hidden_size)
 
 
 class EmbeddingScale(nn.Module):

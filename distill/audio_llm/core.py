@@ -25,10 +25,10 @@ class AudioAdapter(nn.Module):
     """Encoder states -> embeddings where the language model expects them; and CTC's blank."""
 
     def __init__(self, config: Any, width: int, layers: int, embeddings: Tensor,
-                 blank: Tensor):
+                 blank: Tensor, encoder_ms: int = 20):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
-        self.body = make_adapter(config, width, layers, embeddings.shape[1])
+        self.body = make_adapter(config, width, layers, embeddings.shape[1], encoder_ms)
         self.scale = EmbeddingScale(embeddings)
         self.matches = config.match_embeddings
         self.blank = nn.Parameter(blank.detach().clone())  # begins as the embedding of a space
@@ -61,7 +61,7 @@ class AudioLlmCore(nn.Module):
         embeddings = llm.get_input_embeddings().weight
         space = tokenizer(" ", add_special_tokens=False)["input_ids"][:1] or [self.end]
         self.adapter = AudioAdapter(settings.adapter, settings.width, settings.layers, embeddings,
-                                    embeddings[space[0]])
+                                    embeddings[space[0]], getattr(settings, "encoder_ms", 20))
         self.ctc = TokenCtc(self.adapter, embeddings, settings.tokens)
         self.eval()
 

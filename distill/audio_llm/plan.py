@@ -86,7 +86,8 @@ def _model_lines(recipe: AudioLlmRecipe) -> list[str]:
     name = Path(recipe.language_model.model).name
     stack = recipe.adapter.frame_ms // ENCODER_MS
     width = next((value for size, value in ENCODER_WIDTHS.items()
-                  if size in Path(recipe.encoder.model).name), None)
+                  if size in Path(recipe.encoder.model).name
+                  and recipe.encoder.kind == "whisper"), None)
     lines = ["Model", f"  encoder      {recipe.encoder.model}, frozen; its states are kept on disk"]
     if width:
         vectors = 50.0  # a second

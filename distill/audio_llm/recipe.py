@@ -15,6 +15,7 @@ from distill.config import ConfigError, TrainConfig, check
 TRAINS = ("adapter", "projection", "lora")
 LOSSES = ("ctc", "answer", "text")
 ENCODER_MS = 20  # a frame of Whisper's encoder
+CED_MS = 160  # a step of CED's
 
 
 @dataclass
@@ -35,7 +36,9 @@ class DataConfig:
 
 @dataclass
 class EncoderConfig:
-    model: str = MISSING  # Hub id, transformers folder, or CTranslate2 folder of a Whisper
+    model: str = MISSING  # Hub id, transformers or CTranslate2 folder of a Whisper; see kind
+    kind: str = "whisper"  # whisper | ced: model is a CED tagger's Hub id or folder | callable:
+    # model is package.module:function of your own, see distill/audio_llm/data/encoders.py
     revision: str | None = None  # commit or tag on the Hub
     fallback_wheels: list[str] = field(default_factory=list)  # data wheels with the same model; see
     # recipes/demo
@@ -174,8 +177,14 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     check(config.adapter.kind in ("stack_mlp", "tltr"), "adapter.kind", "stack_mlp or tltr",
           config.adapter.kind)
     frame = config.adapter.frame_ms
-    check(frame > 0 and frame % ENCODER_MS == 0, "adapter.frame_ms",
-          f"a multiple of the encoder's {ENCODER_MS} ms", frame)
+    hop = {"whisper": ENCODER_MS, "ced": CED_MS}.get(config.encoder.kind, 1)
+    check(frame > 0 and frame % hop == 0, "adapter.frame_ms",
+          f"a multiple of the encoder's {hop} ms", frame)
+    kinds = ("whisper", "ced", "callable")
+    check(config.encoder.kind in kinds, "encoder.kind", f"one of {kinds}", config.encoder.kind)
+    ok = config.encoder.kind == "whisper" or config.adapter.kind != "tltr"
+    check(ok, "adapter.kind", "stack_mlp with this encoder.kind: TLTR is over layers of a Whisper",
+          config.adapter.kind)
     check(0 <= config.adapter.dropout < 1, "adapter.dropout", "in [0, 1)", config.adapter.dropout)
     share = config.adapter.drop_blanks
     check(share is None or 0 < share < 1, "adapter.drop_blanks", "in (0, 1) or null", share)

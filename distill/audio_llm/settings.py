@@ -35,18 +35,19 @@ class Settings:
     lower_case: bool = False
     prompts: dict[str, str] = field(default_factory=dict)  # of each task, by its name
     tokens: list[int] = field(default_factory=list)  # ids that CTC may say; empty: there is none
+    encoder_ms: int = 20  # of a frame of the encoder
     version: int = VERSION
 
 
 def settings_of(
     recipe: AudioLlmRecipe, encoder_revision: str, width: int, layers: int, revision: str,
-    tokens: list[int],
+    tokens: list[int], encoder_ms: int = 20,
 ) -> Settings:
     """What a recipe's model is, given what its parts turned out to be."""
     return Settings(recipe.encoder, encoder_revision, width, layers,
                     recipe.language_model, revision, recipe.adapter, recipe.lora, recipe.layout,
                     recipe.tell_transcript, recipe.lower_case,
-                    {task.name: task.prompt for task in recipe.tasks}, tokens)
+                    {task.name: task.prompt for task in recipe.tasks}, tokens, encoder_ms)
 
 
 def read_settings(folder: str | Path) -> Settings:

@@ -54,7 +54,7 @@ class AudioLlmTask:
         self.source, tokenizer = found.source, found.tokenizer
         torch.manual_seed(recipe.seed)
         settings = settings_of(recipe, encoder.revision, width, encoder.layers, found.revision,
-                               self._tokens(tokenizer, every))
+                               self._tokens(tokenizer, every), encoder.frame_ms)
         self.student = AudioLlm.new(found, settings)
         self.started = self._start(settings)
         self.student.to(accelerator.device)

@@ -23,7 +23,9 @@ GROUPS = {
         "plan": Command("distill.plan", "what would run: hours, parameters, disk, steps and time"),
         "scenes": Command("distill.data.scenes", "mix scenes of labelled sounds"),
         "questions": Command("pseudo_label.aqa", "closed-ended questions about labelled audio"),
-        "no-speech": Command("pseudo_label.no_speech", "clips without speech, as training rows"),
+        "no-speech": Command(
+            "distill.audio_llm.data.no_speech", "clips without speech, as training rows"
+        ),
         "label": Command(
             "pseudo_label",
             "pseudo-labels of the training audio, and the scores",

@@ -144,27 +144,29 @@ def _measure_open(
     silent = [_predicted(e, text) for e, text in zip(split.examples, texts, strict=True)
               if e.answer == NO_SPEECH]
     examples, texts = [split.examples[n] for n in said], [texts[n] for n in said]
-    whisper = parts("whisper", lambda: whisper_texts(split.encoder.teacher, examples,
-                                                     config.batch_size))
+    rows = [_predicted(e, text) for e, text in zip(examples, texts, strict=True)]
+    whisper: list[str] = []
+    if recipe.encoder.kind == "whisper":  # others do not write: there is no cascade
+        whisper = parts("whisper", lambda: whisper_texts(split.encoder.teacher, examples,
+                                                         config.batch_size))
+        rows = [row | {"whisper": text} for row, text in zip(rows, whisper, strict=True)]
     training, _ = load_examples(recipe, recipe.data.train)
-    rows: list[dict] = [
-        _predicted(e, text) | {"whisper": written}
-        for e, text, written in zip(examples, texts, whisper, strict=True)]
     for task in recipe.tasks:
         mine = [n for n, each in enumerate(examples) if each.task.name == task.name]
         if not mine:
             continue
         shown = shown_pairs([each for each in training if each.task.name == task.name])
-        told = parts(f"cascade of {task.name}", partial(
-            cascade_answers, model, task.kind, [whisper[n] for n in mine], shown, config))
-        for n, text in zip(mine, told, strict=True):
-            rows[n]["cascade"] = text
+        if whisper:
+            told = parts(f"cascade of {task.name}", partial(
+                cascade_answers, model, task.kind, [whisper[n] for n in mine], shown, config))
+            for n, text in zip(mine, told, strict=True):
+                rows[n]["cascade"] = text
         entry = _of_task(task.kind, [rows[n] for n in mine], recipe)
         result["tasks"][task.name] = entry
         keys = {"recognition": ("wer", "wer_ci", "cascade_wer", "whisper_wer"),
                 "translation": ("bleu", "chrf", "cascade_bleu", "cascade_chrf",
                                 "chrf_difference", "chrf_difference_ci")}
-        result |= {k: entry[k] for k in keys.get(task.kind, ()) if k not in result}
+        result |= {k: entry[k] for k in keys.get(task.kind, ()) if k in entry and k not in result}
     return result, [*rows, *silent]
 
 
@@ -203,36 +205,44 @@ def _recognition(rows: Sequence[dict], references: Sequence[str], recipe: AudioL
     counts: dict[str, list[ErrorCounts]] = {
         role: [error_counts(clean(reference), clean(row[role]))
                for reference, row in zip(references, rows, strict=True)]
-        for role in ("answer", "cascade", "whisper")}
+        for role in ("answer", "cascade", "whisper") if role in rows[0]}
     mine = total(counts["answer"])
-    paired = paired_bootstrap(counts["cascade"], counts["answer"], samples, seed)
-    return {
+    result = {
         "num_examples": len(rows), "num_words": mine.num_reference, "normalizer": "english",
         "wer": mine.rate, "wer_ci": bootstrap_interval(counts["answer"], samples, seed),
+        "errors": {key: getattr(mine, key)
+                   for key in ("substitutions", "deletions", "insertions")},
+    }
+    if "cascade" not in counts:
+        return result
+    paired = paired_bootstrap(counts["cascade"], counts["answer"], samples, seed)
+    return result | {
         "cascade_wer": total(counts["cascade"]).rate,
         "cascade_wer_ci": bootstrap_interval(counts["cascade"], samples, seed),
         "whisper_wer": total(counts["whisper"]).rate,
         "difference_to_cascade": paired.difference,
         "difference_to_cascade_ci": paired.interval,
-        "errors": {key: getattr(mine, key)
-                   for key in ("substitutions", "deletions", "insertions")},
     }
 
 
 def _translation(rows: Sequence[dict], references: Sequence[str], recipe: AudioLlmRecipe) -> dict:
     wanted = [_Utterance(each) for each in references]
     result: dict[str, Any] = {"num_examples": len(rows)}
-    for role, prefix in (("answer", ""), ("cascade", "cascade_")):
+    roles = {role: prefix for role, prefix in (("answer", ""), ("cascade", "cascade_"))
+             if role in rows[0]}
+    for role, prefix in roles.items():
         found = translation_scores(wanted, [row[role] for row in rows], "en")
         result |= {f"{prefix}{key}": value for key, value in found.items()}
     draws = np.random.default_rng(recipe.seed).integers(
         0, len(rows), (min(recipe.evaluation.num_bootstrap, 500), len(rows)))
-    scores: dict[str, list[float]] = {"answer": [], "cascade": []}
+    scores: dict[str, list[float]] = {role: [] for role in roles}
     for draw in draws:
         for role, found in scores.items():
             found.append(chrf([references[n] for n in draw], [rows[n][role] for n in draw]))
-    result["chrf_ci"] = np.quantile(scores["answer"], [0.025, 0.975]).tolist()
-    result["cascade_chrf_ci"] = np.quantile(scores["cascade"], [0.025, 0.975]).tolist()
+    for role, prefix in roles.items():
+        result[f"{prefix}chrf_ci"] = np.quantile(scores[role], [0.025, 0.975]).tolist()
+    if "cascade" not in roles:
+        return result
     differences = np.subtract(scores["answer"], scores["cascade"])
     result["chrf_difference"] = result["chrf"] - result["cascade_chrf"]
     result["chrf_difference_ci"] = np.quantile(differences, [0.025, 0.975]).tolist()
@@ -247,17 +257,22 @@ def table(results: dict) -> str:
     for name, entry in results["tasks"].items():
         count = f"{entry['num_examples']} clips"
         if "wer" in entry:
+            cascade = "" if "cascade_wer" not in entry else (
+                f"; cascade {_percent(entry['cascade_wer'], entry['cascade_wer_ci'])}, Whisper "
+                f"alone {100 * entry['whisper_wer']:.1f} %")
             lines.append(
-                f"{name}: WER {_percent(entry['wer'], entry['wer_ci'])}; cascade "
-                f"{_percent(entry['cascade_wer'], entry['cascade_wer_ci'])}, Whisper alone "
-                f"{100 * entry['whisper_wer']:.1f} % ({count}, {entry['num_words']} words, English "
-                "normaliser)")
+                f"{name}: WER {_percent(entry['wer'], entry['wer_ci'])}{cascade} ({count}, "
+                f"{entry['num_words']} words, English normaliser)")
         elif "chrf" in entry:
-            low, high = entry["chrf_difference_ci"]
-            lines.append(
-                f"{name}: BLEU {entry['bleu']:.1f}, chrF {entry['chrf']:.1f}; cascade BLEU "
-                f"{entry['cascade_bleu']:.1f}, chrF {entry['cascade_chrf']:.1f}; paired difference "
-                f"of chrF {entry['chrf_difference']:+.1f} [{low:+.1f}, {high:+.1f}] ({count})")
+            cascade = ""
+            if "cascade_chrf" in entry:
+                low, high = entry["chrf_difference_ci"]
+                cascade = (
+                    f"; cascade BLEU {entry['cascade_bleu']:.1f}, chrF "
+                    f"{entry['cascade_chrf']:.1f}; paired difference of chrF "
+                    f"{entry['chrf_difference']:+.1f} [{low:+.1f}, {high:+.1f}]")
+            lines.append(f"{name}: BLEU {entry['bleu']:.1f}, chrF {entry['chrf']:.1f}{cascade} "
+                         f"({count})")
         else:
             lines.append(f"{name}: accuracy {100 * entry['accuracy']:.1f} % ({count})")
     if "no_speech" in results:

@@ -81,21 +81,27 @@ def _head(name: str, entry: dict) -> tuple[str, str, str]:
     if "wer" in entry:
         return f"WER, {name}", percent(entry["wer"]), f"95 % {interval(entry['wer_ci'])}"
     if "chrf" in entry:
-        low, high = entry["chrf_difference_ci"]
-        return (f"chrF, {name}", f"{entry['chrf']:.1f}",
-                f"{entry['chrf_difference']:+.1f} to the cascade [{low:+.1f}, {high:+.1f}]")
+        detail = ""
+        if "chrf_difference" in entry:
+            low, high = entry["chrf_difference_ci"]
+            detail = f"{entry['chrf_difference']:+.1f} to the cascade [{low:+.1f}, {high:+.1f}]"
+        return f"chrF, {name}", f"{entry['chrf']:.1f}", detail
     return f"Right answers, {name}", percent(entry["accuracy"]), ""
 
 
 def _row(name: str, entry: dict) -> tuple[str, ...]:
     count = f"{entry['num_examples']:,}"
+    cascade = "\N{EN DASH}"
     if "wer" in entry:
+        if "cascade_wer" in entry:
+            cascade = (f"{percent(entry['cascade_wer'])}\n"
+                       f"Whisper alone {percent(entry['whisper_wer'])}")
         return (f"{name}\nword error rate", f"{percent(entry['wer'])}\n{interval(entry['wer_ci'])}",
-                f"{percent(entry['cascade_wer'])}\nWhisper alone {percent(entry['whisper_wer'])}",
-                count)
+                cascade, count)
     if "chrf" in entry:
-        return (f"{name}\nchrF, BLEU", f"{entry['chrf']:.1f}, {entry['bleu']:.1f}",
-                f"{entry['cascade_chrf']:.1f}, {entry['cascade_bleu']:.1f}", count)
+        if "cascade_chrf" in entry:
+            cascade = f"{entry['cascade_chrf']:.1f}, {entry['cascade_bleu']:.1f}"
+        return (f"{name}\nchrF, BLEU", f"{entry['chrf']:.1f}, {entry['bleu']:.1f}", cascade, count)
     return f"{name}\nright answers", percent(entry["accuracy"]), "\N{EN DASH}", count
 
 

@@ -39,7 +39,7 @@ def test_nothing_is_said_to_ctc(recipe, trained, with_silence):  # noqa: F811
     steps = int(batch["lengths"][0])
     with torch.no_grad():
         audio = task.student.adapter(batch["states"], batch["lengths"])
-    blank = task.student.ctc.log_probabilities(audio)[0, :steps, 0]
+        blank = task.student.ctc.log_probabilities(audio)[0, :steps, 0]
     assert float(loss - less) == pytest.approx(-float(blank.sum()), rel=1e-4)
 
 

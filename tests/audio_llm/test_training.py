@@ -114,12 +114,12 @@ def test_resumed_is_uninterrupted(trained, recipe, tmp_path):
 
 
 def test_the_encoder_runs_once(trained, recipe, monkeypatch):
-    from distill.audio_llm.data import states
+    from distill.audio_llm.data import encoders
 
     def refuse(*_):
         raise AssertionError("the encoder was loaded")
 
-    monkeypatch.setattr(states, "encode_each", refuse)
+    monkeypatch.setattr(encoders, "encode_each", refuse)
     assert len(task_of(recipe, trained).examples) == 16
 
 

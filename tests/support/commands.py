@@ -15,13 +15,14 @@ from pathlib import Path
 from unittest import mock
 
 from distill import methods
+from distill.audio_llm.data import no_speech
 from distill.cli.commands import COMMANDS
 from distill.cli.completion import script
 from distill.cli.stages import take_launch_options
 from distill.config import find_recipe, load
 from distill.data import class_folders, hub_dataset, scenes
 from distill.data.teacher_store import __main__ as teacher_store
-from pseudo_label import aqa, no_speech
+from pseudo_label import aqa
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")]
@@ -124,7 +125,7 @@ def check_module(module: str, arguments: list[str]) -> None:
         scenes.check_scenes(load(path, scenes.ScenesConfig, arguments[1:]))
     elif module == "pseudo_label.aqa":
         load(find_recipe(arguments[0], "questions.yaml"), aqa.QuestionsConfig, arguments[1:])
-    elif module == "pseudo_label.no_speech":
+    elif module == "distill.audio_llm.data.no_speech":
         no_speech.load_config(arguments[0], arguments[1:])
     elif module == "distill.cli.stages":
         arguments, _ = take_launch_options(arguments)

@@ -15,21 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from distill.audio_llm.data.encoders import load_encoder
 from distill.audio_llm.recipe import AdapterConfig, EncoderConfig
 from distill.data.audio import SAMPLE_RATE
-from distill.data.files import hash_of, read_json
+from distill.data.files import hash_of
 from distill.data.formats.errors import AudioError
 from distill.data.formats.places import fingerprint
 from distill.data.manifest import Row, counts_text
 from distill.data.unreadable import Unreadable
 from distill.data.views.kept_arrays import kept_arrays, load_arrays, save_arrays
 from distill.progress import progress
-from distill.whisper.encoder.audio import audio_features, encode_each
-from distill.whisper.encoder.lengths import POSITIONS_PER_SECOND, margin_of
-from distill.whisper.recipe_sections import TeacherConfig
-from distill.whisper.teacher import Teacher, load_teacher, locate
-from distill.whisper_at.model import WhisperTaggerExtractor, from_whisper
-from distill.whisper_at.states import StatesAlone
+from distill.whisper.teacher import Teacher
 
 MAX_SECONDS = 30.0  # of the encoder's window; what is longer is cut by who makes the manifest
 
@@ -48,46 +44,19 @@ class EncoderStates:
     def __init__(self, config: EncoderConfig, adapter: AdapterConfig, folder: Path, device: Any,
                  show_progress: bool):
         self.config, self.folder, self.device = config, folder, device
-        self.takes_layers = adapter.kind == "tltr"
         self.show_progress = show_progress
-        self.settings = TeacherConfig(config.model, config.revision, list(config.fallback_wheels),
-                                      short_audio_margin=config.short_audio_margin)
-        found, self.revision, self.source = locate(self.settings)
-        self.layers = 1
-        if self.takes_layers:
-            self.layers = int(read_json(found / "config.json")["encoder_layers"])
-        self._teacher: Teacher | None = None
-        self._listen: StatesAlone | None = None
+        self.encoder = load_encoder(config, adapter, device)
+        self.source, self.revision = self.encoder.source, self.encoder.revision
+        self.layers, self.frame_ms = self.encoder.layers, self.encoder.frame_ms
 
     @property
-    def teacher(self) -> Teacher:
-        """The whole Whisper, loaded when it is asked for."""
-        if self._teacher is None:
-            self._teacher = load_teacher(self.settings)
-            self._teacher.model.to(self.device)
-        return self._teacher
+    def teacher(self) -> Teacher | None:
+        """The whole Whisper, loaded when it is asked for; None where the encoder is none of one."""
+        return getattr(self.encoder, "teacher", None)
 
     def encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
-        """float16 (frames, width) of 16 kHz audio of up to 30 s each, cut to its length.
-
-        For an adapter that takes all layers: (steps of 0.4 s, layers * width).
-        """
-        model, processor = self.teacher.model, self.teacher.processor
-        if self.takes_layers:
-            return self._encode_layers(waves)
-        features = audio_features(processor, waves, margin_of(model))
-        found = encode_each(model.get_encoder(), features)
-        return [each[: num_frames(len(wave))].cpu().numpy().astype(np.float16)
-                for wave, each in zip(waves, found, strict=True)]
-
-    def _encode_layers(self, waves: list[np.ndarray]) -> list[np.ndarray]:
-        if self._listen is None:
-            extractor = WhisperTaggerExtractor(
-                feature_size=self.teacher.processor.feature_extractor.feature_size)
-            tagger = from_whisper(self.teacher.model, ["any"], head_size=1)
-            self._listen = StatesAlone(tagger.to(self.device), extractor)
-        return [each.transpose(0, 1).flatten(1).cpu().numpy().astype(np.float16)
-                for each in self._listen(waves)]
+        """float16 (frames, width) of 16 kHz audio of up to 30 s each."""
+        return self.encoder.encode(waves)
 
     def silence(self, seconds: float = 10.0) -> np.ndarray:
         """float16 (frames, width) of digital silence, kept like a clip."""
@@ -127,18 +96,12 @@ class EncoderStates:
     @property
     def _settings(self) -> list:
         """All that states depend on besides their clip."""
-        found: list = [self.revision, self.settings.short_audio_margin]
-        return [*found, "layers"] if self.takes_layers else found
+        return [self.revision, *self.encoder.depends_on]
 
     def _read(self, rows: list[Row]) -> list[np.ndarray]:
         identity = [[[row.audio_filepath, row.offset, row.duration,
                       fingerprint(row.audio_filepath)] for row in rows], *self._settings]
         return kept_arrays(self.folder, identity, rows, self.encode, window)
-
-
-def num_frames(samples: int) -> int:
-    """Encoder frames of 20 ms that a clip has, at least one."""
-    return max(1, min(round(samples / SAMPLE_RATE * POSITIONS_PER_SECOND), 1500))
 
 
 def window(wave: np.ndarray) -> np.ndarray:

@@ -80,6 +80,9 @@ class AudioLlmForAnswers(PreTrainedModel):
         parts = ("encoder", "language_model", "adapter", "lora")
         settings = SimpleNamespace(**values | {
             part: SimpleNamespace(**values[part]) for part in parts})
+        if getattr(settings.encoder, "kind", "whisper") != "whisper":
+            raise ValueError(f"{name}: its encoder is no Whisper, but {settings.encoder.kind}: "
+                             "load it with the package that trained it")
         heard = _find(encoder or settings.encoder.model, settings.encoder_revision, "encoder", name)
         said = _find(language_model or settings.language_model.model,
                      settings.language_model_revision, "language_model", name)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from distill.audio_llm.data.no_speech import load_config, write_no_speech
 from distill.config import ConfigError
 from distill.data.files import read_jsonl, write_jsonl
-from pseudo_label.no_speech import load_config, write_no_speech
 
 CONFIG = """\
 output_dir: {folder}/out

@@ -1,7 +1,7 @@
 """Clips in which nobody speaks: what a model that writes speech down must not make words of.
 
-    python -m pseudo_label.no_speech recipes/demo-llm/no_speech.yaml [key=value ...]
-    python -m pseudo_label.no_speech demo-llm [key=value ...]         the same: those of a recipe
+    python -m distill.audio_llm.data.no_speech recipes/demo-llm/no_speech.yaml [key=value ...]
+    python -m distill.audio_llm.data.no_speech demo-llm [key=value ...]   the same: of a recipe
 
 writes FLAC files and `<output_dir>/<split>.jsonl`, rows for recipes of method audio_llm with the
 answer `<no speech>`. A clip is silence, a noise that is made (white, pink, brown, a fan, breath,
