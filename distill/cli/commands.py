@@ -71,9 +71,7 @@ GROUPS = {
         "tag": Command("eval.tag", "what is heard in audio files", True, finds_code=True),
         "ask": Command("eval.audio_llm.ask", "an audio language model about files", True),
         "doctor": Command("eval.audio_llm.doctor", "does an audio language model listen?"),
-        "ltu-as": Command(
-            "eval.audio_llm.ltu_as", "the seven evaluations of LTU-AS", True
-        ),
+        "ltu-as": Command("eval.audio_llm.ltu_as", "the seven evaluations of LTU-AS", True),
         "label-set": Command(
             "eval.label_set",
             "thresholds and F1 of another set of classes",
