@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE
+from eval.benchmark.latency.sherpa import sherpa_ways
 
 DTYPES = ("float32", "int8")
 TRANSFORMERS, PADDED, SHORT = "transformers", "teacher, padded", "teacher, short"
@@ -33,6 +34,7 @@ class Models:
             say nothing but cost as much.
         ct2_folder: of the teacher in CTranslate2's format; None without faster-whisper.
         margin: seconds of silence that `short` ways encode behind a clip.
+        with_sherpa: whether sherpa-onnx takes part.
     """
 
     teacher: object
@@ -42,6 +44,7 @@ class Models:
     ct2_folder: Path | None
     margin: float
     language: str | None
+    with_sherpa: bool = False
 
 
 def load_models(recipe, student: Path | None, margin: float) -> Models:
@@ -63,8 +66,9 @@ def load_models(recipe, student: Path | None, margin: float) -> Models:
     else:
         made = load(str(student))[0].float()
     installed = all(map(importlib.util.find_spec, ("ctranslate2", "faster_whisper")))
+    exports = all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "sherpa_onnx")))
     return Models(teacher.model, made, teacher.processor, student is not None,
-                  converted(recipe) if installed else None, margin, recipe.language)
+                  converted(recipe) if installed else None, margin, recipe.language, exports)
 
 
 def make_ways(models: Models, dtype: str) -> dict[str, Way]:
@@ -78,7 +82,7 @@ def make_ways(models: Models, dtype: str) -> dict[str, Way]:
              STUDENT: _Ours(models, models.student, models.margin, int8, limits)}
     if models.ct2_folder is not None:
         ways[FASTER_WHISPER] = _faster_whisper(models, int8)
-    return ways
+    return ways | (sherpa_ways(models, dtype) if models.with_sherpa else {})
 
 
 class _Ours:

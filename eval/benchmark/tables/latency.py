@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from distill.html.charts import Series, line_chart
 from distill.html.page import figure, render_page, section
 from distill.metrics.error_rates import ErrorCounts, paired_bootstrap, total
+from eval.benchmark.latency.sherpa import SHERPA_PADDED, SHERPA_SHORT, SHERPA_STUDENT
 from eval.benchmark.latency.ways import FASTER_WHISPER, PADDED, SHORT, STUDENT, TRANSFORMERS
 
 _BASELINES = {"speedup_vs_padded": PADDED, "speedup_vs_transformers": TRANSFORMERS,
               "speedup_vs_faster_whisper": FASTER_WHISPER}
 _MODELS = {SHORT: "teacher", STUDENT: "student", PADDED: "teacher_padded"}
+_SHERPA = {SHERPA_SHORT: "teacher", SHERPA_STUDENT: "student"}
 _STYLES = {TRANSFORMERS: ("a", False), PADDED: ("b", True), SHORT: ("c", True),
-           STUDENT: ("c", False), FASTER_WHISPER: ("d", True)}
+           STUDENT: ("c", False), FASTER_WHISPER: ("d", True), SHERPA_PADDED: ("a", True),
+           SHERPA_SHORT: ("b", False)}
 _COUNTS = ("substitutions", "deletions", "insertions", "hits", "num_reference")
 
 
@@ -24,7 +27,8 @@ def figures(parts: dict[str, dict]) -> dict:
     Returns:
         `milliseconds` (of the processor, a clip; keys: type.batch.seconds, then way), the ratios
         `speedup_vs_...` (keys: model, type, seconds; alone in its batch) and `batch_8` (the same of
-        8 clips together), `wer`, `wer_difference` with its interval, `same_text` (model, type).
+        8 clips together), `sherpa_onnx` (times of an export that pads, by those of exports that do
+        not; the same keys), `wer`, `wer_difference` with its interval, `same_text` (model, type).
         Times of transformers in float32 stand beside both types.
     """
     times: dict[tuple[str, str], dict[str, list[float]]] = {}  # (batch, seconds), then way.type
@@ -38,23 +42,29 @@ def figures(parts: dict[str, dict]) -> dict:
         f"{batch}.{seconds}": {way: 1000 * statistics.median(each) for way, each in ways.items()}
         for (batch, seconds), ways in sorted(times.items())}}
     result |= _ratios(times, "1") | {"batch_8": _ratios(times, "8")}
+    result["sherpa_onnx"] = _speedups(times, "1", SHERPA_PADDED, _SHERPA)
     return result | _quality(parts)
 
 
 def _ratios(times: dict[tuple[str, str], dict[str, list[float]]], batch: str) -> dict:
     """Medians over rounds, nested by model, type and seconds; above 1 is faster than the baseline.
     """
+    found = {key: _speedups(times, batch, slow, _MODELS) for key, slow in _BASELINES.items()}
+    return {key: ratios for key, ratios in found.items() if ratios}
+
+
+def _speedups(times: dict[tuple[str, str], dict[str, list[float]]], batch: str, slow: str,
+              models: dict[str, str]) -> dict:
+    """By how much ways, which are models, are faster than the slow one."""
     result: dict = {}
-    for key, slow in _BASELINES.items():
-        for (size, seconds), ways in times.items():
-            for way, model in _MODELS.items():
-                for dtype in ("float32", "int8"):
-                    of = "float32" if slow == TRANSFORMERS else dtype
-                    pair = ways.get(f"{slow}.{of}"), ways.get(f"{way}.{dtype}")
-                    if size == batch and all(pair) and way != slow:
-                        ratio = statistics.median(a / b for a, b in zip(*pair, strict=False))
-                        result.setdefault(key, {}).setdefault(model, {}).setdefault(
-                            dtype, {})[seconds] = ratio
+    for (size, seconds), ways in times.items():
+        for way, model in models.items():
+            for dtype in ("float32", "int8"):
+                of = "float32" if slow == TRANSFORMERS else dtype
+                pair = ways.get(f"{slow}.{of}"), ways.get(f"{way}.{dtype}")
+                if size == batch and all(pair) and way != slow:
+                    ratio = statistics.median(a / b for a, b in zip(*pair, strict=False))
+                    result.setdefault(model, {}).setdefault(dtype, {})[seconds] = ratio
     return result
 
 
@@ -131,6 +141,10 @@ def notes(result: dict) -> list[str]:
             lines.append(f"{model} short minus teacher padded, {dtype}: "
                          f"{100 * found['value']:+.2f} points{around}; "
                          f"{result['same_text'][model][dtype]:.1%} of texts the same")
+    for model, types in result.get("sherpa_onnx", {}).items():
+        said = ", ".join(f"{types[dtype][seconds]:.1f}x at {seconds} s in {dtype}"
+                         for dtype in types for seconds in sorted(types[dtype], key=float))
+        lines.append(f"sherpa-onnx, {model} at its own length against the teacher padded: {said}")
     if large := result.get("large_v3_shape"):
         about = f"large-v3's shape, {large['seconds']} s, {large['tokens']} tokens"
         lines += [f"{about}, batch {batch}: {each['padded']:.1f} s padded, {each['short']:.1f} s "

@@ -11,6 +11,7 @@ from eval.benchmark.latency import __main__ as latency
 from eval.benchmark.latency.clips import Split, load_split
 from eval.benchmark.latency.large import measure_large
 from eval.benchmark.latency.measure import Measurer
+from eval.benchmark.latency.sherpa import SHERPA_PADDED, SHERPA_SHORT, sherpa_ways
 from eval.benchmark.latency.ways import PADDED, SHORT, STUDENT, TRANSFORMERS, Models
 from eval.benchmark.tables.latency import figures, page, table
 
@@ -27,7 +28,8 @@ PARTS = {
     "time.float32.1.2.0": {TRANSFORMERS: 8.0, PADDED: 4.0, SHORT: 1.0, STUDENT: 0.5},
     "time.float32.1.2.1": {TRANSFORMERS: 9.0, PADDED: 4.0, SHORT: 2.0, STUDENT: 0.5},
     "time.float32.1.2.2": {TRANSFORMERS: 8.0, PADDED: 4.0, SHORT: 0.5, STUDENT: 0.5},
-    "time.int8.1.2.0": {PADDED: 3.0, SHORT: 1.0, STUDENT: 0.5, "faster-whisper": 6.0},
+    "time.int8.1.2.0": {PADDED: 3.0, SHORT: 1.0, STUDENT: 0.5, "faster-whisper": 6.0,
+                        SHERPA_PADDED: 5.0, SHERPA_SHORT: 2.0},
     "time.float32.8.10.0": {TRANSFORMERS: 8.0, PADDED: 6.0, SHORT: 3.0, STUDENT: 1.0},
     "text.float32.0.2": {PADDED: [text("a b c d"), text("a b c x")],
                          SHORT: [text("a b c d"), text("a b x x")]},
@@ -46,12 +48,14 @@ def test_figures_are_medians_over_rounds():
     assert found["batch_8"]["speedup_vs_padded"]["teacher"] == {"float32": {"10": 2.0}}
     assert found["wer"] == {PADDED: {"float32": 1 / 12}, SHORT: {"float32": 2 / 12}}
     assert found["wer_difference"]["teacher"]["float32"]["value"] == 1 / 12
+    assert found["sherpa_onnx"] == {"teacher": {"int8": {"2": 2.5}}}
     assert found["same_text"] == {"teacher": {"float32": 2 / 3}}
     large = {"seconds": 2.0, "tokens": 2, "silence_bytes": 5e8,
              "batches": {"1": {"padded": 9.0, "short": 2.0}}}
     said = table(found | {"large_v3_shape": large})
-    assert "4.5x" in said and "500 MB" in said and "+8.33 points" in said and "66.7%" in said
-    assert page(found).count("<polyline") == 4 + 5 + 4 and "0.0x" not in said
+    for words in ("4.5x", "2.5x at 2 s in int8", "500 MB", "+8.33 points", "66.7%"):
+        assert words in said
+    assert page(found).count("<polyline") == 4 + 7 + 4 and "0.0x" not in said
     assert table(figures({}))
 
 
@@ -96,6 +100,14 @@ def test_every_way(models, split):
     wanted = list(ways[SHORT].num_tokens)
     ways[STUDENT](few.audios)
     assert ways[STUDENT].num_tokens == [count + 1 for count in wanted]  # none was its end
+
+
+@pytest.mark.slow
+def test_exports_for_sherpa_onnx(models, split):
+    ways = sherpa_ways(models, "int8")
+    assert set(ways) == {SHERPA_PADDED, SHERPA_SHORT}
+    for way in ways.values():
+        assert all(isinstance(text, str) for text in way(split.cut(1.0, 2)))
 
 
 def test_it_goes_on_with_the_same_settings_only(tmp_path):
