@@ -7,7 +7,7 @@ of both scores, as in joint CTC and attention decoding (Watanabe et al., 2017).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,19 +23,22 @@ from distill.audio_llm.recipe import EvaluationConfig
 from distill.data.noise.kinds import NO_SPEECH
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE
+from distill.progress import progress
 
 _UNKNOWN_NATS = 10.0  # of a token that CTC cannot say
 
 
 def answers(
     model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
-    config: EvaluationConfig,
+    config: EvaluationConfig, description: str | None = None,
 ) -> list[str]:
-    """The model's answer to each example; clips of like length together."""
+    """The model's answer to each example; clips of like length together.
+
+    Args:
+        description: of a bar that says how far it is; None: it is part of something that has one.
+    """
     found = [""] * len(examples)
-    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
-    for at in range(0, len(order), config.batch_size):
-        part = order[at : at + config.batch_size]
+    for part in _parts(states, config.batch_size, description):
         texts = model.generate(
             [states[n] for n in part], [examples[n].question for n in part],
             [examples[n].spoken for n in part],
@@ -44,6 +47,15 @@ def answers(
         for n, text in zip(part, texts, strict=True):
             found[n] = text
     return second_opinions(model, examples, states, found, config)
+
+
+def _parts(
+    states: Sequence[np.ndarray], size: int, description: str | None
+) -> Iterator[list[int]]:
+    """Places of states of like length."""
+    order = sorted(range(len(states)), key=lambda n: len(states[n]))
+    parts = [order[at : at + size] for at in range(0, len(order), size)]
+    return progress(parts, len(parts), description or "", "batches", description is not None)
 
 
 def _limit(config: EvaluationConfig, seconds: float) -> int:
@@ -55,13 +67,12 @@ def _limit(config: EvaluationConfig, seconds: float) -> int:
 
 @torch.no_grad()
 def answer_nll(
-    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray], batch_size: int = 16
+    model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
+    batch_size: int = 16, description: str | None = None,
 ) -> np.ndarray:
     """float64 (examples, 2): nats of the reference answer, its end included, and its tokens."""
     found = np.zeros((len(examples), 2))
-    order = sorted(range(len(examples)), key=lambda n: len(states[n]))
-    for at in range(0, len(order), batch_size):
-        part = order[at : at + batch_size]
+    for part in _parts(states, batch_size, description):
         batch = answer_batch(model, [examples[n] for n in part], [states[n] for n in part])
         batch = {name: each.to(model.device) for name, each in batch.items()}
         with fast_linears():

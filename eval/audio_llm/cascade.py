@@ -72,8 +72,9 @@ def cascade_answers(
     found = [""] * len(texts)
     set_lora(model.llm, False)
     try:
-        for at in range(0, len(order), config.batch_size):
-            part = order[at : at + config.batch_size]
+        parts = [order[at : at + config.batch_size]
+                 for at in range(0, len(order), config.batch_size)]
+        for part in progress(parts, len(parts), f"cascade, {kind}", "batches"):
             prompts = [_prompt(model, kind, texts[n], shown) for n in part]
             limit = min(config.max_new_tokens, 16 + 2 * sizes[part[-1]])
             answers = model.answer(prompts, [], limit, config.num_beams)

@@ -43,10 +43,10 @@ def listen(
         "silence": [np.resize(silence, (len(each), silence.shape[1])) for each in states],
         "none": [each[:0] for each in states],
     }
-    nll = {name: answer_nll(model, examples, each, config.batch_size)
+    nll = {name: answer_nll(model, examples, each, config.batch_size, f"loss, {name} audio")
            for name, each in heard.items()}
-    texts = list(texts or answers(model, examples, states, config))
-    other_texts = answers(model, examples, heard["other"], config)
+    texts = list(texts or answers(model, examples, states, config, "answers"))
+    other_texts = answers(model, examples, heard["other"], config, "answers, other audio")
     gaps = {name: gap(nll["right"], nll[name], config.num_bootstrap, seed)
             for name in ("other", "silence", "none")}
     result: dict[str, Any] = {

@@ -135,7 +135,8 @@ def _measure_open(
     config = recipe.evaluation
     if not split.examples:
         return {"tasks": {}}, []
-    texts = parts("answers", lambda: answers(model, split.examples, split.states, config))
+    texts = parts("answers", lambda: answers(model, split.examples, split.states, config,
+                                             "answers"))
     result: dict[str, Any] = {"tasks": {}}
     told = no_speech([each.answer for each in split.examples], texts)
     if told["num_without_speech"]:
