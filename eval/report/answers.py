@@ -153,13 +153,15 @@ def _stages(run: Path, config: dict) -> list[str]:
 
 
 def _pictures(train: list[dict], validation: list[dict]) -> list[str]:
+    parts = [key for key in ("ce", "ctc", "kl") if any(key in row for row in train)]
+    keys = ["loss", *parts] if len(parts) > 1 else ["loss"]  # one part is the loss itself
     losses = [Series(key, [(row["step"], row[key]) for row in train if key in row], _STYLES[n])
-              for n, key in enumerate(("loss", "ce", "ctc", "kl"))
-              if any(key in row for row in train)]
+              for n, key in enumerate(keys)]
     drawn = []
-    if losses:
+    if train:
         drawn.append(figure("Loss", line_chart("Loss", losses, "step", "nats a token"),
-                            "Mean over the steps between two lines of the log."))
+                            f"Of {' and '.join(parts)}; mean over the steps between two lines of "
+                            "the log."))
     for start, title, label in (("wer_", "Validation: word error rate", "fraction"),
                                 ("accuracy_", "Validation: right answers", "fraction"),
                                 ("chrf_", "Validation: chrF", "0 to 100")):
@@ -168,7 +170,8 @@ def _pictures(train: list[dict], validation: list[dict]) -> list[str]:
             lines = [Series(key.removeprefix(start), [(row["step"], row[key]) for row in validation
                                                       if key in row], _STYLES[n])
                      for n, key in enumerate(keys[at : at + len(_STYLES)])]
-            drawn.append(figure(title, line_chart(title, lines, "step", label), ""))
+            caption = ", ".join(line.name for line in lines)  # one line has no legend
+            drawn.append(figure(title, line_chart(title, lines, "step", label), caption))
     return drawn
 
 

@@ -49,7 +49,7 @@ class NoSpeechConfig:
     task: str = MISSING  # of the recipe: the rows' `task`
     splits: dict[str, NoSpeechSplit] = MISSING  # by the manifest's name
     kinds: list[str] = field(default_factory=lambda: [*MADE, RECORDED])  # silence, white, pink,
-    # brown, fan, breathing, applause, recordings
+    # brown, fan, breathing, applause, recordings; one that stands here twice comes twice as often
     seconds: list[float] = field(default_factory=lambda: [1.0, 6.0])  # of a clip, uniform
     level_db: list[float] = field(default_factory=lambda: [-50.0, -15.0])  # of a clip's peak to
     # full scale, uniform; silence is zeros
