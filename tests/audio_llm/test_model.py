@@ -347,6 +347,10 @@ def test_options_are_scored_as_whole_answers(make):
         for value, option in zip(found, example.options, strict=True):
             nll = answer_nll(model, [replace(example, answer=option)], [audio])[0, 0]
             assert value == pytest.approx(-nll, rel=1e-4)
+    other = replace(example, spoken="other")
+    same, unlike, alike = option_scores(model, [example, other, example], [states[1]] * 3)
+    assert same is alike, "without audio the same question is asked once"
+    assert not np.allclose(same, unlike), "another transcript is told"
     assert chosen_right([example], [np.array([-3.0, -1.0, -2.0])]).tolist() == [True]
     assert chance([example]) == pytest.approx(1 / 3)
 
