@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.files import write_json, write_text
+from distill.data.manifest import load_rows, recordings_of
 from distill.endings import program, run
+
+_COUNTED = {  # what is an example, where it is said how much the validation split proves
+    "recordings": "scenes of the same recordings count as these",
+    "clips": "each clip counts by itself: if several are of one recording, rows should name it "
+             "(`recordings`)"}
 
 
 def main(arguments: list[str]) -> int:
@@ -55,21 +61,22 @@ def measure(labels: Any, options: argparse.Namespace) -> tuple[Any, dict[str, An
     from distill.metrics.tagging import evaluate_tags
     from distill.metrics.thresholds import NEVER, at_precision, f1_of
 
-    found = at_precision(*_scored(options.model, labels, options.validation), options.precision,
-                         options.confidence)
+    scores, targets, rows = _scored(options.model, labels, options.validation)
+    recordings = recordings_of(rows, [[name, *labels.groups[name]] for name in labels.names])
+    found = at_precision(scores, targets, options.precision, options.confidence, recordings)
     thresholds = {name: round(float(each), 4) for name, each in
                   zip(labels.names, found, strict=True) if each < NEVER}
     labels = replace(labels, thresholds=thresholds)
     chosen = np.array([thresholds.get(name, NEVER) for name in labels.names])
     results: dict[str, Any] = {
         "model": options.model, "combine": labels.combine, "precision": options.precision,
-        "confidence": options.confidence,
+        "confidence": options.confidence, "counted": "recordings" if recordings else "clips",
         "thresholds_from": [str(path) for path in options.validation],
         "never_heard": [name for name in labels.names if name not in thresholds]}
     for split in ("validation", "test"):
         if not (manifests := getattr(options, split)):
             continue
-        scores, targets = _scored(options.model, labels, manifests)
+        scores, targets, _ = _scored(options.model, labels, manifests)
         tags = evaluate_tags(scores, targets, labels.names, options.num_bootstrap, 0)
         results[split] = {
             "num_recordings": len(scores), "map": tags["mean_average_precision"],
@@ -79,7 +86,7 @@ def measure(labels: Any, options: argparse.Namespace) -> tuple[Any, dict[str, An
 
 
 def _scored(model: str, labels: Any, manifests: list[Path]) -> tuple:
-    """Probabilities and labels (recordings, classes of the set)."""
+    """Probabilities and labels (recordings, classes of the set), and the rows."""
     import numpy as np
     import torch
 
@@ -105,7 +112,8 @@ def _scored(model: str, labels: Any, manifests: list[Path]) -> tuple:
     if not targets.any():
         raise ValueError(f"{', '.join(map(str, manifests))}: not one recording has a class of the "
                          "set")
-    return scores, targets
+    row_of = {row.id: row for row in load_rows([str(path) for path in manifests])[0]}
+    return scores, targets, [row_of[row] for row in clips.rows]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -115,7 +123,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"{split.capitalize()} split, {found['num_recordings']} recordings: mAP "
              f"{_percent(found['map'], found['map_ci'])}; thresholds for a precision of "
              f"{100 * results['precision']:g} %, by the validation split with a confidence of "
-             f"{100 * results['confidence']:g} %",
+             f"{100 * results['confidence']:g} %; {_COUNTED[results['counted']]}",
              f"{'class':24} {'clips':>5} {'threshold':>9} {'precision':>9} {'recall':>7}  F1"]
     for name, each in found["classes"].items():
         threshold = "never" if each["threshold"] is None else f"{each['threshold']:.3f}"

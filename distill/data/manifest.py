@@ -36,7 +36,8 @@ _opened: dict[tuple[str, bytes], Manifest] = {}
 
 @dataclass(frozen=True)
 class Row:
-    """A clip. `offset` and `duration` in seconds; `text` is the reference, if there is one."""
+    """A clip. `offset` and `duration` in seconds; `text` is the reference, if there is one.
+    `recordings` {label: names}: of what a clip that was mixed has its labels."""
 
     id: str
     audio_filepath: str
@@ -46,6 +47,7 @@ class Row:
     speaker: str | None = None
     language: str | None = None  # Whisper's code, or as it was given where Whisper knows none
     labels: list[str] | None = None
+    recordings: dict[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,15 @@ def load_rows(manifests: Sequence[str], spoken: bool = False) -> tuple[list[Row]
         rows += found.rows if len(names) == 1 else [replace(r, id=f"{name}:{r.id}")
                                                     for r in found.rows]
     return rows, drops
+
+
+def recordings_of(rows: Sequence[Row], groups: Sequence[Sequence[str]]) -> list[list[set[str]]]:
+    """Of which recordings clips have their labels: a set of names for each group of labels and each
+    row; empty where the row does not say it. [] where no row does."""
+    if not any(row.recordings for row in rows):
+        return []
+    return [[{name for label in group for name in (row.recordings or {}).get(label, ())}
+             for row in rows] for group in groups]
 
 
 def counts_text(counts: dict[str, int]) -> str:
@@ -202,11 +213,16 @@ def _row(raw: object, folder: Path) -> Row:
     if labels is not None and not (isinstance(labels, list)
                                    and all(isinstance(each, str) for each in labels)):
         raise ValueError(f"labels must be a list of strings, got {_shown(labels)}")
-    language = _name(raw, "language")
+    recordings, language = raw.get("recordings"), _name(raw, "language")
+    if recordings is not None and not (isinstance(recordings, dict) and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names)
+            for names in recordings.values())):
+        raise ValueError(f"recordings must be {{label: [names]}}, got {_shown(recordings)}")
     return Row(
         id=_name(raw, "id") or _id_of(named, offset, folder), audio_filepath=audio,
         duration=_number(raw, "duration", None), offset=offset, text=_text(raw, "text"),
-        speaker=_name(raw, "speaker"), language=language and _code(language), labels=labels)
+        speaker=_name(raw, "speaker"), language=language and _code(language), labels=labels,
+        recordings=recordings)
 
 
 def _part_of_shard(raw: dict, audio: str) -> tuple[str, str]:
@@ -301,7 +317,7 @@ def _unique(rows: Sequence[Row]) -> list[str | None]:
     twice = {name for name, count in Counter(row.id for row in rows).items() if count > 1}
     if not twice:
         return [row.id for row in rows]
-    whole = {n: hash_of(asdict(row)) for n, row in enumerate(rows) if row.id in twice}
+    whole = {n: hash_of(_said(row)) for n, row in enumerate(rows) if row.id in twice}
     first = {}
     for number, key in whole.items():
         first.setdefault(key, number)
@@ -314,6 +330,14 @@ def _unique(rows: Sequence[Row]) -> list[str | None]:
         else f"{row.id}~{(_part(row) if parts[row.id, _part(row)] == 1 else whole[number])[:8]}"
         for number, row in enumerate(rows)
     ]
+
+
+def _said(row: Row) -> dict[str, Any]:
+    """All that it says; hashes of rows without recordings are those of before there were any."""
+    found = asdict(row)
+    if row.recordings is None:
+        del found["recordings"]
+    return found
 
 
 def _part(row: Row) -> str:

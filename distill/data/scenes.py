@@ -160,11 +160,11 @@ class Recordings:
             check(len(self._kinds) > 0, f"sets.{name}.group", "one with recordings that are drawn",
                   wanted.group)
 
-    def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[str, ...]]:
-        """(samples,) float32 without silence at its ends, and its labels."""
+    def draw(self, draws: Draws) -> tuple[np.ndarray, tuple[Sound, ...]]:
+        """(samples,) float32 without silence at its ends, and what it is of."""
         of_kind = self._by_kind[self._kinds[draws.integer(0, len(self._kinds) - 1)]]
         sound = of_kind[draws.integer(0, len(of_kind) - 1)]
-        return self._load(sound), sound.labels
+        return self._load(sound), (sound,)
 
     def draw_speech(self, draws: Draws) -> tuple[np.ndarray, Sound]:
         """The same of a recording with a text."""
@@ -188,19 +188,19 @@ def trim(audio: np.ndarray, floor_db: float = -50.0) -> np.ndarray:
 
 def make_scene(
     config: ScenesConfig, name: str, number: int, recordings: Recordings
-) -> tuple[np.ndarray, list[str], str | None]:
-    """Scene `number` of set `name`: float32 (samples,) within [-1, 1], its sorted labels, and what
-    is said in it, where that is known."""
+) -> tuple[np.ndarray, dict[str, list[str]], str | None]:
+    """Scene `number` of set `name`: float32 (samples,) within [-1, 1], its labels with the ids of
+    the recordings that have them, and what is said in it, where that is known."""
     wanted, draws = config.sets[name], Draws(config.seed, f"{name}/{number}")
     changes = wanted.changes
     scene = np.zeros(round(draws.uniform(*config.seconds) * SAMPLE_RATE), dtype=np.float32)
-    labels: set[str] = set()
+    heard: list[Sound] = []
     text = None
     if wanted.spoken:
         speech, said = recordings.draw_speech(draws)
         placed = place(change(speech, changes, draws), len(scene), [1, 1], draws)
         scene += placed / np.sqrt(np.mean(np.square(placed[placed != 0])))
-        labels.update(said.labels)
+        heard.append(said)
         text = said.text
     for at in range(draws.integer(*(wanted.sources or config.sources))):
         if draws.chance(changes.made_up):
@@ -215,13 +215,16 @@ def make_scene(
         placed = place(sound, len(scene), config.hits, draws)
         power = np.mean(np.square(placed[placed != 0])) if placed.any() else 1.0
         scene += placed * np.float32(10 ** (decibels / 20) / np.sqrt(power))
-        labels.update(known)
+        heard += known
     peak = np.abs(scene).max() or 1.0
     generator = np.random.Generator(np.random.Philox(key=draws.key()))
     noise = generator.standard_normal(len(scene), dtype=np.float32)
     scene = scene / peak + noise * 10 ** (draws.uniform(*config.noise_db) / 20)
     scene *= 10 ** (draws.uniform(*config.level_db) / 20) / np.abs(scene).max()
-    return scene.astype(np.float32), sorted(labels), text
+    labels = sorted({label for sound in heard for label in sound.labels})
+    return scene.astype(np.float32), {
+        label: sorted({sound.id for sound in heard if label in sound.labels})
+        for label in labels}, text
 
 
 def place(sound: np.ndarray, size: int, hits: Sequence[int], draws: Draws) -> np.ndarray:
@@ -260,7 +263,8 @@ def write_set(config: ScenesConfig, name: str, sounds: list[Sound]) -> list[Row]
         rows.append(Row(
             id=f"{name}-{number:06d}", audio_filepath=f"{name}/{path.name}",
             duration=len(scene) / SAMPLE_RATE, text=text,
-            labels=None if wanted.unlabelled else labels))
+            labels=None if wanted.unlabelled else list(labels),
+            recordings=None if wanted.unlabelled else labels))
     write_manifest(out / f"{name}.jsonl", rows)
     return rows
 

@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.data.files import hash_of
-from distill.data.manifest import Row, counts_text, load_rows
+from distill.data.manifest import Row, counts_text, load_rows, recordings_of
 from distill.data.unreadable import Unreadable
 from distill.data.views.batches import FixedBatches
 from distill.data.views.draws import generator
 from distill.metrics.tagging import mean_average_precision
-from distill.metrics.thresholds import at_precision
+from distill.metrics.thresholds import at_least, at_precision
 from distill.progress import quiet_libraries
 from distill.training.task import Batch
 from distill.whisper.encoder.lengths import margin_of
@@ -117,7 +117,26 @@ class WhisperAtTask:
             f"{len(self.classes)} classes, {len(self.rows)} clips (dropped: "
             f"{counts_text(self.drops)}), validated on {len(self.validation)} (dropped: "
             f"{counts_text(self.validation_drops)}){self._unknown_text()}"
+            + self._counted_text()
         )
+
+    def _counted_text(self) -> str:
+        """What thresholds count as an example, where that may be wrong, or is too little."""
+        if not self.validation:
+            return ""
+        names = recordings_of(self.validation, [[name] for name in self.classes])
+        if not names:
+            return ("\nThresholds count each validation clip as an example of its own; rows of "
+                    "clips that are mixed of a few recordings should name these (`recordings`)")
+        config = self.recipe.head
+        counts = dict(zip(self.classes, (len(set().union(*each)) for each in names), strict=True))
+        few = {name: count for name, count in counts.items()
+               if count and at_least(count, count, config.confidence) < config.precision - 1e-9}
+        if not few:
+            return ""
+        return (f"\nNever heard, as the validation split is mixed of too few of their recordings "
+                f"to prove a precision of {config.precision:g} with a confidence of "
+                f"{config.confidence:g}: {counts_text(few)}")
 
     def _unknown_text(self) -> str:
         """Labels of the validation split that nothing is learned about."""
@@ -188,7 +207,8 @@ class WhisperAtTask:
         probabilities = torch.stack(scores).double().numpy()
         value, num_classes = mean_average_precision(probabilities, targets)
         found = at_precision(probabilities, targets, self.recipe.head.precision,
-                             self.recipe.head.confidence)
+                             self.recipe.head.confidence,
+                             recordings_of(self.validation, [[name] for name in self.classes]))
         self._thresholds = {name: round(float(each), 4)
                             for name, each in zip(self.classes, found, strict=True)}
         return {"map": value, "num_classes": num_classes, "num_clips": len(targets),

@@ -59,6 +59,8 @@ def test_other_fields_are_ignored_and_blank_lines_too(tmp_path):
 
 BAD = {
     'labels must be a list of strings, got \'drum\'': {"labels": "drum"},
+    "recordings must be {label: [names]}, got ['a']": {"recordings": ["a"]},
+    "recordings must be {label: [names]}, got {'drum': 'a'}": {"recordings": {"drum": "a"}},
     "labels must be a list of strings, got [1, 2]": {"labels": [1, 2]},
     "labels must be a list of strings, got {'drum': 1}": {"labels": {"drum": 1}},
     "text must be a text or null, got 5": {"text": 5},

@@ -13,7 +13,7 @@ from distill.ced.recipe_sections import MemberConfig
 from distill.ced.teachers.ensemble import ClassMap
 from distill.ced.teachers.label_sets import LabelSet, label_set_text, read_label_set
 from distill.ced.teachers.members import load_member
-from distill.data.manifest import Row, write_manifest
+from distill.data.manifest import Row, recordings_of, write_manifest
 from distill.metrics.thresholds import NEVER, at_precision, f1_of
 from eval.label_set import main
 from eval.tag import main as tag
@@ -107,6 +107,30 @@ def test_few_clips_prove_little():
     for right, is_used in ((6, False), (7, True)):
         targets = np.arange(9)[:, None] < right
         assert (at_precision(scores, targets, 0.8)[0] < NEVER) == is_used
+
+
+def test_scenes_of_few_recordings_prove_as_little_as_these():
+    """40 scenes are right and none is wrong: of 20 recordings that is much, of two nothing."""
+    scores, targets = np.linspace(0.9, 0.1, 60)[:, None], np.arange(60)[:, None] < 40
+
+    def is_used(count: int, confidence: float = 0.9) -> bool:
+        names = [[{f"r{clip % count}"} if clip < 40 else set() for clip in range(60)]]
+        return at_precision(scores, targets, 0.8, confidence, names)[0] < NEVER
+
+    assert is_used(20) and not is_used(2)
+    assert is_used(2, 0.5), "without confidence nothing has to be proven"
+    plain = at_precision(scores, targets, 0.8)
+    own = [[set()] * 60]  # rows that name none
+    np.testing.assert_array_equal(at_precision(scores, targets, 0.8, 0.9, own), plain)
+
+
+def test_what_rows_say_of_their_recordings():
+    rows = [Row("a", "a.wav", 1.0, labels=["dog"], recordings={"dog": ["d1"], "cat": ["c1"]}),
+            Row("b", "b.wav", 1.0, labels=["bark"], recordings={"bark": ["d2", "d3"]}),
+            Row("c", "c.wav", 1.0, labels=["dog"])]
+    found = recordings_of(rows, [["dog", "bark"], ["cat"]])
+    assert found == [[{"d1"}, {"d2", "d3"}, set()], [{"c1"}, set(), set()]]
+    assert recordings_of(rows[2:], [["dog"]]) == []
 
 
 def test_f1_against_sklearns_definition():
