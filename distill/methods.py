@@ -211,6 +211,10 @@ def check_data(recipe: Any, stage: str) -> None:
     tell = partial(print, flush=True) if is_first else lambda _: None
     leaks.check_splits(splits, data.allow_overlap, tell=tell,
                        seen=None if plans else Path(recipe.output_dir) / "splits.json")
+    if recipe.method == "whisper" and not plans:
+        from distill.whisper.data.noise import check_noises
+
+        check_noises(recipe, tell)
     for split, paths in splits.items():
         rows, drops = load_rows(paths, spoken=output == "text")
         if paths and not rows:

@@ -225,6 +225,8 @@ def with_absolute_paths(recipe: WhisperRecipe) -> WhisperRecipe:
     copy = tag_scores.with_absolute_manifests(recipe)
     if Path(copy.teacher.model).is_dir():
         copy.teacher.model = str(Path(copy.teacher.model).resolve())
+    noises = copy.views.augment
+    noises.recordings = [str(Path(place).resolve()) for place in noises.recordings]
     copy.labels_dir = str(Path(copy.labels_dir).resolve())
     return copy
 

@@ -84,6 +84,8 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
         names = getattr(config.tagger.data, split)
         found = base.manifest_paths(path, f"tagger.data.{split}", names)
         setattr(config.tagger.data, split, found)
+    noises = config.views.augment.recordings
+    config.views.augment.recordings = base.manifest_paths(path, "views.augment.recordings", noises)
     for section in (config.views.prompts, config.evaluation.prompts):
         if section.words is not None:
             section.words = base.beside(path, section.words)
@@ -235,6 +237,7 @@ def _check_views(c: WhisperRecipe) -> None:
     v, p = c.views, c.pseudo_label
     for key in ("timestamp_probability", "previous_text_probability"):
         check(0 <= getattr(v, key) <= 1, f"views.{key}", "in [0, 1]", getattr(v, key))
+    check(v.epochs is None or v.epochs > 0, "views.epochs", "> 0 or null", v.epochs)
     ok = v.previous_text_probability == 0 or p.packing == "sequential"
     what = "0 unless pseudo_label.packing is sequential (others have no previous text)"
     check(ok, "views.previous_text_probability", what, v.previous_text_probability)

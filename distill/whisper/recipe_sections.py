@@ -187,6 +187,8 @@ class StudentConfig:
     decoder_layers: Any = 2  # layers of the teacher's decoder to keep: a count (evenly spaced, with
     # the first and the last one) or a list; -1 is the last
     encoder_layers: Any = None  # the same of the encoder; null: all
+    start: str | None = None  # folder of a student with these layers to begin with, such as one
+    # that was trained without noise; null: the teacher's layers
     freeze_encoder: bool = True  # keep the teacher's encoder as it is
     freeze_embeddings: bool = False  # keep the token embeddings, which are also the output layer,
     # as they are
@@ -247,6 +249,8 @@ class ViewConfig:
     timestamp_probability: float = 0.2  # share of views whose timestamps are kept
     previous_text_probability: float = 0.2  # share of views that have the previous window's text as
     # a prompt; needs pseudo_label.packing=sequential
+    epochs: int | None = None  # so many different views of a window; later epochs have those of
+    # the first ones again, which costs no teacher. null: every epoch has views of its own
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of the audio
     prompts: PromptConfig = field(default_factory=PromptConfig)  # in the place of previous text
     teacher_hears: str = "same"  # what the teacher scores of an augmented view. same: what the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -46,6 +47,24 @@ def make_student(teacher, decoder_layers: list[int], encoder_layers: list[int]):
     student.tie_weights()
     student.generation_config = student_generation_config(teacher, decoder_layers)
     return student.train()
+
+
+def begin_with(student, folder: Path) -> None:
+    """Give a student the weights of another one with the same layers.
+
+    Raises:
+        ValueError: `student.start` is no folder with a model, or with other layers.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"student.start: no model in {folder}")
+    weights = type(student).from_pretrained(folder, dtype=torch.float32).state_dict()
+    wanted = {name: value.shape for name, value in student.state_dict().items()}
+    other = sorted(name for name in wanted.keys() | weights.keys()
+                   if name not in weights or weights[name].shape != wanted.get(name))
+    if other:
+        raise ValueError(f"student.start: the model in {folder} has other layers than the student "
+                         f"({len(other)} tensors differ, such as {other[0]})")
+    student.load_state_dict(weights)
 
 
 def student_generation_config(teacher, decoder_layers: list[int]):

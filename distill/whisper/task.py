@@ -9,6 +9,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 
+from distill.data.files import hash_of
+from distill.data.model_files import model_stamp
 from distill.data.unreadable import Unreadable
 from distill.data.views.draws import View
 from distill.training.task import Batch
@@ -22,6 +24,7 @@ from distill.whisper.model import DistillModule
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.student import (
     alignment_note,
+    begin_with,
     count_parameters,
     freeze,
     make_student,
@@ -102,7 +105,9 @@ class WhisperTask:
 
     @property
     def labels_hash(self) -> str:
-        return self.source.labels_hash
+        started = self.recipe.student.start
+        found = self.source.labels_hash
+        return found if started is None else hash_of([found, model_stamp(Path(started))])
 
     def _make_student(self, teacher):
         config, sizes = self.recipe.student, teacher.config
@@ -114,6 +119,8 @@ class WhisperTask:
             self.layers,
             choose_layers(config.encoder_layers, sizes.encoder_layers, "student.encoder_layers"),
         )
+        if config.start is not None:
+            begin_with(student, Path(config.start))
         complete(
             student.generation_config, self.source.rules.special, self.source.languages,
             self.recipe.task, sizes.max_target_positions,
@@ -149,7 +156,8 @@ class WhisperTask:
             f"Teacher: {self.teacher_source}\n"
             f"Student: {config.encoder_layers} encoder and {config.decoder_layers} decoder layers, "
             f"{count_parameters(self.student) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of "
-            f"them trained; {self.alignment}{self.encoder_note}\n"
+            f"them trained; {self.alignment}{self.encoder_note}"
+            f"{f'; begun as {start}' if (start := self.recipe.student.start) else ''}\n"
             f"Training on {summary['count']} windows ({60 * summary['hours']:.1f} minutes of "
             f"audio), " + self._teacher_text()
         )

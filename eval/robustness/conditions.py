@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.config import recipe_folders
 from distill.data.formats.places import fingerprints
 from distill.data.noise.channels import CHANNELS
 from distill.data.noise.kinds import Noises
@@ -55,18 +54,6 @@ def conditions_of(config: RobustnessConfig) -> list[Condition]:
         found += [Condition(kind)] if kind in CHANNELS else [
             Condition(kind, float(snr)) for snr in config.snrs]
     return found
-
-
-def noises_of(config: RobustnessConfig) -> Noises:
-    """
-    Raises:
-        ValueError: the repository's recordings are not there, or `robustness.folder` has no audio.
-    """
-    places = [folder / "noise" for folder in recipe_folders()]
-    place = next((place for place in places if (place / "voices.jsonl").is_file()), None)
-    if place is None:
-        raise ValueError(f"the recordings of noise are not in {' or '.join(map(str, places))}")
-    return Noises.embedded(place, config.folder)
 
 
 def recordings_key(rows: Sequence) -> list:

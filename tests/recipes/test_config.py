@@ -191,6 +191,7 @@ IMPOSSIBLE = [
     "pseudo_label.long_audio=loud", "evaluation.long_audio=loud",
     "scores.method=best", "scores.k=0", "scores.encoder_states=ram",
     "scores.encoder_states_dtype=int4", "scores.shard_views=0", "train.batch_tokens=0",
+    "views.epochs=0",
     "views.augment.probability=1.5", "views.augment.noise_probability=-0.1",
     "views.augment.gain_db=[6,-6]", "views.augment.snr_db=[5]", "views.augment.noise=[blue]",
     "views.augment.num_time_masks=-1", "views.augment.time_mask_frames=0",

@@ -62,6 +62,17 @@ def test_the_recipe_of_the_consistency_benchmark():
     assert f"  {Path(recipe.data.train[0]).stem}:" in scenes
 
 
+def test_the_demo_in_noise_learns_from_the_demos_labels_and_scores():
+    """And goes on where its student ended."""
+    recipe = methods.load_recipe(RECIPES / "demo/noise.yaml", [])
+    demo = methods.load_recipe(RECIPES / "demo", [])
+    for section in ("teacher", "filter", "pseudo_label", "scores", "loss", "labels_dir"):
+        assert getattr(recipe, section) == getattr(demo, section), section
+    assert recipe.student.decoder_layers == demo.student.decoder_layers
+    assert recipe.student.start == f"{demo.output_dir}/student"
+    assert recipe.output_dir != demo.output_dir
+
+
 @pytest.mark.parametrize("path", TEACHERS, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_teachers_are_where_their_recipe_expects_them(path):
     teacher = methods.load_recipe(path, [])

@@ -9,6 +9,7 @@ from transformers import WhisperForConditionalGeneration
 from distill.whisper.data.layers import choose_layers, spaced_layers
 from distill.whisper.student import (
     alignment_note,
+    begin_with,
     count_parameters,
     freeze,
     make_student,
@@ -204,3 +205,18 @@ def test_freeze(tiny_model):
     freeze(student, encoder=False, embeddings=False, positions=False, feed_forward=True)
     for name, parameter in student.model.decoder.named_parameters():
         assert parameter.requires_grad == (".fc" not in name), name
+
+
+def test_a_student_that_begins_as_another(tiny_model, tmp_path):
+    one, other = (make_student(tiny_model, [0, 1], [0, 1]) for _ in range(2))
+    with torch.no_grad():
+        one.model.decoder.layers[0].fc1.weight += 1
+    one.save_pretrained(tmp_path / "student")
+    begin_with(other, tmp_path / "student")
+    found = other.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in one.state_dict().items())
+    assert other.model.decoder.embed_tokens.weight is other.proj_out.weight
+    with pytest.raises(ValueError, match="no model in"):
+        begin_with(other, tmp_path)
+    with pytest.raises(ValueError, match="has other layers than the student"):
+        begin_with(make_student(tiny_model, [1], [0, 1]), tmp_path / "student")

@@ -11,6 +11,7 @@ A sound is a function of its kind, key and size, and of the recordings. Their dr
 | white, pink, brown | Gaussian noise |
 | fan | a fan: pink noise, and a hum of 100 Hz and its multiples |
 | pub | six voices at a time in other languages, music 6 dB below them, glasses and doors |
+| babble | six voices at a time |
 | music | pieces, one after the other |
 | breathing | noise that comes and goes as breath does |
 | applause | many hands that clap |
@@ -51,9 +52,9 @@ _QUIET = 0.01  # RMS of sounds without speech: 40 dB below full scale
 class Noises:
     """Recordings that noises are made of."""
 
-    voices: Sequence[Row]
-    music: Sequence[Row]
-    glasses: Sequence[Row]
+    voices: Sequence[Row] = ()
+    music: Sequence[Row] = ()
+    glasses: Sequence[Row] = ()
     folder: Sequence[Row] = ()
 
     @classmethod
@@ -82,10 +83,11 @@ class Noises:
         blocks = []
         for number, first in enumerate(range(0, size, _BLOCK)):
             bits = philox(0, key, number)
-            blocks.append(self._block(kind, bits, min(_BLOCK, size - first)))
+            blocks.append(self.draw(kind, bits, min(_BLOCK, size - first)))
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
-    def _block(self, kind: str, bits: np.random.Philox, size: int) -> np.ndarray:
+    def draw(self, kind: str, bits: np.random.Philox, size: int) -> np.ndarray:
+        """A sound of at most 30 s, see `make`."""
         if kind in NOISES:
             return _coloured(kind, bits, size)
         match kind:
@@ -93,6 +95,8 @@ class Noises:
                 return _fan(bits, size)
             case "pub":
                 return self._pub(bits, size)
+            case "babble":
+                return self._babble(bits, size)
             case "folder":
                 return _sequence(bits, self.folder, size)
             case "music":
@@ -105,10 +109,13 @@ class Noises:
                 return 10 * _QUIET * _unit(_applause(bits, size))
         raise ValueError(f"there is no noise of kind {kind!r}")
 
-    def _pub(self, bits: np.random.Philox, size: int) -> np.ndarray:
+    def _babble(self, bits: np.random.Philox, size: int) -> np.ndarray:
         gains = 10 ** (-6 * uniforms(bits, _VOICES) / 20)
-        talk = sum(gain * _unit(_sequence(bits, self.voices, size)) for gain in gains)
-        sound = _unit(talk) + 10 ** (_MUSIC_DB / 20) * _unit(_sequence(bits, self.music, size))
+        return sum(gain * _unit(_sequence(bits, self.voices, size)) for gain in gains)
+
+    def _pub(self, bits: np.random.Philox, size: int) -> np.ndarray:
+        talk = _unit(self._babble(bits, size))
+        sound = talk + 10 ** (_MUSIC_DB / 20) * _unit(_sequence(bits, self.music, size))
         for _ in range(max(1, round(_GLASSES * size / SAMPLE_RATE))):
             which, at, level = uniforms(bits, 3)
             hit = _part(self.glasses[int(which * len(self.glasses))], 0.0)
@@ -118,8 +125,11 @@ class Noises:
         return sound
 
 
-def rows_of(folder: str | Path) -> list[Row]:
-    """Rows of the audio files of a folder.
+def rows_of(folder: str | Path, key: str = "robustness.folder") -> list[Row]:
+    """Rows of the audio files of a folder, in the order of their names.
+
+    Args:
+        key: of a recipe, that names the folder.
 
     Raises:
         ValueError: there is no such folder, or no audio in it.
@@ -127,7 +137,7 @@ def rows_of(folder: str | Path) -> list[Row]:
     """
     paths = find_audio(Path(folder))
     if not paths:
-        raise ValueError(f"robustness.folder: no audio in {folder}")
+        raise ValueError(f"{key}: no audio in {folder}")
     return [Row(path.name, str(path), audio_info(path)[0]) for path in paths]
 
 

@@ -4,24 +4,27 @@
     audio = augment_audio(audio, augmentation)
     features = mask_features(log_mel(audio), augmentation)
 
-Gain and coloured noise on the waveform, SpecAugment (arXiv:1904.08779) on the features. Teacher and
-student get the same result, on any machine: an `Augmentation` holds every number that matters, and
-noise is made of the raw bits of Philox (Salmon et al., SC 2011), which no numpy release may change,
-rather than of `numpy.random.Generator`'s methods, which it may.
+Gain and noise on the waveform, SpecAugment (arXiv:1904.08779) on the features. Teacher and student
+get the same result, on any machine: an `Augmentation` holds every number that matters, and noise is
+made of the raw bits of Philox (Salmon et al., SC 2011), which no numpy release may change, rather
+than of `numpy.random.Generator`'s methods, which it may. Noise that is made of recordings
+(`distill.data.noise.training`) depends on them, too: their hash is a part of what was drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from distill.data.audio import SAMPLE_RATE
+from distill.data.noise.mixing import mix
 
 NOISES = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls with frequency to the power of
+RECORDED = ("babble", "recordings")  # noises that are made of recordings
 LOWEST_HZ = 20.0  # below, coloured noise has no power: half of it would be inaudible
 DECIMALS = 4  # of drawn decibels
 
@@ -34,10 +37,13 @@ class AugmentConfig:
     gain_db: list[float] = field(default_factory=lambda: [-6.0, 6.0])  # range of the gain in dB,
     # uniform
     noise: list[str] = field(default_factory=lambda: ["white", "pink", "brown"])  # kinds of noise,
-    # of which one is drawn; []: no noise
+    # of which one is drawn; []: no noise. white | pink | brown: Gaussian | babble: six
+    # training clips at a time | recordings: some of `recordings`, one after the other
+    recordings: list[str] = field(default_factory=list)  # of noise: manifests, or folders of audio,
+    # relative to the recipe's folder. What the robustness test mixes is refused
     noise_probability: float = 0.5  # share of augmented views that get noise
     snr_db: list[float] = field(default_factory=lambda: [5.0, 30.0])  # range of the signal-to-noise
-    # ratio in dB, uniform
+    # ratio in dB, uniform; of speech without its pauses
     num_time_masks: int = 0  # masks over time, each of up to time_mask_frames
     time_mask_frames: int = 50  # longest mask over time, in frames of 10 ms
     num_frequency_masks: int = 0  # masks over frequency, each of up to frequency_mask_bands
@@ -50,11 +56,13 @@ class Augmentation:
 
     Attributes:
         gain_db: of the speech.
-        noise: a key of NOISES, or None.
-        snr_db: power of the speech, after its gain, over that of the noise; None without noise.
+        noise: a key of NOISES, one of RECORDED, or None.
+        snr_db: power of the speech, after its gain and without its pauses, over that of the noise
+            (`distill.data.noise.mixing`); None without noise.
         noise_key: 64-bit key of the Philox stream that the noise is made of; 0 without noise.
         time_masks: (first frame, frames) of each; may be empty or overlap.
         frequency_masks: (first band, bands) of each.
+        recordings: hash of those that the noise is made of; "" of other noises.
     """
 
     gain_db: float
@@ -63,6 +71,7 @@ class Augmentation:
     noise_key: int
     time_masks: tuple[tuple[int, int], ...]
     frequency_masks: tuple[tuple[int, int], ...]
+    recordings: str = ""
 
 
 def check_augment(config: AugmentConfig) -> None:
@@ -79,7 +88,11 @@ def check_augment(config: AugmentConfig) -> None:
         ends = getattr(config, key)
         ok = len(ends) == 2 and all(map(math.isfinite, ends)) and ends[0] <= ends[1]
         check(ok, key, "two numbers, [lowest, highest]")
-    check(set(config.noise) <= set(NOISES), "noise", f"a list of {', '.join(NOISES)}, or []")
+    known = (*NOISES, *RECORDED)
+    check(set(config.noise) <= set(known), "noise", f"a list of {', '.join(known)}, or []")
+    asked = "recordings" in config.noise
+    what = "manifests or folders" if asked else "[] unless views.augment.noise has recordings"
+    check(bool(config.recordings) == asked, "recordings", what)
     for key in ("num_time_masks", "num_frequency_masks"):
         check(getattr(config, key) >= 0, key, ">= 0")
     for key in ("time_mask_frames", "frequency_mask_bands"):
@@ -169,15 +182,20 @@ def draw_masks(
 # Applying
 
 
-def augment_audio(audio: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+def augment_audio(
+    audio: np.ndarray,
+    augmentation: Augmentation,
+    make: Callable[[str, int, int], np.ndarray] | None = None,
+) -> np.ndarray:
     """Gain, then noise.
 
     Nothing is clipped: samples may leave [-1, 1]. Features are computed of floats, which need no
     clipping, and it would be a distortion that nobody drew, and make gain and SNR untrue.
 
     Args:
-        audio: float32 (samples,) at 16 kHz; the speech alone, without padding: the SNR is one of
-            mean powers over all of it. Left as it is.
+        audio: float32 (samples,) at 16 kHz; the speech alone, without padding. Left as it is.
+        make: (kind, key, samples) -> noise (samples,), as `make_noise`, which it is by default and
+            which knows none of RECORDED.
 
     Returns:
         float32 (samples,); empty or silent audio stays so.
@@ -185,13 +203,8 @@ def augment_audio(audio: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     gained = audio.astype(np.float32) * np.float32(10 ** (augmentation.gain_db / 20))
     if augmentation.noise is None or augmentation.snr_db is None or not gained.size:
         return gained
-    noise = make_noise(augmentation.noise, augmentation.noise_key, gained.size)
-    speech_power = np.mean(np.square(gained, dtype=np.float64))
-    noise_power = np.mean(np.square(noise))
-    if noise_power == 0:  # too short for a frequency above LOWEST_HZ
-        return gained
-    scale = math.sqrt(speech_power / noise_power / 10 ** (augmentation.snr_db / 10))
-    return (gained + scale * noise).astype(np.float32)
+    noise = (make or make_noise)(augmentation.noise, augmentation.noise_key, gained.size)
+    return mix(gained, noise, augmentation.snr_db)
 
 
 def make_noise(kind: str, key: int, num_samples: int) -> np.ndarray:

@@ -16,6 +16,9 @@ import numpy as np
 
 from distill.data.views.augment import Augmentation, AugmentConfig, draw_augmentation, philox
 
+_LEVEL = "active speech"  # what an SNR is of. Once it was all of a clip, pauses included: such
+# views sounded otherwise, and are other ones
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -59,6 +62,10 @@ class View:
             masks = ("time_masks", "frequency_masks")
             values = asdict(self.augmentation)
             values |= {name: [list(mask) for mask in values[name]] for name in masks}
+            if not values["recordings"]:
+                del values["recordings"]  # as before there were any
+            if values["noise"]:
+                values["level"] = _LEVEL
             row["augmentation"] = values
         if self.prompt:
             row["prompt"] = asdict(self.prompt)
@@ -70,7 +77,8 @@ def view_from_dict(row: dict[str, Any]) -> View:
     values = row.get("augmentation")
     augmentation = None
     if values:
-        known = {name: values[name] for name in Augmentation.__dataclass_fields__}
+        fields = Augmentation.__dataclass_fields__
+        known = {name: values[name] for name in fields if name in values}
         for name in ("time_masks", "frequency_masks"):
             known[name] = tuple((first, size) for first, size in values[name])
         augmentation = Augmentation(**known)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.data.files import hash_of, read_json, read_jsonl
+from distill.data.noise.training import TrainingNoises
 from distill.data.speech.windows import load_patiently
 from distill.data.teacher_store import view_key
 from distill.data.views.augment import augment_audio, mask_features
@@ -97,7 +98,8 @@ class ViewSource:
 
     @cached_property
     def labels_hash(self) -> str:
-        return hash_of(self.rows)
+        noise = [self._noises.recordings(kind) for kind in self.recipe.views.augment.noise]
+        return hash_of([self.rows, noise] if any(noise) else self.rows)
 
     @property
     def languages(self) -> set[str | None]:
@@ -107,6 +109,7 @@ class ViewSource:
     def view(self, index: int, epoch: int) -> View:
         """The view of a window in an epoch; a window without a previous text never has one."""
         config, row = self.recipe.views, self.rows[index]
+        epoch = epoch if config.epochs is None else epoch % config.epochs
         view = draw_view(
             self.recipe.seed,
             row["id"],
@@ -116,7 +119,15 @@ class ViewSource:
             augment=config.augment,
             num_bands=self.processor.feature_extractor.feature_size,
         )
+        drawn = view.augmentation
+        if drawn and (recordings := self._noises.recordings(drawn.noise)):
+            view = replace(view, augmentation=replace(drawn, recordings=recordings))
         return replace(view, prompt=self._prompts(index, epoch)) if self._prompts else view
+
+    @cached_property
+    def _noises(self) -> TrainingNoises:
+        config = self.recipe.views.augment
+        return TrainingNoises(config.noise, config.recordings, list(self.clips.values()))
 
     @cached_property
     def _prompts(self) -> PromptDraws | None:
@@ -169,7 +180,13 @@ class ViewSource:
 
     def _audio(self, view: View) -> np.ndarray:
         audio = load_patiently(rebuild_window(self.by_id[view.id], self.clips))
-        return audio if view.augmentation is None else augment_audio(audio, view.augmentation)
+        drawn = view.augmentation
+        if drawn is None:
+            return audio
+        if drawn.recordings != self._noises.recordings(drawn.noise):
+            raise ValueError(f"view of window {view.id}: the recordings that its noise is made of "
+                             "have changed")
+        return augment_audio(audio, drawn, self._noises.make)
 
     # Cache keys: views are found in a store by them
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from distill.data.noise.mixing import active_power
 from distill.data.views.augment import (
     NOISES,
     Augmentation,
@@ -149,7 +150,9 @@ def test_masks_are_independent():
         ({"gain_db": [3.0]}, "views.augment.gain_db must be two numbers, [lowest, highest]"),
         ({"snr_db": [30.0, 5.0]}, "views.augment.snr_db must be two numbers"),
         ({"snr_db": [0.0, math.inf]}, "views.augment.snr_db must be two numbers"),
-        ({"noise": ["violet"]}, "views.augment.noise must be a list of white, pink, brown, or []"),
+        ({"noise": ["violet"]}, "views.augment.noise must be a list of white, pink, brown, babble"),
+        ({"noise": ["recordings"]}, "recordings must be manifests or folders, got []"),
+        ({"recordings": ["a"]}, "recordings must be [] unless views.augment.noise has recordings"),
         ({"num_time_masks": -1}, "views.augment.num_time_masks must be >= 0, got -1"),
         ({"frequency_mask_bands": 0}, "views.augment.frequency_mask_bands must be > 0, got 0"),
     ],
@@ -189,7 +192,9 @@ def test_snr(kind, snr_db):
     gained = augment_audio(audio, replace(PLAIN, gain_db=augmentation.gain_db))
     noisy = augment_audio(audio, augmentation)
     assert noisy.dtype == np.float32 and noisy.shape == audio.shape
-    assert decibels(gained) - decibels(noisy - gained) == pytest.approx(snr_db, abs=0.1)
+    level = 10 * math.log10(active_power(gained))  # a third of speech() is silent
+    assert level - decibels(noisy - gained) == pytest.approx(snr_db, abs=0.1)
+    assert level - decibels(gained) == pytest.approx(1.94, abs=0.01)
     assert np.array_equal(audio, before)
 
 

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_what_was_drawn_can_be_written_down():
     restored = [view_from_dict({**row, "shard": 3}) for row in again]
     assert restored == views and list(map(hash, restored)) == list(map(hash, views))
     assert len(set(views)) == len(views)
+
+
+def test_recordings_are_a_part_of_what_was_drawn():
+    view = next(v for v in map(partial(draw, augment=AUGMENT), KEYS)
+                if v.augmentation and v.augmentation.noise)
+    row = view.to_dict()["augmentation"]
+    assert "recordings" not in row and row["level"] == "active speech"
+    other = replace(view, augmentation=replace(view.augmentation, noise="babble", recordings="0a"))
+    assert other.to_dict()["augmentation"]["recordings"] == "0a"
+    assert view_from_dict(json.loads(json.dumps(other.to_dict()))) == other
 
 
 def test_a_plain_view_is_three_values():

@@ -182,6 +182,16 @@ def test_a_teacher_that_hears_clean_scores_a_label_once(live, tiny_run):
     assert differences(live(*AUGMENTED, CLEAN), live())["gradient"] > 0.01
 
 
+def test_views_that_come_again_are_scored_once(tiny_run):
+    few, many = (tiny_run.source(tiny_run.recipe(*AUGMENTED, *more))
+                 for more in (("views.epochs=2",), ()))
+    for index in range(len(few.rows)):
+        first, second, third, fourth = (few.view(index, epoch) for epoch in range(4))
+        assert (first, second) == (third, fourth) and first != second
+        assert first == many.view(index, 0) and third != many.view(index, 2)
+    assert len(few.views_of_run()) == 2 * len(few.rows) < len(many.views_of_run())
+
+
 def test_views_are_heard_as_they_were_drawn(tiny_run):
     """Both kinds of augmentation, and each view as it is alone."""
     source = tiny_run.source(tiny_run.recipe(*AUGMENTED))

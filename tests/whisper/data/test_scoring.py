@@ -1,10 +1,12 @@
 """Asking a teacher about views, writing its word down, and asking it again."""
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from distill.data.files import read_jsonl, write_jsonl
@@ -319,6 +321,25 @@ def test_verify_of_augmented_views(tiny_run, capsys):
         assert {'"augmentation"' in text for text in texts} == {True, False}
         look_after(["verify", str(folder)])
         assert "the teacher still says the same" in capsys.readouterr().out
+
+
+def test_verify_of_views_in_recorded_noise(tiny_run, tmp_path):
+    """Until the recordings are others."""
+    for index in range(2):
+        tone = np.sin(np.arange(16_000) * (0.1 + index)).astype(np.float32)
+        soundfile.write(tmp_path / f"{index}.wav", tone, 16_000)
+    noise = [f"views.augment.{each}" for each in (
+        "probability=1", "noise_probability=1", "noise=[babble,recordings]",
+        f"recordings=[{tmp_path}]")]
+    recipe = tiny_run.scored(SHORT, *noise)
+    store = TeacherStore(states_folder(recipe))
+    texts = [json.loads(store.key(row))["augmentation"] for row in store.all_rows()]
+    assert {row["noise"] for row in texts} == {"babble", "recordings"}
+    assert len({row["recordings"] for row in texts}) == 2
+    look_after(["verify", str(states_folder(recipe))])
+    (tmp_path / "0.wav").unlink()
+    with pytest.raises(ValueError, match="recordings that its noise is made of have changed"):
+        look_after(["verify", str(states_folder(recipe))])
 
 
 # What verifying cannot ask
