@@ -16,6 +16,7 @@ from html import escape
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
 _MAX_POINTS = 300  # a line on 300 units cannot show more
+_APART = 7.0  # units between lines with whiskers, which would cover each other
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Series:
     """A line: (x, y) points and the CSS classes `line line-<style>` that draw it.
 
     `intervals` are (x, low, high), drawn as whiskers; only of lines whose points are all shown.
+    Several lines with whiskers are drawn beside each other, a few units from where they are.
     """
 
     name: str
@@ -110,14 +112,16 @@ def line_chart(
     bottom, top = HEIGHT - BOTTOM, TOP
     y_axis = log_axis(y_values, bottom, top) if log else linear_axis(y_values, bottom, top)
     parts = [grid(x_axis, y_axis, x_label, y_label)]
-    for line, kept in drawable:
-        shown = _thin(kept)
-        path = " ".join(f"{x_axis(x)},{y_axis(y)}" for x, y in shown)
+    shifts, apart = _shifts(series, x_axis)
+    for (line, kept), shift in zip(drawable, shifts, strict=True):
+        shown = [(round(x_axis(x) + shift, 1), y_axis(y)) for x, y in _thin(kept)]
+        path = " ".join(f"{x},{y}" for x, y in shown)
         parts.append(f'<polyline class="line line-{line.style}" points="{path}"/>')
         for x, low, high in line.intervals:
-            parts.append(_upright(x_axis(x), y_axis(low), y_axis(high), line.style))
+            x = round(x_axis(x) + shift, 1)
+            parts.append(_upright(x, y_axis(low), y_axis(high), line.style, apart))
         if line.markers:
-            marks = (f'<circle cx="{x_axis(x)}" cy="{y_axis(y)}" r="3"/>' for x, y in shown)
+            marks = (f'<circle cx="{x}" cy="{y}" r="3"/>' for x, y in shown)
             parts.append(f'<g class="mark mark-{line.style}">{"".join(marks)}</g>')
     missing = sum(len(line.points) for line in series) - len(points)
     description = "; ".join(
@@ -133,9 +137,25 @@ def line_chart(
     return chart + legend(series) + (f'<p class="note">{notes.strip()}</p>' if notes else "")
 
 
-def _upright(x: float, low: float, high: float, style: str) -> str:
-    """An interval of a line's point, in the line's colour."""
-    path = f"M{x} {low}V{high}M{x - 3} {low}h6M{x - 3} {high}h6"
+def _shifts(series: Sequence[Series], x_axis: Axis) -> tuple[list[float], float]:
+    """Units to the right that each line is moved so that no whisker lies on another, and how far
+    they are apart: less where points are near each other, so that neighbours stay apart, too."""
+    upright = [number for number, line in enumerate(series) if line.intervals]
+    places = sorted({x_axis(x) for line in series for x, *_ in line.intervals})
+    step = min((b - a for a, b in zip(places, places[1:], strict=False)), default=math.inf)
+    apart = min(_APART, step / (len(upright) + 1)) if len(upright) > 1 else _APART
+    middle = (len(upright) - 1) / 2
+    shifts = [0.0] * len(series)
+    for place, number in enumerate(upright):
+        shifts[number] = (place - middle) * apart
+    return shifts, apart
+
+
+def _upright(x: float, low: float, high: float, style: str, room: float) -> str:
+    """An interval of a line's point, in the line's colour, at most `room` wide."""
+    half = round(min(3.0, room / 2 - 0.5), 1)
+    path = "".join([f"M{x} {low}V{high}", *(f"M{x - half:.1f} {y}h{2 * half:.1f}"
+                                            for y in (low, high))])
     thin = "stroke-width: 1; stroke-dasharray: none"
     return f'<path class="line line-{style}" style="{thin}" d="{path}"/>'
 

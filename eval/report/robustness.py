@@ -10,9 +10,11 @@ from distill.html.page import figure, folded, table
 from eval.plots import standalone
 from eval.robustness.table import (
     about_clips,
+    about_others,
     area_text,
     condition_rows,
     difference_text,
+    other_rows,
     rate_text,
     text_table,
 )
@@ -23,11 +25,14 @@ _STYLES = {"teacher": "b", "student": "c"}
 def render_robustness(results: dict) -> str:
     """HTML of robustness/results.json."""
     pictures = "".join(
-        figure(f"Noise: {kind}", _chart(results, kind), "Whiskers: 95 % intervals.")
+        figure(f"Noise: {kind}", _chart(results, kind),
+               "Whiskers: 95 % intervals; models are drawn beside each other.")
         for kind in results["noises"]["teacher"])
     said = "".join(f"<p>{text[0].upper()}{text[1:]}.</p>" for text in _sentences(results))
     parts = [f'<div class="grid-2">{pictures}</div>' if pictures else "", said,
              _table(results), f'<p class="note">{about_clips(results)}</p>']
+    if results.get("others"):
+        parts.append(_others(results["others"]))
     if "inventions" in results:
         parts.append(_inventions(results))
     return "".join([*parts, folded("As text", text_table(results))])
@@ -72,6 +77,13 @@ def _table(results: dict) -> str:
             line.append(f"{rate_text(entry)}\n{counts}{apart}")
         lines.append(line)
     return table(("", *roles), lines)
+
+
+def _others(others: dict) -> str:
+    lines = [[name, f"{100 * entry['wer']:.2f} %", f"{difference_text(entry)} points"]
+             for name, entry in other_rows(others)]
+    return (table(("Other models than the student", "WER", "student's +"), lines)
+            + f'<p class="note">{about_others(others)}</p>')
 
 
 def _inventions(results: dict) -> str:

@@ -20,6 +20,7 @@ from distill.metrics.error_rates import (
     total,
 )
 from eval.robustness.conditions import Condition
+from eval.robustness.others import others_against
 
 Texts = Mapping[Condition, dict]  # `texts` of all clips, `loops`, `again`
 
@@ -38,7 +39,8 @@ def figures(
         `num_words`; `wer` {model: {noise: {SNR: rate}}} and `wer_of` {model: {clean or change:
         rate}}; `noises` and `changes`, the same with everything there is: wer, wer_ci,
         substitutions, deletions, insertions, loops, again and, but for the teacher's, difference,
-        difference_ci, p_value; `area` {model: {noise: area, all: mean}}, `area_ci` {model: ends}.
+        difference_ci, p_value; `others` (`eval.robustness.others`); `area` {model: {noise: area,
+        all: mean}}, `area_ci` {model: ends}.
     """
     counts = {role: {condition: [error_counts(reference, normalise(text), unit) for reference, text
                                  in zip(references, found["texts"], strict=True)]
@@ -59,7 +61,9 @@ def figures(
     area, ends = {}, {}
     for role in texts.keys() - {"teacher"}:
         area[role], ends[role] = area_between(counts["teacher"], counts[role], num_bootstrap, seed)
+    others = {role: counts[role] for role in texts if role not in ("teacher", "student")}
     return {
+        "others": others_against(counts["student"], others, num_bootstrap, seed),
         "num_words": total(error_counts(text, "", unit) for text in references).num_reference,
         "wer": {role: {kind: {snr: entry["wer"] for snr, entry in row.items()}
                        for kind, row in each.items()} for role, each in noises.items()},

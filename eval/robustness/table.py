@@ -8,6 +8,8 @@ from distill.data.manifest import counts_text
 def text_table(results: dict) -> str:
     """For a terminal."""
     parts = [_clips(results)]
+    if results.get("others"):
+        parts.append(_others(results["others"]))
     if "inventions" in results:
         parts += [_inventions(results), _joined(results)]
     return "\n\n".join(parts)
@@ -77,6 +79,27 @@ def _clips(results: dict) -> str:
             "Differences: points of WER from the teacher's, paired."]
     said += [f"Area, {role}: {text}." for role in roles if (text := area_text(results, role))]
     return "\n".join(said)
+
+
+def other_rows(others: dict) -> list[tuple[str, dict]]:
+    """(name, entry) of what other models than the student do."""
+    return [*others["changes"].items(),
+            *((f"{kind} {snr} dB", entry) for kind, row in others["noises"].items()
+              for snr, entry in row.items()),
+            *((f"all noises {snr} dB", entry) for snr, entry in others["all_noises"].items())]
+
+
+def about_others(others: dict) -> str:
+    return (f"Mean of {', '.join(others['models'])}; differences: points of WER from the student's "
+            "on the same clips; 95 % intervals: bootstrap over clips and models.")
+
+
+def _others(others: dict) -> str:
+    lines = [["other models", "WER", "difference", "each"]]
+    for name, entry in other_rows(others):
+        each = ", ".join(f"{100 * value:+.2f}" for value in entry["each"])
+        lines.append([name, f"{100 * entry['wer']:.2f} %", difference_text(entry), each])
+    return f"{_aligned(lines)}\n{about_others(others)}"
 
 
 def _inventions(results: dict) -> str:

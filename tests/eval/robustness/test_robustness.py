@@ -11,6 +11,7 @@ from transformers import WhisperForConditionalGeneration
 
 from distill.config import ConfigError
 from distill.data.files import read_json, read_jsonl
+from distill.data.leaks import LeakError
 from distill.html.charts import Series, line_chart
 from distill.metrics.error_rates import ErrorCounts
 from distill.testing import write_tiny_recipe
@@ -22,6 +23,8 @@ from eval.robustness.conditions import Condition, conditions_of
 from eval.robustness.curves import area_between, figures
 from eval.robustness.inventions import invention_figures
 from eval.robustness.measure import _Model
+from eval.robustness.others import interval, others_against
+from eval.robustness.table import other_rows
 
 pytestmark = pytest.mark.usefixtures("remembered")
 WHITE = {snr: Condition("white", snr) for snr in (20.0, 10.0, 0.0)}
@@ -138,6 +141,14 @@ def test_models_and_folders_that_are_not_there(tiny, tmp_path):
             main(arguments(tiny, override))
 
 
+def test_a_model_that_learned_in_the_tests_noise(tiny, tmp_path, demo_data):
+    place = demo_data.parents[1] / "noise" / "glasses.jsonl"
+    shutil.copytree(tiny[1] / "student", tmp_path / "student")
+    (tmp_path / "config.yaml").write_text(f"views: {{augment: {{recordings: [{place}]}}}}\n")
+    with pytest.raises(LeakError, match="8 of .* recordings of the robustness test"):
+        main(arguments(tiny, f"robustness.models=[{tmp_path}/student]"))
+
+
 def counts(errors: list[int]) -> list[ErrorCounts]:
     return [ErrorCounts(substitutions=n, hits=10 - n, num_reference=10) for n in errors]
 
@@ -164,8 +175,28 @@ def test_figures_of_texts():
     assert made["num_words"] == 8 and entry["wer"] == entry["difference"] == 0.25
     assert (entry["substitutions"], entry["insertions"], entry["loops"]) == (1, 1, 1)
     assert made["wer_of"] == {"teacher": {"clean": 0}, "student": {"clean": 0.25}}
-    assert made["area"] == {"student": {}}
+    assert made["area"] == {"student": {}} and made["others"] == {}
     assert "difference" not in made["changes"]["teacher"]["clean"]
+
+
+def test_other_models_beside_the_student():
+    """Their mean, and intervals over clips and models."""
+    student = {Condition("clean"): counts([1, 1, 1, 1]), WHITE[10.0]: counts([4, 4, 4, 4]),
+               Condition("pub", 10.0): counts([2, 2, 2, 2])}
+    better = {**student, WHITE[10.0]: counts([2, 2, 2, 2])}
+    best = {**student, WHITE[10.0]: counts([1, 1, 1, 1]), Condition("clean"): counts([2, 1, 1, 0])}
+    found = others_against(student, {"a": better, "b": best}, 500, 0)
+    white = found["noises"]["white"]["10"]
+    assert white["wer"] == pytest.approx(0.15) and white["difference"] == pytest.approx(-0.25)
+    assert white["each"] == pytest.approx([-0.2, -0.3])
+    assert white["difference_ci"] == pytest.approx([-0.3, -0.2]), "clips are alike, models are not"
+    low, high = found["changes"]["clean"]["difference_ci"]
+    assert found["changes"]["clean"]["difference"] == 0 and low < 0 < high
+    assert found["all_noises"]["10"]["difference"] == pytest.approx(-0.125)
+    assert "all noises 10 dB" in dict(other_rows(found))
+    same = others_against(student, {"a": student}, 50, 0)["noises"]["pub"]["10"]
+    assert same["difference_ci"] == [0, 0]
+    assert interval(np.ones((2, 1)), np.ones(1), 10, 0) is None
 
 
 def test_words_invented_a_minute():
@@ -189,3 +220,19 @@ def test_curves_have_whiskers():
                    for spans in ((), [(0.0, 40.0, 190.0), (10.0, 15.0, 25.0)]))
     assert ">200</text>" in wide and ">200</text>" not in plain  # the axis has room for them
     assert len(re.findall(r'<path class="line line-c"[^>]* d="M', wide)) == 2
+
+
+def test_whiskers_of_several_models_do_not_lie_on_each_other():
+    for snrs in ([-10, 0, 40], range(-10, 41, 5)):
+        points = [(float(snr), 50.0 - snr) for snr in snrs]
+        spans = [(x, y - 5, y + 5) for x, y in points]
+        picture = line_chart("WER", [
+            Series(each, points, each, markers=True, intervals=spans) for each in "abcd"], "dB",
+            "%")
+        caps = re.findall(r' d="M([\d.]+) [^"]*?M([\d.]+) [\d.]+h([\d.]+)', picture)
+        ends = sorted((float(left), float(left) + float(size)) for _, left, size in caps)
+        assert len(ends) == 4 * len(points)
+        assert all(right <= left for (_, right), (left, _) in zip(ends, ends[1:], strict=False))
+        assert min(right - left for left, right in ends) > 1
+        marks = set(re.findall(r'<circle cx="([\d.]+)"', picture))
+        assert {middle for middle, _, _ in caps} == marks, "a whisker goes through its point"
