@@ -34,6 +34,7 @@ STRICT = distill/cli distill/__main__.py distill/data/formats distill/data/sourc
   distill/metrics distill/training distill/whisper/encoder
 FAMILIES = $(RECIPES:%=%.family)
 PROMPTS = $(RECIPES:%=%.prompts)
+ENCODERS = $(RECIPES:%=%.encoder)
 CLEANS = $(RECIPES:%=%.clean)
 # tests of what is computed, by kernels that depend on the processor
 NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losses/test_divergences \
@@ -46,7 +47,7 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
 
-.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(PROMPTS) $(CLEANS) $(SCENES) $(TEACHERS) demo-tagger.whisper
+.PHONY: help setup lint test test.all docs test.portable $(BENCHES) $(RECIPES) $(LABELS) $(TRAINS) $(EVALS) $(ROBUSTNESS) $(EXPORTS) $(PUSHES) $(PUSHED_LABELS) $(PLANS) $(SWEEPS) $(FAMILIES) $(PROMPTS) $(CLEANS) $(SCENES) $(TEACHERS) demo-tagger.whisper $(ENCODERS)
 
 help:
 	@echo "make setup            make .venv and install everything, pinned (once)"
@@ -65,6 +66,7 @@ help:
 	@echo "make NAME.eval        teacher and student on the test split, and the report"
 	@echo "make NAME.family      several students from one store, and which one to take"
 	@echo "make NAME.prompts     whether the student does what prompts say, beside a twin without"
+	@echo "make NAME.encoder     another student of demo-prompted: its encoder reads the prompts"
 	@echo "make NAME.robustness  both in noise, through telephones, and where nobody speaks"
 	@echo "make NAME.export      copies for other runtimes, proven there; TO=ct2, onnx or ggml"
 	@echo "make NAME.push        publish the student on the Hub (never automatic)"
@@ -157,6 +159,9 @@ $(PROMPTS): %.prompts: setup
 	@echo "== $*: a twin without prompts, and what prompts do"
 	@$(PYTHON) -m eval.prompts.twin $* $(SET)
 	@$(PYTHON) -m eval.prompts $* $(SET)
+
+$(ENCODERS): %.encoder: setup
+	@$(PYTHON) -m distill run recipes/$*/encoder.yaml $(SET)
 
 $(ROBUSTNESS): %.robustness: setup
 	@echo "== $*: robustness"

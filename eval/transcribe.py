@@ -155,6 +155,17 @@ def prompt_of(options: argparse.Namespace, tokenizer) -> list[int]:
     return prompt_tokens(tokenizer, options.style, content, 111 if options.previous_text else 223)
 
 
+def text_of(options: argparse.Namespace, model):
+    """What the encoder reads of --style and --context; None of models whose decoder reads them."""
+    from distill.whisper.encoder.prompt_reader import has_reader
+    from distill.whisper.prompting.reader_files import texts_of
+
+    if not has_reader(model):
+        return None
+    content = "" if options.context is None else context_of(options.context)
+    return texts_of(model, options.style, [content])[0]
+
+
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
     from distill.whisper.recognition.sequential import (
         LongAudio,
@@ -182,9 +193,10 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
         check_writable(place)  # now, and not after an hour's work
     decoder, processor = load_decoder(options)
     track = _sound_track(options, decoder, processor) if options.sounds else None
-    prompt = prompt_of(options, processor.tokenizer)
+    text = text_of(options, decoder.model)
+    prompt = [] if text is not None else prompt_of(options, processor.tokenizer)
     for audio in recordings:
-        audio.prompt = prompt
+        audio.prompt, audio.text = prompt, text
     silent = 0
 
     def finished(audio: LongAudio, segments: list[Segment], error: AudioError | None) -> None:

@@ -14,10 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.audio_llm.core import AudioLlmCore, inject_lora
-from distill.audio_llm.language_model import LanguageModel, load_language_model, require
+from distill.audio_llm.language_model import LanguageModel, load_language_model
 from distill.audio_llm.remote.code import write_code
 from distill.audio_llm.settings import SETTINGS, WEIGHTS, Settings, read_settings
 from distill.data.files import write_json
+from distill.data.packaged.text_models import require
 from distill.losses.matmul import fast_linears
 
 

@@ -21,6 +21,7 @@ FILES = (
     "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "normalizer.json",
     "*_ced.py", "ced_*.py",  # code of an architecture that transformers does not have
+    "prompt_reader.json", "prompt_reader.safetensors",  # of an encoder that reads prompts
     "tagger.json", "tagger.safetensors",  # a head beside a Whisper, and the code that reads it
     "modeling_whisper_sounds.py", "whisper_sound_heads.py", "whisper_tltr.py",
 )

@@ -23,6 +23,8 @@ def prompts(found: dict) -> str:
         cells = [f"{percent(rates[size])} / {percent(found['u_wer'][row][size])}"
                  if size in rates else "" for size in sizes]
         rows.append((row if " " in row else f"{row}, {_NO_LIST}", *cells))
+    reads = any(row.startswith("student b") for row in found["b_wer"])
+    b = " b: read by its encoder, which only audio-distill can do;" if reads else ""
     return f"""### Prompts
 
 How to write, asked by a prompt of one fixed sentence in that style:
@@ -31,7 +33,7 @@ How to write, asked by a prompt of one fixed sentence in that style:
 
 Rare words of a list among others that nobody said; error rates of words of the list / of all \
 other words. a: the list in the prompt ({about['most_words']} words at most, those nearest to a \
-first text); c: preferred while decoding (boost {about['boost']:g}):
+first text);{b} c: preferred while decoding (boost {about['boost']:g}):
 
 {table(("", *(f"{size} others" for size in sizes)), rows)}
 

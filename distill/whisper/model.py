@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, agrees, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
-from distill.whisper.encoder.audio import AudioFeatures, encode_features, silence_behind
+from distill.whisper.encoder.audio import (
+    AudioFeatures,
+    encode_each,
+    encode_features,
+    silence_behind,
+)
 from distill.whisper.encoder.cross_attention import silence_shared
+from distill.whisper.encoder.prompt_reader import entered_states, has_reader
 from distill.whisper.encoder.silence import Silence, with_silence
 from distill.whisper.recipe import LossConfig
 
@@ -69,8 +75,10 @@ class DistillModule(nn.Module):
         Args:
             batch: `decoder_input_ids`, `labels` (batch, tokens); `input_features`
                 (batch, mel, 3000), or `AudioFeatures` of short audio, or `encoder_states`
-                (batch, frames, width), or a list of each; `teacher_features` if a live teacher
-                hears others than the student; `teacher`, if it was asked before: columns over the
+                (batch, frames, width), or a list of each; `prompts`, (text tokens, text width) of
+                each or None, for an encoder that reads them: its states then are those of
+                `states_to_keep`; `teacher_features` if a live teacher hears others than the
+                student; `teacher`, if it was asked before: columns over the
                 valid tokens, see `distill.whisper.data.recorded`.
 
         Returns:
@@ -128,6 +136,8 @@ class DistillModule(nn.Module):
 
     def _student_states(self, batch: Batch) -> Tensor:
         """(batch, frames, width); behind them is silence."""
+        if "prompts" in batch:
+            return self._read_states(batch)
         if "encoder_states" in batch:
             states = batch["encoder_states"]
             if isinstance(states, Tensor):
@@ -142,6 +152,16 @@ class DistillModule(nn.Module):
             return encode_features(encoder, features)
         with torch.set_grad_enabled(not self.encoder_is_frozen):
             return encoder(features).last_hidden_state
+
+    def _read_states(self, batch: Batch) -> Tensor:
+        """The same of an encoder that reads prompts; all rows pass its reader, so that every rank
+        has a gradient for it."""
+        encoder, reader = self.student.model.encoder, self.student.prompt_reader
+        encoder.eval()
+        entered = (batch["encoder_states"] if "encoder_states" in batch
+                   else states_to_keep(self.student, batch["input_features"]))
+        found = reader.finish_each(encoder, [each.float() for each in entered], batch["prompts"])
+        return with_silence(found, self.silence, max(map(len, found)))
 
     @torch.no_grad()
     def _teacher_scores(self, batch: Batch, states: Tensor, valid: Tensor) -> TeacherScores | None:
@@ -172,6 +192,14 @@ class DistillModule(nn.Module):
             weight=self.teacher.proj_out.weight,
             inner=tuple(each[valid] for each in inner),
         )
+
+
+def states_to_keep(student, features: AudioFeatures | Tensor) -> list[Tensor]:
+    """What stays the same of a frozen encoder, (frames, width) of each clip: its states, or those
+    that enter the first layer that reads prompts."""
+    if has_reader(student):
+        return entered_states(student.model.encoder, features, student.prompt_reader)
+    return encode_each(student.model.encoder, features)
 
 
 def decoder_states(

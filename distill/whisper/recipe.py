@@ -15,7 +15,11 @@ from distill.data.noise.kinds import KINDS
 from distill.data.views.augment import check_augment
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
-from distill.whisper.prompting.settings import check_prompt_evaluation, check_prompts
+from distill.whisper.prompting.settings import (
+    check_prompt_evaluation,
+    check_prompts,
+    check_reader,
+)
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -89,6 +93,9 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     for section in (config.views.prompts, config.evaluation.prompts):
         if section.words is not None:
             section.words = base.beside(path, section.words)
+    reader = config.student.prompt_reader
+    if reader.validation_words is not None:
+        reader.validation_words = base.beside(path, reader.validation_words)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)
@@ -98,6 +105,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     _check_loss(config)
     _check_views(config)
     check_prompts(config.views, config.language)
+    check_reader(config.student, config.views, config.teacher, config.scores)
     check_prompt_evaluation(config.evaluation.prompts, config.language)
     _check_evaluation(config)
     _check_filter(config)

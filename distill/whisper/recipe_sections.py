@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from distill.config import HeadConfig, TrainConfig
 from distill.data.views.augment import AugmentConfig
+from distill.whisper.prompting.reader_config import PromptReaderConfig
 
 
 @dataclass
@@ -194,6 +195,7 @@ class StudentConfig:
     # as they are
     freeze_positions: bool = True  # keep the position embeddings of the decoder as they are
     freeze_feed_forward: bool = False  # train attention and norms alone; overfits less
+    prompt_reader: PromptReaderConfig = field(default_factory=PromptReaderConfig)
 
 
 @dataclass

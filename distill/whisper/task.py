@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ from distill.whisper.data.collate import pad
 from distill.whisper.data.layers import choose_layers, inner_teacher_layers
 from distill.whisper.data.recorded import RecordedTeacher
 from distill.whisper.data.view_source import ViewSource
+from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.encoder.lengths import margin_of, set_margin
+from distill.whisper.encoder.prompt_reader import has_reader
 from distill.whisper.generation import complete
-from distill.whisper.model import DistillModule
+from distill.whisper.model import DistillModule, states_to_keep
+from distill.whisper.prompting.reader_files import add_reader, save_student
+from distill.whisper.prompting.reader_start import start_copying
+from distill.whisper.prompting.text_states import pieces_of
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.student import (
     alignment_note,
@@ -71,7 +77,8 @@ class WhisperTask:
         self.model = DistillModule(self.student, live, recipe.loss, shared, inner, output)
         if recipe.teacher.mode == "store" and recipe.scores.encoder_states == "memory":
             self.student.model.encoder.eval()
-            self.recorded.encode_all(self.student.model.encoder, accelerator.is_main_process)
+            self.recorded.encode_all(partial(states_to_keep, self.student),
+                                     accelerator.is_main_process)
 
     def _check_audio(self) -> None:
         """Look for the files that training will read, if it reads any, before hours have passed.
@@ -97,6 +104,10 @@ class WhisperTask:
         stored = self.recipe.teacher.mode == "store" and self.recipe.scores.encoder_states != "none"
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
         short = self.recipe.teacher.short_audio_margin is not None
+        if self.recipe.student.prompt_reader.layers and (
+                self.accelerator.distributed_type in sharded):
+            raise ValueError("student.prompt_reader.layers: FSDP and DeepSpeed cannot run a part "
+                             "of the encoder; use DDP")
         if short and not stored and self.accelerator.distributed_type in sharded:
             raise ValueError(
                 "teacher.short_audio_margin: FSDP and DeepSpeed cannot run the encoder on short "
@@ -132,9 +143,19 @@ class WhisperTask:
             config.freeze_positions,
             config.freeze_feed_forward,
         )
+        if config.prompt_reader.layers:
+            if not config.prompt_reader.train_decoder:
+                student.requires_grad_(False)
+            add_reader(student, config.prompt_reader, lambda: self.processor.tokenizer)
+            start_copying(student, self.processor, self._start_words())
         if self.recipe.train.gradient_checkpointing:
             student.model.decoder.gradient_checkpointing_enable()
         return student.to(self.accelerator.device)
+
+    def _start_words(self) -> list[str]:
+        """Words by which a reader learns how the text model writes the student's tokens."""
+        words = self.recipe.views.prompts.words
+        return [] if words is None else read_phrases(words)
 
     def _output_of(self, teacher) -> Tensor:
         """The teacher's output layer; the student's own where that one stays as it is."""
@@ -174,7 +195,7 @@ class WhisperTask:
 
     def collate(self, samples: list[tuple[int, int]]) -> Batch:
         views = [self.source.view(index, epoch) for index, epoch in samples]
-        rows = [self.source.tokens(view) for view in views]
+        rows = [self.source.student_tokens(view) for view in views]
         inputs, labels = pad(rows, self.source.rules.special.end)
         batch = {
             "decoder_input_ids": inputs,
@@ -185,7 +206,14 @@ class WhisperTask:
             batch |= self.recorded(samples)
         if "encoder_states" not in batch:
             batch |= self._features(views)
+        if has_reader(self.student):
+            batch["prompts"] = [self._read(view) for view in views]
         return batch
+
+    def _read(self, view: View) -> Tensor | None:
+        """States of a view's prompt, which the student's encoder reads."""
+        asked = view.prompt
+        return asked and self.student.prompt_reader.read(pieces_of(asked.style, asked.content))
 
     def _features(self, views: list[View]) -> Batch:
         """As the student's encoder hears them, and a live teacher's where it hears others."""
@@ -206,7 +234,7 @@ class WhisperTask:
         return self.validation(self.student) if self.recipe.data.validation else {}
 
     def save(self, folder: Path) -> None:
-        self.student.save_pretrained(folder)
+        save_student(self.student, folder)
         self.processor.save_pretrained(folder)
 
 

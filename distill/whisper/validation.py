@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,10 @@ from distill.whisper.data.corpus import (
     readable_rows,
     windows_of,
 )
+from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.prompting.draws import PromptDraws
+from distill.whisper.prompting.reader_files import texts_of
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.recognition.transcribe import by_length, to_text, transcribe
 from distill.whisper.teacher import Teacher
@@ -84,25 +88,50 @@ class Validation:
 
     def __call__(self, student: WhisperForConditionalGeneration) -> dict[str, float]:
         """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
-        next token is the teacher's; this rank's share of the utterances each, summed over ranks."""
+        next token is the teacher's; this rank's share of the utterances each, summed over ranks.
+        With `student.prompt_reader.validation_words` also the rate with lists of them, which then
+        is the score."""
         utterances = self.rank_utterances
         texts, agreed = self._transcribe(student, utterances)
+        prompted = self.contents and self._transcribe(student, utterances, self.contents)[0]
         unit, normalise = self._scale(self.utterances)
-        counts = total(
+        counts, with_lists = (total(
             error_counts(normalise(u.reference), normalise(text), unit)
-            for u, text in zip(utterances, texts, strict=True)
-        )
-        sums = torch.tensor([float(counts.errors), float(counts.num_reference), *agreed])
+            for u, text in zip(utterances, each or texts, strict=True)
+        ) for each in (texts, prompted))
+        sums = torch.tensor([float(counts.errors), float(with_lists.errors),
+                             float(counts.num_reference), *agreed])
         sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
-        errors, words, *agreed = sums.tolist()
-        rate = errors / max(words, 1.0)
-        return {"wer" if unit == "word" else "cer": rate, "num_words": int(words),
-                **agreement_metrics(*agreed), "score": rate}
+        errors, errors_with_lists, words, *agreed = sums.tolist()
+        name = "wer" if unit == "word" else "cer"
+        rates = {name: errors / max(words, 1.0)}
+        if self.contents:
+            rates[f"{name}_with_lists"] = errors_with_lists / max(words, 1.0)
+        return {**rates, "num_words": int(words), **agreement_metrics(*agreed),
+                "score": [*rates.values()][-1]}
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """{window id: list} of all windows; {} where none are read."""
+        words = self.recipe.student.prompt_reader.validation_words
+        if words is None or not self.recipe.student.prompt_reader.layers:
+            return {}
+        rows = [{"id": window.id, "label": utterance.reference} for utterance in self.utterances
+                for window in utterance.windows]
+        always = replace(self.recipe.views.prompts, probability=1.0, styles={"none": 1},
+                         contents={"words": 1})
+        draws = PromptDraws(self.recipe.seed, always, rows, read_phrases(words), lambda row: "")
+        return {row["id"]: draws(at, 0).content for at, row in enumerate(rows)}
 
     def _transcribe(
-        self, student: WhisperForConditionalGeneration, utterances: Sequence[EvaluationUtterance]
+        self, student: WhisperForConditionalGeneration, utterances: Sequence[EvaluationUtterance],
+        contents: dict[str, str] | None = None,
     ) -> tuple[list[str], list[float]]:
-        """Texts of the utterances, and the sums of `agreement_counts` over their windows."""
+        """Texts of the utterances, and the sums of `agreement_counts` over their windows.
+
+        Args:
+            contents: {window id: what the encoder reads}; None: nothing.
+        """
         config = self.recipe.evaluation
         was_training = student.training
         student.eval()
@@ -118,6 +147,13 @@ class Validation:
         for batch in by_length(windows_of(utterances), config.batch_size):
             # an encoder that learns encodes anew at every validation, but once for both measures
             cache = self.states if self.recipe.student.freeze_encoder else {}
+            if contents:
+                ids = [window.id for window in batch]
+                texts = dict(zip(ids, texts_of(student, None, [contents[name] for name in ids]),
+                                 strict=True))
+                found |= transcribe(decoder, self.processor, batch, config.batch_size,
+                                    config.max_tokens_per_second, texts=texts)
+                continue
             found |= transcribe(decoder, self.processor, batch, config.batch_size,
                                 config.max_tokens_per_second, cache)
             counts = agreement_counts(decoder, batch, cache, self.tokens)

@@ -11,6 +11,7 @@ from distill.data.model_files import model_stamp
 from distill.metrics.normalize import error_unit, normalizer
 from distill.whisper.data.corpus import EvaluationUtterance, evaluation_utterances, load_clips
 from distill.whisper.decoding.phrases.files import read_phrases
+from distill.whisper.prompting.reader_files import SETTINGS
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.teacher import load_teacher
 from eval.machine import this_machine
@@ -75,20 +76,27 @@ def say_all(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtt
             texts.said[role, f"style {style}", 0] = speaker.styled(style)
         for size in SIZES:
             of = [clip.of(size, name) for clip, name in zip(lists, ids, strict=True)]
-            ways: dict[str, Callable[[str], list[str]]] = {
-                "a": partial(speaker.prompted, lists=of, first=plain),
-                "c": partial(speaker.boosted, lists=of)}
-            if role == "student":
-                ways["a+c"] = partial(speaker.both, lists=of, first=plain)
-            for way, say in ways.items():
+            for way, say in _ways(speaker, of, plain, role == "student").items():
                 texts.said[role, way, size] = say(f"{way}/{size}")
         wrong = [lists[at - 1].of(WRONG, ids[at - 1]) for at in range(len(lists))]
-        texts.said[role, "a, another's list", WRONG] = speaker.prompted(
-            f"wrong/{WRONG}", wrong, plain)
+        texts.said[role, f"{'b' if speaker.reads else 'a'}, another's list", WRONG] = (
+            speaker.read if speaker.reads else speaker.prompted)(f"wrong/{WRONG}", wrong, plain)
         texts.said[role, "c, another's list", WRONG] = speaker.boosted(f"wrong c/{WRONG}", wrong)
     for speaker in speakers.values():
         texts.seconds |= {name: line["seconds"] for name, line in speaker.kept.found.items()}
     return texts
+
+
+def _ways(speaker: Speaker, lists: Sequence[Sequence[str]], plain: Sequence[str], both: bool
+          ) -> dict[str, Callable[[str], list[str]]]:
+    """How lists are given to a model."""
+    given = {"lists": lists, "first": plain}
+    ways: dict[str, Callable[[str], list[str]]] = {"c": partial(speaker.boosted, lists=lists)}
+    if speaker.reads:
+        return {"b": partial(speaker.read, **given), **ways,
+                "b+c": partial(speaker.read, boosted=True, **given)}
+    ways = {"a": partial(speaker.prompted, **given)} | ways
+    return ways | ({"a+c": partial(speaker.both, **given)} if both else {})
 
 
 def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],
@@ -110,7 +118,7 @@ def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationU
     loads["teacher"] = teacher, [recipe.teacher.model, recipe.teacher.revision]
     return {role: Speaker(role, load, recipe, utterances,
                           KeptPasses(path.with_suffix(f".{role}.jsonl"), hash_of([asked, which])),
-                          shared)
+                          shared, role == "student" and (run / role / SETTINGS).is_file())
             for role, (load, which) in loads.items()}
 
 

@@ -15,6 +15,7 @@ from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.prompting.compose import prompt_tokens
 from distill.whisper.prompting.nearest import nearest
+from distill.whisper.prompting.reader_files import texts_of
 from distill.whisper.prompting.words import as_list
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.transcribe import to_text, transcribe
@@ -51,11 +52,13 @@ class Speaker:
         role: teacher, student or twin; begins the names of its passes.
         load: returns (model, processor).
         shared: {id of an encoder's model: {window: states}}: models with one encoder encode once.
+        reads: its encoder reads prompts, not its decoder.
     """
 
     def __init__(self, role: str, load: Callable[[], tuple], recipe: WhisperRecipe,
                  utterances: Sequence[EvaluationUtterance], kept: KeptPasses,
-                 shared: list[tuple[object, dict[str, Tensor]]]):
+                 shared: list[tuple[object, dict[str, Tensor]]], reads: bool = False):
+        self.reads = reads
         self.role, self.load, self.recipe = role, load, recipe
         self.utterances, self.kept, self.shared = utterances, kept, shared
         self._made: tuple[object, list[PhraseList]] = None, []  # long lists take a while
@@ -78,13 +81,15 @@ class Speaker:
         return self._loaded[1].tokenizer
 
     def say(self, name: str, prompts: Callable[[], list[list[int]]] | None = None,
-            lists: Callable[[], list[PhraseList]] | None = None) -> list[str]:
+            lists: Callable[[], list[PhraseList]] | None = None,
+            texts: Callable[[], list[Tensor | None]] | None = None) -> list[str]:
         """Texts of all utterances.
 
         Args:
             name: of the pass, without the role.
             prompts: makes the tokens that are read before each.
             lists: makes the phrases that are preferred in each.
+            texts: makes what the encoder reads with each.
         """
         def decode() -> tuple[list[str], float]:
             decoder, processor, states = self._loaded
@@ -96,11 +101,12 @@ class Speaker:
             found = transcribe(
                 decoder, processor, windows, size, states_cache=states,
                 description=f"{self.role}, {name}",
-                previous=self._by_window(prompts), phrases=self._by_window(lists))
+                previous=self._by_window(prompts), phrases=self._by_window(lists),
+                texts=self._by_window(texts))
             seconds = time.perf_counter() - started
-            texts = [" ".join(to_text(processor.tokenizer, found[w.id].tokens) for w in u.windows)
-                     for u in self.utterances]
-            return texts, seconds
+            said = [" ".join(to_text(processor.tokenizer, found[w.id].tokens) for w in u.windows)
+                    for u in self.utterances]
+            return said, seconds
 
         return self.kept(f"{self.role}/{name}", decode)
 
@@ -114,6 +120,9 @@ class Speaker:
 
     def styled(self, style: str) -> list[str]:
         """Asked for a style."""
+        if self.reads:
+            return self.say(f"style/{style}", texts=lambda: texts_of(
+                self._loaded[0].model, style, [""]) * len(self.utterances))
         return self.say(f"style/{style}", lambda: [
             prompt_tokens(self.tokenizer, style, "", LIMIT)] * len(self.utterances))
 
@@ -121,6 +130,13 @@ class Speaker:
                  ) -> list[str]:
         """(a): lists in the prompt; of long ones the words that are nearest to a first text."""
         return self.say(name, lambda: self.list_prompts(lists, first))
+
+    def read(self, name: str, lists: Sequence[Sequence[str]], first: Sequence[str],
+             boosted: bool = False) -> list[str]:
+        """(b): the same lists, read by the encoder; or (b) and (c)."""
+        return self.say(name, lists=(lambda: self._phrases(lists)) if boosted else None,
+                        texts=lambda: texts_of(self._loaded[0].model, None, list_contents(
+                            lists, first, self.recipe.evaluation.prompts.most_words)))
 
     def boosted(self, name: str, lists: Sequence[Sequence[str]]) -> list[str]:
         """(c): lists that the decoder prefers, without training."""

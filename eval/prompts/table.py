@@ -14,7 +14,7 @@ from eval.prompts.scores import Errors, compared, echoes, errors, false_insertio
 
 Pass = tuple[str, str, int]  # role, way, distractors
 MAIN = 100  # distractors of the main figures
-WAYS = ("a", "c", "a+c")
+WAYS = ("a", "b", "c", "a+c", "b+c")
 
 
 @dataclass
@@ -101,6 +101,12 @@ def _main(counts: _Counts, texts: Texts, student: str, samples: int) -> dict:
         against.setdefault(f"{role} {way}", {})[str(size)] = {
             "b_wer": compared([e.listed for e in before], [e.listed for e in after], samples),
             "u_wer": compared([e.others for e in before], [e.others for e in after], samples)}
+    wrong = {}
+    for role, way, size in texts.said:
+        other = role, f"{way}, another's list", size
+        if other in texts.said:
+            pair = [[e.all for e in counts(key, size)] for key in (other, (role, way, size))]
+            wrong[f"{role} {way}"] = compared(*pair, samples)
     plain = counts.rates((student, "plain", 0), MAIN)
     reductions, increases = {}, {}
     for way in WAYS:
@@ -109,7 +115,8 @@ def _main(counts: _Counts, texts: Texts, student: str, samples: int) -> dict:
             reductions[way] = 1 - rates["b_wer"] / plain["b_wer"] if plain["b_wer"] else 0.0
             increases[way] = rates["u_wer"] - plain["u_wer"]
     best = max((way for way in reductions if way != "c"), key=reductions.__getitem__)
-    return {"against_no_list": against, "reductions_100": reductions, "increases_100": increases,
+    return {"against_no_list": against, "against_another_list": wrong,
+            "reductions_100": reductions, "increases_100": increases,
             "b_wer_reduction_100": reductions[best], "u_wer_increase_100": increases[best],
             "best_way": best}
 
@@ -145,7 +152,7 @@ class _Counts:
                  "false_insertions": sum(len(false_insertions(r, t, words)) for r, t, words
                                          in zip(references, said, given, strict=True)),
                  "echoes": 0}
-        if way.startswith("a"):
+        if way.startswith(("a", "b")):
             first, most = self.texts.said[role, "plain", 0], len(given[0])
             contents = list_contents(given, first, most)
             found["echoes"] = sum(echoes(r, t, prompt) for r, t, prompt
@@ -176,6 +183,10 @@ def text_table(results: dict) -> str:
                          f"B {100 * sizes[size]:5.1f} U {100 * results['u_wer'][row][size]:4.1f} "
                          f"false {results['false_insertions'][row][size]:2d}")
         lines.append(f"{row:28s}" + "".join(f"{cell:>24s}" for cell in cells))
+    for row, each in results["against_another_list"].items():
+        low, high = (100 * limit for limit in each["interval"])
+        lines.append(f"{row}: WER {100 * each['difference']:+.2f} points [{low:+.2f}, {high:+.2f}] "
+                     "against another clip's list")
     lines.append(f"B-WER {-100 * results['b_wer_reduction_100']:+.1f} % of itself by "
                  f"{results['best_way']} with 100 distractors, U-WER "
                  f"{100 * results['u_wer_increase_100']:+.2f} points")

@@ -14,10 +14,12 @@ from eval.prompts.table import MAIN, text_table
 from eval.report.examples import diff
 
 _EXAMPLES = 16
-_SHOWN = ("student plain 0", f"student a {MAIN}", f"student c {MAIN}", f"student a+c {MAIN}",
+_SHOWN = ("student plain 0", f"student a {MAIN}", f"student b {MAIN}", f"student c {MAIN}",
+          f"student a+c {MAIN}", f"student b, another's list {MAIN}",
           "student style upper 0", "student style lower 0", f"student a, another's list {MAIN}",
           "teacher plain 0", f"teacher a {MAIN}")
-_WAYS = {"a": "list in the prompt", "c": "preferred while decoding", "a+c": "both"}
+_WAYS = {"a": "list in the prompt", "b": "list read by the encoder",
+         "c": "preferred while decoding", "a+c, b+c": "both"}
 
 
 def write_page(run: Path, results: dict, name: str = "prompts") -> Path:
@@ -71,8 +73,8 @@ def _charts(results: dict) -> str:
     pictures = []
     for key, title in (("b_wer", "B-WER"), ("u_wer", "U-WER")):
         lines = []
-        for row, style in (("student", "a"), ("student a", "b"), ("student c", "c"),
-                           ("student a+c", "d")):
+        for row, style in (("student", "a"), ("student a", "b"), ("student b", "b"),
+                           ("student c", "c"), ("student a+c", "d"), ("student b+c", "d")):
             rates = results[key].get(row)
             if rates:
                 points = [(at, 100 * rates[str(size)]) for at, size in enumerate(SIZES)]

@@ -18,6 +18,7 @@ from distill.metrics.translation import translation_scores
 from distill.progress import quiet_libraries
 from distill.publish.facts import public_name
 from distill.whisper.data.corpus import EvaluationUtterance, test_utterances
+from distill.whisper.prompting.reader_files import attach
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.teacher import load_teacher, locate
 from eval.machine import this_machine
@@ -107,6 +108,7 @@ def load_folder(folder: Path) -> tuple:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    attach(model, folder)
     return model.to(_device()), WhisperProcessor.from_pretrained(folder)
 
 

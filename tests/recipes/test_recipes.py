@@ -73,6 +73,16 @@ def test_the_demo_in_noise_learns_from_the_demos_labels_and_scores():
     assert recipe.output_dir != demo.output_dir
 
 
+def test_the_recipe_whose_encoder_reads_prompts():
+    """It is demo-prompted with another reader."""
+    recipe = load_recipe(RECIPES / "demo-prompted/encoder.yaml", [])
+    demo = load_recipe(RECIPES / "demo-prompted", [])
+    assert recipe.student.prompt_reader.layers > 0 and recipe.data == demo.data
+    assert recipe.teacher == demo.teacher and recipe.output_dir == "runs/demo-prompted-encoder"
+    plan_, words = plan(recipe), recipe.evaluation.prompts.words
+    assert plan_["student"]["trained_parameters"] < 3e6 and words == demo.evaluation.prompts.words
+
+
 @pytest.mark.parametrize("path", TEACHERS, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_teachers_are_where_their_recipe_expects_them(path):
     teacher = methods.load_recipe(path, [])

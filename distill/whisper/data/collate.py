@@ -52,8 +52,12 @@ class TokenRules:
     timestamps: bool
     tokenizer: Any = None
 
-    def __call__(self, row: dict, view: View) -> TokenRow:
+    def __call__(self, row: dict, view: View, reads_prompt: bool = True) -> TokenRow:
         """Build the view of a label row (see `pseudo_label`).
+
+        Args:
+            reads_prompt: False leaves the prompt out, as for a student whose encoder reads it; the
+                label is the same.
 
         Raises:
             ValueError: the label alone is longer than the context.
@@ -77,7 +81,7 @@ class TokenRules:
                              f"is {self.context}")
         before = [t for t in row.get("prompt", []) if keep or t < begin]
         prompt = self.special.prompt(before, self.context, room) if view.previous else []
-        if asked:
+        if asked and reads_prompt:
             limit = min(self.context // 2, room) - 1
             words = prompt_tokens(self.tokenizer, asked.style, asked.content, limit)
             prompt = self.special.prompt(words, self.context, room)

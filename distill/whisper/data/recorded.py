@@ -6,8 +6,7 @@ DataLoader workers share; `scores.encoder_states: memory` keeps states in this p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from distill.whisper.data.scoring import (
     states_settings,
 )
 from distill.whisper.data.view_source import ViewSource
-from distill.whisper.encoder.audio import encode_each
+from distill.whisper.encoder.audio import AudioFeatures
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.teacher import Teacher
 
@@ -82,15 +81,16 @@ class RecordedTeacher:
         return {column_of(state) for state in stored} - {
             column_of(state) for state in states_to_learn(recipe, layers)}
 
-    def encode_all(self, encoder: Any, show_progress: bool) -> None:
+    def encode_all(self, encode: Callable[[AudioFeatures | Tensor], list[Tensor]],
+                   show_progress: bool) -> None:
         """Fill the memory: float16 states of all windows of the run (scores.encoder_states).
 
         Args:
-            encoder: WhisperEncoder.
+            encode: gives (frames, width) of each clip.
         """
         views = self.to_encode
         for view in progress(views, len(views), "encoding", "windows", show_progress):
-            (states,) = encode_each(encoder, self.source.features([view]))
+            (states,) = encode(self.source.features([view]))
             # shared, so that workers that are started later do not copy it
             self.in_memory.append(states.to("cpu", torch.float16).share_memory_())
 

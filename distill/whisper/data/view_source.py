@@ -21,7 +21,7 @@ from distill.data.speech.windows import load_patiently
 from distill.data.teacher_store import view_key
 from distill.data.views.augment import augment_audio, mask_features
 from distill.data.views.batches import FixedBatches, TokenBatches
-from distill.data.views.draws import View, draw_view
+from distill.data.views.draws import Prompt, View, draw_view, generator
 from distill.whisper.data.collate import TokenRow, TokenRules
 from distill.whisper.data.corpus import load_clips, rebuild_window
 from distill.whisper.decoding.phrases.files import read_phrases
@@ -122,7 +122,16 @@ class ViewSource:
         drawn = view.augmentation
         if drawn and (recordings := self._noises.recordings(drawn.noise)):
             view = replace(view, augmentation=replace(drawn, recordings=recordings))
-        return replace(view, prompt=self._prompts(index, epoch)) if self._prompts else view
+        return replace(view, prompt=self._prompt(index, epoch)) if self._prompts else view
+
+    def _prompt(self, index: int, epoch: int) -> Prompt | None:
+        """What was drawn for a window; None where there is none, or it is dropped."""
+        reader = self.recipe.student.prompt_reader
+        if reader.layers:
+            drawn = generator(self.recipe.seed, f"dropped {self.rows[index]['id']}", epoch).random()
+            if drawn < reader.drop_probability:
+                return None
+        return self._prompts(index, epoch)
 
     @cached_property
     def _noises(self) -> TrainingNoises:
@@ -149,9 +158,14 @@ class ViewSource:
     def tokens(self, view: View) -> TokenRow:
         return self.rules(self.by_id[view.id], view)
 
+    def student_tokens(self, view: View) -> TokenRow:
+        """What the student's decoder reads: without a prompt that its encoder reads."""
+        reads = not self.recipe.student.prompt_reader.layers
+        return self.rules(self.by_id[view.id], view, reads)
+
     def length(self, view: View) -> int:
         """Decoder positions of a view."""
-        return len(self.tokens(view).inputs)
+        return len(self.student_tokens(view).inputs)
 
     def features(self, views: Sequence[View]) -> AudioFeatures | Tensor:
         """Log-mel features as the teacher hears them: (views, bands, 3000), or those of short

@@ -43,6 +43,7 @@ from distill.whisper.decoding.sequences import Hypothesis, Sequences
 from distill.whisper.decoding.state import DecodingState
 from distill.whisper.decoding.verification import Verifier
 from distill.whisper.encoder.audio import silence_behind
+from distill.whisper.encoder.prompt_reader import has_reader
 from distill.whisper.special import SpecialTokens
 from distill.whisper.student import same_encoder
 
@@ -227,6 +228,9 @@ def _check_pair(model, student) -> None:
         raise ValueError(
             f"the student has {student.config.vocab_size} tokens, the teacher "
             f"{model.config.vocab_size}: drafts must be in the teacher's vocabulary")
+    if has_reader(model):
+        raise ValueError("the target model's encoder reads prompts: with one its states are not "
+                         "those that a draft model knows, so nothing drafts for it")
     if not same_encoder(model, student):
         raise ValueError("the student's encoder is not the teacher's: it was trained or belongs to "
                          "another teacher, so one pass of it cannot serve both")

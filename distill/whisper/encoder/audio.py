@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.audio import SAMPLE_RATE
-from distill.whisper.encoder.layer_means import LayerMeans
+from distill.whisper.encoder.layer_means import Listener
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.level import LEVEL
 from distill.whisper.encoder.padded import encode_padded, log_mel
@@ -116,7 +116,7 @@ def all_padded(features: Tensor) -> AudioFeatures:
 
 @torch.no_grad()
 def encode_each(
-    encoder: Any, features: AudioFeatures | Tensor, heard: LayerMeans | None = None
+    encoder: Any, features: AudioFeatures | Tensor, heard: Listener | None = None
 ) -> list[Tensor]:
     """States (frames, width) of each clip, at its own length.
 
@@ -137,7 +137,7 @@ def encode_each(
 
 
 def encode_features(
-    encoder: Any, features: AudioFeatures, heard: LayerMeans | None = None
+    encoder: Any, features: AudioFeatures, heard: Listener | None = None
 ) -> Tensor:
     """(clips, frames, width): states up to the length of the longest clip.
 

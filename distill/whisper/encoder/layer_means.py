@@ -10,11 +10,20 @@ The same pass serves both: layers are averaged while it runs, and their states a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 POOL = 20  # positions of 20 ms, as Whisper-AT averages (arXiv:2307.03183)
+
+
+class Listener(Protocol):
+    """Is told what the encoder's layers give."""
+
+    def of_clips(self, clips: Sequence[int]) -> Callable[[Tensor], None]:
+        """What takes the layers of some clips, (clips, positions, width), in order."""
+        ...
 
 
 class LayerMeans:

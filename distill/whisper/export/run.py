@@ -31,6 +31,7 @@ from distill.whisper.export.heads import Heads, choose_heads
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.table import text_table
 from distill.whisper.export.verify import Test, refusals, student_test, verify
+from distill.whisper.prompting.reader_files import refuse_reader
 from distill.whisper.recipe import WhisperRecipe
 
 PACKAGES = {
@@ -70,6 +71,7 @@ def export_student(recipe: WhisperRecipe, kind: str, sounds: Sounds | None = Non
     run = Path(recipe.output_dir)
     if not (run / "student" / "config.json").is_file():
         raise ValueError(f"no student in {run / 'student'}: run `make {run.name}.train` first")
+    refuse_reader(run / "student", "export")
     target = run / "export" / kind
     settings = hash_of([model_stamp(run / "student"), to_dict(recipe.export),
                         to_dict(recipe.evaluation), recipe.data.test, recipe.language, recipe.task,

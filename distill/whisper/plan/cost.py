@@ -69,6 +69,12 @@ def num_trained(
     return trained
 
 
+def num_reader_parameters(size: WhisperSize, layers: int, text_width: int) -> int:
+    """Of the cross-attention to prompts behind so many layers (`student.prompt_reader`)."""
+    d = size.d_model
+    return layers * (2 * d * d + 2 * d * text_width + d + 2)  # four matrices, a norm, two numbers
+
+
 STATE_BYTES = {"float16": 2, "bfloat16": 2, "int8": 1, "float32": 4}
 
 

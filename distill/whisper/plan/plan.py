@@ -25,6 +25,7 @@ from distill.whisper.plan.sizes import WhisperSize, find_size, num_parameters
 from distill.whisper.plan.store_plan import plan_store
 from distill.whisper.plan.time_plan import TOKENS_PER_SECOND, plan_time
 from distill.whisper.plan.window_plan import evaluation_window_seconds, plan_training_windows
+from distill.whisper.prompting.reader_config import width_of
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.teacher import take_own_margin
 
@@ -145,8 +146,8 @@ def _command(path: str) -> str:
 
 # Models
 
-def _numbers(size: WhisperSize, encoder_layers: int, decoder_layers: int) -> dict:
-    count = num_parameters(size, encoder_layers, decoder_layers)
+def _numbers(size: WhisperSize, encoder_layers: int, decoder_layers: int, extra: int = 0) -> dict:
+    count = num_parameters(size, encoder_layers, decoder_layers) + extra
     return {
         "encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "parameters": count,
         "float32_bytes": 4 * count, "float16_bytes": 2 * count,
@@ -166,7 +167,16 @@ def _student(recipe: WhisperRecipe, size: WhisperSize) -> dict:
         config.freeze_feed_forward,
     )
     trained = cost.num_trained(size, *layers, *frozen)
-    return _numbers(size, *layers) | {"trained_parameters": trained}
+    reader, extra = config.prompt_reader, 0
+    if reader.layers:
+        width = width_of(reader.model) or size.d_model  # of most models: a guess
+        extra = cost.num_reader_parameters(size, reader.layers, width)
+        trained = trained * reader.train_decoder + extra
+    found = _numbers(size, *layers, extra) | {"trained_parameters": trained}
+    if reader.layers:
+        found["reader"] = (f"{extra / 1e6:.1f} M parameters behind {reader.layers} of the "
+                           f"encoder's layers; text: {reader.model or 'its own embeddings'}")
+    return found
 
 
 def _num_layers(choice: int | list[int] | None, total: int, key: str) -> int:

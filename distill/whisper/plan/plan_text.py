@@ -66,6 +66,8 @@ def _model_text(plan: dict) -> str:
     if "trained_parameters" in plan["student"]:
         trained = plan["student"]["trained_parameters"]
         lines.append(f"  {'':<12}{trained / 1e6:.1f} M parameters of the student are trained")
+    if "reader" in plan["student"]:
+        lines.append(f"  reader      {plan['student']['reader']}")
     return "\n".join(lines)
 
 

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config import ConfigError, check
+from distill.whisper.prompting.reader_config import STATES
 from distill.whisper.prompting.styles import ENGLISH, find_style
-from distill.whisper.recipe_sections import PromptConfig, PromptEvaluationConfig, ViewConfig
+from distill.whisper.recipe_sections import (
+    PromptConfig,
+    PromptEvaluationConfig,
+    ScoresConfig,
+    StudentConfig,
+    TeacherConfig,
+    ViewConfig,
+)
 
 NONE = "none"
 SPLITS = ("test", "validation")
@@ -49,6 +57,35 @@ def check_prompts(views: ViewConfig, language: str | None) -> None:
           f"0 with {key}, which has a content of that name", views.previous_text_probability)
     ok = p.words is None or Path(p.words).is_file()
     check(ok, f"{key}.words", "a text file with one word or phrase a line", p.words)
+
+
+def check_reader(student: StudentConfig, views: ViewConfig, teacher: TeacherConfig,
+                 scores: ScoresConfig) -> None:
+    """Check `student.prompt_reader`, and what does not go with it.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    r, key = student.prompt_reader, "student.prompt_reader"
+    check(r.layers >= 0, f"{key}.layers", ">= 0", r.layers)
+    check(r.states in STATES, f"{key}.states", f"one of {STATES}", r.states)
+    check(0 <= r.drop_probability <= 1, f"{key}.drop_probability", "in [0, 1]",
+          r.drop_probability)
+    ok = r.validation_words is None or Path(r.validation_words).is_file()
+    check(ok, f"{key}.validation_words", "a text file with one word or phrase a line",
+          r.validation_words)
+    if not r.layers:
+        return
+    check(views.prompts.probability > 0, "views.prompts.probability",
+          f"> 0 with {key}.layers, which has to have something to read", views.prompts.probability)
+    own = student.freeze_encoder and student.encoder_layers is None
+    check(own, "student.freeze_encoder", f"true with {key}.layers, and student.encoder_layers "
+          "null: without a prompt the encoder is the teacher's", student.freeze_encoder)
+    check(teacher.mode == "store", "teacher.mode", f"store with {key}.layers: the teacher reads "
+          "the prompts with its decoder", teacher.mode)
+    check(scores.encoder_states != "disk", "scores.encoder_states", f"memory or none with "
+          f"{key}.layers: what is on the disk comes out of the encoder, and the last layers change",
+          scores.encoder_states)
 
 
 def check_prompt_evaluation(config: PromptEvaluationConfig, language: str | None) -> None:

@@ -19,6 +19,7 @@ def load(name: str) -> tuple:
 
     from distill.config import known_recipes
     from distill.progress import quiet_libraries
+    from distill.whisper.prompting.reader_files import attach
     from distill.whisper.recipe import load_recipe
     from distill.whisper.teacher import load_teacher
 
@@ -33,4 +34,5 @@ def load(name: str) -> tuple:
         processor = WhisperProcessor.from_pretrained(name)
     except OSError as error:
         raise ValueError(f"--model or --assistant: no Whisper model {name!r}: {error}") from None
+    attach(model, name)
     return model.to(device).eval().requires_grad_(False), processor

@@ -28,9 +28,10 @@ from distill.progress import progress
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import AUTO, WhisperDecoder
-from distill.whisper.encoder.audio import AudioFeatures, all_padded, audio_features, encode_features
+from distill.whisper.encoder.audio import AudioFeatures, all_padded, audio_features
 from distill.whisper.encoder.layer_means import LayerMeans
 from distill.whisper.encoder.lengths import margin_of
+from distill.whisper.encoder.prompt_reader import encode_about
 from distill.whisper.recognition.fallback import Fallback, decode_with_fallback, seed_of
 from distill.whisper.recognition.guard import decode_guarded, outran
 from distill.whisper.recognition.transcribe import to_text
@@ -80,6 +81,7 @@ class LongAudio:
             left out, because models make up words in silence. None: all of it is decoded.
         phrases: names and terms to prefer in it; None is the decoder's.
         prompt: tokens read before all its windows, in front of the text so far.
+        text: (tokens, text width) that a `prompt_reader` reads with all its windows.
     """
 
     name: str
@@ -89,6 +91,7 @@ class LongAudio:
     speech: Callable[[], list[tuple[float, float]]] | None = None
     phrases: PhraseList | None = None
     prompt: list[int] = field(default_factory=list)
+    text: Tensor | None = None
 
 
 def audio_file(path: str | Path, language: str | None = None) -> LongAudio:
@@ -273,9 +276,9 @@ class _Run:
         batch, features = self._features([state for state in batch if not state.is_done])
         if not batch:
             return
-        encoder = decoder.model.get_encoder()
+        texts = [state.audio.text for state in batch]
         heard = None if self.on_heard is None else LayerMeans()
-        states = encode_features(encoder, features, heard)
+        states = encode_about(decoder.model, features, texts, heard)
         for row, state in enumerate(batch if heard else ()):
             self.on_heard(state.audio, state.start, state.length, heard[row])
         limit = decoder.model.config.max_target_positions // 2
@@ -290,7 +293,8 @@ class _Run:
 
         found = decode_guarded(
             decode, states, features.short,
-            lambda rows: encode_features(encoder, features.padded(rows)), decoder.report,
+            lambda rows: encode_about(decoder.model, features.padded(rows),
+                                      [texts[row] for row in rows]), decoder.report,
             lambda h: outran(h) or h.temperature > self.fallback.temperatures[0])
         spoken: list[tuple[int, list[Segment], float]] = []
         for row, (state, hypothesis) in enumerate(zip(batch, found, strict=True)):

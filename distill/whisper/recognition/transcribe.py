@@ -17,9 +17,10 @@ from distill.progress import progress
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.encoder.audio import encode_audio, stack_states
+from distill.whisper.encoder.audio import all_padded, audio_features, stack_states
 from distill.whisper.encoder.lengths import margin_of, positions_of
-from distill.whisper.encoder.padded import encode, log_mel
+from distill.whisper.encoder.padded import log_mel
+from distill.whisper.encoder.prompt_reader import encode_about
 from distill.whisper.recognition.guard import decode_guarded
 
 MIN_NEW_TOKENS = 24  # the shortest clip may have a word of many tokens and two timestamps
@@ -48,6 +49,7 @@ def transcribe(
     audio_of: Callable[[Window], np.ndarray] = load_patiently,
     previous: Mapping[str, Sequence[int]] | None = None,
     phrases: Mapping[str, PhraseList] | None = None,
+    texts: Mapping[str, Tensor | None] | None = None,
 ) -> dict[str, Hypothesis]:
     """Decode windows in batches of like length; {window id: hypothesis}.
 
@@ -61,6 +63,8 @@ def transcribe(
         audio_of: float32 (samples,) at 16 kHz of a window, for those that are heard changed.
         previous: {window id: tokens} read before its text (`distill.whisper.prompting.compose`).
         phrases: {window id: names and terms to prefer in it}; others have the decoder's.
+        texts: {window id: (tokens, text width)} that the encoder reads, for models with a
+            `prompt_reader`; states with it are not those of `states_cache`.
 
     Raises:
         AudioError: a window cannot be read.
@@ -77,8 +81,10 @@ def transcribe(
             asked["previous"] = [previous.get(window.id, []) for window in batch]
         if phrases is not None:
             asked["phrases"] = [phrases.get(window.id, decoder.phrases) for window in batch]
-        found = _transcribe(decoder, processor, batch, limits, states_cache, guarded, audio_of,
-                            asked)
+        about = None if texts is None else [texts.get(window.id) for window in batch]
+        cache = states_cache if about is None else None
+        found = _transcribe(decoder, processor, batch, limits, cache, guarded, audio_of, asked,
+                            about)
         results |= {w.id: hypothesis for w, hypothesis in zip(batch, found, strict=True)}
     return results
 
@@ -86,7 +92,7 @@ def transcribe(
 def _transcribe(
     decoder: WhisperDecoder, processor, batch: Sequence[Window], limits: Sequence[int],
     cache: dict[str, Tensor] | None, guarded: bool, audio_of: Callable[[Window], np.ndarray],
-    asked: dict[str, list],
+    asked: dict[str, list], about: Sequence[Tensor | None] | None,
 ) -> list[Hypothesis]:
     languages, margin = [window.language for window in batch], margin_of(decoder.model)
 
@@ -96,21 +102,24 @@ def _transcribe(
                        **{name: [each[row] for row in rows] for name, each in asked.items()})
 
     def padded(rows: list[int]) -> Tensor:
-        audios = [audio_of(batch[row]) for row in rows]
-        return encode(decoder.model, log_mel(processor, audios))
+        features = log_mel(processor, [audio_of(batch[row]) for row in rows])
+        return encode_about(decoder.model, all_padded(features),
+                            about and [about[row] for row in rows])
 
     full = positions_of(0.0, None)
     short = [row for row, window in enumerate(batch)
              if guarded and positions_of(window.duration, margin) < full]
-    states = _states(decoder.model, processor, batch, cache, audio_of)
+    states = _states(decoder.model, processor, batch, cache, audio_of, about)
     return decode_guarded(decode, states, short, padded, decoder.report)
 
 
 def _states(model, processor, windows: Sequence[Window], cache: dict | None,
-            audio_of: Callable[[Window], np.ndarray]) -> Tensor:
+            audio_of: Callable[[Window], np.ndarray],
+            about: Sequence[Tensor | None] | None) -> Tensor:
     if cache is not None and all(window.id in cache for window in windows):
         return stack_states(model, [cache[window.id] for window in windows])
-    states = encode_audio(model, processor, [audio_of(window) for window in windows])
+    audios = [audio_of(window) for window in windows]
+    states = encode_about(model, audio_features(processor, audios, margin_of(model)), about)
     if cache is not None:
         cache |= {window.id: each for window, each in zip(windows, states, strict=True)}
     return states

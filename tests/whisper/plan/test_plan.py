@@ -21,6 +21,9 @@ from distill.whisper.plan.window_plan import cut_long
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/recipe.yaml")
                if read_method(path) == "whisper")
+READS = ["student.prompt_reader.layers=2", "student.prompt_reader.model=some/model",
+         "views.prompts.probability=1", "views.previous_text_probability=0",
+         "scores.encoder_states=none"]
 
 
 @pytest.fixture(scope="module")
@@ -280,12 +283,14 @@ def test_long_clips_in_even_parts():
     [[], ["student.freeze_encoder=false", "student.encoder_layers=1",
           "scores.encoder_states=none"],
      ["student.freeze_embeddings=true", "student.freeze_positions=false"],
-     ["student.decoder_layers=[0,2,-1]"]],
+     ["student.decoder_layers=[0,2,-1]"],
+     READS, [*READS, "student.prompt_reader.train_decoder=true"]],
 )
 def test_parameters_are_those_of_the_student(tiny, tmp_path, overrides):
     from transformers import WhisperForConditionalGeneration
 
     from distill.whisper.data.layers import choose_layers
+    from distill.whisper.encoder.prompt_reader import PromptReader
     from distill.whisper.student import freeze, make_student
 
     recipe = load_recipe(str(tiny), [f"output_dir={tmp_path}", *overrides])
@@ -297,6 +302,10 @@ def test_parameters_are_those_of_the_student(tiny, tmp_path, overrides):
         choose_layers(config.encoder_layers, 2, ""),
     )
     freeze(student, config.freeze_encoder, config.freeze_embeddings, config.freeze_positions)
+    if config.prompt_reader.layers:
+        if not config.prompt_reader.train_decoder:
+            student.requires_grad_(False)
+        student.prompt_reader = PromptReader(2, 2, 32, 32)  # the model's name is not known
     counts = [p.numel() for p in student.parameters()]
     trained = [p.numel() for p in student.parameters() if p.requires_grad]
     assert result["student"]["parameters"] == sum(counts)

@@ -241,8 +241,8 @@ def test_nothing_is_said_where_nobody_speaks(tiny, noise, monkeypatch):
     samples = np.concatenate([noise[2], noise[0]])  # 97.3 s
     said = Hypothesis([267, 65, 267 + 200, 267 + 210, 66, 267 + 400], -0.2, 0.0, False,
                       False)
-    monkeypatch.setattr("distill.whisper.recognition.sequential.encode_features",
-                        lambda _, features, heard=None: torch.zeros(features.num_clips, 1, 1))
+    monkeypatch.setattr("distill.whisper.recognition.sequential.encode_about",
+                        lambda _, features, *_rest: torch.zeros(features.num_clips, 1, 1))
     monkeypatch.setattr("distill.whisper.recognition.sequential.decode_with_fallback",
                         lambda *arguments, phrases: [said] * len(arguments[3]))
 

@@ -1,0 +1,110 @@
+"""An encoder's reader of prompts: made, saved beside a student's weights, and found again.
+
+    attach(model, "runs/demo-prompted-encoder/student")    # model.prompt_reader, if it has one
+    texts_of(model, None, ["Moskowitz, van Dyck."])        # what `encode_about` wants
+
+prompt_reader.safetensors and prompt_reader.json lie in the student's folder. Who does not know of
+them reads a student without prompts, which has the teacher's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import WhisperTokenizerFast
+
+from distill.data.files import read_json, write_atomic, write_json
+from distill.whisper.encoder.prompt_reader import PromptReader, has_reader
+from distill.whisper.prompting.reader_config import PromptReaderConfig
+from distill.whisper.prompting.text_states import OwnEmbeddings, TextStates, pieces_of
+
+SETTINGS, WEIGHTS, PREFIX = "prompt_reader.json", "prompt_reader.safetensors", "prompt_reader."
+VERSION = 1
+_KEYS = ("layers", "model", "revision", "fallback_wheel", "states")  # that make a reader
+
+
+def add_reader(model: Any, config: PromptReaderConfig, tokenizer: Callable[[], Any],
+               revision: str | None = None) -> None:
+    """Give a WhisperForConditionalGeneration a `prompt_reader` that has learned nothing.
+
+    Args:
+        tokenizer: makes the model's.
+        revision: that the text model has to have; None: any.
+
+    Raises:
+        ValueError: there is no such text model, or it has another revision.
+    """
+    read: Any = OwnEmbeddings(model, tokenizer)
+    if config.model is not None:
+        read = TextStates(config, config.states, revision)
+    sizes = model.config
+    layers = config.layers
+    if layers > sizes.encoder_layers:
+        raise ValueError(f"student.prompt_reader.layers must be at most the encoder's "
+                         f"{sizes.encoder_layers}, got {layers}")
+    reader = PromptReader(sizes.encoder_layers, layers, sizes.d_model, read.width)
+    reader.read, reader.settings = read, config
+    model.prompt_reader = reader.to(model.device, model.dtype)
+
+
+def save_student(model: Any, folder: Path) -> None:
+    """`save_pretrained`, with the reader in files of its own."""
+    if not has_reader(model):
+        model.save_pretrained(folder)
+        return
+    plain = {name: value for name, value in model.state_dict().items()
+             if not name.startswith(PREFIX)}
+    model.save_pretrained(folder, state_dict=plain)
+    reader = model.prompt_reader
+    weights = {name: value.contiguous() for name, value in reader.state_dict().items()}
+    write_atomic(folder / WEIGHTS, lambda path: save_file(weights, path))
+    write_json(folder / SETTINGS, {"version": VERSION, "text_revision": reader.read.revision,
+                                   **{key: getattr(reader.settings, key) for key in _KEYS}})
+
+
+def attach(model: Any, folder: str | Path) -> None:
+    """Give a model the reader of its folder, if there is one.
+
+    Raises:
+        ValueError: it is of another version, or not all of its weights are there.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        return
+    settings = read_json(path)
+    if settings.pop("version") != VERSION:
+        raise ValueError(f"{path}: of another version of this program")
+    revision = settings.pop("text_revision")
+    tokenizer = partial(WhisperTokenizerFast.from_pretrained, folder)
+    add_reader(model, PromptReaderConfig(**settings), tokenizer, revision)
+    weights = Path(folder) / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing: the student reads prompts with it")
+    found = load_file(weights)
+    wrong = sorted(model.prompt_reader.state_dict().keys() ^ found.keys())
+    if wrong:
+        raise ValueError(f"{weights}: not the weights of this reader; missing or unexpected: "
+                         f"{', '.join(wrong[:3])}")
+    model.prompt_reader.load_state_dict(found)
+    model.prompt_reader.requires_grad_(False)
+
+
+def texts_of(model: Any, style: str | None, contents: Sequence[str]) -> list[Tensor | None]:
+    """What a model's encoder reads of prompts in one style; None for an empty one."""
+    return [model.prompt_reader.read(pieces_of(style, content)) for content in contents]
+
+
+def refuse_reader(folder: str | Path, what: str) -> None:
+    """
+    Raises:
+        ValueError: the student in this folder has a reader.
+    """
+    if (Path(folder) / SETTINGS).is_file():
+        raise ValueError(f"{what}: the encoder of {folder} reads prompts, which only this program "
+                         "can do; a student that reads them with its decoder can be used "
+                         "(student.prompt_reader.layers=0)")
