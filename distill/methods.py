@@ -114,6 +114,10 @@ def describe_plan(recipe: Any) -> str:
 def build_task(recipe: Any, accelerator: Any) -> Any:
     """The `distill.training.task.Task` of a recipe."""
     match recipe.method:
+        case "whisper" if recipe.student.learns == "encoder":
+            from distill.whisper.encoder.noisy_task import EncoderTask
+
+            return EncoderTask(recipe, accelerator)
         case "whisper":
             from distill.whisper.task import WhisperTask
 

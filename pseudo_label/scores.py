@@ -76,6 +76,8 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
     source = ViewSource(recipe, known.processor, known.model.generation_config,
                         config.max_target_positions)
     views, states = source.views_of_run(), None
+    if recipe.student.learns == "encoder":  # only of what the teacher hears
+        views = list(dict.fromkeys(map(source.heard_by_teacher, views)))
     if recipe.scores.encoder_states == "disk":
         states = open_states(recipe, known.revision)
     scorer = cache(lambda: _load_scorer(recipe, source, states))  # not where nothing is missing
@@ -85,7 +87,8 @@ def score(recipe: WhisperRecipe, rank: int = 0, world: int = 1) -> None:
         fill = Fill(states, source.states_key, source.length, recipe, rank, world, faults)
         fill(views, "encoding", "windows", lambda group: states.add(scorer().encode(group)),
              lambda view: source.files(view.id))
-    if recipe.loss.kl_weight or recipe.loss.hidden_weight:
+    from_scores = recipe.loss.kl_weight or recipe.loss.hidden_weight
+    if from_scores and recipe.student.learns == "decoder":
         settings = settings_of_store(recipe, known.revision, known.processor, config)
         store = TeacherStore(scores_folder(recipe), settings, create=True)
 

@@ -190,6 +190,9 @@ class StudentConfig:
     encoder_layers: Any = None  # the same of the encoder; null: all
     start: str | None = None  # folder of a student with these layers to begin with, such as one
     # that was trained without noise; null: the teacher's layers
+    learns: str = "decoder"  # which part. decoder: as the other keys say | encoder: the encoder
+    # alone, to give of noisy sound the states of the teacher's of clean sound, by their MSE; the
+    # section loss and other keys of what is frozen are not used
     freeze_encoder: bool = True  # keep the teacher's encoder as it is
     freeze_embeddings: bool = False  # keep the token embeddings, which are also the output layer,
     # as they are

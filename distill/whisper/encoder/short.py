@@ -20,7 +20,7 @@ from distill.data.audio import SAMPLE_RATE
 from distill.losses.matmul import fast_linears
 from distill.whisper.encoder.layers import run_layer, stem
 from distill.whisper.encoder.level import LOUDEST
-from distill.whisper.encoder.silence import silence_of
+from distill.whisper.encoder.silence import Silence, silence_of
 
 _HOP = 160  # samples of a log-mel frame
 _HALF_WINDOW = 200  # samples of the next frames that a frame looks at
@@ -58,10 +58,18 @@ def encode_short(
     Args:
         on_layer: called with what each layer gives, (clips, positions, width), in their order.
     """
+    return run_short(encoder, features, silence_of(encoder), on_layer)
+
+
+def run_short(
+    encoder: Any, features: Tensor, silence: Silence,
+    on_layer: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """As `encode_short`, also with gradients, and any silence behind the clips."""
     parameter = next(encoder.parameters())
     features = features.to(parameter.device, parameter.dtype)
     positions = (features.shape[-1] - EXTRA_FRAMES) // 2
-    silent, log_weight = silence_of(encoder).behind(positions)
+    silent, log_weight = silence.behind(positions)
     with fast_linears():
         hidden = stem(encoder, features)[:, :positions]
         for layer, keys_and_values in zip(encoder.layers, silent, strict=True):
