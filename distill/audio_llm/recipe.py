@@ -140,6 +140,7 @@ class EvaluationConfig:
     end_bias: float = 0.0  # added to the score of the end of an answer; MooER: -0.2
     num_bootstrap: int = 2000  # draws of intervals
     max_validation_clips: int | None = None  # of each task; null: all
+    max_test_clips: int | None = None  # of each task, evenly spread; null: all
 
 
 @dataclass
@@ -208,6 +209,9 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
     for key in ("batch_size", "max_new_tokens", "num_beams", "num_bootstrap"):
         value = getattr(config.evaluation, key)
         check(value > 0, f"evaluation.{key}", "> 0", value)
+    for key in ("max_validation_clips", "max_test_clips"):
+        value = getattr(config.evaluation, key)
+        check(value is None or value > 0, f"evaluation.{key}", "> 0 or null", value)
     weight = config.evaluation.ctc_weight
     check(weight is None or 0 < weight < 1, "evaluation.ctc_weight", "in (0, 1) or null", weight)
     rate = config.evaluation.max_tokens_per_second

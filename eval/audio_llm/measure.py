@@ -38,7 +38,7 @@ from eval.audio_llm.cascade import cascade_answers, shown_pairs, whisper_texts
 from eval.audio_llm.closed import measure_closed
 from eval.audio_llm.closed import table as closed_table
 from eval.audio_llm.listening import describe, listen
-from eval.audio_llm.parts import Split, load_model, load_split
+from eval.audio_llm.parts import Split, load_model, load_split, spread
 from eval.machine import describe as describe_machine
 from eval.machine import this_machine
 from eval.report.write import write_report
@@ -77,7 +77,7 @@ def evaluate(recipe: AudioLlmRecipe, run: Path) -> dict:
     path = run / "eval" / "results.json"
     if path.is_file() and (found := read_json(path)).get("settings") == key:
         return found
-    split = load_split(recipe, "test")
+    split = spread(load_split(recipe, "test"), recipe.evaluation.max_test_clips)
     model = load_model(student, split.encoder)
     parts = _Parts(run / "eval" / "partial.jsonl", key)
     results = {"settings": key, "machine": this_machine(), "drops": dict(split.drops),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,19 @@ def load_split(recipe: AudioLlmRecipe, split: str) -> Split:
     states = encoder(split, rows, faults_of(split, rows, 1.0), drops)
     kept = [each for each in examples if each.id in states]
     return Split(kept, [states[each.id] for each in kept], drops, encoder)
+
+
+def spread(split: Split, most: int | None) -> Split:
+    """At most so many examples of each task, evenly spread; None: all."""
+    if most is None:
+        return split
+    by_task: dict[str, list[int]] = {}
+    for number, example in enumerate(split.examples):
+        by_task.setdefault(example.task.name, []).append(number)
+    kept = sorted(mine[at * len(mine) // min(most, len(mine))] for mine in by_task.values()
+                  for at in range(min(most, len(mine))))
+    return replace(split, examples=[split.examples[n] for n in kept],
+                   states=[split.states[n] for n in kept])
 
 
 def load_model(folder: str | Path, encoder: EncoderStates) -> AudioLlm:

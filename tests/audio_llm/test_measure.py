@@ -10,7 +10,7 @@ from distill.data.files import read_jsonl
 from eval.__main__ import main as evaluate
 from eval.audio_llm.cascade import _prompt, shown_pairs
 from eval.audio_llm.closed import of_task
-from eval.audio_llm.parts import load_model, load_split
+from eval.audio_llm.parts import load_model, load_split, spread
 from eval.report.write import write_report
 from tests.audio_llm.test_training import load, recipe, trained  # noqa: F401, fixtures
 
@@ -43,6 +43,15 @@ def test_results(trained, recipe, capsys, monkeypatch):  # noqa: F811
     assert len(rows) == 8 and {row["answer"] for row in rows} <= {"low", "high", "none"}
     assert sum(r["answer"] == r["reference"] for r in rows) / 8 == pytest.approx(entry["joint"])
     check_report(trained)
+
+
+def test_some_of_each_task(trained, recipe):  # noqa: F811
+    split = load_split(load(recipe, trained), "validation")
+    few = spread(split, 3)
+    assert [e.id for e in few.examples] == ["say0", "kind0", "say2", "kind2", "say5", "kind5"]
+    assert all(s is split.states[split.examples.index(e)]
+               for e, s in zip(few.examples, few.states, strict=True))
+    assert spread(split, None) is split and len(spread(split, 100).examples) == 16
 
 
 def check_report(trained):  # noqa: F811
