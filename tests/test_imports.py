@@ -45,7 +45,8 @@ ALLOWED = {
     "distill.publish": ("distill.data", "distill.methods"),
     "distill.cli": ("distill.config", "distill.endings"),
     "distill.__main__": ("distill.cli",),
-    "distill.whisper": BASE,
+    "distill.kept_lines": ("distill.data",),  # what a long command has done already
+    "distill.whisper": (*BASE, "distill.kept_lines"),
     "distill.ced": BASE,
     "distill.whisper_at": (  # a head on a Whisper, which comes from where all others come
         *BASE, "distill.whisper.teacher", "distill.whisper.recipe_sections",
