@@ -13,6 +13,7 @@ from distill.data.languages import language_code
 from distill.data.noise.channels import CHANNELS
 from distill.data.noise.kinds import KINDS
 from distill.data.views.augment import check_augment
+from distill.whisper.data.learner import check_learner
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
 from distill.whisper.prompting.settings import (
@@ -245,16 +246,7 @@ def _check_views(c: WhisperRecipe) -> None:
     v, p = c.views, c.pseudo_label
     for key in ("timestamp_probability", "previous_text_probability"):
         check(0 <= getattr(v, key) <= 1, f"views.{key}", "in [0, 1]", getattr(v, key))
-    learns = c.student.learns
-    check(learns in ("decoder", "encoder"), "student.learns", "decoder or encoder", learns)
-    noisy = v.teacher_hears == "clean" and v.augment.probability > 0
-    ok = learns == "decoder" or (noisy and c.teacher.mode == "store" and
-                                 c.scores.encoder_states == "disk" and not c.student.freeze_encoder
-                                 and c.student.encoder_layers is None)
-    what = ("decoder unless views.augment.probability > 0, views.teacher_hears=clean, teacher.mode="
-            "store, scores.encoder_states=disk, student.freeze_encoder=false and "
-            "student.encoder_layers=null")
-    check(ok, "student.learns", what, learns)
+    check_learner(c)
     check(v.epochs is None or v.epochs > 0, "views.epochs", "> 0 or null", v.epochs)
     ok = v.previous_text_probability == 0 or p.packing == "sequential"
     what = "0 unless pseudo_label.packing is sequential (others have no previous text)"
