@@ -16,11 +16,7 @@ from distill.data.views.augment import check_augment
 from distill.whisper.data.learner import check_learner
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
-from distill.whisper.prompting.settings import (
-    check_prompt_evaluation,
-    check_prompts,
-    check_reader,
-)
+from distill.whisper.prompting.settings import check_prompt_evaluation, check_prompts, check_reader
 from distill.whisper.recipe_sections import (
     DataConfig,
     DecodingConfig,
@@ -374,8 +370,7 @@ def _check_robustness(c: WhisperRecipe) -> None:
     ok = all(math.isfinite(snr) for snr in r.snrs) and len(set(r.snrs)) == len(r.snrs)
     check(ok, "robustness.snrs", "different numbers of decibels", r.snrs)
     ok = all(0 < seconds <= 3600 for seconds in r.without_speech_seconds)
-    check(ok, "robustness.without_speech_seconds", "numbers in (0, 3600]",
-          r.without_speech_seconds)
+    check(ok, "robustness.without_speech_seconds", "in (0, 3600]", r.without_speech_seconds)
 
 
 def _check_tagger(c: WhisperRecipe) -> None:
