@@ -30,8 +30,6 @@ from distill.whisper.encoder.layer_means import Listener
 from distill.whisper.encoder.layers import run_layer
 from distill.whisper.encoder.silence import silence_of
 
-GAIN = 50.0  # two numbers learn so much faster than the matrices, by one learning rate
-
 
 class GatedCrossAttention(nn.Module):
     """Frames look at a text, with one head: what a frame finds is a word, and not parts of several.
@@ -48,7 +46,7 @@ class GatedCrossAttention(nn.Module):
         self.k_proj = nn.Linear(text_width, width, bias=False)
         self.v_proj = nn.Linear(text_width, width, bias=False)
         self.out_proj = nn.Linear(width, width, bias=False)
-        self.nothing = nn.Parameter(torch.zeros(()))  # its logit, over GAIN
+        self.nothing = nn.Parameter(torch.zeros(()))  # logit of what has a value of zeros
         self.gate = nn.Parameter(torch.zeros(()))
 
     def forward(self, hidden: Tensor, text: Tensor, mask: Tensor) -> Tensor:
@@ -61,9 +59,9 @@ class GatedCrossAttention(nn.Module):
         query, keys = self.q_proj(self.norm(hidden)), self.k_proj(text)
         logits = query @ keys.mT * query.shape[-1] ** -0.5
         logits = logits.masked_fill(~mask[:, None], -torch.inf)
-        nothing = (GAIN * self.nothing).expand(*logits.shape[:2], 1)
+        nothing = self.nothing.expand(*logits.shape[:2], 1)
         weights = torch.cat([logits, nothing], -1).softmax(-1)[..., :-1]
-        return torch.tanh(GAIN * self.gate) * self.out_proj(weights @ self.v_proj(text))
+        return torch.tanh(self.gate) * self.out_proj(weights @ self.v_proj(text))
 
 
 class PromptReader(nn.Module):

@@ -21,14 +21,14 @@ from torch import Tensor
 from distill.data.audio import load_audio
 from distill.whisper.encoder.audio import audio_features
 from distill.whisper.encoder.lengths import margin_of
-from distill.whisper.encoder.prompt_reader import GAIN, entered_states
+from distill.whisper.encoder.prompt_reader import entered_states
 from distill.whisper.encoder.silence import VOICES
 from distill.whisper.prompting.text_states import OwnEmbeddings
 
 _RIDGE = 0.01  # of the largest singular value, squared: what the decoder hardly looks at stays out
 _SHARPNESS = 1.5  # standard deviation of the logits of frames and tokens
 _NOTHING = 5.0  # logit of no token
-_LOUDNESS = 1.0  # of what is found, in norms of a frame, if the gate were open
+_LOUDNESS = 4.0  # of what is found, in norms of a frame, if the gate were open
 _COMMON = 50.0  # ridge of the least squares, in words
 
 
@@ -59,7 +59,7 @@ def start_copying(model: Any, processor: Any, words: Sequence[str]) -> None:
                               (layer.k_proj, brought), (layer.v_proj, brought),
                               (layer.out_proj, loud * inverse)):
             weight.weight.copy_(value)
-        layer.nothing.fill_(_NOTHING / GAIN)
+        layer.nothing.fill_(_NOTHING)
 
 
 def _voices(model: Any, processor: Any) -> list[Tensor]:

@@ -54,7 +54,7 @@ def reads(tiny_llm, tmp_path_factory) -> list[str]:
             "views.prompts.max_distractors=2", "scores.encoder_states=none", "loss.kl_weight=0"]
 
 
-def with_reader(model, tiny_llm, layers: int = 1, gate: float = 0.04):
+def with_reader(model, tiny_llm, layers: int = 1, gate: float = 2.0):
     torch.manual_seed(3)
     add_reader(model, PromptReaderConfig(layers=layers, model=str(tiny_llm)), None)
     for layer in model.prompt_reader.layers:
@@ -121,8 +121,8 @@ def test_a_student_learns_to_read(tiny_run, reads, tmp_path):
             torch.nn.init.normal_(layer.out_proj.weight, std=0.1)
             torch.nn.init.normal_(layer.v_proj.weight, std=0.1)
             torch.nn.init.zeros_(layer.q_proj.weight)
-            layer.gate.data.fill_(0.01)
-            layer.nothing.data.fill_(-0.1)
+            layer.gate.data.fill_(0.5)
+            layer.nothing.data.fill_(-5.0)
         losses[where] = task.model(batch)[0].item()
         empty = task.model(batch | {"prompts": [None] * 4})[0].item()
         assert losses[where] != pytest.approx(empty, rel=1e-4)
@@ -206,7 +206,7 @@ def test_saved_beside_the_student(tiny_model, tiny_processor, tiny_llm, tmp_path
 
 def test_transcribe_gives_it_to_the_encoder(tiny_model, tiny_processor, tiny_llm, tmp_path,
                                             demo_data, monkeypatch):
-    save_student(with_reader(tiny_model, tiny_llm, gate=0.2), tmp_path / "student")
+    save_student(with_reader(tiny_model, tiny_llm, gate=9.0), tmp_path / "student")
     tiny_processor.save_pretrained(tmp_path / "student")
     (tmp_path / "notes.txt").write_text(LIST, encoding="utf-8")
     file = str(demo_data / "audio" / "agent-pass.ogg")
@@ -228,7 +228,7 @@ def test_passes_of_the_evaluation(tiny_run, reads, tiny_model, tiny_processor, t
     recipe = tiny_run.recipe(*reads)
     rows = read_manifest(recipe.data.test[0])[0]
     utterances = evaluation_utterances(rows, "test", False)[0]
-    model = with_reader(tiny_model, tiny_llm, gate=0.2)
+    model = with_reader(tiny_model, tiny_llm, gate=9.0)
     speaker = Speaker("student", lambda: (model, tiny_processor), recipe, utterances,
                       KeptPasses(tmp_path / "kept.jsonl", "key"), [], reads=True)
     plain = speaker.say("plain")
