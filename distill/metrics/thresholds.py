@@ -67,7 +67,7 @@ def at_precision(
 
 def _recordings(names: Sequence[Collection[str]], there: np.ndarray) -> np.ndarray:
     """How many recordings the first clip has of a class, the first two, and so on."""
-    seen: set = set()
+    seen: set[Any] = set()
     counts = []
     for number, (each, has) in enumerate(zip(names, there, strict=True)):
         if has:

@@ -48,7 +48,7 @@ class EncoderTask:
         if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise ValueError("student.learns=encoder: FSDP and DeepSpeed cannot run the encoder "
                              "layer by layer; use DDP")
-        teacher = load_teacher(recipe.teacher)
+        teacher: Any = load_teacher(recipe.teacher)
         self.processor, sizes = teacher.processor, teacher.model.config
         self.source = ViewSource(recipe, self.processor, teacher.model.generation_config,
                                  sizes.max_target_positions)
@@ -61,7 +61,7 @@ class EncoderTask:
                                 strict=True))
         layers = choose_layers(recipe.student.decoder_layers, sizes.decoder_layers,
                                "student.decoder_layers")
-        self.student = make_student(teacher.model, layers, list(range(sizes.encoder_layers)))
+        self.student: Any = make_student(teacher.model, layers, list(range(sizes.encoder_layers)))
         if recipe.student.start is not None:
             begin_with(self.student, Path(recipe.student.start))
         complete(self.student.generation_config, self.source.rules.special, self.source.languages,
