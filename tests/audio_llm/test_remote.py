@@ -32,6 +32,7 @@ print(json.dumps({"answers": model.ask([wave, wave[:8000]], ["Say it.", "Which?"
 """
 
 
+@pytest.mark.slow
 def test_without_this_package(trained, recipe, tmp_path):  # noqa: F811
     folder = trained / "student"
     found = subprocess.run([sys.executable, "-c", ALONE, str(folder)], capture_output=True,
