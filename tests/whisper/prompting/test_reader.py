@@ -72,7 +72,8 @@ def test_pieces():
 def test_the_students_own_embeddings(tiny_model, tiny_processor):
     read = OwnEmbeddings(tiny_model, lambda: tiny_processor.tokenizer)
     both, one, other = (read(pieces_of(None, text)) for text in (LIST, "Moskowitz", "van Dyck"))
-    assert torch.equal(both, torch.cat([one, other])) and both.shape[1] == read.width == 32
+    torch.testing.assert_close(both, torch.cat([one, other]))  # normed in other memory: rounding
+    assert both.shape[1] == read.width == 32
     assert read([]) is None and read.ends("van Dyck")[-1] == 9
 
 
