@@ -27,6 +27,7 @@ from distill.whisper.prompting.reader_files import (
 from distill.whisper.prompting.reader_start import start_copying
 from distill.whisper.prompting.text_states import OwnEmbeddings, TextStates, pieces_of
 from distill.whisper.recognition import sequential
+from distill.whisper.recognition.fallback import GREEDY
 from distill.whisper.recognition.loading import load
 from eval.prompts.passes import KeptPasses, Speaker
 from eval.speech.measure import load_folder
@@ -217,6 +218,7 @@ def test_transcribe_gives_it_to_the_encoder(tiny_model, tiny_processor, tiny_llm
     assert len(text_of(options, tiny_model)) == len(
         tiny_model.prompt_reader.read(pieces_of("upper", LIST)))
     assert text_of(_parser().parse_args(command), tiny_model) is None
+    monkeypatch.setattr(sequential, "Fallback", lambda: GREEDY)
     heard = []
     monkeypatch.setattr(sequential, "encode_about", lambda model, features, texts, *rest: (
         heard.append(texts), encode_about(model, features, texts, *rest))[1])
