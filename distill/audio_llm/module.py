@@ -91,8 +91,7 @@ class AudioLlmModule(nn.Module):
         Args:
             batch: `states` (clips, frames, width), zero behind the clips' `lengths` (clips,), which
                 count embeddings; `ids`, `labels` (clips, tokens); `targets`, `sizes` for CTC, see
-                `TokenCtc.loss`; `read_ids`, `read_labels` where a text is read in place of audio,
-                without labels where there is no text.
+                `TokenCtc.loss`; with a teacher what `teacher_batch` gives.
         """
         with fast_linears():
             audio = self.adapter(batch["states"], batch["lengths"])
@@ -116,10 +115,9 @@ class AudioLlmModule(nn.Module):
             loss, ce, _ = token_losses(hidden, head, labels, None, ce_weight=1.0, kl_weight=0.0,
                                        temperature=1.0)
             return loss, {"ce": ce}
-        has_text = batch["read_labels"] != IGNORE
-        read = has_text.any(1).repeat_interleave((batch["labels"] != IGNORE).sum(1))
+        read = batch["is_taught"].repeat_interleave((batch["labels"] != IGNORE).sum(1))
         loss, ce, kl = token_losses(
-            hidden[read], head, labels[read], self._read(batch), ce_weight=1.0,
+            hidden[read], head, labels[read], self._teacher_scores(batch), ce_weight=1.0,
             kl_weight=self.loss.kl_weight, temperature=self.loss.temperature)
         if not read.all():  # nobody speaks there: the teacher has nothing to read
             more, more_ce, _ = token_losses(hidden[~read], head, labels[~read], None,
@@ -127,16 +125,11 @@ class AudioLlmModule(nn.Module):
             loss, ce = loss + more, ce + more_ce
         return loss, {"ce": ce, "kl": kl}
 
-    @torch.no_grad()
-    def _read(self, batch: Batch) -> TeacherScores:
-        """The same language model without LoRA, which reads the transcript."""
-        model = self.model
-        set_lora(model.llm, False)
-        try:
-            embedded = model.llm.get_input_embeddings()(batch["read_ids"])
-            hidden, _ = states_before(model, embedded, batch["read_labels"])
-        finally:
-            set_lora(model.llm, True)
+    def _teacher_scores(self, batch: Batch) -> TeacherScores:
+        """Of the same language model without LoRA, which reads the transcript."""
+        model, hidden = self.model, batch.get("read_states")
+        if hidden is None:
+            hidden = read_without_lora(model, batch["read_ids"], batch["read_labels"])
         return TeacherScores(hidden=hidden, weight=model.llm.get_output_embeddings().weight)
 
 
@@ -149,3 +142,13 @@ def states_before(model: AudioLlm, embedded: Tensor, labels: Tensor) -> tuple[Te
     wanted = labels[:, 1:]
     learned = wanted != IGNORE
     return hidden[:, :-1][learned], wanted[learned]
+
+
+@torch.no_grad()
+def read_without_lora(model: AudioLlm, ids: Tensor, labels: Tensor) -> Tensor:
+    """Last states (tokens, width) of texts (clips, tokens), by the language model as it was."""
+    set_lora(model.llm, False)
+    try:
+        return states_before(model, model.llm.get_input_embeddings()(ids), labels)[0]
+    finally:
+        set_lora(model.llm, True)

@@ -116,6 +116,10 @@ class LossConfig:
     kl_weight: float = 0.0  # KL to the same language model, without LoRA, that reads the reference
     # transcript in place of the audio
     temperature: float = 1.0  # of that KL
+    teacher_shown: int = 0  # pairs of transcript and answer, of the same task of the training
+    # split, that this teacher reads first: an instruction alone makes a small model chat
+    keep_teacher: bool = False  # it reads every training answer once, before training, and what it
+    # thinks is kept in runs/NAME/teacher: 4 bytes times the language model's width a token
 
 
 @dataclass
@@ -205,6 +209,7 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> AudioLlmRecipe:
           config.augment.shift_frames)
     for key in ("ctc_weight", "kl_weight"):
         check(getattr(config.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(config.loss, key))
+    check(config.loss.teacher_shown >= 0, "loss.teacher_shown", ">= 0", config.loss.teacher_shown)
     check(config.loss.temperature > 0, "loss.temperature", "> 0", config.loss.temperature)
     for key in ("batch_size", "max_new_tokens", "num_beams", "num_bootstrap"):
         value = getattr(config.evaluation, key)
@@ -280,5 +285,14 @@ def stages_of(config: AudioLlmRecipe) -> list[AudioLlmRecipe]:
 
 def states_folder(config: AudioLlmRecipe) -> Path:
     """Where the encoder's states are kept; the same for all stages of a run."""
+    return _kept(config) / "states"
+
+
+def teacher_folder(config: AudioLlmRecipe) -> Path:
+    """Where the teacher's states are kept; the same for all stages of a run."""
+    return _kept(config) / "teacher"
+
+
+def _kept(config: AudioLlmRecipe) -> Path:
     folder = Path(config.output_dir or ".")
-    return (folder.parents[1] if folder.parent.name == "stages" else folder) / "states"
+    return folder.parents[1] if folder.parent.name == "stages" else folder

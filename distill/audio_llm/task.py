@@ -12,14 +12,15 @@ import torch
 from accelerate import Accelerator
 
 from distill.audio_llm.ctc import needed_frames
-from distill.audio_llm.data.collate import answer_batch, ctc_batch, pad_states
+from distill.audio_llm.data.collate import answer_batch, ctc_batch, pad_states, teacher_batch
 from distill.audio_llm.data.examples import Example, load_examples, repeated
 from distill.audio_llm.data.sequences import spoken_ids
 from distill.audio_llm.data.states import EncoderStates
+from distill.audio_llm.data.teacher import Teacher
 from distill.audio_llm.language_model import load_language_model
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.module import AudioLlmModule
-from distill.audio_llm.recipe import AudioLlmRecipe, states_folder
+from distill.audio_llm.recipe import AudioLlmRecipe, states_folder, teacher_folder
 from distill.audio_llm.settings import WEIGHTS, read_settings, settings_of
 from distill.audio_llm.validation import Validation
 from distill.data.files import hash_of
@@ -64,6 +65,7 @@ class AudioLlmTask:
         self.examples = self._fit_for_ctc(self.examples)
         self.lengths = [self._length(example) for example in self.examples]
         self.batches = self._batches()
+        self.teacher, self.teacher_states = self._teacher(every)
         self.validation = Validation(validation, [validation_states[e.id] for e in validation],
                                      recipe.evaluation, self.is_ctc)
 
@@ -88,6 +90,20 @@ class AudioLlmTask:
             return []
         texts = {example.heard for example in examples if example.heard}
         return sorted({each for text in texts for each in spoken_ids(tokenizer, text)})
+
+    def _teacher(
+        self, every: list[Example]
+    ) -> tuple[Teacher | None, dict[str, np.ndarray] | None]:
+        """The language model that reads, if it is asked for; and its states, if they are kept."""
+        config = self.recipe.loss
+        if self.is_ctc or not config.kl_weight:
+            return None, None
+        teacher = Teacher(self.student, every, config.teacher_shown)
+        if not config.keep_teacher:
+            return teacher, None
+        with self.accelerator.main_process_first():
+            return teacher, teacher.states(self.examples, teacher_folder(self.recipe),
+                                           self.accelerator.is_main_process)
 
     def _of_stage(self, examples: list[Example]) -> list[Example]:
         wanted = self.stage.tasks
@@ -196,8 +212,9 @@ class AudioLlmTask:
             batch: Batch = {"states": pad_states(states), "lengths": torch.tensor(
                 [self.student.num_embeddings(len(each)) for each in states])}
         else:
-            batch = answer_batch(self.student, examples, states, self.stage.loss == "text",
-                                 self.recipe.loss.kl_weight > 0)
+            batch = answer_batch(self.student, examples, states, self.stage.loss == "text")
+        if self.teacher is not None:
+            batch |= teacher_batch(self.teacher, examples, self.teacher_states)
         if self.is_ctc or self.recipe.loss.ctc_weight:
             batch |= ctc_batch(self.student, self.model.ctc, examples, states)
         return batch

@@ -53,14 +53,6 @@ def _window(example: Example) -> Window:
     return Window(row.id, (piece,), row.speaker, row.language)
 
 
-def shown_pairs(examples: Sequence[Example]) -> list[Example]:
-    """Training examples of middle length whose transcript is known."""
-    spoken = sorted((each for each in examples if each.spoken),
-                    key=lambda each: (len(each.answer), each.id))
-    step = max(1, len(spoken) // (NUM_SHOWN + 1))
-    return spoken[step :: step][:NUM_SHOWN]
-
-
 def cascade_answers(
     model: AudioLlm, kind: str, texts: Sequence[str], shown: Sequence[Example],
     config: EvaluationConfig,

@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.audio_llm.answers import answers
 from distill.audio_llm.data.examples import Example, load_examples
+from distill.audio_llm.data.teacher import shown_pairs
 from distill.audio_llm.model import AudioLlm
 from distill.audio_llm.recipe import AudioLlmRecipe, load_recipe
 from distill.audio_llm.validation import chrf, measure, no_speech
@@ -34,7 +35,7 @@ from distill.metrics.error_rates import (
 )
 from distill.metrics.normalize import normalizer
 from distill.metrics.translation import translation_scores
-from eval.audio_llm.cascade import cascade_answers, shown_pairs, whisper_texts
+from eval.audio_llm.cascade import NUM_SHOWN, cascade_answers, whisper_texts
 from eval.audio_llm.closed import measure_closed
 from eval.audio_llm.closed import table as closed_table
 from eval.audio_llm.listening import describe, listen
@@ -156,7 +157,8 @@ def _measure_open(
         mine = [n for n, each in enumerate(examples) if each.task.name == task.name]
         if not mine:
             continue
-        shown = shown_pairs([each for each in training if each.task.name == task.name])
+        shown = shown_pairs([each for each in training if each.task.name == task.name],
+                            NUM_SHOWN)
         if whisper:
             told = parts(f"cascade of {task.name}", partial(
                 cascade_answers, model, task.kind, [whisper[n] for n in mine], shown, config))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from distill.audio_llm.data.sequences import AUDIO
+from distill.audio_llm.data.teacher import shown_pairs
 from distill.data.files import read_jsonl
 from eval.__main__ import main as evaluate
-from eval.audio_llm.cascade import _prompt, shown_pairs
+from eval.audio_llm.cascade import _prompt
 from eval.audio_llm.closed import of_task
 from eval.audio_llm.parts import load_model, load_split, spread
 from eval.report.write import write_report
@@ -83,7 +84,7 @@ def test_what_both_inputs_are_worth():
 def test_the_cascade_reads_text_alone(trained, recipe):  # noqa: F811
     split = load_split(load(recipe, trained), "validation")
     model = load_model(trained / "student", split.encoder)
-    shown = shown_pairs(split.examples)[:1]
+    shown = shown_pairs(split.examples, 1)
     prompt = _prompt(model, "translation", "hola", shown)
     assert AUDIO not in prompt.ids
     assert model.tokenizer.decode(prompt.ids) == (

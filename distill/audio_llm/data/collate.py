@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from distill.audio_llm.ctc import TokenCtc, needed_frames
 from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.sequences import spoken_ids
+from distill.audio_llm.data.teacher import Teacher, pad
 from distill.audio_llm.model import AudioLlm
 from distill.losses.token_losses import IGNORE
 from distill.training.task import Batch
@@ -18,38 +19,43 @@ from distill.training.task import Batch
 
 def answer_batch(
     model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
-    whole_text: bool = False, reads: bool = False,
+    whole_text: bool = False,
 ) -> Batch:
-    """Batch of `AudioLlmModule` without CTC's targets.
+    """Batch of `AudioLlmModule` without CTC's targets and the teacher.
 
     Args:
         states: (frames, width) of each; no frames: no audio.
-        reads: the teacher's sequences as well, with the transcript in place of the audio; without
-            labels where nobody speaks.
     """
     lengths = [model.num_embeddings(len(each)) for each in states]
     sequences = [model.sequence(example.question, length, example.answer, example.spoken,
                                 whole_text)
                  for example, length in zip(examples, lengths, strict=True)]
-    batch = {
+    return {
         "states": pad_states(states), "lengths": torch.tensor(lengths),
-        "ids": _pad([each.ids for each in sequences], model.end),
-        "labels": _pad([each.labels for each in sequences], IGNORE),
+        "ids": pad([each.ids for each in sequences], model.end),
+        "labels": pad([each.labels for each in sequences], IGNORE),
     }
-    if reads:
-        read = [model.sequence(example.question,
-                               spoken_ids(model.tokenizer, example.spoken or ""),
-                               example.answer, example.spoken, whole_text)
-                for example in examples]
-        batch["read_ids"] = _pad([each.ids for each in read], model.end)
-        batch["read_labels"] = _pad([
-            _only_answer(each.labels, each.num_prompt if example.spoken else len(each.labels))
-            for each, example in zip(read, examples, strict=True)], IGNORE)
-    return batch
 
 
-def _only_answer(labels: list[int], num_hidden: int) -> list[int]:
-    return [IGNORE] * num_hidden + labels[num_hidden:]
+def teacher_batch(
+    teacher: Teacher, examples: Sequence[Example], kept: Mapping[str, np.ndarray] | None
+) -> Batch:
+    """`is_taught` (clips,), and what the teacher is asked with: `read_ids`, `read_labels` (clips,
+    tokens); or its last states `read_states` (tokens of all answers that are taught, width).
+
+    Args:
+        kept: its states by id; None: it reads now.
+    """
+    is_taught = [teacher.teaches(each) for each in examples]
+    batch: Batch = {"is_taught": torch.tensor(is_taught)}
+    if kept is not None:
+        mine = [kept[each.id] for each, taught in zip(examples, is_taught, strict=True) if taught]
+        width = teacher.model.llm.get_input_embeddings().weight.shape[1]
+        found = np.concatenate(mine) if mine else np.zeros((0, width), np.float32)
+        return batch | {"read_states": torch.from_numpy(found)}
+    read = [teacher.sequence(each) for each in examples]
+    return batch | {"read_ids": pad([each.ids for each in read], teacher.model.end),
+                    "read_labels": pad([each.labels for each in read], IGNORE)}
 
 
 def ctc_batch(
@@ -74,8 +80,3 @@ def pad_states(states: Sequence[np.ndarray]) -> Tensor:
     for row, each in zip(found, states, strict=True):
         row[: len(each)] = torch.from_numpy(np.asarray(each, np.float32))
     return found
-
-
-def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
