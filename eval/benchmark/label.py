@@ -1,16 +1,19 @@
 """Pseudo-labelling: ours by each backend, the usual way, and faster-whisper, on the same audio.
 
-    python -m eval.benchmark.label RECIPE [key=value ...]        make bench.label
+    python -m eval.benchmark.label RECIPE [SETTING ...] [key=value ...]        make bench.label
 
-Needs the extra `ct2` and faster-whisper (`pip install faster-whisper`). Two settings, each in turn
-in one process, from decoded audio to text, greedy, without timestamps:
+Needs the extra `ct2` and faster-whisper (`pip install faster-whisper`). Settings (all, if none is
+named), each in turn in one process, from decoded audio to text, greedy, without timestamps:
 
 - `packed`: windows of up to 30 s of the training split, as labelling has them;
 - `clips`: single clips of 1 to 12 s in random order; ours packs and sorts them, the usual way pads
-  each to 30 s.
+  each to 30 s;
+- `loose`: all clips of up to 30 s, each by itself and at its own length
+  (`teacher.short_audio_margin`), beside the same packed, both by ours.
 
 The usual way is that of the Distil-Whisper scripts: transformers' generate in float32, batches in
-the order of the data. Writes runs/bench/label.json. About 15 minutes on 2 cores.
+the order of the data. Writes runs/bench/label.json, or label-SETTING.json of those named. About 20
+minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.config import ConfigError
 from distill.data.audio import SAMPLE_RATE
 from distill.data.speech.windows import Window, load_window, pack
 from distill.metrics.error_rates import bootstrap_interval, error_counts, error_rate
@@ -35,6 +39,8 @@ NUM_WINDOWS, NUM_CLIPS = 24, 72
 NUM_ROUNDS = 3
 BATCH = 12  # windows; 24 is no faster on 2 cores for any of them
 CLIP_SECONDS = (1.0, 12.0)
+SETTINGS = ("packed", "clips", "loose")
+BOTH = ("ours, transformers", "ours, ctranslate2 int8")  # backends of `clips` and `loose`
 Texts = dict[str, str]  # of windows, by id
 
 
@@ -42,26 +48,30 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
+    named = [each for each in arguments[1:] if "=" not in each]
+    if unknown := set(named) - set(SETTINGS):
+        raise ConfigError(f"settings are {', '.join(SETTINGS)}; got {', '.join(sorted(unknown))}")
     recipe = load_recipe(arguments[0], [
         "pseudo_label.timestamps=false", f"pseudo_label.batch_size={BATCH}", "teacher.mode=live",
-        *arguments[1:]])
-    result = run(recipe)
-    write_result(OUT / "label.json", result, table(result))
+        *(each for each in arguments[1:] if "=" in each)])
+    result = run(recipe, [each for each in SETTINGS if each in named] or SETTINGS)
+    write_result(OUT / f"{'-'.join(['label', *named])}.json", result, table(result))
 
 
-def run(recipe: WhisperRecipe) -> dict:
-    """Both settings, and the ratios that count."""
+def run(recipe: WhisperRecipe, names: Sequence[str] = SETTINGS) -> dict:
+    """The settings of these names, and the ratios that count."""
     import torch
 
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     ways = Ways(recipe)
-    packed, clips = material(recipe)
-    settings = {
-        "packed": measure(packed, packed, ways.all(), recipe),
-        "clips": measure(clips, pack_clips(clips), ways.some("reference", "ours, transformers",
-                                                            "ours, ctranslate2 int8"), recipe),
+    packed, clips, loose = material(recipe)
+    measured = {
+        "packed": lambda: measure(packed, packed, ways.all(), recipe),
+        "clips": lambda: measure(clips, pack_clips(clips), ways.some("reference", *BOTH), recipe),
+        "loose": lambda: measure(loose, pack_clips(loose), ways.loose(), recipe),
     }
+    settings = {name: measured[name]() for name in names}
     return ratios(settings) | {
         "settings": settings, "teacher": recipe.teacher.model, "split": "train",
         "normalizer": recipe.evaluation.normalizer, "batch": BATCH,
@@ -70,17 +80,18 @@ def run(recipe: WhisperRecipe) -> dict:
     }
 
 
-def material(recipe: WhisperRecipe) -> tuple[list[Window], list[Window]]:
-    """Windows of packed clips, and windows of a single clip each, in random order."""
+def material(recipe: WhisperRecipe) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows of packed clips, and windows of a single clip each in random order: a few, and all.
+    """
     from distill.whisper.data.corpus import load_clips
 
     rows, _ = load_clips(recipe.data.train)
     rows = [row for row in rows if row.duration <= 30]
     order = np.random.default_rng(0).permutation(len(rows))
-    short = [rows[i] for i in order if CLIP_SECONDS[0] <= rows[i].duration <= CLIP_SECONDS[1]]
     packed = pack(rows, "packed", "best_fit", seed=1)
-    clips = [pack([row], f"clip-{row.id}", "sequential")[0] for row in short]
-    return packed[:NUM_WINDOWS], clips[:NUM_CLIPS]
+    loose = [pack([rows[i]], f"clip-{rows[i].id}", "sequential")[0] for i in order]
+    clips = [each for each in loose if CLIP_SECONDS[0] <= each.duration <= CLIP_SECONDS[1]]
+    return packed[:NUM_WINDOWS], clips[:NUM_CLIPS], loose
 
 
 def pack_clips(clips: Sequence[Window]) -> list[Window]:
@@ -135,6 +146,11 @@ class Ways:
 
     def some(self, *names: str) -> dict[str, Callable]:
         return {name: way for name, way in self.all().items() if name in names}
+
+    def loose(self) -> dict[str, Callable]:
+        """`ours` of windows that are packed, `loose` of clips by themselves."""
+        ours = self.some(*BOTH)
+        return ours | {name.replace("ours", "loose"): way for name, way in ours.items()}
 
     def reference(self, windows: Sequence[Window], audios: dict[str, np.ndarray]) -> Texts:
         """As the published scripts call it."""
@@ -250,20 +266,26 @@ def ratios(settings: dict) -> dict:
         pairs = zip(ways[slow]["seconds"], ways[fast]["seconds"], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
-    int8, plain = "ours, ctranslate2 int8", "ours, transformers"
-    wer = {name: way["wer"] for name, way in settings["packed"]["ways"].items()}
-    by_backend = {name: ratio("packed", "reference", name) for name in settings["packed"]["ways"]
-                  if name.startswith("ours")}
-    return {
-        "speedup_vs_reference": max(by_backend.values()),
-        "speedup_vs_reference_by_backend": by_backend,
-        "speedup_vs_reference_on_clips": {
-            name: ratio("clips", "reference", name) for name in (plain, int8)},
-        "vs_faster_whisper": ratio("packed", "faster-whisper int8", int8),
-        "vs_faster_whisper_float32": ratio("packed", "faster-whisper float32",
-                                           "ours, ctranslate2 float32"),
-        "wer_difference": 100 * (wer[int8] - wer["ours, ctranslate2 float32"]),
-    }
+    found: dict = {}
+    if "packed" in settings:
+        ways = settings["packed"]["ways"]
+        by_backend = {name: ratio("packed", "reference", name) for name in ways
+                      if name.startswith("ours")}
+        int8, plain = "ours, ctranslate2 int8", "ours, ctranslate2 float32"
+        found |= {
+            "speedup_vs_reference": max(by_backend.values()),
+            "speedup_vs_reference_by_backend": by_backend,
+            "vs_faster_whisper": ratio("packed", "faster-whisper int8", int8),
+            "vs_faster_whisper_float32": ratio("packed", "faster-whisper float32", plain),
+            "wer_difference": 100 * (ways[int8]["wer"] - ways[plain]["wer"]),
+        }
+    if "clips" in settings:
+        found["speedup_vs_reference_on_clips"] = {
+            name: ratio("clips", "reference", name) for name in BOTH}
+    if "loose" in settings:
+        found["speedup_loose_vs_packed"] = {
+            name: ratio("loose", name, name.replace("ours", "loose")) for name in BOTH}
+    return found
 
 
 def table(result: dict) -> str:
@@ -278,17 +300,27 @@ def table(result: dict) -> str:
             wer = f"{found['wer']:.2%} " + "[{:.1%}, {:.1%}]".format(*found["wer_interval"])
             lines.append(f"{way:<28}{statistics.median(found['seconds']):>9.1f}"
                          f"{found['rtfx']:>7.1f}{wer:>26}")
-    by_backend = ", ".join(f"{name.removeprefix('ours, ')} {value:.2f}x" for name, value in
-                           result["speedup_vs_reference_by_backend"].items())
-    on_clips = ", ".join(f"{name.removeprefix('ours, ')} {value:.2f}x" for name, value in
-                         result["speedup_vs_reference_on_clips"].items())
-    return "\n".join([
-        *lines, "", f"faster than the usual way: {by_backend}; on clips: {on_clips}",
-        f"faster than faster-whisper (batched): int8 {result['vs_faster_whisper']:.2f}x, float32 "
-        f"{result['vs_faster_whisper_float32']:.2f}x",
-        f"int8 - float32: {result['wer_difference']:+.2f} points of WER; the int8 encoder alone "
-        f"takes {result['int8_encoder_seconds_per_window']:.2f} s a window",
-    ])
+    return "\n".join([*lines, "", *_in_words(result)])
+
+
+def _in_words(result: dict) -> list[str]:
+    def each(key: str) -> str:
+        return ", ".join(f"{name.removeprefix('ours, ')} {value:.2f}x"
+                         for name, value in result[key].items())
+
+    lines = []
+    if "packed" in result["settings"]:
+        lines += [f"faster than the usual way: {each('speedup_vs_reference_by_backend')}",
+                  "faster than faster-whisper (batched): int8 "
+                  f"{result['vs_faster_whisper']:.2f}x, float32 "
+                  f"{result['vs_faster_whisper_float32']:.2f}x",
+                  f"int8 - float32: {result['wer_difference']:+.2f} points of WER"]
+    if "clips" in result["settings"]:
+        lines += [f"faster than the usual way on clips: {each('speedup_vs_reference_on_clips')}"]
+    if "loose" in result["settings"]:
+        lines += [f"single clips faster than packed ones: {each('speedup_loose_vs_packed')}"]
+    return [*lines, "the int8 encoder alone takes "
+                    f"{result['int8_encoder_seconds_per_window']:.2f} s a window"]
 
 
 if __name__ == "__main__":
