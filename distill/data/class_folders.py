@@ -42,7 +42,14 @@ from distill.data.sources.clips import one_line
 from distill.data.sources.journal import Journal, made_by
 from distill.data.sources.layouts.file_lists import find_lists
 from distill.data.sources.layouts.tree import key
-from distill.data.sources.output import Outside, hash_of_file, refuse_foreign, refuse_overlap
+from distill.data.sources.output import (
+    Outside,
+    hash_of_file,
+    is_same_source,
+    place_from,
+    refuse_foreign,
+    refuse_overlap,
+)
 from distill.data.sources.rows import Drops, ids_of
 from distill.data.sources.vanished import part_of_row, refuse_vanished
 from distill.endings import Stopped, run, writing_to
@@ -262,7 +269,7 @@ def _write(
                          "the same command goes on" if drops.transient else f"{what} "
                          f"({drops.text()})")
     assign_splits(sounds, options)
-    if not options.allow_gone and _source_of(out) in (None, str(source)):
+    if not options.allow_gone and is_same_source(_report_of(out), out, source):
         refuse_vanished([out / name for name in MANIFESTS], lambda: {
             part_of_row(vars(_row(sound, source, out, options))) for sound in sounds})
     made, counts = {}, {}
@@ -274,7 +281,8 @@ def _write(
     write_text(out / "classes.txt", "\n".join(_classes(sounds, options)) + "\n")
     made["classes.txt"] = hash_of_file(out / "classes.txt")
     write_json(out / "drops.json", {
-        "source": str(source), "counts": drops.counts, "dropped": drops.listed, "made": made})
+        "source": str(source), "place": place_from(out, source), "counts": drops.counts,
+        "dropped": drops.listed, "made": made})
     return counts
 
 
@@ -291,11 +299,11 @@ def _made(out: Path) -> dict[str, str | None]:
     return {}
 
 
-def _source_of(out: Path) -> str | None:
+def _report_of(out: Path) -> dict:
     try:
-        return read_json(out / "drops.json").get("source")
+        return read_json(out / "drops.json")
     except (OSError, ValueError):
-        return None
+        return {}
 
 
 def _classes(sounds: list[Sound], options: Options) -> list[str]:

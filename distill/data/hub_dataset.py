@@ -178,7 +178,7 @@ def import_clips(source: str, out: Path, options: Options) -> Report:
     source = str(source)
     if not source:
         raise ValueError("SOURCE is empty; expected a folder, a table or an id of the Hub")
-    if not re.fullmatch(r"[\w-][\w.-]*", options.manifest):
+    if not re.fullmatch(r"[\w-][\w.-]*(?<!\.jsonl)", options.manifest):
         raise ValueError(f"name={options.manifest}: expected the name of a file, without folders "
                          "and without .jsonl, such as train")
     refuse_overlap(source, out)
@@ -360,7 +360,7 @@ def open_source(
     shards = find_shards(path, options.split)
     if shards:
         return read_shards(shards, options.columns, unread), None
-    return iter(find_clips(path, options.split, options.columns)), None
+    return iter(find_clips(path, options.split, options.columns, out)), None
 
 
 def _open_file(path: Path, options: Options, unread: Counter[str]) -> Iterator[Clip]:

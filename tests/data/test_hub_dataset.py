@@ -225,6 +225,7 @@ def test_names_that_are_no_file_names(tmp_path):
         ("streaming=maybe", "streaming must be true or false"),
         ("split", "expected key=value"),
         ("name=../source/train", "expected the name of a file, without folders"),
+        ("name=train.jsonl", "the name of a file, without folders and without .jsonl"),
         ("language=Klingon", "no language that Whisper knows is called 'Klingon'"),
     ],
 )

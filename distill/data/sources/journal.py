@@ -10,12 +10,14 @@ result is that of a run that was not stopped.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from distill.data.audio import audio_info
 
@@ -29,17 +31,19 @@ class Journal:
 
     Attributes:
         num_known: files that were measured before.
+
+    Raises:
+        ValueError: another process has it open: two imports would write over each other.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._known: dict[bytes, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open_alone(path)
         end = self._read()
         self.num_known = len(self._known)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if end:  # the torn last line of a killed run goes
-            os.truncate(path, end)
-        self._file = open(path, "a" if end else "w", encoding="utf-8")  # noqa: SIM115 (__exit__)
+        os.truncate(path, end)  # the torn last line of a killed run goes
         if not end:
             self._write(_HEADER)
 
@@ -110,6 +114,23 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _open_alone(path: Path) -> TextIO:
+    """A file to append to, which no other process has open in this way."""
+    while True:
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by who asks)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.close()
+                raise ValueError(f"another import writes to {path.parent} under this name at the "
+                                 "moment: wait until it ends, or say another output folder"
+                                 ) from None  # else the file system has no locks
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+        file.close()  # it was done, and took its journal away
 
 
 def is_journal(path: Path) -> bool:

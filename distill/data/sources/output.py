@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def refuse_overlap(source: str | Path, out: str | Path) -> None:
@@ -64,6 +65,24 @@ def refuse_foreign(out: str | Path, writes: Iterable[str], made: Mapping[str, st
             raise ValueError(
                 f"{path} was changed since it was made, and would be written over: move it away, "
                 f"or say another output folder, such as {out.parent / f'{out.name}-2'}")
+
+
+def place_from(out: str | Path, source: str | Path) -> str:
+    """Where a source lies, seen from the output folder: the same for `in`, `in/` and the whole path
+    of it, in whatever folder the command is run. A Hub id or a URL is itself."""
+    if not os.path.exists(source):
+        return str(source)
+    return os.path.relpath(os.path.realpath(source), os.path.realpath(out))
+
+
+def is_same_source(said: Mapping[str, Any], out: str | Path, source: str | Path) -> bool:
+    """Whether what a report says is of this source, as far as one knows.
+
+    Args:
+        said: its `place`; older ones have only a `source`, as it was given.
+    """
+    before = said.get("place") or place_from(out, said.get("source", source))
+    return before == place_from(out, source)
 
 
 class Outside:

@@ -6,9 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from distill.data.files import read_json, write_json
+from distill.data.files import locked, read_json, write_json
 from distill.data.sources.journal import Journal, is_journal, made_by
-from distill.data.sources.output import hash_of_file, refuse_foreign
+from distill.data.sources.output import (
+    hash_of_file,
+    is_same_source,
+    place_from,
+    refuse_foreign,
+)
 from distill.data.sources.rows import Drops, Notes, RowFile, ids_of, read_rows
 from distill.data.sources.vanished import part_of_row, refuse_vanished
 
@@ -42,9 +47,9 @@ class Report:
         if (entries := read_report(self.out)) is not None:
             made = {f"{name}.jsonl": entry.get("sha256") for name, entry in entries.items()}
             made |= {REPORT: None, "audio": None}
-            before = entries.get(self.name, {}).get("source", self.source)
-            if before != self.source and self.manifest.exists():
-                print(f"{self.manifest} is of {before}, and will be of {self.source}")
+            entry = entries.get(self.name)
+            if entry and self.manifest.exists() and not self._is_same_source(entry):
+                print(f"{self.manifest} is of {entry.get('source')}, and will be of {self.source}")
         if any(is_journal(path) for path in self.out.glob(".*.progress.jsonl")):
             made["audio"] = None
         made |= dict.fromkeys(made_by(self.journal))
@@ -96,7 +101,10 @@ class Report:
 
     def _is_same_command(self) -> bool:
         entry = (read_report(self.out) or {}).get(self.name, {})
-        return (entry.get("source"), entry.get("asked", self.asked)) == (self.source, self.asked)
+        return self._is_same_source(entry) and entry.get("asked", self.asked) == self.asked
+
+    def _is_same_source(self, entry: dict[str, Any]) -> bool:
+        return is_same_source(entry, self.out, self.source)
 
     def _old_audio(self, journal: Journal) -> list[str]:
         """Files in `audio` that this import or one before it stored."""
@@ -124,20 +132,21 @@ class Report:
                 torn.unlink()
 
     def _write_entry(self, rows: RowFile, num_read: int, sha256: str | None) -> None:
-        entries = read_report(self.out) or {}
-        if sha256 is None:
-            sha256 = entries.get(self.name, {}).get("sha256")
-        entries[self.name] = {
+        entry = {
             "source": self.source,
+            "place": place_from(self.out, self.source),
             "asked": self.asked,
             "rows_read": num_read,
             "rows_kept": rows.num_rows,
             "hours_kept": round(rows.seconds / 3600, 4),
             "drops": dict(self.drops.counts),
             "dropped": self.drops.listed,
-            "sha256": sha256,
         }
-        write_json(self.out / REPORT, entries)
+        with locked(self.out):  # other names may be imported at the same time
+            entries = read_report(self.out) or {}
+            before = entries.get(self.name, {}).get("sha256")
+            entries[self.name] = {**entry, "sha256": sha256 or before}
+            write_json(self.out / REPORT, entries)
 
     def _say(self, rows: RowFile, num_read: int) -> None:
         print(f"{self.manifest}: {rows.num_rows} clips, {rows.seconds / 3600:.2f} h")

@@ -52,22 +52,26 @@ from distill.data.sources.tables.of_splits import (
 from distill.data.sources.tables.table import TABLES, is_table, table_stem, table_suffix
 
 
-def find_clips(source: Path, split: str, columns: Columns) -> Iterator[Clip]:
+def find_clips(
+    source: Path, split: str, columns: Columns, out: Path | None = None
+) -> Iterator[Clip]:
     """Clips of a folder or of a table, in the order of its rows or by path; rows and files that are
     no clip have a `problem`.
 
     Args:
         split: "train"; "train+dev" joins, "all" is everything.
+        out: where an import writes to, which is never read.
 
     Raises:
-        ValueError: nothing that can be read, no such split, or a column that is not there.
+        ValueError: nothing that can be read, no such split, or a column that is not there; or the
+            source leads to `out`.
     """
     source = Path(source)
     if source.is_file():
         return chain.from_iterable([_of_file(source, each, columns) for each in split.split("+")])
     if not source.is_dir():
         raise ValueError(f"no folder or table {source}")
-    tree = Tree(_descend(source))
+    tree = Tree(_descend(source), out)
     if tree.unread:
         say(f"{tree.root}: {len(tree.unread)} files are not read, which may hold clips or texts: "
             f"{', '.join(tree.unread[:5])}{', ...' if tree.unread[5:] else ''}")

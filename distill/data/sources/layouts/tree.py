@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from distill.data.find_files import AUDIO_SUFFIXES, find_files
 from distill.data.formats.errors import AudioError
+from distill.data.sources.output import Outside
 
 TEXT_SUFFIXES = (".txt", ".lab", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
@@ -27,16 +28,35 @@ class Tree:
     """Files below a folder, listed once and only when asked for.
 
     Paths in all lists are relative to `root`, with "/".
+
+    Args:
+        out: where an import writes to; what lies there is not of the source, though a link of the
+            source may lead there.
+
+    Raises:
+        ValueError: one does (also when a list is asked for).
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, out: Path | None = None):
         self.root = root
+        self._outside = None if out is None else Outside(out)
+
+    def check(self, path: Path) -> None:
+        """
+        Raises:
+            ValueError: the path lies where an import writes to.
+        """
+        if self._outside is not None:
+            self._outside.check(path)
 
     @cached_property
     def _names(self) -> list[str]:
         kinds = (*AUDIO_SUFFIXES, *_OTHER)
         begin = len(str(self.root / "x")) - 1
-        return [str(path)[begin:].replace(os.sep, "/") for path in find_files(self.root, kinds)]
+        paths = find_files(self.root, kinds)
+        for path in paths:
+            self.check(path)
+        return [str(path)[begin:].replace(os.sep, "/") for path in paths]
 
     @cached_property
     def audio(self) -> list[str]:

@@ -189,8 +189,10 @@ def read_table(
     """Clips of a table, those of the rows to `keep`.
 
     Raises:
-        ValueError: no column with the audio's names, or none of those that were named.
+        ValueError: no column with the audio's names, or none of those that were named; or the
+            table is where an import writes to.
     """
+    tree.check(path)
     table = replace(open_table(path), keep=keep)
     finder = Finder(tree, [path.parent, tree.root, *_above(path, tree)])
     layout = sound_layout(table, finder)
