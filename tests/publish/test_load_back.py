@@ -13,6 +13,10 @@ import pytest
 from distill.data.audio import load_audio
 from distill.data.files import read_json, write_json
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.encoder.prompt_reader import has_reader
+from distill.whisper.prompting.reader_config import PromptReaderConfig
+from distill.whisper.prompting.reader_files import SETTINGS, WEIGHTS, add_reader, save_student
+from distill.whisper.recognition.loading import load
 from tests.support.hub.repository import Blob, Repository
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +66,26 @@ def test_the_lines_of_the_card_run(trained, first_run, hub, push, tiny_teacher):
     assert "from faster_whisper import WhisperModel" in faster
     # weights come once for the student and once for the teacher, then from the cache
     assert hub.count(f"GET /storage/{files['model.safetensors'].sha256}") == 2
+
+
+def test_a_reader_of_prompts_comes_with_its_student(hub, tiny_model, tiny_processor, tmp_path):
+    add_reader(tiny_model, PromptReaderConfig(layers=1, model=None), lambda: None)
+    tiny_model.prompt_reader.layers[0].gate.data.fill_(2.0)
+    save_student(tiny_model, tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    hub.repos["model", REPO] = repository = Repository(private=False)
+    files = {path.name: Blob(path.read_bytes(), False) for path in tmp_path.iterdir()}
+    repository.commit("student", files)
+    loaded = load(REPO)[0].prompt_reader
+    assert loaded.layers[0].gate == 2.0 and loaded.read(["Ann"]) is not None
+    del files[WEIGHTS]
+    hub.repos["model", "somebody/broken"] = repository = Repository(private=False)
+    repository.commit("student", files)
+    with pytest.raises(ValueError, match=f"somebody/broken/{WEIGHTS} is missing"):
+        load("somebody/broken")
+    hub.repos["model", "somebody/plain"] = repository = Repository(private=False)
+    repository.commit("student", {name: blob for name, blob in files.items() if name != SETTINGS})
+    assert not has_reader(load("somebody/plain")[0])
 
 
 @pytest.mark.slow

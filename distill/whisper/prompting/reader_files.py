@@ -17,6 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import WhisperTokenizerFast
+from transformers.utils import cached_file
 
 from distill.data.files import read_json, write_atomic, write_json
 from distill.whisper.encoder.prompt_reader import PromptReader, has_reader
@@ -68,13 +69,13 @@ def save_student(model: Any, folder: Path) -> None:
 
 
 def attach(model: Any, folder: str | Path) -> None:
-    """Give a model the reader of its folder, if there is one.
+    """Give a model the reader of its folder, or of its repository on the Hub, if there is one.
 
     Raises:
         ValueError: it is of another version, or not all of its weights are there.
     """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
+    path = _find(folder, SETTINGS)
+    if path is None:
         return
     settings = read_json(path)
     if settings.pop("version") != VERSION:
@@ -82,9 +83,9 @@ def attach(model: Any, folder: str | Path) -> None:
     revision = settings.pop("text_revision")
     tokenizer = partial(WhisperTokenizerFast.from_pretrained, folder)
     add_reader(model, PromptReaderConfig(**settings), tokenizer, revision)
-    weights = Path(folder) / WEIGHTS
-    if not weights.is_file():
-        raise ValueError(f"{weights} is missing: the student reads prompts with it")
+    weights = _find(folder, WEIGHTS)
+    if weights is None:
+        raise ValueError(f"{folder}/{WEIGHTS} is missing: the student reads prompts with it")
     found = load_file(weights)
     wrong = sorted(model.prompt_reader.state_dict().keys() ^ found.keys())
     if wrong:
@@ -92,6 +93,17 @@ def attach(model: Any, folder: str | Path) -> None:
                          f"{', '.join(wrong[:3])}")
     model.prompt_reader.load_state_dict(found)
     model.prompt_reader.requires_grad_(False)
+
+
+def _find(folder: str | Path, name: str) -> Path | None:
+    """A file of a folder, or of a repository on the Hub; None where it is not there, or was never
+    fetched and the Hub does not answer."""
+    if Path(folder).is_dir():
+        path = Path(folder) / name
+        return path if path.is_file() else None
+    found = cached_file(str(folder), name, _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_connection_errors=False)
+    return None if found is None else Path(found)
 
 
 def texts_of(model: Any, style: str | None, contents: Sequence[str]) -> list[Tensor | None]:
