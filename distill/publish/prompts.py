@@ -7,12 +7,17 @@ from distill.publish.show import percent, table
 _NO_LIST = "no list"
 
 
+def _with_numbers(style: dict) -> str:
+    count = style.get("with_numbers")
+    return f", {percent(style['share_with_numbers'])} of {count} with a number" if count else ""
+
+
 def prompts(found: dict) -> str:
     """Markdown of prompts.json; empty where it was not measured."""
     if not found:
         return ""
     about, student = found["about"], found["styles"]["student"]
-    styles = [(style, percent(each["share"]), percent(each["wer"]),
+    styles = [(style, percent(each["share"]) + _with_numbers(each), percent(each["wer"]),
                f"{100 * each['against_plain']['difference']:+.2f}")
               for style, each in student.items()]
     sizes = list(found["b_wer"]["student"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from distill.metrics.error_rates import ErrorCounts, bootstrap_interval, error_counts, error_rate
-from distill.whisper.prompting.styles import follows, style_prompt
+from distill.whisper.prompting.styles import ENGLISH, follows, render, style_prompt
 from eval.prompts.lists import SIZES, ClipList
 from eval.prompts.passes import list_contents
 from eval.prompts.scores import Errors, compared, echoes, errors, false_insertions
@@ -80,7 +80,7 @@ def _styles(texts: Texts, role: str, normalise: Callable[[str], str], samples: i
     for _, way, _ in (key for key in texts.said if key[0] == role and key[1].startswith("style ")):
         style, said = way.removeprefix("style "), texts.said[role, way, 0]
         counted = table(way)
-        found[style] = {
+        found[style] = _of_numbers(texts.references, said, style) | {
             "share": sum(follows(style, text) for text in said) / len(said),
             "share_plain": sum(follows(style, text)
                                for text in texts.said[role, "plain", 0]) / len(said),
@@ -89,6 +89,15 @@ def _styles(texts: Texts, role: str, normalise: Callable[[str], str], samples: i
             "echoes": sum(echoes(r, t, style_prompt(style))
                           for r, t in zip(texts.references, said, strict=True))}
     return found
+
+
+def _of_numbers(references: Sequence[str], said: Sequence[str], style: str) -> dict:
+    """Most texts have no number, so each style of numbers is theirs: the share of those that do."""
+    if style not in ENGLISH:
+        return {}
+    found = [follows(style, text) for reference, text in zip(references, said, strict=True)
+             if len({render(each, reference) for each in ENGLISH}) > 1]
+    return {"with_numbers": len(found), "share_with_numbers": sum(found) / max(1, len(found))}
 
 
 def _main(counts: _Counts, texts: Texts, student: str, samples: int) -> dict:
@@ -160,6 +169,13 @@ class _Counts:
         return found
 
 
+def with_numbers(style: dict) -> str:
+    """What is said of a style of numbers, behind its share; empty of others."""
+    count = style.get("with_numbers")
+    return "" if not count else (
+        f"; {100 * style['share_with_numbers']:.1f} % of {count} texts with a number")
+
+
 def text_table(results: dict) -> str:
     """For the terminal."""
     about, lines = results["about"], []
@@ -170,7 +186,8 @@ def text_table(results: dict) -> str:
             change = 100 * each["against_plain"]["difference"]
             share, before = 100 * each["share"], 100 * each["share_plain"]
             lines.append(f"{role:8s} style {style:7s} {share:6.1f} of texts follow it (without a "
-                         f"prompt {before:.1f}), WER {100 * each['wer']:.2f} ({change:+.2f})")
+                         f"prompt {before:.1f}), WER {100 * each['wer']:.2f} ({change:+.2f})"
+                         f"{with_numbers(each)}")
     if results.get("no_prompt"):
         pair = results["no_prompt"]
         lines.append(f"no prompt: student {100 * pair['student']:.2f}, unprompted twin "

@@ -10,7 +10,7 @@ from distill.html.charts import Series, line_chart
 from distill.html.page import figure, folded, interval, percent, render_page, section, table
 from distill.metrics.normalize import normalizer
 from eval.prompts.lists import SIZES
-from eval.prompts.table import MAIN, text_table
+from eval.prompts.table import MAIN, text_table, with_numbers
 from eval.report.examples import diff
 
 _EXAMPLES = 16
@@ -57,7 +57,8 @@ def _styles(results: dict) -> str:
     for role, styles in results["styles"].items():
         for style, each in styles.items():
             change = each["against_plain"]
-            rows.append((f"{role}, {style}", percent(each["share"]), percent(each["share_plain"]),
+            rows.append((f"{role}, {style}", percent(each["share"]) + with_numbers(each),
+                         percent(each["share_plain"]),
                          f"{percent(each['wer'])}\n{interval(each['interval'])}",
                          f"{100 * change['difference']:+.2f}\n{interval(change['interval'])}",
                          str(each["echoes"])))

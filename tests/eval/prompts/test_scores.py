@@ -95,6 +95,19 @@ def texts_of_a_run() -> tuple[Texts, list]:
         references, ids, NAMES, 0)
 
 
+def test_styles_of_numbers_are_counted_where_there_are_numbers():
+    references = ["Room twelve is free.", "Nobody came.", "Ask two men."]
+    said = {("student", "plain", 0): references, ("student", "a", 100): references,
+            ("student", "style digits", 0): ["Room 12 is free.", "Nobody came.", "Ask two men."],
+            ("student", "style upper", 0): references}
+    lists = clip_lists(references, list("abc"), ["Nobody"], 0)
+    found = results_of(Texts(references, list("abc"), said), lists, NORMALISE, 50)
+    digits = found["styles"]["student"]["digits"]
+    assert digits["share"] == pytest.approx(2 / 3) and digits["with_numbers"] == 2
+    assert digits["share_with_numbers"] == 0.5 and digits["wer"] == 0.0
+    assert "with_numbers" not in found["styles"]["student"]["upper"]
+
+
 def test_the_table_of_a_run():
     found = results_of(*texts_of_a_run(), NORMALISE, 100)
     assert found["b_wer"]["student"] == {str(size): 1.0 for size in SIZES}
