@@ -89,8 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hotwords", type=Path, help="text file of names and terms, one a line, "
                         "that are preferred where the model nearly writes them")
     parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 5")
-    parser.add_argument("--style", help="how to write: mixed, upper, lower, digits, words, or "
-                        "module:function; for students that were trained with prompts")
+    parser.add_argument("--style", help="the text is then written so, exactly: upper, lower "
+                        "(without punctuation), digits, words (English numbers), mixed (as it is), "
+                        "or module:function")
+    parser.add_argument("--style-prompt", help="the model is asked by a prompt to write so; for "
+                        "students that were trained with prompts")
     parser.add_argument("--context", type=Path, help="text file of what it is about: names, or "
                         "what was said before; read before every window, its end if it is long")
     parser.add_argument("--no-vad", action="store_true", help="also decode audio without "
@@ -126,8 +129,8 @@ def check_prompt(options: argparse.Namespace) -> None:
     """
     from distill.whisper.prompting.styles import find_style
 
-    if options.style is not None:
-        find_style(options.style)
+    for style in filter(None, (options.style, options.style_prompt)):
+        find_style(style)
     if options.context is not None:
         context_of(options.context)
 
@@ -145,28 +148,30 @@ def context_of(path: Path) -> str:
 
 
 def prompt_of(options: argparse.Namespace, tokenizer) -> list[int]:
-    """Tokens of --style and --context; half of the room stays for the text so far, if that is
-    read, too."""
+    """Tokens of --style-prompt and --context; half of the room stays for the text so far, if that
+    is read, too."""
     from distill.whisper.prompting.compose import prompt_tokens
 
-    if options.style is None and options.context is None:
+    if options.style_prompt is None and options.context is None:
         return []
     content = "" if options.context is None else context_of(options.context)
-    return prompt_tokens(tokenizer, options.style, content, 111 if options.previous_text else 223)
+    limit = 111 if options.previous_text else 223
+    return prompt_tokens(tokenizer, options.style_prompt, content, limit)
 
 
 def text_of(options: argparse.Namespace, model):
-    """What the encoder reads of --style and --context; None of models whose decoder reads them."""
+    """What the encoder reads of --style-prompt and --context; None of models whose decoder does."""
     from distill.whisper.encoder.prompt_reader import has_reader
     from distill.whisper.prompting.reader_files import texts_of
 
     if not has_reader(model):
         return None
     content = "" if options.context is None else context_of(options.context)
-    return texts_of(model, options.style, [content])[0]
+    return texts_of(model, options.style_prompt, [content])[0]
 
 
 def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
+    from distill.whisper.prompting.rendered import rendered
     from distill.whisper.recognition.sequential import (
         LongAudio,
         Segment,
@@ -212,6 +217,8 @@ def _transcribe(places: dict[Path, Path], options: argparse.Namespace) -> int:
             failed += 1
             return
         silent += not segments
+        if options.style is not None:
+            segments = rendered(options.style, segments, options.task)
         language = segments[0].language if segments else None
         about = {"file": printable(path), "duration": audio.seconds, "language": language,
                  "task": options.task, "model": options.model, "assistant": options.assistant}

@@ -213,7 +213,7 @@ def test_transcribe_gives_it_to_the_encoder(tiny_model, tiny_processor, tiny_llm
     (tmp_path / "notes.txt").write_text(LIST, encoding="utf-8")
     file = str(demo_data / "audio" / "agent-pass.ogg")
     command = [file, "--model", str(tmp_path / "student"), "--language", "en", "--no-vad"]
-    asked = [*command, "--style", "upper", "--context", str(tmp_path / "notes.txt")]
+    asked = [*command, "--style-prompt", "upper", "--context", str(tmp_path / "notes.txt")]
     options = _parser().parse_args(asked)
     assert len(text_of(options, tiny_model)) == len(
         tiny_model.prompt_reader.read(pieces_of("upper", LIST)))
