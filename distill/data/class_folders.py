@@ -34,14 +34,14 @@ from pathlib import Path
 
 from distill.data.audio import AudioError, audio_info
 from distill.data.files import read_json, write_json, write_text
-from distill.data.find_files import find_audio, is_left_out
+from distill.data.find_files import is_left_out
 from distill.data.hub_ids import nearest_path
 from distill.data.manifest import Row, write_manifest
 from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
 from distill.data.sources.clips import one_line
 from distill.data.sources.journal import Journal, made_by
 from distill.data.sources.layouts.file_lists import find_lists
-from distill.data.sources.layouts.tree import key
+from distill.data.sources.layouts.tree import Tree, key
 from distill.data.sources.output import (
     Outside,
     hash_of_file,
@@ -143,7 +143,8 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     refuse_overlap(source, out)
     journal_path = out / ".classes.progress.jsonl"
     refuse_foreign(out, _WRITES, _made(out) | dict.fromkeys(made_by(journal_path)))
-    layout = understand(source, find_audio(source), options.splits)
+    tree = Tree(source, out)
+    layout = understand(source, [source / name for name in tree.audio], options.splits)
     if not layout.files:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
     _take_lists(source, layout, options)
@@ -153,6 +154,7 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
                          f"there are {', '.join(sorted(labels))}")
     if layout.sentence:
         print(layout.sentence)
+    tree.say_unread()
     drops = Drops()
     for path, reason in layout.drops:
         drops.add(_id(path, source), reason, str(path))

@@ -14,11 +14,10 @@ from distill.data.files import read_json
 from distill.data.find_files import find_files
 from distill.data.formats.addresses import is_remote
 from distill.data.formats.remote import find_urls
-from distill.data.sources.clips import Clip, Columns, column_of
+from distill.data.sources.clips import FILE_COLUMNS, Clip, Columns, column_of
 from distill.data.sources.layouts.splits import ALL
 from distill.data.sources.parquet_places import hash_of_bytes, places_in
 from distill.data.sources.tables.of_splits import check_unsplit, say
-from distill.data.sources.tables.table import FILE_COLUMNS
 from distill.data.sources.tables.times import Times, with_part
 
 

@@ -86,7 +86,8 @@ def find_lists(folder: Path) -> FileLists:
             lines = (line.text.strip() for line in read_lines(folder / name) if line.text.strip())
             ahead = list(islice(lines, _PEEK))
             if ahead and all(map(_is_file, ahead)):
-                found.names[stem] = [os.path.normpath(each) for each in (*ahead, *lines)]
+                found.names[stem] = [os.path.normpath(each.replace("\\", "/"))
+                                     for each in (*ahead, *lines)]
     return found
 
 

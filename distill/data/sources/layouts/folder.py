@@ -45,11 +45,14 @@ from distill.data.sources.tables.of_splits import (
     metadata_table,
     read_table,
     say,
+    say_unread,
     split_named_tables,
-    tables_in,
+    tables_near,
     tables_of_split,
 )
 from distill.data.sources.tables.table import TABLES, is_table, table_stem, table_suffix
+
+_MARKS = ("wav.scp", "FSD50K.ground_truth")  # what else tells a corpus by its place
 
 
 def find_clips(
@@ -72,9 +75,7 @@ def find_clips(
     if not source.is_dir():
         raise ValueError(f"no folder or table {source}")
     tree = Tree(_descend(source), out)
-    if tree.unread:
-        say(f"{tree.root}: {len(tree.unread)} files are not read, which may hold clips or texts: "
-            f"{', '.join(tree.unread[:5])}{', ...' if tree.unread[5:] else ''}")
+    tree.say_unread()
     return chain.from_iterable([_of_split(tree, each, columns) for each in split.split("+")])
 
 
@@ -216,6 +217,7 @@ def _of_folder(
         names = ", ".join(f"{name}{end}" for name in (split, "metadata")
                           for end in (".tsv", ".csv", ".jsonl"))
         raise ValueError(f"{folder}: no audio and none of {names}")
+    say_unread(folder, tree, audio)
     return _of_names(tree, audio, texts, columns, [split, folder.name] if below else [])
 
 
@@ -295,7 +297,8 @@ def _fsd50k(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
 
 
 def _descend(source: Path) -> Path:
-    """The folder with the tables, where one lies alone in another (`cv-corpus/cy`)."""
+    """The folder with the tables, where one lies alone in another (`cv-corpus/cy`, what an archive
+    was unpacked to)."""
     folder = source
     for _ in range(4):
         with os.scandir(folder) as entries:
@@ -305,7 +308,7 @@ def _descend(source: Path) -> Path:
         if len(folders) != 1 or files or is_split_name(folders[0]):
             break
         below = folder / folders[0]
-        if tables_in(below) or (below / "wav.scp").is_file():
+        if any(tables_near(below)) or any((below / name).exists() for name in _MARKS):
             return below
         folder = below
     return source

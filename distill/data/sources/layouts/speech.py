@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,9 @@ from distill.data.sources.tables.table import Table, has_audio_name, table_stem
 from distill.data.sources.tables.text import read_lines
 
 _LISTS = re.compile(r"(.*\.trans|trans|transcripts?|.*[_-]transcripts?(_v[\d.]+)?|prompts)\.txt")
+
+
+_PEEK = 20  # rows that columns without names are known by
 
 
 # Tables without names of columns
@@ -40,9 +44,19 @@ def without_names(table: Table, finder: Finder) -> tuple[Table, Layout] | None:
     if len(cells) not in (2, 3) or not is_file:
         return None
     names = ["file_name", "text", "normalized_text"][: len(cells)]
-    if len(cells) == 3 and table.path.suffix.lower() == ".txt" and " " not in cells[1]:
-        names = ["file_name", "speaker", "text"]  # VITS
+    if len(cells) == 3 and table.path.suffix.lower() == ".txt":
+        ahead = list(islice(table.records, _PEEK))
+        table = replace(table, records=chain(ahead, table.records))
+        rows = [cells, *(row.values for row in ahead if row.values and len(row.values) == 3)]
+        if all(_is_speaker(*row[1:]) for row in rows):
+            names = ["file_name", "speaker", "text"]  # VITS
     return table.without_header(names), Layout("LJSpeech", "file_name", has_times=False)
+
+
+def _is_speaker(name: str, text: str) -> bool:
+    """Whether a cell says who speaks, and not the same words in another way (LJSpeech)."""
+    return " " not in name.strip() and name.strip(" .,!?").casefold() != text.strip(
+        " .,!?").casefold()
 
 
 def _fleurs(table: Table) -> tuple[Table, Layout]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -77,6 +78,13 @@ class Tree:
     @cached_property
     def unread(self) -> list[str]:
         return [name for name in self._names if name.lower().endswith(_UNREAD)]
+
+    def say_unread(self) -> None:
+        """On standard error, beside the progress."""
+        if self.unread:
+            print(f"{self.root}: {len(self.unread)} files are not read, which may hold clips or "
+                  f"texts: {', '.join(self.unread[:5])}{', ...' if self.unread[5:] else ''}",
+                  file=sys.stderr, flush=True)
 
     @cached_property
     def layouts(self) -> list[str]:

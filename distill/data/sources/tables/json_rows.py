@@ -9,6 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from distill.data.find_files import AUDIO_SUFFIXES
+from distill.data.sources.clips import FILE_COLUMNS, column_of
 from distill.data.sources.tables.text import Line, read_lines, read_text
 
 
@@ -55,11 +57,19 @@ def _whole(path: Path, first: Line) -> list[Any] | None:
         return None
     except RecursionError:
         raise ValueError(f"{path}: JSON that is nested too deeply") from None
-    if isinstance(value, dict):  # {"data": [...]}
+    if isinstance(value, dict) and not _is_row(value):  # {"data": [...]}
         lists = [each for each in value.values() if isinstance(each, list)
                  and each and isinstance(each[0], dict)]
         return lists[0] if len(lists) == 1 else [value]
-    return value if isinstance(value, list) else None
+    return value if isinstance(value, list) else [value] if isinstance(value, dict) else None
+
+
+def _is_row(value: dict[str, Any]) -> bool:
+    """Whether an object names its audio; a list in it (of words with their times) holds no rows."""
+    column = column_of(FILE_COLUMNS, list(value))
+    name = value[column] if column is not None else None
+    return isinstance(name, dict) or (
+        isinstance(name, str) and Path(name).suffix.lower() in AUDIO_SUFFIXES)
 
 
 def _record(line: Line) -> Record:

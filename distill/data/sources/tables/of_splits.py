@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from distill.data.find_files import is_left_out
-from distill.data.sources.clips import Clip, Columns, column_of
+from distill.data.sources.clips import FILE_COLUMNS, Clip, Columns, column_of
 from distill.data.sources.layouts.file_lists import may_be_list
 from distill.data.sources.layouts.sounds import sound_layout
-from distill.data.sources.layouts.speech import without_names
+from distill.data.sources.layouts.speech import is_list, without_names
 from distill.data.sources.layouts.splits import (
     ALL,
     SPLIT_COLUMNS,
@@ -23,10 +25,9 @@ from distill.data.sources.layouts.splits import (
     match,
     split_of,
 )
-from distill.data.sources.layouts.tree import Finder, Tree
+from distill.data.sources.layouts.tree import Finder, Tree, key, stem
 from distill.data.sources.tables.rows import Layout, clips_of_table
 from distill.data.sources.tables.table import (
-    FILE_COLUMNS,
     TABLES,
     has_audio_name,
     is_table,
@@ -36,6 +37,7 @@ from distill.data.sources.tables.table import (
 )
 
 _METADATA = ("metadata", "manifest")
+_NO_TABLES = re.compile(r"dataset_infos?|config|package|state|info|languages?", re.IGNORECASE)
 # Folders beside the audio that tables lie in.
 _FOLDERS = ("meta", "metadata", "manifests", "manifest", "annotations", "transcripts", "labels",
             "tables", "csv", "tsv", "ground_truth", "filelists", "filelist", "lists")
@@ -65,24 +67,32 @@ def check_unsplit(source: Path, name: str, split: str) -> None:
         f"{'' if split_of(split) == 'train' else ', as it would be for train'}")
 
 
-def tables_in(folder: Path) -> list[Path]:
-    """Tables of a folder itself, TSV before CSV before JSON before text, then by name."""
+def tables_in(folder: Path, tree: Tree | None = None) -> list[Path]:
+    """Tables of a folder itself, TSV before CSV before JSON before text, then by name.
+
+    Args:
+        tree: whose audio a text file may name without a suffix, if it is no list of transcripts.
+    """
+    def is_text_table(name: str) -> bool:
+        has = None if tree is None or is_list(name) else tree.has
+        return may_be_list(name) and is_table(folder / name, has)
+
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_left_out(entry.name)]
     order = {suffix: number for number, suffix in enumerate(TABLES)}
     paths = [folder / name for name in names
-             if table_suffix(name) in order or (may_be_list(name) and is_table(folder / name))]
+             if table_suffix(name) in order or is_text_table(name)]
     paths = [path for path in paths if path.is_file()]
     last = len(order)
     return sorted(paths, key=lambda path: (order.get(table_suffix(path), last), path.name))
 
 
-def _places(folder: Path) -> Iterator[list[Path]]:
+def tables_near(folder: Path, tree: Tree | None = None) -> Iterator[list[Path]]:
     """Tables of the folder, then of those in it that hold tables."""
-    yield tables_in(folder)
+    yield tables_in(folder, tree)
     for name in sorted(os.listdir(folder)):
         if name.casefold() in _FOLDERS and (folder / name).is_dir():
-            yield tables_in(folder / name)
+            yield tables_in(folder / name, tree)
 
 
 def names_files(path: Path, tree: Tree) -> bool:
@@ -103,7 +113,7 @@ def tables_of_split(folder: Path, tree: Tree, split: str) -> list[Path]:
     Raises:
         ValueError: several tables might be meant.
     """
-    for tables in _places(folder):
+    for tables in tables_near(folder, tree):
         if exact := [path for path in tables if table_stem(path).casefold() == split.casefold()]:
             return exact[:1]
         stems = match([table_stem(path) for path in tables], split)
@@ -123,7 +133,7 @@ def tables_of_split(folder: Path, tree: Tree, split: str) -> list[Path]:
 def split_named_tables(folder: Path, tree: Tree) -> list[Path]:
     """Tables that are splits by their names, one a name."""
     found: dict[str, Path] = {}
-    for path in tables_in(folder):
+    for path in tables_in(folder, tree):
         stem = table_stem(path)
         if split_of(stem) and (is_split_name(stem) or names_files(path, tree)):
             found.setdefault(stem, path)
@@ -136,7 +146,7 @@ def metadata_table(folder: Path, tree: Tree) -> Path | None:
     Raises:
         ValueError: several do.
     """
-    for tables in _places(folder):
+    for tables in tables_near(folder, tree):
         if named := [path for path in tables if table_stem(path).casefold() in _METADATA]:
             return named[0]
         found = [path for path in tables
@@ -181,6 +191,25 @@ def keep_split(path: Path, split: str) -> Callable[[dict[str, Any]], bool] | Non
                          f"Say split={ALL} for all of them")
     say(f"{path}: split {split} is the rows with {column} {' or '.join(names)}, of {listed}")
     return lambda cells: str(cells.get(column) or "").strip() in names
+
+
+def say_unread(folder: Path, tree: Tree, audio: Iterable[str]) -> None:
+    """Tables at a folder that is read by the names of its files: they may hold its texts."""
+    known = {key(stem(name)) for name in audio}
+    found = {}
+    for path in chain.from_iterable(tables_near(folder, tree)):
+        name = path.relative_to(tree.root).as_posix()
+        if key(os.path.splitext(name)[0]) in known or _NO_TABLES.fullmatch(path.stem):
+            continue
+        try:
+            found[name] = ", ".join(open_table(path).names[:8])
+        except (ValueError, OSError) as error:
+            found[name] = str(error)
+    if found:
+        shown = "; ".join(f"{name} ({columns})" for name, columns in list(found.items())[:3])
+        say(f"{folder}: {len(found)} tables are not read, since none of their columns is called "
+            f"like the names of files ({', '.join(FILE_COLUMNS[:4])}, ...): {shown}"
+            f"{'; ...' if len(found) > 3 else ''}")
 
 
 def read_table(

@@ -20,20 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.find_files import AUDIO_SUFFIXES
-from distill.data.sources.clips import column_of
+from distill.data.sources.clips import FILE_COLUMNS, TEXT_COLUMNS, column_of
 from distill.data.sources.tables.json_rows import Record, read_json_rows
 from distill.data.sources.tables.text import Line, read_lines
 
 DELIMITED = (".tsv", ".csv", ".psv", ".tab")
 JSON = (".jsonl", ".json", ".ndjson")
 TABLES = DELIMITED + JSON
-FILE_COLUMNS = (
-    "file_name", "audio_filepath", "path", "file", "audio", "filename", "filepath", "file_path",
-    "audio_path", "audio_file", "audio_file_path", "audio_filename", "wav_filename", "wav_path",
-    "wav", "slice_file_name", "fname", "ytid",
-)
 _DELIMITERS = "\t,;|"
-_PEEK = 100  # rows of JSON that the columns are seen from, lines that a delimiter is checked by
+_PEEK = 100  # rows that the columns are seen from, lines that a delimiter is checked by
 
 csv.field_size_limit(2**31 - 1)  # characters of a cell; the default is 131,072
 
@@ -53,6 +48,7 @@ class Table:
     Attributes:
         header: the first line; None for JSON.
         names: columns; some may have no name ("").
+        found: the column with the names of audio by what is in it, where no name says so.
         unit: what `Record.line` counts.
         keep: rows to leave out without a word, by their cells; None keeps all.
     """
@@ -63,10 +59,11 @@ class Table:
     header: Header | None = None
     unit: str = "line"
     keep: Callable[[dict[str, Any]], bool] | None = None
+    found: str | None = None
 
     @property
     def file_column(self) -> str | None:
-        return column_of(FILE_COLUMNS, self.names)
+        return column_of(FILE_COLUMNS, self.names) or self.found
 
     def where(self, row: Record) -> str:
         return f"{self.path} {self.unit} {row.line}"
@@ -122,7 +119,7 @@ def open_table(path: Path) -> Table:
             fault = (ahead[0].problem or ("", ""))[1]
             raise ValueError(f"{path} {unit} {ahead[0].line}: {fault}")
         names = list(dict.fromkeys(name for record in readable for name in record.cells))
-        return Table(path, names, chain(ahead, records), None, unit)
+        return _with_file_column(Table(path, names, chain(ahead, records), None, unit))
     header, lines, delimiter = _header(path)
     first = list(islice(lines, _PEEK))
     dialect = _dialect(path, header.text, [line.text for line in first], delimiter)
@@ -134,7 +131,21 @@ def open_table(path: Path) -> Table:
     records = _records(dialect, chain(first, lines))
     if not dialect.is_quoted:
         records = _without_broken_cells(records)
-    return Table(path, names, records, Header(header.number, names))
+    return _with_file_column(Table(path, names, records, Header(header.number, names)))
+
+
+def _with_file_column(table: Table) -> Table:
+    """A table of texts whose column of files is called otherwise (`Audio File Name`, `clip`) is
+    known by that column: the only one with names of audio in each row."""
+    if column_of(FILE_COLUMNS, table.names) or not column_of(TEXT_COLUMNS, table.names):
+        return table
+    ahead = list(islice(table.records, _PEEK))
+    rows = [record.cells or dict(zip(table.names, record.values or (), strict=False))
+            for record in ahead if not record.problem]
+    found = [name for name in table.names if name and rows and all(
+        isinstance(row.get(name), str) and has_audio_name([row[name]]) for row in rows)]
+    return replace(table, records=chain(ahead, table.records),
+                   found=found[0] if len(found) == 1 else None)
 
 
 def table_suffix(path: Path | str) -> str:
@@ -148,8 +159,12 @@ def table_stem(path: Path | str) -> str:
     return Path(name[:-3] if name.lower().endswith(".gz") else name).stem
 
 
-def is_table(path: Path) -> bool:
-    """Whether the first line of a .txt is a header or a row, with | or a tab between its cells."""
+def is_table(path: Path, is_audio: Callable[[str], bool] | None = None) -> bool:
+    """Whether the first line of a .txt is a header or a row, with | or a tab between its cells.
+
+    Args:
+        is_audio: whether there is audio of a name that has no suffix.
+    """
     try:
         line = next((line for line in read_lines(path) if line.text.strip()), None)
     except (OSError, ValueError):
@@ -158,7 +173,8 @@ def is_table(path: Path) -> bool:
         return False
     for delimiter in "\t|":
         cells = line.text.split(delimiter)
-        if len(cells) > 1 and (has_audio_name(cells[:1]) or column_of(FILE_COLUMNS, cells)):
+        if len(cells) > 1 and (has_audio_name(cells[:1]) or column_of(FILE_COLUMNS, cells)
+                               or (is_audio and is_audio(cells[0].strip()))):
             return True
     return False
 

@@ -1,0 +1,67 @@
+"""Tables and folders that are nearly one of the known layouts: read, or said to be not read."""
+
+import json
+
+from distill.data import class_folders
+from distill.data.hub_dataset import main
+from tests.support.way_in import lay, reasons, run, told
+
+AB = {"a.wav": 1, "b.wav": 1}
+ESC = "filename,fold,target,category\n"
+# name: (files, keys, rows, drops, what is said)
+CASES = {
+    "a column of files that is called otherwise": (
+        {**AB, "list.csv": "Audio File Name,Transcription\na.wav,x\nb.wav,y\n"}, "",
+        ["a.wav x", "b.wav y"], {}, ""),
+    "the same in JSON": (
+        {**AB, "texts.jsonl": json.dumps({"clip": "a.wav", "text": "x", "of": "long.wav"}) + "\n"
+         + json.dumps({"clip": "b.wav", "text": "y", "of": "b"}) + "\n"}, "",
+        ["a.wav x", "b.wav y"], {}, ""),
+    "two columns of files": (
+        {**AB, "pairs.csv": "clean,noisy,text\na.wav,b.wav,x\n"}, "text_column=none",
+        ["a.wav", "b.wav"], {}, "1 tables are not read, since none of their columns is called "
+        "like the names of files (file_name, audio_filepath, path, file, ...): "
+        "pairs.csv (clean, noisy, text)"),
+    "lengths beside texts are no table of texts": (
+        {**AB, "a.txt": "x", "b.txt": "y", "durations.csv": "clip,duration\na.wav,1\nb.wav,1\n"},
+        "", ["a.wav x", "b.wav y"], {}, "durations.csv (clip, duration)"),
+    "ids without files (VoxPopuli), what no corpus is read from, and a table that is cut": (
+        {**AB, "a.json": '{"text": "x"}', "b.txt": "y", "dataset_infos.json": "{}",
+         "asr_train.tsv": "id\tnormalized_text\tsplit\na\tx\ttrain\n", "cut.json": "[{"}, "",
+        ["a.wav x", "b.wav y"], {}, "2 tables are not read"),
+    "one line of JSON with lists in it": (
+        {**AB, "train.jsonl": json.dumps({
+            "audio": {"path": "a.wav"}, "sentence": "hi there",
+            "sentences": [{"start": 0, "end": 1, "text": "hi"}]})}, "", ["a.wav hi there"], {}, ""),
+    "texts of files without a suffix": (
+        {"wavs/1.wav": 1, "wavs/2.wav": 1, "wavs/3.wav": 1, "train.txt": "1|hello|hello\n",
+         "val.txt": "2|12|twelve\n3|Bye, Dr. X|bye doctor x\n"}, "split=val",
+        ["2.wav 12", "3.wav Bye, Dr. X"], {}, "split val is val.txt"),
+    "ESC-50 as it is unpacked": (
+        {"ESC-50-master/audio/1-1-A-0.wav": 1, "ESC-50-master/README.md": "x",
+         "ESC-50-master/meta/esc50.csv": f"{ESC}1-1-A-0.wav,1,0,dog\n"}, "",
+        ["1-1-A-0.wav [dog]"], {}, ""),
+    "FSD50K as it is unpacked: its dev is train and validation": (
+        {"FSD50K/FSD50K.dev_audio/1.wav": 1, "FSD50K/FSD50K.dev_audio/2.wav": 1,
+         "FSD50K/FSD50K.ground_truth/dev.csv": "fname,labels,split\n1,Guitar,train\n2,Bark,val\n"},
+        "split=dev", ["2.wav [Bark]"], {}, "split dev is the rows with split val"),
+    "lists of files of Windows": (
+        {"yes/0.wav": 1, "yes/1.wav": 1, "testing_list.txt": "yes\\0.wav\r\n"},
+        "split=test label_column=label", ["0.wav [yes]"], {}, ""),
+}
+
+
+def test_what_is_nearly_a_layout(tmp_path, capsys):
+    for number, (name, (files, keys, rows, drops, said)) in enumerate(CASES.items()):
+        source, out = lay(tmp_path / str(number), files), tmp_path / f"out{number}"
+        code, screen = run(main, [source, out, *keys.split()], capsys)
+        assert code == 0 and said in screen, (name, screen)
+        assert ("tables are not read" in screen) == ("tables" in said or ".csv" in said), name
+        assert reasons(screen) == drops and sum(told(out).values(), []) == rows, name
+
+
+def test_archives_beside_classes_are_said(tmp_path, capsys):
+    source = lay(tmp_path / "in", {"dog/a.wav": 0.1, "rain.zip": b"PK", "dog/more.7z": b"7z"})
+    code, screen = run(class_folders.main, [source, tmp_path / "out"], capsys)
+    assert code == 0 and "2 files are not read, which may hold clips or texts: " in screen
+    assert "dog/more.7z, rain.zip" in screen
