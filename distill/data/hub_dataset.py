@@ -63,7 +63,7 @@ from pathlib import Path
 from distill.data.audio import AudioError, audio_info
 from distill.data.files import write_atomic
 from distill.data.find_files import AUDIO_SUFFIXES
-from distill.data.formats.addresses import is_remote, split_part
+from distill.data.formats.addresses import is_remote, local_path, split_part
 from distill.data.hub_ids import check_hub_id
 from distill.data.languages import language_code
 from distill.data.manifest import Row
@@ -175,7 +175,7 @@ def import_clips(source: str, out: Path, options: Options) -> Report:
     """See `build`; returns what became of the rows."""
     if options.language is not None:
         options = replace(options, language=_language(options.language))
-    source = str(source)
+    source = local_path(str(source))
     if not source:
         raise ValueError("SOURCE is empty; expected a folder, a table or an id of the Hub")
     if not re.fullmatch(r"[\w-][\w.-]*(?<!\.jsonl)", options.manifest):

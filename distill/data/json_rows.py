@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from distill.data.formats.errors import pointer
+
 _NAMED = 3  # bad lines in a message; the others are counted
 # Longest first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -30,6 +32,8 @@ def decode(data: bytes, path: str | Path) -> str:
     Raises:
         ValueError: it is neither; names the file, the line and the byte.
     """
+    if told := pointer(data):
+        raise ValueError(f"{path}: {told}")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     if encoding is None:  # of ASCII in UTF-16 every other byte is 0
         encoding = {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(
@@ -65,7 +69,7 @@ def read_rows(data: bytes, path: str | Path) -> Iterator[tuple[str, object]]:
             continue
         try:
             yield f"line {number}", json.loads(line)
-        except ValueError as error:  # also of a number with thousands of digits
+        except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
             yield f"line {number}", ValueError(f"not a JSON object ({error})")
 
 
@@ -78,3 +82,5 @@ def _array(text: str, path: str | Path) -> list | None:
             return None
         raise ValueError(f"{path}: line {error.lineno}: a JSON array that is broken ({error.msg}); "
                          "expected an object a line, or one whole array of them") from None
+    except RecursionError:
+        raise ValueError(f"{path}: JSON that is nested too deeply") from None

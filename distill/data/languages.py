@@ -178,9 +178,11 @@ def language_code(text: str) -> str:
 
 
 def _by_tag(text: str) -> str | None:
-    """Of a tag like pt-BR, cmn_hans_cn, zh-yue, en_US.UTF-8."""
+    """Of a tag like pt-BR, cmn_hans_cn, zh-yue, en_US.UTF-8; also of Portuguese-BR."""
     tag = re.sub(r"[.@].*", "", text.strip().lower()).replace("_", "-")
     first, _, rest = tag.partition("-")
+    if len(first) > 3 and re.fullmatch(r"[a-z]{2}|\d{3}", rest):
+        first = _by_name().get(_folded(first), "")
     if not rest or not first.isascii() or not 2 <= len(first) <= 3:
         return None
     second = rest.partition("-")[0]

@@ -21,6 +21,7 @@ from typing import Any
 from distill.data.files import hash_of, write_jsonl
 from distill.data.formats.addresses import (
     is_remote,
+    local_path,
     member_of_file,
     part_of_file,
     split_part,
@@ -355,7 +356,7 @@ class _Resolver:
         if is_remote(audio):
             return audio
         file, part = split_part(audio)
-        return self._resolve(file.removeprefix("file://")) + part
+        return self._resolve(local_path(file)) + part
 
     def _resolve(self, audio: str) -> str:
         folder, name = os.path.split(os.path.join(self._folder, audio))

@@ -7,10 +7,10 @@ from distill.whisper.recipe import load_recipe
 CALLED = {
     "de": "de DE German german GERMAN Deutsch deutsch deu ger de-AT de_DE de-DE-1996 <|de|>",
     "en": "en EN English eng en_us en-GB en_US.UTF-8 en-GB-oxendict",
-    "pt": "pt_BR pt-br Portuguese português portugues por",
+    "pt": "pt_BR pt-br Portuguese português portugues por PORTUGUESE-br Português_PT",
     "fr": "francais Français FRANÇAIS fr_fr fra fre fr-CA",
     "zh": "zh zh-CN zh-TW zh-Hant-TW zh_hans cmn cmn_hans_cn chi zho Mandarin 中文 普通话 zh-cmn",
-    "yue": "yue yue_hant_hk zh-HK zh-yue Cantonese 粵語",  # Common Voice's zh-HK is Cantonese
+    "yue": "yue yue_hant_hk zh-HK Chinese-HK zh-yue Cantonese 粵語",  # zh-HK is Common Voice's
     "no": "no nb nob nb_no nb-NO Norwegian Bokmål",
     "nn": "nn nn-NO nno Nynorsk Norwegian_Nynorsk no-nyn",
     "he": "he iw heb he_il עברית", "jw": "jw jv jav jv_id Javanese", "sr": "sr-Latn-RS srp",
@@ -46,7 +46,7 @@ def test_what_whisper_does_not_know_is_refused_with_the_nearest():
         assert f"did you mean {hint}?" in str(error.value)
     # FLEURS and Common Voice have languages that Whisper has not
     for text in ("ga_ie", "ckb_iq", "nan-tw", "zh-nan", "rm-sursilv", "xx", "", "en-xyz", "de,en",
-                 "English/Hindi", "und", 7, None, "de;xx"):
+                 "English/Hindi", "English-Hindi", "Elvish-US", "und", 7, None, "de;xx"):
         with pytest.raises(ValueError, match="of one of its 100 languages"):
             language_code(text)
 

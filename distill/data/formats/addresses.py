@@ -11,11 +11,14 @@ in memory have it as one text, so that nobody else has to know.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FILE_URL = re.compile(r"file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)  # RFC 8089
 PART = re.compile(r"(?P<path>.+)#(?:bytes=(?P<start>\d+)\+(?P<size>\d+)|member=(?P<member>.+))",
                   re.DOTALL)
 
@@ -38,7 +41,17 @@ class Place:
 
 def is_remote(audio: str | Path) -> bool:
     """Whether it is behind a URL."""
-    return bool(_URL.match(str(audio))) and not str(audio).startswith("file://")
+    return bool(_URL.match(str(audio))) and not _FILE_URL.match(str(audio))
+
+
+def local_path(audio: str) -> str:
+    """The path of a `file:` URL, in which letters may be written as %20; others as they are."""
+    found = _FILE_URL.match(audio)
+    if found is None:
+        return audio
+    path = audio[found.end():]
+    is_coded = "%" in path and path.startswith("/") and not os.path.exists(path)
+    return unquote(path) if is_coded else path
 
 
 def part_of_file(path: str, start: int, size: int) -> str:

@@ -7,6 +7,16 @@ from __future__ import annotations
 TRANSIENT = frozenset({"missing_file", "cannot_open", "needs_ffmpeg"})
 
 
+_POINTERS = {b"version https://git-lfs.github.com/spec/": "Git LFS: `git lfs pull` brings the file",
+             b"/annex/objects/": "git-annex: `git annex get` brings the file"}
+
+
+def pointer(head: bytes) -> str | None:
+    """What stands in the place of a file that was not fetched, by its first bytes: a sentence."""
+    found = [told for begin, told in _POINTERS.items() if head.startswith(begin)]
+    return f"only a pointer of {found[0]}" if found else None
+
+
 class AudioError(ValueError):
     """Audio that cannot be used. `reason` is one of a few fixed words, for counting."""
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from distill.data.formats.addresses import PART, Place, is_remote
+from distill.data.formats.addresses import PART, Place, is_remote, local_path
 from distill.data.formats.remote import size_of
 from distill.data.formats.tar_members import find_member
 
@@ -23,7 +23,7 @@ def place_of(audio: str | Path) -> Place:
         OSError: a tar file has to be looked at, and cannot be; or has no such member.
         AudioError: `unreadable`: it is no tar file, or a compressed one.
     """
-    text = str(audio).removeprefix("file://")
+    text = local_path(str(audio))
     found = PART.fullmatch(text)
     if found is None:
         return Place(text)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.formats.errors import AudioError
+from distill.data.formats.errors import AudioError, pointer
 from distill.data.formats.ffmpeg import decode_media
 from distill.data.formats.forward import ForwardReader, open_forward
 from distill.data.formats.parts import Part, find_parts
@@ -188,6 +188,8 @@ def _by_ffmpeg(source: Source, stack: ExitStack, error: Exception) -> ForwardRea
     if head[:7] == b"NIST_1A" and b"shorten" in head:
         raise AudioError("unreadable", f"{source.name}: a SPHERE file that shorten compressed; "
                          "`sph2pipe -f wav a.sph a.wav` (of the LDC) or sox unpack it")
+    if told := pointer(head):
+        raise AudioError("cannot_open", f"{source.name}: {told}")
     if not head.strip(b"\0") or _is_text(head):
         raise AudioError("unreadable", f"{source.name}: no audio, its bytes are "
                          f"{'text' if head.strip(bytes(1)) else 'zeros'}")

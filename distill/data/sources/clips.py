@@ -14,7 +14,7 @@ from typing import Any
 FILE_COLUMNS = (
     "file_name", "audio_filepath", "path", "file", "audio", "filename", "filepath", "file_path",
     "audio_path", "audio_file", "audio_file_path", "audio_filename", "wav_filename", "wav_path",
-    "wav", "slice_file_name", "fname", "ytid",
+    "wav", "wav_file", "audio_file_name", "slice_file_name", "fname", "ytid",
 )
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "client_id")

@@ -11,17 +11,10 @@ ESC = "filename,fold,target,category\n"
 # name: (files, keys, rows, drops, what is said)
 CASES = {
     "a column of files that is called otherwise": (
-        {**AB, "list.csv": "Audio File Name,Transcription\na.wav,x\nb.wav,y\n"}, "",
-        ["a.wav x", "b.wav y"], {}, ""),
-    "the same in JSON": (
-        {**AB, "texts.jsonl": json.dumps({"clip": "a.wav", "text": "x", "of": "long.wav"}) + "\n"
-         + json.dumps({"clip": "b.wav", "text": "y", "of": "b"}) + "\n"}, "",
-        ["a.wav x", "b.wav y"], {}, ""),
-    "two columns of files": (
-        {**AB, "pairs.csv": "clean,noisy,text\na.wav,b.wav,x\n"}, "text_column=none",
+        {**AB, "list.csv": "My Clip,Transcription\na.wav,x\nb.wav,y\n"}, "text_column=none",
         ["a.wav", "b.wav"], {}, "1 tables are not read, since none of their columns is called "
         "like the names of files (file_name, audio_filepath, path, file, ...): "
-        "pairs.csv (clean, noisy, text)"),
+        "list.csv (My Clip, Transcription)"),
     "lengths beside texts are no table of texts": (
         {**AB, "a.txt": "x", "b.txt": "y", "durations.csv": "clip,duration\na.wav,1\nb.wav,1\n"},
         "", ["a.wav x", "b.wav y"], {}, "durations.csv (clip, duration)"),

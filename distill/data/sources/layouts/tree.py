@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from distill.data.find_files import AUDIO_SUFFIXES, find_files
+from distill.data.formats.addresses import is_remote, local_path
 from distill.data.formats.errors import AudioError
 from distill.data.sources.output import Outside
 
@@ -150,10 +151,10 @@ class Finder:
         """
         if not name.strip():
             raise AudioError("no_file_name", "the row names no file")
-        if re.match(r"[a-z][a-z0-9+.-]+://", name.strip(), re.IGNORECASE):
-            if not name.strip().lower().startswith("file://"):
-                raise AudioError("remote_file", f"{name.strip()}: download it first")
-            name = name.strip()[len("file://"):]
+        if is_remote(name.strip()):
+            raise AudioError("remote_file", f"{name.strip()}: download it first")
+        if (path := local_path(name.strip())) != name.strip():
+            name = path
         if "\0" in name or "\n" in name:
             raise AudioError("bad_file_name", f"no name of a file: {name!r}")
         for each in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):

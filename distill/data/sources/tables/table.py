@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.find_files import AUDIO_SUFFIXES
-from distill.data.sources.clips import FILE_COLUMNS, TEXT_COLUMNS, column_of
+from distill.data.sources.clips import FILE_COLUMNS, column_of
 from distill.data.sources.tables.json_rows import Record, read_json_rows
 from distill.data.sources.tables.text import Line, read_lines
 
@@ -28,7 +28,7 @@ DELIMITED = (".tsv", ".csv", ".psv", ".tab")
 JSON = (".jsonl", ".json", ".ndjson")
 TABLES = DELIMITED + JSON
 _DELIMITERS = "\t,;|"
-_PEEK = 100  # rows that the columns are seen from, lines that a delimiter is checked by
+_PEEK = 100  # rows of JSON that the columns are seen from, lines that a delimiter is checked by
 
 csv.field_size_limit(2**31 - 1)  # characters of a cell; the default is 131,072
 
@@ -48,7 +48,6 @@ class Table:
     Attributes:
         header: the first line; None for JSON.
         names: columns; some may have no name ("").
-        found: the column with the names of audio by what is in it, where no name says so.
         unit: what `Record.line` counts.
         keep: rows to leave out without a word, by their cells; None keeps all.
     """
@@ -59,11 +58,10 @@ class Table:
     header: Header | None = None
     unit: str = "line"
     keep: Callable[[dict[str, Any]], bool] | None = None
-    found: str | None = None
 
     @property
     def file_column(self) -> str | None:
-        return column_of(FILE_COLUMNS, self.names) or self.found
+        return column_of(FILE_COLUMNS, self.names)
 
     def where(self, row: Record) -> str:
         return f"{self.path} {self.unit} {row.line}"
@@ -119,7 +117,7 @@ def open_table(path: Path) -> Table:
             fault = (ahead[0].problem or ("", ""))[1]
             raise ValueError(f"{path} {unit} {ahead[0].line}: {fault}")
         names = list(dict.fromkeys(name for record in readable for name in record.cells))
-        return _with_file_column(Table(path, names, chain(ahead, records), None, unit))
+        return Table(path, names, chain(ahead, records), None, unit)
     header, lines, delimiter = _header(path)
     first = list(islice(lines, _PEEK))
     dialect = _dialect(path, header.text, [line.text for line in first], delimiter)
@@ -131,21 +129,7 @@ def open_table(path: Path) -> Table:
     records = _records(dialect, chain(first, lines))
     if not dialect.is_quoted:
         records = _without_broken_cells(records)
-    return _with_file_column(Table(path, names, records, Header(header.number, names)))
-
-
-def _with_file_column(table: Table) -> Table:
-    """A table of texts whose column of files is called otherwise (`Audio File Name`, `clip`) is
-    known by that column: the only one with names of audio in each row."""
-    if column_of(FILE_COLUMNS, table.names) or not column_of(TEXT_COLUMNS, table.names):
-        return table
-    ahead = list(islice(table.records, _PEEK))
-    rows = [record.cells or dict(zip(table.names, record.values or (), strict=False))
-            for record in ahead if not record.problem]
-    found = [name for name in table.names if name and rows and all(
-        isinstance(row.get(name), str) and has_audio_name([row[name]]) for row in rows)]
-    return replace(table, records=chain(ahead, table.records),
-                   found=found[0] if len(found) == 1 else None)
+    return Table(path, names, records, Header(header.number, names))
 
 
 def table_suffix(path: Path | str) -> str:

@@ -1,5 +1,5 @@
 """Text of users' files: UTF-8, or UTF-16 and UTF-32 as Windows writes them; never guessed further.
-What is called .gz is unpacked.
+What is gzip is unpacked, whatever it is called.
 
     read_text(Path("clip.txt"))            -> str
     for line in read_lines(Path("metadata.csv")): line.number, line.text, line.fault
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from distill.data.formats.errors import pointer
+
 _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -25,6 +27,7 @@ _MARKS = (  # UTF-32's begins with UTF-16's
 # Bytes that no text in UTF-8, Latin-1 or the like has, and that UTF-16 has: half a space, half
 # a letter of Greek (03), Cyrillic (04), Hebrew (05), Arabic (06).
 _CONTROL = bytes(set(range(32)) - {9, 10, 12, 13, 26, 27})
+_GZIP = b"\x1f\x8b\x08"
 _SAMPLE = 1 << 16  # bytes that the encoding is seen from
 
 
@@ -61,8 +64,9 @@ def decode(data: bytes) -> str:
     """Bytes of a text -> text; "\\r\\n" and "\\r" become "\\n".
 
     Raises:
-        ValueError: which byte is at fault.
+        ValueError: which byte is at fault, or it is the pointer of a file that was not fetched.
     """
+    _refuse_pointer(data)
     encoding, mark = _encoding(data)
     try:
         text = data[mark:].decode(encoding)
@@ -77,11 +81,16 @@ def read_lines(path: Path) -> Iterator[Line]:
     """Lines of a file of any size, one at a time; those that cannot be read have a `fault`.
 
     Raises:
-        ValueError: it is called .gz and is not.
+        ValueError: it is called .gz and is not, or the pointer of a file that was not fetched.
         OSError: it cannot be opened.
     """
     with _open(path) as file:
-        encoding, mark = _encoding(file.read(_SAMPLE), is_whole=False)
+        sample = file.read(_SAMPLE)
+        encoding, mark = _encoding(sample, is_whole=False)
+        try:
+            _refuse_pointer(sample)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         file.seek(mark)
         if encoding != "utf-8":
             yield from _wide_lines(file.read(), encoding)
@@ -97,12 +106,22 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
-    is_packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if is_packed else open(path, "rb") as file:
-            yield cast(BinaryIO, file)  # a GzipFile has all of it that is used here
+        with open(path, "rb") as file:
+            is_packed = path.name.lower().endswith(".gz") or file.read(3) == _GZIP
+            file.seek(0)
+            if not is_packed:
+                yield file
+                return
+            with gzip.open(file) as unpacked:
+                yield cast(BinaryIO, unpacked)  # it has all of it that is used here
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is broken: {error}") from None
+
+
+def _refuse_pointer(data: bytes) -> None:
+    if told := pointer(data):
+        raise ValueError(told)
 
 
 def _line(number: int, raw: bytes, place: int) -> Line:
