@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from distill.data.audio import AudioError, audio_info
@@ -38,7 +38,7 @@ from distill.data.find_files import is_left_out
 from distill.data.hub_ids import nearest_path
 from distill.data.manifest import Row, write_manifest
 from distill.data.sources.class_layout import SPLITS, WAYS, Layout, understand
-from distill.data.sources.clips import one_line
+from distill.data.sources.clips import class_name
 from distill.data.sources.journal import Journal, made_by
 from distill.data.sources.layouts.file_lists import find_lists
 from distill.data.sources.layouts.tree import Tree, key
@@ -148,6 +148,7 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     if not layout.files:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
     _take_lists(source, layout, options)
+    options = replace(options, background=class_name(options.background) or "")
     labels = {label for _, label, _ in layout.files}
     if options.background and options.background not in labels:
         raise ValueError(f"background={options.background}: no folder of that name holds audio; "
@@ -331,7 +332,7 @@ def empty_folders(source: Path, layout: Layout, sounds: list[Sound]) -> list[str
     names = {path.name for root in roots for path in root.iterdir()
              if path.is_dir() and not is_left_out(path.name)}
     used = {label for sound in sounds for label in sound.labels}
-    return sorted(name for name in names if one_line(name) not in used)
+    return sorted(name for name in names if class_name(name) not in used)
 
 
 def _say(

@@ -237,19 +237,7 @@ class Importer:
         if not self.rows.add(row, content, sound):
             self.drops.add(clip.id, "duplicate", str(clip.name or ""))
             return
-        self._note(row, clip)
-
-    def _note(self, row: Row, clip: Clip) -> None:
-        """What is kept as it is, and may be meant otherwise."""
-        if clip.may_be_cut and clip.offset and not row.offset:
-            self.notes.add("are whole files, which are as long as the parts that their rows name: "
-                           "they were cut already", row.id)
-        if row.labels is not None and not row.labels:
-            self.notes.add("are of no class at all", row.id)
-        for label in row.labels or ():
-            if ", " in label:
-                self.notes.add("have a label with a comma in it, which is one class (; divides "
-                               "classes)", label)
+        self.notes.look_at(row, clip)
 
     def _row(self, clip: Clip) -> tuple[Row, str, str]:
         """The row of a clip, what tells it from any other wherever the corpus lies, and what tells

@@ -61,6 +61,8 @@ def check_splits(
         if found.num_renamed:
             notes.append(f"{found.num_renamed:,} ids were not unique: a hash of file and place "
                          "stands behind them")
+        notes += [f"{count:,} have {names}, which is not read (hub_dataset imports such rows)"
+                  for names, count in found.num_unread.items()]
         if notes:
             tell(f"{path}: {len(found.rows):,} clips; {'; '.join(notes)}")
     rows = {split: load_rows(paths)[0] for split, paths in splits.items()}

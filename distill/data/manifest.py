@@ -14,23 +14,20 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distill.data.files import hash_of, write_jsonl
-from distill.data.formats.addresses import (
-    is_remote,
-    local_path,
-    member_of_file,
-    part_of_file,
-    split_part,
-)
+from distill.data.formats.addresses import Resolver, member_of_file, part_of_file
 from distill.data.json_rows import BadLines, read_rows
 from distill.data.languages import language_code
 
 _OUTSIDE_PARTS = 3  # of an absolute path, in an id: more would tell where a corpus lies
 _LONGEST = 1e6  # seconds, eleven days: what is longer is a mistake, or another unit
+_OTHER_NAMES = {  # that hub_dataset knows, and manifests do not have
+    "offset": ("start", "start_time", "start_seconds", "start_ms", "begin", "onset"),
+    "text": ("sentence", "transcript", "transcription"), "labels": ("label", "category")}
 _KEPT = 32  # manifests of a process; a stage looks at each several times
 _opened: dict[tuple[str, bytes], Manifest] = {}
 
@@ -60,6 +57,8 @@ class Manifest:
         drops: rows that can never be used, by reason: `bad_duration` (not above 0, or of weeks),
             `bad_offset` (not finite, or below zero), `duplicate_clip` (the same in everything).
         num_renamed: rows whose id others have, too; a hash of what they are stands behind it.
+        num_unread: rows with a field that is not read and seems to stand for one that is, which
+            they lack: `start` for `offset`.
     """
 
     path: str
@@ -67,6 +66,7 @@ class Manifest:
     places: list[str]
     drops: Counter
     num_renamed: int = 0
+    num_unread: Counter = field(default_factory=Counter)
 
 
 def read_manifest(path: str | Path) -> tuple[list[Row], Counter]:
@@ -149,7 +149,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
 # Reading
 
 def _open(path: Path, data: bytes) -> Manifest:
-    rows, places, problems, drops = [], [], [], Counter()
+    rows, places, problems, drops, unread = [], [], [], Counter(), Counter()
     for place, raw in read_rows(data, path):
         try:
             row = _row(raw, path.parent)
@@ -162,17 +162,25 @@ def _open(path: Path, data: bytes) -> Manifest:
         else:
             rows.append(row)
             places.append(place)
+            unread.update(_unread(raw))
     if problems:
         raise BadLines(path, problems)
     named = _unique(rows)
     drops["duplicate_clip"] = sum(name is None for name in named)
     kept = [number for number, name in enumerate(named) if name is not None]
-    resolve = _Resolver(path.parent)
+    resolve = Resolver(path.parent)
     return Manifest(
         str(path),
         [replace(rows[n], id=named[n], audio_filepath=resolve(rows[n].audio_filepath))
          for n in kept],
-        [places[n] for n in kept], +drops, sum(named[n] != rows[n].id for n in kept))
+        [places[n] for n in kept], +drops, sum(named[n] != rows[n].id for n in kept), unread)
+
+
+def _unread(raw: object) -> list[str]:
+    """`start for offset` of each field that is there under another name."""
+    assert isinstance(raw, dict)  # it is a row
+    return [f"{name} for {key}" for key, names in _OTHER_NAMES.items() if raw.get(key) is None
+            for name in names if raw.get(name)]
 
 
 def _not_found(path: Path) -> str:
@@ -210,10 +218,6 @@ def _row(raw: object, folder: Path) -> Row:
     offset, named = _number(raw, "offset", 0.0), audio
     if any(raw.get(key) is not None for key in ("member", "byte_offset", "num_bytes")):
         audio, named = _part_of_shard(raw, audio)
-    labels = raw.get("labels")
-    if labels is not None and not (isinstance(labels, list)
-                                   and all(isinstance(each, str) for each in labels)):
-        raise ValueError(f"labels must be a list of strings, got {_shown(labels)}")
     recordings, language = raw.get("recordings"), _name(raw, "language")
     if recordings is not None and not (isinstance(recordings, dict) and all(
             isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -222,8 +226,18 @@ def _row(raw: object, folder: Path) -> Row:
     return Row(
         id=_name(raw, "id") or _id_of(named, offset, folder), audio_filepath=audio,
         duration=_number(raw, "duration", None), offset=offset, text=_text(raw, "text"),
-        speaker=_name(raw, "speaker"), language=language and _code(language), labels=labels,
+        speaker=_name(raw, "speaker"), language=_code(language or ""), labels=_labels(raw),
         recordings=recordings)
+
+
+def _labels(raw: dict) -> list[str] | None:
+    labels = raw.get("labels")
+    if labels is not None and not (isinstance(labels, list)
+                                   and all(isinstance(each, str) for each in labels)):
+        raise ValueError(f"labels must be a list of strings, got {_shown(labels)}")
+    if not all(map(str.strip, labels or ())):
+        raise ValueError(f"labels must have names, got {_shown(labels)}")
+    return labels
 
 
 def _part_of_shard(raw: dict, audio: str) -> tuple[str, str]:
@@ -278,7 +292,9 @@ def _number(raw: dict, key: str, default: float | None) -> float:
     return value  # a whole number stays one: hashes of labels say 3 and not 3.0
 
 
-def _code(language: str) -> str:
+def _code(language: str) -> str | None:
+    if not language.strip():
+        return None
     try:
         return language_code(language)
     except ValueError:  # a tagger does not ask
@@ -344,28 +360,6 @@ def _said(row: Row) -> dict[str, Any]:
 def _part(row: Row) -> str:
     """Which part of which file it is: a corrected transcript is of the same clip."""
     return hash_of([row.audio_filepath, row.offset, row.duration])
-
-
-class _Resolver:
-    """Absolute paths without links, as `Path.resolve`; each folder is looked at once."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._known = str(folder.absolute()), {}
-
-    def __call__(self, audio: str) -> str:
-        if is_remote(audio):
-            return audio
-        file, part = split_part(audio)
-        return self._resolve(local_path(file)) + part
-
-    def _resolve(self, audio: str) -> str:
-        folder, name = os.path.split(os.path.join(self._folder, audio))
-        if name in ("", ".", ".."):
-            return os.path.realpath(os.path.join(folder, name))
-        if folder not in self._known:
-            self._known[folder] = os.path.realpath(folder)
-        path = os.path.join(self._known[folder], name)
-        return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _check_languages(manifest: Manifest) -> None:

@@ -68,3 +68,26 @@ def split_part(audio: str) -> tuple[str, str]:
     """(file, what of it: `#bytes=1536+204800`; "" is all of it)."""
     found = PART.fullmatch(audio)
     return (audio, "") if found is None else (found["path"], audio[len(found["path"]):])
+
+
+class Resolver:
+    """Absolute paths without links, as `Path.resolve`; each folder is looked at once."""
+
+    def __init__(self, folder: Path):
+        self._folder = str(folder.absolute())
+        self._known: dict[str, str] = {}
+
+    def __call__(self, audio: str) -> str:
+        if is_remote(audio):
+            return audio
+        file, part = split_part(audio)
+        return self._resolve(local_path(file)) + part
+
+    def _resolve(self, audio: str) -> str:
+        folder, name = os.path.split(os.path.join(self._folder, audio))
+        if name in ("", ".", ".."):
+            return os.path.realpath(os.path.join(folder, name))
+        if folder not in self._known:
+            self._known[folder] = os.path.realpath(folder)
+        path = os.path.join(self._known[folder], name)
+        return os.path.realpath(path) if os.path.islink(path) else path

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.data.sources.clips import one_line
+from distill.data.sources.clips import class_name, one_line
 from distill.data.sources.layouts.splits import is_split_name, split_of
 
 SPLITS = ("train", "validation", "test")
@@ -71,7 +71,7 @@ def understand(source: Path, paths: Iterable[Path], way: str) -> Layout:
         elif len(names) < 2:
             layout.drops.append((path, "no_class_folder"))
         else:
-            layout.files.append((path, one_line(names[0]) or names[0], split))
+            layout.files.append((path, class_name(names[0]) or names[0], split))
     written = {names[1 if names[0] in layout.splits else 0] for _, names in parts if len(names) > 1}
     if odd := sorted(name for name in written if name != (one_line(name) or name)):
         layout.sentence += (f"\n{source}: spaces and line breaks are no part of the names of "

@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,7 +142,7 @@ class Columns:
                 raise ValueError(f"must be 0 to {len(self.label_names) - 1}, got {number}")
             if isinstance(part, bool | list | tuple | dict) or part is None or _is_nan(part):
                 raise ValueError(f"must be a name or a list of names, got {_shown(value)}")
-            names.append(one_line(self.label_names[number] if number is not None else part))
+            names.append(class_name(self.label_names[number] if number is not None else part))
         return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -201,6 +202,12 @@ def _pick(
     if found is None:
         raise ValueError(f"{source}: no column {wanted} ({key}); there are {', '.join(names)}")
     return found
+
+
+def class_name(value: Any) -> str | None:
+    """As `one_line`, with accents in one form: é of a Mac is two letters, and another class."""
+    text = one_line(value)
+    return text and unicodedata.normalize("NFC", text)
 
 
 def one_line(value: Any) -> str | None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from distill.data.files import locked, read_json, write_json
 from distill.data.sources.journal import Journal, is_journal, made_by
+from distill.data.sources.notes import Notes
 from distill.data.sources.output import (
     hash_of_file,
     is_same_source,
     place_from,
     refuse_foreign,
 )
-from distill.data.sources.rows import Drops, Notes, RowFile, ids_of, read_rows
+from distill.data.sources.rows import Drops, RowFile, ids_of, read_rows
 from distill.data.sources.vanished import part_of_row, refuse_vanished
 
 REPORT = "drops.json"

@@ -183,23 +183,6 @@ class Drops:
         return "\n".join(lines)
 
 
-class Notes:
-    """What was kept as it is, and may be meant otherwise: printed once, with a count."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
-
-    def add(self, what: str, example: str, count: int = 1) -> None:
-        self.counts[what] += count
-        self.first.setdefault(what, example)
-
-    def text(self) -> str:
-        """A line for each, `2 clips are of no class at all: a, ...`; "" if there is none."""
-        return "".join(f"{count} clips {what}: {self.first[what]}{', ...' if count > 1 else ''}\n"
-                       for what, count in self.counts.items())
-
-
 def _shown(id: str, reason: str, detail: str) -> str:  # noqa: A002
     return (detail or id) if id in detail else f"{id}: {detail}" if detail else id
 

@@ -1,10 +1,15 @@
 """Tables and folders that are nearly one of the known layouts: read, or said to be not read."""
 
 import json
+import unicodedata
+
+import pytest
 
 from distill.data import class_folders
 from distill.data.hub_dataset import main
-from tests.support.way_in import lay, reasons, run, told
+from distill.data.leaks import check_splits
+from distill.data.manifest import open_manifest
+from tests.support.way_in import jsonl, lay, reasons, run, told
 
 AB = {"a.wav": 1, "b.wav": 1}
 ESC = "filename,fold,target,category\n"
@@ -58,3 +63,41 @@ def test_archives_beside_classes_are_said(tmp_path, capsys):
     code, screen = run(class_folders.main, [source, tmp_path / "out"], capsys)
     assert code == 0 and "2 files are not read, which may hold clips or texts: " in screen
     assert "dog/more.7z, rain.zip" in screen
+
+
+def test_classes_of_a_mac_are_the_same_classes(tmp_path, capsys):
+    """An é in two letters: in names of folders, in the key background, and in tables."""
+    nfd = unicodedata.normalize("NFD", "café")
+    source = lay(tmp_path / "in", {"café/a.wav": 0.1, f"{nfd}/b.wav": 0.2, "dog/c.wav": 0.3})
+    assert run(class_folders.main, [source, tmp_path / "out"], capsys)[0] == 0
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["café", "dog"]
+    assert run(class_folders.main, [source, tmp_path / "o", f"background={nfd}"], capsys)[0] == 0
+    assert (tmp_path / "o" / "classes.txt").read_text().split() == ["dog"]
+    lay(tmp_path / "t", {**AB, "train.csv": f"file,label\na.wav,café\nb.wav,{nfd}\n"})
+    run(main, [tmp_path / "t", tmp_path / "t-out", "label_column=label"], capsys)
+    assert told(tmp_path / "t-out")["train"] == ["a.wav [café]", "b.wav [café]"]
+
+
+def test_what_programs_write_for_nothing_is_counted(tmp_path, capsys):
+    source = lay(tmp_path / "in", {**AB, "c.wav": 1, "train.csv":
+                                   "file,text,speaker\na.wav,nan,nan\nb.wav,none,x\nc.wav,nan,\n"})
+    code, screen = run(main, [source, tmp_path / "out"], capsys)
+    assert '2 clips have the text "nan", which programs write where there is none: a, ...' in screen
+    assert '1 clips have the speaker "nan"' in screen and '"none"' not in screen
+    assert len(told(tmp_path / "out")["train"]) == 3
+
+
+def test_fields_that_a_manifest_does_not_have_are_counted(tmp_path):
+    row = {"audio_filepath": "a.wav", "duration": 1}
+    lay(tmp_path, {"train.jsonl": jsonl(
+        {**row, "start": 3.0, "text": "x"}, {**row, "start": 4, "sentence": "y"},
+        {**row, "offset": 0, "start": 5}, {**row, "id": "z", "start": 0, "language": " "})})
+    said = []
+    check_splits({"train": [tmp_path / "train.jsonl"]}, False, tell=said.append)
+    assert "2 have start for offset, which is not read" in said[0]
+    assert "1 have sentence for text, which is not read (hub_dataset imports such rows)" in said[0]
+    assert open_manifest(tmp_path / "train.jsonl").rows[-1].language is None
+    for labels in ([""], ["dog", " "]):
+        lay(tmp_path, {"bad.jsonl": jsonl({**row, "labels": labels})})
+        with pytest.raises(ValueError, match=r"bad.jsonl: line 1: labels must have names, got \["):
+            open_manifest(tmp_path / "bad.jsonl")

@@ -153,8 +153,8 @@ class Finder:
             raise AudioError("no_file_name", "the row names no file")
         if is_remote(name.strip()):
             raise AudioError("remote_file", f"{name.strip()}: download it first")
-        if (path := local_path(name.strip())) != name.strip():
-            name = path
+        if (plain := local_path(name.strip())) != name.strip():
+            name = plain
         if "\0" in name or "\n" in name:
             raise AudioError("bad_file_name", f"no name of a file: {name!r}")
         for each in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
