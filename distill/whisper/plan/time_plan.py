@@ -40,7 +40,7 @@ def plan_time(
             "train": _train_work(recipe, size, student, data, training), "eval": None}
     if is_outside(recipe.pseudo_label):
         del work["label"]
-    if data["test"]["windows"] is not None:
+    if data["test"]["windows"]:
         layers = student["encoder_layers"], student["decoder_layers"]
         own = data["test"] if shared else _padded(data["test"])
         both = _label_work(size, data["test"]) + _label_work(size, own, *layers)

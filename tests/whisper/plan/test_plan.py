@@ -359,6 +359,12 @@ def test_what_is_there_already(tiny, tmp_path):
     assert "passed the filter" in text
 
 
+def test_without_a_test_split_there_is_no_time_of_it(tiny):
+    found = plan_of(tiny, "data.test=[]", "data.validation=[]")
+    assert found["data"]["test"]["clips"] == 0
+    assert found["time"]["seconds"]["eval"]["cpu"] is None
+
+
 def test_errors(tiny, tmp_path):
     with pytest.raises(ValueError, match="data.expected_hours") as error:
         plan_of(tiny, f"data.train=[{tmp_path}/none.jsonl]")
