@@ -8,6 +8,7 @@ scripts, Thai and Vietnamese tones, accents, ё, ß. Every rule names where it i
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import regex
 
@@ -39,8 +40,17 @@ _LETTERS = {
     "ar": str.maketrans("یک", "يك"),
     "fa": str.maketrans("يىك", "ییک"),  # hazm
     "ur": str.maketrans("يىكه", "ییکہ"),  # urduhack
+    "ps": str.maketrans("ك", "ک"),  # its five letters like ی are five
     "ro": str.maketrans("ŞşŢţ", "ȘșȚț"),  # comma below since Unicode 3.0; old fonts had a cedilla
+    "vi": str.maketrans("Ðð", "Đđ"),  # the Icelandic letter, whose capital looks the same
 }
+# Vietnamese tones of oa, oe and uy stand on the first vowel or, since the reform of 1984, on the
+# second (VinAI's VietnameseToneNormalization); decomposed.
+_VIETNAMESE_TONE = regex.compile(
+    r"(?:(?<=[oO])([\u0300\u0301\u0303\u0309\u0323])([aAeE])"
+    r"|(?<=[uU])([\u0300\u0301\u0303\u0309\u0323])([yY]))(?![\p{L}\p{M}])")
+# Lithuanian keeps the dot of an i under another accent; no language has an i with a second dot.
+_SECOND_DOT = re.compile("(?<=[ij\u012f])\u0307")
 _GEMINATE = re.compile("(?<=[lL])[·•‧∙](?=[lL])")  # Catalan
 
 
@@ -57,6 +67,10 @@ def unify(text: str, code: str | None) -> str:
     text = _ARMENIAN_TONES.sub("", _GERESH.sub("", text))
     text = _CHILLU.sub(lambda found: _CHILLU_LETTERS[found[1]], text)
     text = text.translate(_LETTERS.get(code or "", {}))
+    if code == "vi":
+        text = unicodedata.normalize("NFC", _VIETNAMESE_TONE.sub(
+            lambda found: "".join(filter(None, reversed(found.groups()))),
+            unicodedata.normalize("NFD", text)))
     if code in _LETTER_APOSTROPHE:
         text = _LETTER_APOSTROPHE[code].sub("ʼ", text)
     return _GEMINATE.sub("", text) if code == "ca" else text
@@ -67,4 +81,5 @@ def lower(text: str, code: str | None) -> str:
     İ is an i, without the second dot that Unicode leaves above it."""
     if code in ("tr", "az"):
         text = text.replace("I", "ı")
-    return text.replace("İ", "i").lower()
+    text = _SECOND_DOT.sub("", text.replace("İ", "i").lower())
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
