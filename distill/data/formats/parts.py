@@ -1,7 +1,8 @@
 """Where the sound of a file lies, for files whose headers do not say the whole of it.
 
 Each part, with its prefix, is a file that libsndfile reads to its end: files that were joined are
-taken apart again (MP3, chained Ogg, FLAC, WAV), a header with a wrong length gets the right one.
+taken apart again (MP3, chained Ogg, FLAC, WAV, AIFF), a header with a wrong length gets the right
+one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def find_parts(source: Source) -> list[Part]:
         return _ogg_parts(source)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return _wav_parts(source)
+    if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _rf64_parts(source)
+    if _is_aiff(head):
+        return _aiff_parts(source)
     if head[:4] == b".snd":
         return _au_parts(source, head)
     if head[:4] == b"fLaC":
@@ -92,12 +97,69 @@ def _wav_parts(source: Source) -> list[Part]:
     return [*parts, Part(base, source.size)] if parts else []
 
 
-def _ends_well(source: Source, place: int) -> bool:
+def _rf64_parts(source: Source) -> list[Part]:
+    """WAV files with 64 bits for their length, where it is 0, unknown or less than there is."""
+    name, _, _, stated = struct.unpack("<4sIQQ", source.read_at(12, 24).ljust(24, b"\0"))
+    place = 12
+    while len(head := source.read_at(place, 8)) == 8:
+        begin, (chunk, size) = place + 8, struct.unpack("<4sI", head)
+        if name == b"ds64" and chunk == b"data":
+            if begin + stated <= source.size and _ends_well(source, begin + stated):
+                return []
+            header = bytearray(source.read_at(0, begin))
+            struct.pack_into("<QQQ", header, 20, source.size - 8, source.size - begin, 0)
+            return [Part(begin, source.size, bytes(header))]
+        place = begin + size + size % 2
+    return []
+
+
+def _is_aiff(head: bytes) -> bool:
+    return head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
+
+
+def _aiff_parts(source: Source) -> list[Part]:
+    """AIFF files whose sound is said to be shorter than it is, or that are followed by another."""
+    parts, base, place, about = [], 0, 12, 0
+    while len(head := source.read_at(place, 12)) >= 8:
+        name, size = struct.unpack_from(">4sI", head)
+        if _is_aiff(head):
+            parts.append(Part(base, place))
+            base, place, about = place, place + 12, 0
+            continue
+        begin = place + 8
+        about = begin if name == b"COMM" else about
+        if name == b"SSND" and about and not _ends_well(source, begin + size, ">"):
+            is_packed = source.read_at(base + 8, 4) == b"AIFC"
+            width = _aiff_width(source.read_at(about, 22 if is_packed else 18))
+            if not width:
+                break
+            header = bytearray(source.read_at(base, begin + 8 - base))
+            frames = (source.size - begin - 8) // width
+            for value, at in ((source.size - base - 8, 4), (frames, about - base + 2),
+                              (8 + frames * width, begin - base - 4)):
+                struct.pack_into(">I", header, at, value)
+            return [*parts, Part(begin + 8, source.size, bytes(header))]
+        place = begin + size + size % 2
+    return [*parts, Part(base, source.size)] if parts else []
+
+
+def _aiff_width(about: bytes) -> int:
+    """Bytes of a sample of all channels; 0 of codecs that pack several."""
+    channels, _, bits = struct.unpack_from(">HIH", about)
+    codec = about[18:22].lower()
+    if codec in (b"ulaw", b"alaw"):
+        return channels
+    is_plain = codec in (b"", b"none", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32",
+                         b"fl64")
+    return channels * ((bits + 7) // 8) if is_plain else 0
+
+
+def _ends_well(source: Source, place: int, order: str = "<") -> bool:
     """Whether a WAV's data can end here: at the end of the file, before a chunk, before zeros."""
     if place >= source.size - 8:
         return True
     for start in (place, place + 1):
-        name, size = struct.unpack("<4sI", source.read_at(start, 8).ljust(8, b"\0"))
+        name, size = struct.unpack(f"{order}4sI", source.read_at(start, 8).ljust(8, b"\0"))
         is_name = all(32 <= byte < 127 for byte in name) and name.strip()
         if is_name and start + 8 + size <= source.size + 1:
             return True

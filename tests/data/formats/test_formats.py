@@ -131,6 +131,16 @@ def test_lengths_that_headers_do_not_say(tmp_path):
     sizes += [au[:8] + struct.pack(begins, size) + au[12:] for size in (100, 0xFFFFFFFF)]
     for total in (0, 4096, 0xFFFFFF):  # of FLAC: 36 bits, the first 4 of them are 0 here
         sizes.append(flac[:22] + struct.pack(">I", total) + flac[26:])
+    rf64 = encoded("RF64", "PCM_16")
+    sizes += [rf64[:20] + struct.pack("<QQQ", *[size] * 3) + rf64[44:]
+              for size in (0, 100, 2**63 - 1, 2**64 - 1)]
+    for kind in ("PCM_16", "PCM_24", "ULAW", "FLOAT"):  # of AIFF it is said in three places
+        aiff = encoded("AIFF", kind)
+        about, begin = aiff.find(b"COMM"), aiff.find(b"SSND")
+        sizes += [aiff[:4] + struct.pack(">I", size + 46) + aiff[8 : about + 10]
+                  + struct.pack(">I", size // 2) + aiff[about + 14 : begin + 4]
+                  + struct.pack(">I", size + 8) + aiff[begin + 8 :]
+                  for size in (0, 100, 0x7F000000)]
     for data in sizes:
         (tmp_path / "a").write_bytes(data)
         check(tmp_path / "a", 3.0, within=0.001)
@@ -142,6 +152,8 @@ def test_lengths_that_headers_do_not_say(tmp_path):
     for more in (b"LIST\x04\0\0\0abcd", bytes(5000), b"id3 \x03\0\0\0abc\0"):
         (tmp_path / "a").write_bytes(wav + more)
         assert audio_info(tmp_path / "a")[0] == 3.0
+    (tmp_path / "a").write_bytes(encoded("AIFF", "PCM_16") + b"ANNO\0\0\0\x04abcd")
+    assert audio_info(tmp_path / "a")[0] == 3.0
 
 
 def reason_of_half(path: Path) -> str:
@@ -158,7 +170,8 @@ def test_joined_files(tmp_path):
     tag = b"ID3\x04\0\0\0\0\x08\0" + b"\xff\xfb\x90\x64" * 256  # full of what looks like frames
     for parts in ([mp3, mp3], [tag, mp3, tag, mp3, b"TAG".ljust(128)], [mp3, slow], [flac, flac],
                   [flac, encoded("FLAC", "PCM_16", 2.0)[:], flac], [wav, wav], [vorbis, vorbis],
-                  [vorbis, encoded("OGG", "VORBIS", rate=44_100)]):
+                  [vorbis, encoded("OGG", "VORBIS", rate=44_100)],
+                  [encoded("AIFF", "PCM_16"), encoded("AIFF", "ULAW", 2.0)]):
         (tmp_path / "a").write_bytes(b"".join(parts))
         sounds = [load_audio(part) for part in parts if part[:3] not in (b"ID3", b"TAG")]
         seconds = sum(len(sound) for sound in sounds) / SAMPLE_RATE
