@@ -3,7 +3,8 @@
     for path in find_audio(Path("recordings")): ...
 
 Links to folders are followed, each real folder once. What the system put there (`._a.wav` of a Mac,
-`__MACOSX`, `@eaDir`, hidden folders) is left out by name, counted and printed.
+`__MACOSX`, `@eaDir`, hidden folders) is left out by name, counted and printed. So is sound under a
+name that is none of sound (`rec001`, `a.wav.part`).
 """
 
 from __future__ import annotations
@@ -35,14 +36,21 @@ _SYSTEM_NAMES = frozenset({
     "Temporary Items", "__pycache__", "Thumbs.db", "desktop.ini",
 })
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*")
+# How files of sound begin; behind "...." come four bytes of anything.
+_BEGINNINGS = re.compile(
+    rb"RIFF....WAVE|RF64|fLaC|OggS|ID3[\2-\4]|\xff[\xfb\xfa\xf3\xf2]|FORM....AIF[FC]|\.snd|NIST_1A"
+    rb"|caff|#!AMR|wvPK|\x1aE\xdf\xa3|....ftyp(M4|isom|mp4|qt)", re.DOTALL)
+_LOOKED_AT = 1000  # files of other names, whose beginnings are read
 
 
 def find_audio(folder: Path) -> list[Path]:
     """Files below a folder with a name of audio, sorted; see `find_files`."""
-    return find_files(folder, AUDIO_SUFFIXES)
+    return find_files(folder, AUDIO_SUFFIXES, True)
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+def find_files(
+    folder: Path, suffixes: Collection[str], is_sound: bool = False
+) -> list[Path]:
     """Files below a folder whose names end with one of `suffixes` in any case, sorted.
 
     A link to nothing is among them if it may stand for such a file, or for a folder of them: who
@@ -50,20 +58,26 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     once, at its real place if that is below `folder`. How many files were left out by name is
     printed.
 
+    Args:
+        is_sound: sound is looked for: what has another name, and begins like sound, is printed.
+
     Raises:
         ValueError: a folder that is not there or cannot be listed.
     """
     endings = tuple(suffixes)
     found, left_out, links = [], [], []
+    others: list[Path] = []
     seen: set[tuple[int, int]] = set()
     folder = Path(folder)
     root = Path(os.path.realpath(folder))
-    _walk(folder, endings, seen, found, left_out, links)
+    _walk(folder, endings, seen, found, left_out, links, others)
     while links:  # behind what lies here itself; each may lead to more of them
         link = min(links)
         links.remove(link)
         if not root.is_relative_to(os.path.realpath(link)):  # else a loop
-            _walk(link, endings, seen, found, left_out, links)
+            _walk(link, endings, seen, found, left_out, links, others)
+    if is_sound:
+        _say_unnamed(folder, others)
     if left_out:
         names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out)[:3])
         print(f"{folder}: {len(left_out)} files of the system's or hidden are left out by name: "
@@ -81,7 +95,8 @@ def _is_systems(part: str) -> bool:
 
 
 def _walk(
-    start: Path, endings: tuple[str, ...], seen: set, found: list, left_out: list, links: list
+    start: Path, endings: tuple[str, ...], seen: set, found: list, left_out: list, links: list,
+    others: list,
 ) -> None:
     """Add what is below `start`, without following links, to the lists."""
     todo = [(start, False)]
@@ -107,6 +122,26 @@ def _walk(
                     links.append(folder / entry.name)
             elif entry.name.lower().endswith(endings) or (not hidden and _leads_nowhere(entry)):
                 (left_out if hidden else found).append(folder / entry.name)
+            elif not hidden and len(others) < _LOOKED_AT:
+                others.append(folder / entry.name)
+
+
+def _say_unnamed(folder: Path, others: list[Path]) -> None:
+    found = sorted(str(path.relative_to(folder)) for path in others if _begins_like_sound(path))
+    if found:
+        print(f"{folder}: {len(found)} files begin like sound and are not called so (.wav, .flac, "
+              f"...): {', '.join(found[:3])}{', ...' if found[3:] else ''}. They are left out, "
+              "where no table names them", file=sys.stderr, flush=True)
+
+
+def _begins_like_sound(path: Path) -> bool:
+    try:
+        if not path.is_file():  # nobody may ever write to a FIFO
+            return False
+        with open(path, "rb") as file:
+            return _BEGINNINGS.match(file.read(12)) is not None
+    except OSError:
+        return False
 
 
 def _is_folder(link: os.DirEntry) -> bool:

@@ -33,6 +33,22 @@ def test_names_of_audio_in_any_case_and_what_systems_leave_behind(tmp_path, caps
     assert {".wav", ".m4a", ".sph", ".amr", ".spx", ".webm", ".rf64"} <= AUDIO_SUFFIXES
 
 
+def test_sound_under_other_names_is_said(tmp_path, capsys):
+    write(tmp_path, "a.wav", "notes.txt", "picture.webp", "rec002")
+    (tmp_path / "picture.webp").write_bytes(b"RIFF\x24\0\0\0WEBPVP8 ")
+    os.mkfifo(tmp_path / "fifo")
+    for name, data in (("rec001", b"RIFF\x24\0\0\0WAVEfmt "), ("deep/b.mp3.part", b"ID3\4\0"),
+                       ("c.dat", b"\0\0\0\x20ftypM4A "), (".hidden", b"fLaC")):
+        write(tmp_path, name)
+        (tmp_path / name).write_bytes(data)
+    assert names_of(tmp_path) == ["a.wav"]
+    said = capsys.readouterr().err
+    assert "3 files begin like sound and are not called so" in said
+    assert ": c.dat, deep/b.mp3.part, rec001. They are left out" in said
+    find_files(tmp_path, (".txt",))
+    assert capsys.readouterr().err == ""
+
+
 def test_links_to_folders_are_followed_once_and_loops_are_cut(tmp_path):
     folder, disk = tmp_path / "corpus", tmp_path / "disk"
     write(folder, "z/a.wav")

@@ -55,7 +55,7 @@ class Tree:
     def _names(self) -> list[str]:
         kinds = (*AUDIO_SUFFIXES, *_OTHER)
         begin = len(str(self.root / "x")) - 1
-        paths = find_files(self.root, kinds)
+        paths = find_files(self.root, kinds, True)
         for path in paths:
             self.check(path)
         return [str(path)[begin:].replace(os.sep, "/") for path in paths]

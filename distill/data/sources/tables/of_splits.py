@@ -115,7 +115,7 @@ def tables_of_split(folder: Path, tree: Tree, split: str) -> list[Path]:
     """
     for tables in tables_near(folder, tree):
         if exact := [path for path in tables if table_stem(path).casefold() == split.casefold()]:
-            return exact[:1]
+            return _first(exact)
         stems = match([table_stem(path) for path in tables], split)
         found = [path for path in tables if table_stem(path) in stems and names_files(path, tree)]
         plain = [path for path in found if is_split_name(table_stem(path))]
@@ -128,6 +128,13 @@ def tables_of_split(folder: Path, tree: Tree, split: str) -> list[Path]:
         if found:
             return found
     return []
+
+
+def _first(tables: list[Path]) -> list[Path]:
+    """Of tables of one name: the same in two formats, as a rule."""
+    if len(tables) > 1:
+        say(f"{tables[0]} is read; not read: {', '.join(path.name for path in tables[1:])}")
+    return tables[:1]
 
 
 def split_named_tables(folder: Path, tree: Tree) -> list[Path]:
@@ -148,7 +155,7 @@ def metadata_table(folder: Path, tree: Tree) -> Path | None:
     """
     for tables in tables_near(folder, tree):
         if named := [path for path in tables if table_stem(path).casefold() in _METADATA]:
-            return named[0]
+            return _first(named)[0]
         found = [path for path in tables
                  if not split_of(table_stem(path)) and names_files(path, tree)]
         if len(found) > 1:
