@@ -237,7 +237,7 @@ class Importer:
         if not self.rows.add(row, content, sound):
             self.drops.add(clip.id, "duplicate", str(clip.name or ""))
             return
-        self.notes.look_at(row, clip)
+        self.notes.look_at(row, clip, self.options.label_column)
 
     def _row(self, clip: Clip) -> tuple[Row, str, str]:
         """The row of a clip, what tells it from any other wherever the corpus lies, and what tells

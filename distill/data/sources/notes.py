@@ -18,8 +18,12 @@ class Notes:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
-    def look_at(self, row: Row, clip: Clip) -> None:
-        """Count what is odd about a row, made of a clip."""
+    def look_at(self, row: Row, clip: Clip, label_column: str | None) -> None:
+        """Count what is odd about a row, made of a clip.
+
+        Args:
+            label_column: that was asked for.
+        """
         if clip.may_be_cut and clip.offset and not row.offset:
             self.add("are whole files, which are as long as the parts that their rows name: "
                      "they were cut already", row.id)
@@ -27,6 +31,10 @@ class Notes:
             if value in _NOTHING:
                 self.add(f'have the {what} "{value}", which programs write where there is none',
                          row.id)
+        if row.text and not any(map(str.isalnum, row.text)):
+            self.add("have a text without a letter", f"{row.id} {row.text!r}")
+        if label_column and row.labels is None:
+            self.add(f"have nothing in {label_column}: nobody knows their classes", row.id)
         if row.labels is not None and not row.labels:
             self.add("are of no class at all", row.id)
         for label in row.labels or ():

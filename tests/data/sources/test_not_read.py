@@ -88,6 +88,12 @@ def test_what_programs_write_for_nothing_is_counted(tmp_path, capsys):
     assert '2 clips have the text "nan", which programs write where there is none: a, ...' in screen
     assert '1 clips have the speaker "nan"' in screen and '"none"' not in screen
     assert len(told(tmp_path / "out")["train"]) == 3
+    lay(source, {"train.csv": "file,text,label\na.wav,...,\nb.wav,\u200b,dog\nc.wav,9,cat\n",
+                 "dev.jsonl": jsonl({"file": "a.wav", "label": None}, {"file": "b.wav"})})
+    screen = run(main, [source, tmp_path / "o"], capsys)[1]
+    assert "2 clips have a text without a letter: a '...', ..." in screen
+    screen = run(main, [source, tmp_path / "o", "split=dev", "label_column=label"], capsys)[1]
+    assert "2 clips have nothing in label: nobody knows their classes: a, ..." in screen
 
 
 def test_fields_that_a_manifest_does_not_have_are_counted(tmp_path):
