@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.files import read_json
-from distill.data.find_files import find_files
+from distill.data.find_files import find_audio, find_files
 from distill.data.formats.addresses import is_remote
+from distill.data.formats.errors import pointer
 from distill.data.formats.remote import find_urls
 from distill.data.sources.clips import FILE_COLUMNS, Clip, Columns, column_of
 from distill.data.sources.layouts.splits import ALL
@@ -45,6 +46,10 @@ def open_dataset(
     """
     from datasets import Audio, concatenate_datasets
 
+    if Path(source).is_dir() and (loose := find_audio(Path(source))):
+        say(f"{source}: read as parquet; {len(loose)} audio files beside it are not read, where it "
+            f"does not name them ({', '.join(path.name for path in loose[:3])}"
+            f"{', ...' if loose[3:] else ''})")
     parts = [_load(source, config, name, revision, streaming) for name in split.split("+")]
     dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     features = dataset.features or {}
@@ -143,8 +148,27 @@ def _load(
                                 streaming=streaming)
         return load_dataset(source, config, split=split, revision=revision, streaming=streaming)
     except Exception as error:  # its many ways to say no; shown to the user
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{source}: datasets cannot open it (split {split}): {text}") from error
+        raise ValueError(f"{source}: datasets cannot open it (split {split}): "
+                         f"{_not_fetched(path) or _said(error)}") from error
+
+
+def _said(error: BaseException | None) -> str:
+    """What an error says, and what it comes from: some only say that there is one."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 3:
+        texts.append(" ".join(str(error).split()) or type(error).__name__)
+        error = error.__cause__
+    return ": ".join(dict.fromkeys(texts))[:500]
+
+
+def _not_fetched(path: Path) -> str | None:
+    """What is to be done about a file that is only a pointer to it."""
+    files = [path] if path.is_file() else find_files(path, (".parquet",)) if path.is_dir() else []
+    for file in files:
+        with open(file, "rb") as opened:
+            if told := pointer(opened.read(64)):
+                return f"{file}: {told}"
+    return None
 
 
 def _is_saved(path: Path) -> bool:

@@ -9,6 +9,7 @@ from distill.data import class_folders
 from distill.data.hub_dataset import main
 from distill.data.leaks import check_splits
 from distill.data.manifest import open_manifest
+from tests.data.sources.test_way_in_other import heard, parquet
 from tests.support.way_in import jsonl, lay, reasons, run, told
 
 AB = {"a.wav": 1, "b.wav": 1}
@@ -110,3 +111,20 @@ def test_fields_that_a_manifest_does_not_have_are_counted(tmp_path):
         lay(tmp_path, {"bad.jsonl": jsonl({**row, "labels": labels})})
         with pytest.raises(ValueError, match=r"bad.jsonl: line 1: labels must have names, got \["):
             open_manifest(tmp_path / "bad.jsonl")
+
+
+def test_parquet_that_does_not_name_the_audio_beside_it(tmp_path, capsys, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    source = lay(tmp_path / "in", {"b.wav": 1, "train.parquet": parquet(
+        {"audio": heard("a.wav"), "text": "x"})})
+    code, screen = run(main, [source, tmp_path / "out"], capsys)
+    assert code == 0 and "read as parquet; 1 audio files beside it are not read" in screen
+    lay(source, {"train.parquet": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"})
+    code, screen = run(main, [source, tmp_path / "o"], capsys)
+    assert code == 2 and "train.parquet: only a pointer of Git LFS: `git lfs pull`" in screen
+    lay(source, {"train.parquet": parquet({"audio": heard("a.wav"), "text": "x"}),
+                 "train-2.parquet": parquet({"audio": heard("c.wav"), "sentence": "y"})})
+    code, screen = run(main, [source, tmp_path / "o"], capsys)
+    assert code == 2 and "column names don't match" in screen  # what the error comes from
