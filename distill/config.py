@@ -266,9 +266,19 @@ def find_recipe(recipe: str | Path, file: str = "recipe.yaml") -> Path:
         if path.is_file():
             return path
     known = known_recipes()
-    near = difflib.get_close_matches(recipe.name, known, n=1)
+    near = _near_paths(recipe, file) or difflib.get_close_matches(recipe.name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
     raise ConfigError(f"no recipe {str(recipe)!r}{hint}")
+
+
+def _near_paths(recipe: Path, file: str) -> list[str]:
+    """What a misspelt path means; [] of a name alone."""
+    if recipe.is_dir():
+        return sorted(str(path.parent) for path in recipe.glob(f"*/{file}"))[:1]
+    if len(recipe.parts) < 2 or not recipe.parent.is_dir():
+        return []
+    names = [path.name for path in recipe.parent.iterdir()]
+    return [str(recipe.parent / name) for name in difflib.get_close_matches(recipe.name, names, 1)]
 
 
 def recipe_name(recipe: str | Path) -> str:

@@ -142,6 +142,11 @@ def test_unknown_recipe(tmp_path, monkeypatch):
     assert find_recipe("demo").name == "recipe.yaml"
     with pytest.raises(ConfigError, match="no recipe 'distil-larg-v3'; did you mean distil-large-"):
         find_recipe("distil-larg-v3")
+    (tmp_path / "mine" / "first").mkdir(parents=True)
+    (tmp_path / "mine" / "first" / "recipe.yaml").touch()
+    for path in ("mine", "mine/first2", "mine/first/recipe.yml"):
+        with pytest.raises(ConfigError, match=rf"no recipe .*; did you mean {tmp_path}/mine/first"):
+            find_recipe(tmp_path / path)
     with pytest.raises(ConfigError, match="no recipe 'zzz'; there are: demo, demo-hears, "):
         find_recipe("zzz")
 
