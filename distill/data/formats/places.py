@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from distill.data.formats.addresses import PART, Place, is_remote, local_path
+from distill.data.formats.errors import pointer
 from distill.data.formats.remote import size_of
 from distill.data.formats.tar_members import find_member
 
@@ -63,7 +64,8 @@ def blocks_of(place: Place, starts: list[int] | None = None, size: int = _READ) 
 def fingerprint(path: str | Path) -> str | None:
     """What tells a file (or a part of one, `distill.data.formats.places`) from another one of its
     name, without reading all of a long one: its size and a hash of three blocks. A copy, or a file
-    with a new date, is the same. None: unreadable, or behind a URL, where nobody looks."""
+    with a new date, is the same. None: unreadable, not fetched (`pointer`), or behind a URL, where
+    nobody looks."""
     digest = hashlib.sha256()
     try:
         if is_remote(path):
@@ -71,6 +73,8 @@ def fingerprint(path: str | Path) -> str | None:
         place, size = place_of(path), stat_of(path)[0]
         starts = sorted({0, max(0, (size - _BLOCK) // 2), max(0, size - _BLOCK)})
         for block in blocks_of(place, starts, _BLOCK):
+            if pointer(block):
+                return None
             digest.update(block)
     except (OSError, ValueError):
         return None

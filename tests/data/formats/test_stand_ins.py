@@ -7,7 +7,7 @@ import pytest
 
 from distill.data.audio import AudioError, audio_info
 from distill.data.formats.addresses import is_remote
-from distill.data.formats.places import place_of
+from distill.data.formats.places import fingerprint, place_of
 from distill.data.hub_dataset import main
 from distill.data.manifest import open_manifest
 from tests.support.way_in import jsonl, lay, reasons, run, sound, told
@@ -39,6 +39,7 @@ def test_audio_that_was_not_fetched_is_taken_in_later(tmp_path, capsys):
         with pytest.raises(AudioError, match=f"only a pointer of .*{tool}") as error:
             audio_info(source / f"{name}.wav")
         assert error.value.is_transient
+        assert fingerprint(source / f"{name}.wav") is None  # as on a disk that is away
     code, screen = run(main, [source, tmp_path / "out"], capsys)
     assert code == 1 and reasons(screen) == {"cannot_open": 2} and "NOT COMPLETE" in screen
     lay(source, {"a.wav": sound("a.wav", 1), "b.wav": sound("b.wav", 1)})
