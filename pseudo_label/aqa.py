@@ -10,7 +10,7 @@ row says: a question whose fields are missing is left out, and nothing is guesse
 | task | asked about clips with | options |
 |---|---|---|
 | sound | one label besides speech | all labels but speech |
-| presence | labels | yes, no: as often a label that the clip has as one that it has not |
+| presence | labels | yes, no: about a label that the clip has, and about one that it has not |
 | pitch, rate, volume | a text, and speech alone | five levels, see `pseudo_label.style` |
 | spoken | a text | it, and three texts of other clips |
 | joint | a text, and one label besides speech | label and longest word: right or wrong, either |
@@ -56,6 +56,8 @@ class QuestionsConfig:
     seed: int = 0  # of everything that is drawn
     every: dict[str, float] = field(default_factory=dict)  # share of clips that a task asks about,
     # where it is not 1
+    pairs: bool = False  # presence asks about each clip twice, in the same words: once about what
+    # is there and once about what is not; else once, about either
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,31 @@ class Maker:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         makers: dict[str, Callable[[Clip, np.random.Generator], Asked | None]] = {
-            "sound": self._sound, "presence": self._presence, "spoken": self._spoken,
-            "joint": self._joint, **{name: _of_style(name) for name in WORDS}}
+            "sound": self._sound, "spoken": self._spoken, "joint": self._joint,
+            **{name: _of_style(name) for name in WORDS}}
         for clip in self.clips:
-            for task, make in makers.items():
+            for task in ("sound", "presence", "spoken", "joint", *WORDS):
                 draws = generator(self.config.seed, f"{clip.row.id}/{task}", 0)
                 drawn, template = draws.random(), draws.random()
-                asked = make(clip, draws) if task in self.config.questions else None
-                if asked is not None and drawn < self.config.every.get(task, 1.0):
+                if (task not in self.config.questions
+                        or drawn >= self.config.every.get(task, 1.0)):
+                    continue
+                if task == "presence":
+                    for asked in self._presence(clip, draws):
+                        end = f"/{asked[0]}" if self.config.pairs else ""
+                        yield self._row(clip, task, asked, template, end)
+                elif asked := makers[task](clip, draws):
                     yield self._row(clip, task, asked, template)
 
-    def _row(self, clip: Clip, task: str, asked: Asked, drawn: float) -> dict[str, Any]:
+    def _row(
+        self, clip: Clip, task: str, asked: Asked, drawn: float, end: str = ""
+    ) -> dict[str, Any]:
         row, (answer, options, label) = clip.row, asked
         questions = self.config.questions[task]
         number = int(drawn * len(questions))
         found = {
-            "id": f"{row.id}/{task}", "audio_filepath": row.audio_filepath, "offset": row.offset,
-            "duration": row.duration, "task": task,
+            "id": f"{row.id}/{task}{end}", "audio_filepath": row.audio_filepath,
+            "offset": row.offset, "duration": row.duration, "task": task,
             "question": questions[number].replace("{label}", label), "answer": answer,
             "options": options, "heard": clip.heard, "template": f"{task}/{number}",
             "seed": self.config.seed}
@@ -116,13 +126,14 @@ class Maker:
     def _sound(self, clip: Clip, _: np.random.Generator) -> Asked | None:
         return (clip.sounds[0], list(self.classes), "") if len(clip.sounds) == 1 else None
 
-    def _presence(self, clip: Clip, draws: np.random.Generator) -> Asked | None:
+    def _presence(self, clip: Clip, draws: np.random.Generator) -> list[Asked]:
         absent = [each for each in self.classes if each not in clip.sounds]
         if not clip.sounds or not absent:
-            return None
+            return []
         is_there = draws.random() < 0.5
-        label = _one_of(clip.sounds if is_there else absent, draws)
-        return ("no", "yes")[is_there], ["yes", "no"], label
+        flags = [True, False] if self.config.pairs else [is_there]
+        return [(("no", "yes")[flag], ["yes", "no"],
+                 _one_of(clip.sounds if flag else absent, draws)) for flag in flags]
 
     def _spoken(self, clip: Clip, draws: np.random.Generator) -> Asked | None:
         text = clip.row.text

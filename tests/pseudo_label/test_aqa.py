@@ -62,6 +62,20 @@ def test_what_is_asked_depends_on_what_is_known(config):
     assert heard["speech0"].startswith("very low "), "the lowest tone of six"
 
 
+def test_presence_in_pairs(config):
+    """The same words about what is there and about what is not: the words tell nothing."""
+    config.pairs = True
+    assert write_questions(config)["train"]["presence"] == 24
+    rows = [row for row in read_jsonl(f"{config.output_dir}/train.jsonl")
+            if row["task"] == "presence"]
+    for yes, no in zip(rows[::2], rows[1::2], strict=True):
+        assert (yes["answer"], no["answer"]) == ("yes", "no")
+        assert yes["id"].removesuffix("/yes") == no["id"].removesuffix("/no")
+        assert yes["template"] == no["template"] and yes["heard"] == no["heard"]
+        has = {"both": "drum", "soun": "bell"}[yes["id"].split("/")[0][:4]]
+        assert has in yes["question"] and has not in no["question"]
+
+
 def test_half_of_a_joint_question_leaves_two_options(config):
     write_questions(config)
     rows = [row for row in read_jsonl(f"{config.output_dir}/train.jsonl") if row["task"] == "joint"]
