@@ -206,8 +206,17 @@ class AudioLlmCore(nn.Module):
         self, sequences: Sequential[Sequence], audio: Sequential[Tensor], max_new_tokens: int,
         num_beams: int = 1, end_bias: float = 0.0, streamer: Any = None,
     ) -> list[str]:
-        """Texts that follow sequences without an answer, padded on the left to one length."""
+        """Texts that follow sequences without an answer, padded on the left to one length.
+
+        Raises:
+            ValueError: question and answer are longer than the language model reads.
+        """
         longest = max(len(each.ids) for each in sequences)
+        most = getattr(self.llm.config, "max_position_embeddings", None)
+        if most is not None and longest + max_new_tokens > most:
+            raise ValueError(f"a question of {longest} tokens, audio included, and an answer of up "
+                             f"to {max_new_tokens} are more than the {most} that the language "
+                             "model reads: ask something shorter")
         ids = torch.tensor([[self.end] * (longest - len(s.ids)) + s.ids for s in sequences],
                            device=self.device)
         mask = torch.tensor([[0] * (longest - len(s.ids)) + [1] * len(s.ids) for s in sequences],

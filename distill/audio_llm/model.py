@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import Tensor
+
 from distill.audio_llm.core import AudioLlmCore, inject_lora
 from distill.audio_llm.language_model import LanguageModel, load_language_model
 from distill.audio_llm.remote.code import write_code
@@ -41,16 +43,15 @@ class AudioLlm(AudioLlmCore):
             ValueError: weights are missing, left over or of other shapes, or the language model is
                 another one.
         """
-        from safetensors.torch import load_file
-
         settings = read_settings(folder)
+        state = read_weights(folder)
         found = load_language_model(settings.language_model)
         if found.revision != settings.language_model_revision:
             raise ValueError(f"{folder}: trained with revision {settings.language_model_revision} "
                              f"of {settings.language_model.model}; {found.source} has "
                              f"{found.revision}")
         model = cls.new(found, settings)
-        model.load_trained(load_file(Path(folder) / WEIGHTS), str(folder))
+        model.load_trained(state, str(folder))
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -65,3 +66,21 @@ class AudioLlm(AudioLlmCore):
         write_json(folder / SETTINGS, asdict(self.settings))
         self.tokenizer.save_pretrained(folder)
         write_code(folder)
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """What is trained, by name.
+
+    Raises:
+        ValueError: there is no such file, or it is not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: not a whole model: it has no {WEIGHTS}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

@@ -16,6 +16,8 @@ from distill.data.files import read_json
 
 WEIGHTS, SETTINGS = "audio_llm.safetensors", "audio_llm.json"
 VERSION = 1
+_PARTS = {"encoder": EncoderConfig, "language_model": LanguageModelConfig,
+          "adapter": AdapterConfig, "lora": LoraSettings}
 
 
 @dataclass
@@ -54,15 +56,18 @@ def read_settings(folder: str | Path) -> Settings:
     """audio_llm.json of a model's folder.
 
     Raises:
-        ValueError: there is none, or it is of another version.
+        ValueError: there is none, it cannot be read, or it is of another version.
     """
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise ValueError(f"{folder} is no audio language model: it has no {SETTINGS}")
-    values = read_json(path)
-    if values.get("version") != VERSION:
-        raise ValueError(f"{path}: version {values.get('version')}, expected {VERSION}")
-    return Settings(**values | {
-        "encoder": EncoderConfig(**values["encoder"]),
-        "language_model": LanguageModelConfig(**values["language_model"]),
-        "adapter": AdapterConfig(**values["adapter"]), "lora": LoraSettings(**values["lora"])})
+    try:
+        values = read_json(path)
+        version = values.get("version")
+        if version == VERSION:
+            return Settings(**values | {
+                part: kind(**values[part]) for part, kind in _PARTS.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read, or was written by a later release: {error}"
+                         ) from None
+    raise ValueError(f"{path}: version {version}, expected {VERSION}")

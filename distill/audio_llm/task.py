@@ -18,10 +18,10 @@ from distill.audio_llm.data.sequences import spoken_ids
 from distill.audio_llm.data.states import EncoderStates
 from distill.audio_llm.data.teacher import Teacher
 from distill.audio_llm.language_model import load_language_model
-from distill.audio_llm.model import AudioLlm
+from distill.audio_llm.model import AudioLlm, read_weights
 from distill.audio_llm.module import AudioLlmModule
 from distill.audio_llm.recipe import AudioLlmRecipe, states_folder, teacher_folder
-from distill.audio_llm.settings import WEIGHTS, read_settings, settings_of
+from distill.audio_llm.settings import read_settings, settings_of
 from distill.audio_llm.validation import Validation
 from distill.data.files import hash_of
 from distill.data.manifest import Row, counts_text
@@ -158,8 +158,6 @@ class AudioLlmTask:
 
     def _start(self, settings: Any) -> str | None:
         """Weights of the stage before; a hash of them."""
-        from safetensors.torch import load_file
-
         if self.recipe.start is None:
             return None
         folder = Path(self.recipe.start)
@@ -168,7 +166,7 @@ class AudioLlmTask:
         if wrong := [key for key in same if getattr(before, key) != getattr(settings, key)]:
             raise ValueError(f"start: {folder} was trained with another {wrong[0]}: "
                              f"{getattr(before, wrong[0])}, and not {getattr(settings, wrong[0])}")
-        state = load_file(folder / WEIGHTS)
+        state = read_weights(folder)
         self.student.load_trained(state, str(folder))
         return hash_of([[name, each.double().sum().item(), each.double().norm().item()]
                         for name, each in sorted(state.items())])
