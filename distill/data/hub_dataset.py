@@ -64,7 +64,7 @@ from distill.data.audio import AudioError, audio_info
 from distill.data.files import write_atomic
 from distill.data.find_files import AUDIO_SUFFIXES
 from distill.data.formats.addresses import is_remote, local_path, split_part
-from distill.data.hub_ids import check_hub_id
+from distill.data.hub_ids import check_hub_id, is_page
 from distill.data.languages import language_code
 from distill.data.manifest import Row
 from distill.data.sources.clips import Clip, Columns
@@ -335,6 +335,8 @@ def open_source(
         unread: what lies in shards and is not read is counted here, by suffix.
     """
     path = Path(source)
+    if is_page(source):
+        check_hub_id(source, "SOURCE")
     if is_remote(source) and not source.lower().endswith(".parquet"):
         return read_shards(find_remote_shards(source, options.split), options.columns, unread), None
     if not path.exists() and not is_remote(source):

@@ -55,6 +55,13 @@ def check_hub_id(name: str, what: str, known: Sequence[str] = ()) -> None:
     raise ValueError(f"{what}: there is no {kind} {name or repr(name)} ({reason}); {hint}")
 
 
+def is_page(name: str) -> bool:
+    """Whether it is the address of a page of the Hub, as browsers show it: no file can be read
+    there."""
+    return re.fullmatch(r"https?://(?:www\.)?huggingface\.co/(?:datasets/)?[\w.-]+/[\w.-]+"
+                        r"(?:/tree/[\w./-]+)?/?", name, re.IGNORECASE) is not None
+
+
 def _path_reason(name: str) -> str | None:
     """Why a name is a path, or at least no id; None: it may be an id."""
     owner, slash, rest = name.partition("/")

@@ -232,3 +232,9 @@ def test_names_that_are_no_file_names(tmp_path):
 def test_wrong_options(argument, message, capsys):
     assert main(["source", "out", argument]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_page_of_the_hub_is_no_shard(capsys):
+    for page in ("https://huggingface.co/datasets/a/b", "http://www.huggingface.co/a/b/tree/main/"):
+        assert main([page, "out"]) == 2
+        assert "is an address: say a/b" in capsys.readouterr().err
