@@ -116,6 +116,8 @@ class LossConfig:
     kl_weight: float = 0.0  # KL to the same language model, without LoRA, that reads the reference
     # transcript in place of the audio
     temperature: float = 1.0  # of that KL
+    teacher_tasks: list[str] = field(default_factory=list)  # names of tasks that this teacher
+    # teaches: those that it is good at when it reads; empty: all
     teacher_shown: int = 0  # pairs of transcript and answer, of the same task of the training
     # split, that this teacher reads first: an instruction alone makes a small model chat
     keep_teacher: bool = False  # it reads every training answer once, before training, and what it
@@ -241,6 +243,8 @@ def _check_stages(config: AudioLlmRecipe) -> None:
     check(bool(names), "stages", "a list of at least one stage", names)
     check(len(set(names)) == len(names), "stages", "stages of different names", names)
     known = [task.name for task in config.tasks]
+    taught = config.loss.teacher_tasks
+    check(set(taught) <= set(known), "loss.teacher_tasks", f"names of {known}", taught)
     for stage in config.stages:
         where = f"stages.{stage.name}"
         ok = bool(stage.trains) and set(stage.trains) <= set(TRAINS)

@@ -98,7 +98,7 @@ class AudioLlmTask:
         config = self.recipe.loss
         if self.is_ctc or not config.kl_weight:
             return None, None
-        teacher = Teacher(self.student, every, config.teacher_shown)
+        teacher = Teacher(self.student, every, config.teacher_shown, config.teacher_tasks)
         if not config.keep_teacher:
             return teacher, None
         with self.accelerator.main_process_first():
@@ -112,7 +112,9 @@ class AudioLlmTask:
     def _check_spoken(self) -> None:
         if self.is_ctc and not any(each.heard for each in self.examples):
             raise ValueError("data.train: CTC needs to know what is said; no row has `spoken`")
-        silent = [each for each in self.examples if not each.spoken and each.heard != ""]
+        tasks = self.recipe.loss.teacher_tasks
+        silent = [each for each in self.examples if not each.spoken and each.heard != ""
+                  and (not tasks or each.task.name in tasks)]
         if self.recipe.loss.kl_weight and not self.is_ctc and silent:
             raise ValueError("loss.kl_weight: the teacher reads what is said in place of the audio;"
                              f" {len(silent):,} rows have no `spoken` ({silent[0].id})")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distill.audio_llm.data.teacher import Teacher, shown_pairs
+from distill.config import ConfigError
 from distill.losses.token_losses import IGNORE
 from tests.audio_llm.test_training import load, recipe, task_of, trained  # noqa: F401
 
@@ -74,3 +75,15 @@ def test_what_is_read_is_not_what_is_asked_without_it(live, recipe, trained):  #
     batch, other = plain.collate([(index, 0)]), live.collate([(index, 0)])
     assert other["read_ids"].shape[1] > batch["read_ids"].shape[1]
     assert plain.model(batch)[1]["kl"] != live.model(other)[1]["kl"]
+
+
+def test_tasks_that_are_not_taught(live, recipe, trained):  # noqa: F811
+    """They are learned from the answer alone."""
+    name = live.examples[0].task.name
+    some = task_of(recipe, trained, 1, *KL, f"loss.teacher_tasks=[{name}]")
+    taught = {each.task.name for each in some.examples if some.teacher.teaches(each)}
+    assert taught == {name} and len({each.task.name for each in some.examples}) == 2
+    other = next(n for n, each in enumerate(some.examples) if each.task.name != name)
+    assert some.model(some.collate([(other, 0)]))[1]["kl"] == 0
+    with pytest.raises(ConfigError, match="loss.teacher_tasks"):
+        load(recipe, trained, "loss.teacher_tasks=[sing]")

@@ -39,10 +39,12 @@ class Teacher:
         examples: of the training split, to choose what it is shown from.
         num_shown: pairs of transcript and answer, of the same task, that it reads first: an
             instruction alone makes a small model explain what it was asked for.
+        tasks: names of those that it teaches; none: all.
     """
 
-    def __init__(self, model: AudioLlm, examples: Sequence[Example], num_shown: int):
-        self.model = model
+    def __init__(self, model: AudioLlm, examples: Sequence[Example], num_shown: int,
+                 tasks: Sequence[str] = ()):
+        self.model, self.tasks = model, tasks
         by_task: dict[str, list[Example]] = {}
         for each in examples:
             by_task.setdefault(each.task.name, []).append(each)
@@ -58,8 +60,9 @@ class Teacher:
             example.answer, example.spoken)
 
     def teaches(self, example: Example) -> bool:
-        """Not where nobody speaks, and not what it is shown the answer of."""
-        return bool(example.spoken) and example.id not in self.shown
+        """Not where nobody speaks, not what it is shown the answer of, and its tasks alone."""
+        return (bool(example.spoken) and example.id not in self.shown
+                and (not self.tasks or example.task.name in self.tasks))
 
     def sequence(self, example: Example) -> Ids:
         """What it reads; without labels where it does not teach."""
