@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--precision must be in (0, 1], got {options.precision}")
     labels = read_label_set(options.label_set)
     output = options.output or options.label_set.with_suffix(".thresholds.yaml")
+    written = {output.resolve(), output.with_suffix(".json").resolve()}
+    if len(written) < 2 or options.label_set.resolve() in written:
+        raise ValueError(f"--output {output}: expected another file than {options.label_set}, and "
+                         "not .json, since the results are written beside it under that name")
     labels, results = measure(labels, options)
     write_text(output, label_set_text(labels))
     write_json(output.with_suffix(".json"), results)

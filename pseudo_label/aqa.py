@@ -35,6 +35,7 @@ from distill.config import check, find_recipe, load, manifest_paths
 from distill.data.files import hash_of, write_json, write_jsonl
 from distill.data.formats.errors import AudioError
 from distill.data.manifest import Row, counts_text, load_rows
+from distill.data.sources.output import refuse_other_rows
 from distill.data.views.draws import generator
 from distill.endings import run
 from distill.progress import progress
@@ -187,9 +188,13 @@ def write_questions(config: QuestionsConfig) -> dict[str, Counter]:
     """Write all splits; {split: how many questions of each task}.
 
     Raises:
-        ValueError: a manifest cannot be used, or there are too few clips for levels of style.
+        ValueError: a manifest cannot be used, there are too few clips for levels of style, or what
+            would be written over is somebody else's.
     """
     out = Path(config.output_dir)
+    for split in config.splits:
+        refuse_other_rows(out / f"{split}.jsonl", ("task", "question"))
+    refuse_other_rows(out / "levels.json", ("edges", "corpus"))
     rows = {split: load_rows(paths)[0] for split, paths in config.splits.items()}
     classes = sorted({label for each in rows.values() for row in each for label in row.labels or ()
                       if label != config.speech})

@@ -55,6 +55,13 @@ def test_rows(folder, capsys):
     assert 1 <= min(r["duration"] for r in rows) < max(r["duration"] for r in rows) <= 6
 
 
+def test_a_manifest_of_others_is_not_written_over(folder):
+    before = (folder / "train.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="train.jsonl is there already and was not made by this"):
+        write_no_speech(config(folder, "test", f"output_dir={folder}"))
+    assert (folder / "train.jsonl").read_bytes() == before and not (folder / "train").exists()
+
+
 def test_the_same_again(folder):
     write_no_speech(config(folder))
     first = {path.name: path.read_bytes() for path in (folder / "out/train").iterdir()}

@@ -45,6 +45,13 @@ def test_the_command(audio, capsys):
     assert read_jsonl(out)[0]["task"] == "cla_label"
     with pytest.raises(ValueError, match="unknown key sound; known: audio, closed, answerable"):
         main([str(audio / "list.json"), str(out), "sound=x"])
+    (audio / "train.jsonl").write_text('{"audio_filepath": "a.wav", "duration": 1, "text": "x"}')
+    for mine in ("train.jsonl", "list.json", "a.wav"):
+        before = (audio / mine).read_bytes()
+        with pytest.raises(ValueError, match=f"{mine} is there already and was not made by this"):
+            main([str(audio / "list.json"), str(audio / mine)])
+        assert (audio / mine).read_bytes() == before
+    main([str(audio / "list.json"), str(out)])  # what it made itself it makes anew
     (audio / "list.json").write_text(json.dumps([item(output="")]))
     with pytest.raises(ValueError, match="no row is left"):
         main([str(audio / "list.json"), str(out)])

@@ -1,5 +1,7 @@
 """Questions made from labels, and levels of style."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -60,6 +62,18 @@ def test_what_is_asked_depends_on_what_is_known(config):
     heard = {row["id"].split("/")[0]: row["heard"] for row in rows}
     assert (heard["sound1"], heard["both1"]) == ("bell", "speech drum")
     assert heard["speech0"].startswith("very low "), "the lowest tone of six"
+
+
+def test_manifests_of_others_are_not_written_over(config, tmp_path):
+    """`output_dir` where the clips' own manifest lies, or another's levels.json."""
+    before = (tmp_path / "scenes" / "train.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="train.jsonl is there already and was not made by this"):
+        write_questions(replace(config, output_dir=str(tmp_path / "scenes")))
+    assert (tmp_path / "scenes" / "train.jsonl").read_bytes() == before
+    (tmp_path / "levels.json").write_text('{"edges": 3}')
+    with pytest.raises(ValueError, match="levels.json is there already"):
+        write_questions(replace(config, output_dir=str(tmp_path)))
+    assert write_questions(config) == write_questions(config)
 
 
 def test_presence_in_pairs(config):

@@ -27,6 +27,7 @@ from distill.data.audio import SAMPLE_RATE, load_audio
 from distill.data.files import write_atomic, write_jsonl
 from distill.data.manifest import Row, counts_text, load_rows
 from distill.data.noise.kinds import NO_SPEECH, Noises
+from distill.data.sources.output import refuse_other_rows
 from distill.data.views.draws import generator
 from distill.endings import run
 
@@ -81,9 +82,12 @@ def write_no_speech(config: NoSpeechConfig) -> dict[str, Counter]:
     """Write all splits; {split: how many clips of each kind}.
 
     Raises:
-        ValueError: a manifest cannot be used, or a recording is in two splits.
+        ValueError: a manifest cannot be used, a recording is in two splits, or what would be
+            written over is somebody else's.
         AudioError: a recording cannot be read.
     """
+    for name in config.splits:
+        refuse_other_rows(Path(config.output_dir) / f"{name}.jsonl", ("kind", "answer"))
     found = {name: _without_speech(name, split, config) for name, split in config.splits.items()}
     whose: dict[str, str] = {}
     for name, rows in found.items():

@@ -20,6 +20,7 @@ from typing import Any
 from distill.data.audio import AudioError, audio_info
 from distill.data.files import read_json, write_jsonl
 from distill.data.manifest import counts_text
+from distill.data.sources.output import refuse_other_rows
 from distill.endings import run
 
 _FIELDS = ("instruction", "output", "audio_id", "task")
@@ -89,6 +90,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"answerable must be true or false, got {options['answerable']!r}")
     if not source.is_file():
         raise ValueError(f"{source}: there is no such file")
+    refuse_other_rows(out, ("question", "answer"))
     items = read_json(source)
     if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
         raise ValueError(f"{source}: expected a JSON list of objects")

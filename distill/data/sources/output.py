@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,6 +66,30 @@ def refuse_foreign(out: str | Path, writes: Iterable[str], made: Mapping[str, st
             raise ValueError(
                 f"{path} was changed since it was made, and would be written over: move it away, "
                 f"or say another output folder, such as {out.parent / f'{out.name}-2'}")
+
+
+def refuse_other_rows(path: str | Path, fields: Iterable[str]) -> None:
+    """Refuse to write rows over a file that holds something else.
+
+    Args:
+        fields: that the first row (or the object that the file is) has of what the command writes,
+            and no manifest of clips.
+
+    Raises:
+        ValueError: it is a manifest of clips, or somebody else's.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.readline() if path.suffix == ".jsonl" else file.read()
+        is_ours = not text.strip() or set(fields) <= json.loads(text).keys()
+    except (OSError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise ValueError(f"{path} is there already and was not made by this command, which would "
+                         "write over it: say another place to write to")
 
 
 def place_from(out: str | Path, source: str | Path) -> str:

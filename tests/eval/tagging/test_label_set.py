@@ -158,6 +158,10 @@ def test_the_command_and_tags_by_it(tmp_path, capsys):
     labels = tmp_path / "set.yaml"
     labels.write_text("classes: {noise: [loud], calm: [quiet]}")
     chosen = tmp_path / "chosen.yaml"
+    for mine in (labels, tmp_path / "new.json"):
+        with pytest.raises(ValueError, match="another file than .*set.yaml, and not .json"):
+            main([str(labels), "--model", TOY, "--validation", str(tmp_path / "rows.jsonl"),
+                  "--test", str(tmp_path / "rows.jsonl"), "--output", str(mine)])
     assert main([str(labels), "--model", TOY, "--validation", str(tmp_path / "rows.jsonl"),
                  "--test", str(tmp_path / "rows.jsonl"), "--precision", "1", "--confidence", "0.5",
                  "--output", str(chosen), "--num-bootstrap", "20"]) == 0
