@@ -18,16 +18,20 @@ from distill.data.formats.remote import find_urls
 from distill.data.sources.clips import FILE_COLUMNS, Clip, Columns, column_of
 from distill.data.sources.layouts.splits import ALL
 from distill.data.sources.parquet_places import hash_of_bytes, places_in
-from distill.data.sources.tables.of_splits import check_unsplit, say
+from distill.data.sources.tables.of_splits import check_unsplit, is_metadata, say
 from distill.data.sources.tables.times import Times, with_part
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a file or folder is one for `datasets`: parquet, or saved with `save_to_disk`."""
+    """Whether a file or folder is one for `datasets`: parquet, or saved with `save_to_disk`. A
+    metadata.parquet beside audio is a table of it."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    return _is_saved(path) or any(
-        found.name.lower().endswith(".parquet") for found in find_files(path, (".parquet",)))
+    if _is_saved(path):
+        return True
+    found = find_files(path, (".parquet",))
+    return bool(found) and not (
+        all(is_metadata(each.name) for each in found) and find_audio(path))
 
 
 def open_dataset(

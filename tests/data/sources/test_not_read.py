@@ -44,6 +44,11 @@ CASES = {
         {"FSD50K/FSD50K.dev_audio/1.wav": 1, "FSD50K/FSD50K.dev_audio/2.wav": 1,
          "FSD50K/FSD50K.ground_truth/dev.csv": "fname,labels,split\n1,Guitar,train\n2,Bark,val\n"},
         "split=dev", ["2.wav [Bark]"], {}, "split dev is the rows with split val"),
+    "audiofolder with parquet, in each split": (
+        {"train/a.wav": 1, "train/metadata.parquet": parquet({"file_name": "a.wav", "text": "x"}),
+         "test/b.wav": 1, "test/metadata.parquet": parquet({"file_name": "b.wav", "text": "y"},
+                                                           {"file_name": None, "text": "z"})},
+        "split=test", ["b.wav y"], {"no_file_name": 1}, "metadata.parquet row 2: the row names no"),
     "two tables of one name": (
         {**AB, "train.csv": "file,text\na.wav,x\n", "train.jsonl": jsonl({"file": "b.wav"})}, "",
         ["a.wav x"], {}, "train.csv is read; not read: train.jsonl"),

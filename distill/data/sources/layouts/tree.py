@@ -23,7 +23,7 @@ _UNREAD = (".zip", ".7z", ".rar", ".xlsx", ".xls", ".ods", ".numbers", ".docx",
            ".m3u", ".m3u8", ".xml", ".arrow", ".h5", ".hdf5", ".pkl", ".npz")
 # Where datasets keep audio that their tables name without a folder.
 _AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds", "recordings")
-_OTHER = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *_UNREAD, ".stm", "wav.scp")
+_OTHER = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *_UNREAD, ".stm", "wav.scp", "metadata.parquet")
 
 
 class Tree:
@@ -90,7 +90,7 @@ class Tree:
     @cached_property
     def layouts(self) -> list[str]:
         """What says how the folder it lies in is read: wav.scp, metadata.csv and the like."""
-        kinds = ("wav.scp", *(f"metadata{suffix}" for suffix in TABLE_SUFFIXES))
+        kinds = ("wav.scp", *(f"metadata{suffix}" for suffix in (*TABLE_SUFFIXES, ".parquet")))
         return [name for name in self._names if PurePosixPath(name).name.lower() in kinds]
 
     @cached_property

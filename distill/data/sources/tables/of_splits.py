@@ -28,6 +28,7 @@ from distill.data.sources.layouts.splits import (
 from distill.data.sources.layouts.tree import Finder, Tree, key, stem
 from distill.data.sources.tables.rows import Layout, clips_of_table
 from distill.data.sources.tables.table import (
+    PARQUET,
     TABLES,
     has_audio_name,
     is_table,
@@ -46,6 +47,11 @@ _FOLDERS = ("meta", "metadata", "manifests", "manifest", "annotations", "transcr
 def say(message: str) -> None:
     """A line for the user's eyes: standard error, beside the progress."""
     print(message, file=sys.stderr, flush=True)
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a table is, by its name, of all the audio beside it."""
+    return table_stem(name).casefold() in _METADATA
 
 
 def check_unsplit(source: Path, name: str, split: str) -> None:
@@ -81,7 +87,8 @@ def tables_in(folder: Path, tree: Tree | None = None) -> list[Path]:
         names = [entry.name for entry in entries if not is_left_out(entry.name)]
     order = {suffix: number for number, suffix in enumerate(TABLES)}
     paths = [folder / name for name in names
-             if table_suffix(name) in order or is_text_table(name)]
+             if (table_suffix(name) in order or is_text_table(name))
+             and (is_metadata(name) or table_suffix(name) not in PARQUET)]
     paths = [path for path in paths if path.is_file()]
     last = len(order)
     return sorted(paths, key=lambda path: (order.get(table_suffix(path), last), path.name))
@@ -154,7 +161,7 @@ def metadata_table(folder: Path, tree: Tree) -> Path | None:
         ValueError: several do.
     """
     for tables in tables_near(folder, tree):
-        if named := [path for path in tables if table_stem(path).casefold() in _METADATA]:
+        if named := [path for path in tables if is_metadata(path.name)]:
             return _first(named)[0]
         found = [path for path in tables
                  if not split_of(table_stem(path)) and names_files(path, tree)]

@@ -1,4 +1,4 @@
-"""Tables of users: CSV of any delimiter, TSV, JSON lines and JSON, read a row at a time.
+"""Tables of users: CSV of any delimiter, TSV, JSON lines, JSON, parquet; read a row at a time.
 
     table = open_table(Path("metadata.csv"))
     table.names                                   # columns
@@ -22,11 +22,13 @@ from typing import Any
 from distill.data.find_files import AUDIO_SUFFIXES
 from distill.data.sources.clips import FILE_COLUMNS, column_of
 from distill.data.sources.tables.json_rows import Record, read_json_rows
+from distill.data.sources.tables.parquet_rows import read_parquet_rows
 from distill.data.sources.tables.text import Line, read_lines
 
 DELIMITED = (".tsv", ".csv", ".psv", ".tab")
 JSON = (".jsonl", ".json", ".ndjson")
-TABLES = DELIMITED + JSON
+PARQUET = (".parquet",)  # only metadata.parquet, as of an audiofolder
+TABLES = DELIMITED + JSON + PARQUET
 _DELIMITERS = "\t,;|"
 _PEEK = 100  # rows of JSON that the columns are seen from, lines that a delimiter is checked by
 
@@ -107,6 +109,9 @@ def open_table(path: Path) -> Table:
         ValueError: empty, no rows, a header that cannot be read, or not one row that can.
         OSError: it cannot be opened.
     """
+    if table_suffix(path) in PARQUET:
+        names, rows = read_parquet_rows(path)
+        return Table(path, names, rows, None, "row")
     if table_suffix(path) in JSON:
         records, unit = read_json_rows(path)
         ahead = list(islice(records, _PEEK))
