@@ -29,9 +29,15 @@ def is_dataset(path: Path) -> bool:
         return path.suffix.lower() == ".parquet"
     if _is_saved(path):
         return True
-    found = find_files(path, (".parquet",))
+    found = _parquet_in(path)
     return bool(found) and not (
         all(is_metadata(each.name) for each in found) and find_audio(path))
+
+
+def _parquet_in(folder: Path) -> list[Path]:
+    """Without links to nothing, which may stand for anything."""
+    return [path for path in find_files(folder, (".parquet",))
+            if path.name.lower().endswith(".parquet") and path.is_file()]
 
 
 def open_dataset(
@@ -105,7 +111,7 @@ def _places(source: str, column: str) -> dict[str, str]:
     elif path.is_file():
         files = [str(path.absolute())]
     elif path.is_dir() and not _is_saved(path):
-        files = [str(each.absolute()) for each in find_files(path, (".parquet",))]
+        files = [str(each.absolute()) for each in _parquet_in(path)]
     else:
         return {}
     try:
@@ -167,7 +173,7 @@ def _said(error: BaseException | None) -> str:
 
 def _not_fetched(path: Path) -> str | None:
     """What is to be done about a file that is only a pointer to it."""
-    files = [path] if path.is_file() else find_files(path, (".parquet",)) if path.is_dir() else []
+    files = [path] if path.is_file() else _parquet_in(path) if path.is_dir() else []
     for file in files:
         with open(file, "rb") as opened:
             if told := pointer(opened.read(64)):
