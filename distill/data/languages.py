@@ -35,7 +35,7 @@ cy | Welsh | Cymraeg | cym wel
 da | Danish | dansk | dan
 de | German, High German | Deutsch | deu ger
 el | Greek, Modern Greek | ελληνικά, νέα ελληνικά | ell gre
-en | English | | eng
+en | English, British English, American English, US English, UK English | | eng
 es | Spanish, Castilian | español, castellano | spa
 et | Estonian | eesti, eesti keel | est ekk
 eu | Basque | euskara, euskera | eus baq
@@ -86,7 +86,7 @@ oc | Occitan | occitan, lenga d'òc | oci
 pa | Punjabi, Panjabi, Eastern Punjabi, Western Punjabi | ਪੰਜਾਬੀ, پنجابی | pan pnb
 pl | Polish | polski, język polski | pol
 ps | Pashto, Pushto | پښتو | pus pbt pbu pst
-pt | Portuguese | português, língua portuguesa | por
+pt | Portuguese, Brazilian Portuguese, European Portuguese | português, língua portuguesa | por
 ro | Romanian, Moldavian, Moldovan | română, limba română, moldovenească | ron rum mo mol
 ru | Russian | русский, русский язык | rus
 sa | Sanskrit | संस्कृतम्, संस्कृत | san
@@ -116,7 +116,8 @@ vi | Vietnamese | tiếng Việt | vie
 yi | Yiddish, Eastern Yiddish | ייִדיש, אידיש | yid ydd ji
 yo | Yoruba | Yorùbá, èdè Yorùbá | yor
 yue | Cantonese, Yue Chinese, Chinese Hong Kong | 粵語, 粤语, 廣東話, 广东话, 廣州話 |
-zh | Chinese, Mandarin, Mandarin Chinese | 中文, 汉语, 漢語, 普通话, 國語, 华语, 華語 | zho chi cmn
+zh | Chinese, Mandarin, Mandarin Chinese, Simplified Chinese, \
+Traditional Chinese | 中文, 汉语, 漢語, 普通话, 國語, 华语, 華語 | zho chi cmn
 """
 # What people write who mean a language and name a country: only a hint, in the message.
 _COUNTRIES = {
@@ -144,7 +145,8 @@ def _languages() -> dict[str, tuple[str, list[str]]]:
 def _folded(text: str) -> str:
     """Without case, accents, apostrophes and what separates words."""
     text = unicodedata.normalize("NFKD", text.casefold())
-    text = "".join(c for c in text if not unicodedata.combining(c) and c not in "'’ʻʼ`")
+    text = "".join(c for c in text if not unicodedata.combining(c) and c not in "'’ʻʼ`"
+                   and unicodedata.category(c) != "Cf")  # marks of direction, of byte order
     return " ".join(re.split(r"[\s_,;/()\-]+", text)).strip()
 
 

@@ -23,6 +23,8 @@ CALLED = {
 PHRASES = {
     "Portuguese (Brazil)": "pt", "English (United States)": "en", "Spanish; Castilian": "es",
     "Chinese (Cantonese)": "yue", "Chinese (Simplified)": "zh", "Chinese (Hong Kong)": "yue",
+    "Brazilian Portuguese": "pt", "Traditional Chinese": "zh", "us english": "en",
+    "hebrew\u200e": "he", "\ufeffen": "en",
     "Haitian Creole": "ht", "haitian_creole": "ht", " tiếng  Việt ": "vi",
 }
 
