@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
+from distill.whisper.decoding.shortlist import MOST_ROWS, RoughLogits, Shortlist
 from distill.whisper.linear import fused_layer, make_layer
 
 _FEW = 1  # slots: so many hold the silence behind them themselves, which one kernel reads faster
@@ -130,9 +131,11 @@ class Decoder:
         self.layers = [_Layer(layer, self.heads, int8, same_bits) for layer in inner.layers]
         shares = other is not None and other.int8 == int8
         if shares and _is_equal(model.proj_out.weight, other.embeddings):
-            self.output = other.output
+            self.output, self._output_of = other.output, other
         else:
-            self.output = make_layer(model.proj_out, int8)
+            self.output, self._output_of = make_layer(model.proj_out, int8), None
+        self._output_weight = None if int8 else model.proj_out.weight
+        self._shortlist: Shortlist | None = None
         self.silence = silence
         self._buffers: Cache | None = None
 
@@ -225,6 +228,24 @@ class Decoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits (rows, vocabulary) of states (rows, width)."""
         return self.output(hidden).float()
+
+    @torch.inference_mode()
+    def rough_logits(self, hidden: Tensor) -> RoughLogits | None:
+        """The same for a choice of the largest (`decoding.shortlist`); None where that would not be
+        faster."""
+        if len(hidden) > MOST_ROWS or (shortlist := self.shortlist()) is None:
+            return None
+        return shortlist(hidden)
+
+    def shortlist(self) -> Shortlist | None:
+        """Of the output layer as it is now; made when it is first asked for."""
+        if self._output_of is not None:
+            return self._output_of.shortlist()
+        if self._output_weight is None:
+            return None
+        if self._shortlist is None or not self._shortlist.is_current:
+            self._shortlist = Shortlist.of(self._output_weight)
+        return self._shortlist
 
 
 def synchronise(device: torch.device) -> None:

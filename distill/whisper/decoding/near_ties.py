@@ -34,11 +34,11 @@ def thresholds(target: Decoder, logits: Tensor, tokens: Sequence[Sequence[int]])
     return (NEAR_STEPS * step * best.abs()).clamp(min=NEAR).tolist()
 
 
-def plain_logits(
+def plain_states(
     target: Decoder, cache: Cache, prompt: Sequence[int], generated: Sequence[int]
 ) -> Tensor:
-    """Logits (1, vocabulary) of the next token as plain decoding of this sequence alone has them:
-    one pass over the prompt, then one pass for each token.
+    """Last states (1, width) before the next token as plain decoding of this sequence alone has
+    them: one pass over the prompt, then one pass for each token.
 
     Args:
         cache: for one sequence, with its audio and no tokens (`Cache.alone`).
@@ -47,4 +47,4 @@ def plain_logits(
     hidden = target(torch.tensor([list(prompt)], device=device), [0], cache)
     for position, token in enumerate(generated, len(prompt)):
         hidden = target(torch.tensor([[token]], device=device), [position], cache)
-    return target.logits(hidden[:, -1])
+    return hidden[:, -1]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distill.whisper.decoding.shortlist import RoughLogits
 from distill.whisper.special import SpecialTokens
 
 
@@ -38,16 +39,20 @@ class LogitsRules:
         self.first[generation_config.begin_suppress_tokens or []] = -torch.inf
 
     def __call__(self, logits: Tensor, generated: Sequence[Sequence[int]],
-                 lengths: Sequence[int] | None = None) -> Tensor:
+                 lengths: Sequence[int] | None = None, rough: RoughLogits | None = None
+                 ) -> Tensor:
         """Apply the rules in place.
 
         Args:
             logits: (positions, vocabulary).
             generated: tokens of each position's sequence, without the prompt.
             lengths: how many of these tokens come before each position; None: all of them.
+            rough: where not all logits are exact: what makes those exact that decide here.
         """
         if lengths is None:
             lengths = [len(tokens) for tokens in generated]
+        if self.timestamps and rough is not None:
+            rough.settle(self.begin)
         if all(lengths):
             logits += self.always
         else:
@@ -56,6 +61,8 @@ class LogitsRules:
         if self.timestamps:
             for row, tokens, length in zip(logits, generated, lengths, strict=True):
                 self._forbid(row, tokens, length)
+            if rough is not None:
+                rough.refine(logits[:, : self.begin])
             self._prefer_timestamps(logits)
         return logits
 

@@ -15,6 +15,7 @@ from distill.whisper.decoding.drafting.policy import Drafting
 from distill.whisper.decoding.prompts import Prompts
 from distill.whisper.decoding.report import Report
 from distill.whisper.decoding.sequences import Sequences
+from distill.whisper.decoding.shortlist import RoughLogits
 from distill.whisper.decoding.verification import Verifier
 from distill.whisper.special import SpecialTokens
 
@@ -70,14 +71,16 @@ class DecodingState:
         prompts = self.prompts(new, cache)
         for sequence, prompt in zip(new, prompts, strict=True):
             self.sequences.begin(sequence, prompt, self.target.context)
-        logits = self._read_prompts(new, prompts, cache)
+        logits, rough = self._read_prompts(new, prompts, cache)
         self.verifier.verify_and_accept(
-            logits, range(first, len(slots)), [Draft([]) for _ in new])
+            logits, range(first, len(slots)), [Draft([]) for _ in new], rough)
         self.drafting.note_prompts(time.perf_counter() - begin)
         self._remove_done()
 
-    def _read_prompts(self, new: list[int], prompts: list[list[int]], cache: Cache) -> Tensor:
-        """Logits (sequences, vocabulary) of the first tokens; probabilities of no speech."""
+    def _read_prompts(self, new: list[int], prompts: list[list[int]], cache: Cache
+                      ) -> tuple[Tensor, RoughLogits | None]:
+        """Logits (sequences, vocabulary) of the first tokens, as `_read` has them; probabilities of
+        no speech."""
         hidden = self.target(self._padded(prompts), [0] * len(new), cache)
         at = torch.arange(len(new), device=hidden.device)
         starts = [prompt.index(self.special.start) for prompt in prompts]
@@ -86,9 +89,9 @@ class DecodingState:
         silent = (logits[:, self.special.no_speech] - logits.logsumexp(-1)).exp().tolist()
         for sequence, probability in zip(new, silent, strict=True):
             self.no_speech[sequence] = probability
-        if starts != ends:
-            logits = self.target.logits(hidden[at, torch.tensor(ends, device=hidden.device)])
-        return logits
+        if starts == ends:
+            return logits, None
+        return self._logits(hidden[at, torch.tensor(ends, device=hidden.device)])
 
     def _round(self) -> None:
         """Draft, read all drafts in one pass, and keep what the target model would generate."""
@@ -98,8 +101,8 @@ class DecodingState:
         texts = [(self.sequences.tokens[s] or self.sequences.prompts[s])[-1:] + draft.tokens
                  for s, draft in zip(slots, drafts, strict=True)]
         starts = [self.sequences.length(s) - 1 for s in slots]
-        logits = self._read(texts, starts)
-        counts = self.verifier.verify_and_accept(logits, range(len(slots)), drafts)
+        logits, rough = self._read(texts, starts)
+        counts = self.verifier.verify_and_accept(logits, range(len(slots)), drafts, rough)
         self.drafting.note_accepted(counts)
         self.report.passes += 1
         self.report.plain += not any(draft.tokens for draft in drafts)
@@ -107,16 +110,22 @@ class DecodingState:
         self._remove_done()
         self.drafting.end_round(drafts, time.perf_counter() - begin)
 
-    def _read(self, texts: list[list[int]], starts: list[int]) -> Tensor:
-        """Logits (positions, vocabulary) after every token, one slot after the other."""
+    def _read(self, texts: list[list[int]], starts: list[int]
+              ) -> tuple[Tensor, RoughLogits | None]:
+        """Logits (positions, vocabulary) after every token, one slot after the other; where they
+        are rough, what refines them."""
         hidden = self.target(self._padded(texts), starts, self.cache)
         if hidden.shape[1] == 1:
             wanted = hidden.flatten(0, 1)
         else:
             wanted = torch.cat([hidden[slot, : len(text)] for slot, text in enumerate(texts)])
-        logits = self.target.logits(wanted)
+        found = self._logits(wanted)
         synchronise(self.states.device)
-        return logits
+        return found
+
+    def _logits(self, hidden: Tensor) -> tuple[Tensor, RoughLogits | None]:
+        rough = self.target.rough_logits(hidden) if self.verifier.takes_largest else None
+        return (self.target.logits(hidden), None) if rough is None else (rough.logits, rough)
 
     def _remove_done(self) -> None:
         """Sequences that are done leave; the one of the last slot takes the free slot."""

@@ -16,6 +16,7 @@ from distill.whisper.decoding.report import NearTie, Report
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Sequences, loop_size
+from distill.whisper.decoding.shortlist import RoughLogits
 
 # choose(index, slot, draft, step) -> (token, its log probability, whether a boost chose it):
 # `index` is the position's row of the logits, `step` its place in the draft
@@ -48,8 +49,14 @@ class Verifier:
         self.boosts = boosts
         self.has_drafted = False  # some pass was over several tokens
 
+    @property
+    def takes_largest(self) -> bool:
+        """Whether the choice is the largest logit, with nothing added to any."""
+        return self.sampling is None and self.boosts is None
+
     def verify_and_accept(
-        self, logits: Tensor, slots: range, drafts: Sequence[Draft]
+        self, logits: Tensor, slots: range, drafts: Sequence[Draft],
+        rough: RoughLogits | None = None,
     ) -> list[tuple[int, int]]:
         """Add the target model's tokens, up to the first one that the draft does not have.
 
@@ -58,12 +65,14 @@ class Verifier:
                 tokens, one slot after the other. Changed in place.
             slots: those that were read.
             drafts: one for each of them.
+            rough: whose logits they are, if the largest must be made exact; only where it
+                `takes_largest`.
 
         Returns:
             (accepted, tested) for each slot: tested tokens are the accepted ones and the first
             one that was not.
         """
-        positions, texts = self._apply_rules(logits, slots, drafts)
+        positions, texts = self._apply_rules(logits, slots, drafts, rough)
         # a pass over several tokens rounds as such for all sequences, also in what they read later
         self.has_drafted = self.has_drafted or any(draft.tokens for draft in drafts)
         if self.sampling is not None and not self.sampling.is_coupled:
@@ -79,7 +88,7 @@ class Verifier:
         return counts
 
     def _apply_rules(
-        self, logits: Tensor, slots: range, drafts: Sequence[Draft]
+        self, logits: Tensor, slots: range, drafts: Sequence[Draft], rough: RoughLogits | None
     ) -> tuple[list[tuple[int, int]], list[list[int]]]:
         """Forbid tokens in place; (sequence, number of generated tokens before) per position, and
         these tokens."""
@@ -91,10 +100,12 @@ class Verifier:
             firsts.append((sequence, len(positions)))
             texts += [text] * (len(draft.tokens) + 1)
             positions += [(sequence, length) for length in range(len(before), len(text) + 1)]
-        self.rules(logits, texts, [length for _, length in positions])
+        self.rules(logits, texts, [length for _, length in positions], rough)
         if self.on_loop == "break":
             for sequence, first in firsts:
                 self.sequences.break_loop(sequence, logits[first])
+        if rough is not None:
+            rough.refine(logits)
         return positions, texts
 
     def _accept(self, first: int, slot: int, draft: Draft, choose: Choose) -> tuple[int, int]:
@@ -192,11 +203,15 @@ class Verifier:
         """The next token as plain decoding of the sequence alone would choose it."""
         sequence = self.sequences.slots[slot]
         generated = self.sequences.tokens[sequence]
-        logits = near_ties.plain_logits(
+        hidden = near_ties.plain_states(
             self.target, self.cache.alone(slot), self.sequences.prompts[sequence], generated)
-        self.rules(logits, [generated])
+        rough = self.target.rough_logits(hidden) if self.takes_largest and generated else None
+        logits = self.target.logits(hidden) if rough is None else rough.logits
+        self.rules(logits, [generated], rough=rough)
         if self.on_loop == "break" and (size := loop_size(generated)):
             logits[0, generated[-size]] = -torch.inf
+        if rough is not None:
+            rough.refine(logits)
         # not argmax: of two equal logits, as half types have them, it may take the other one
         token, _, is_boosted = self._two_best(
             logits, [(sequence, len(generated))], [generated]).of(0)

@@ -28,7 +28,7 @@ from distill.whisper.decoding.drafting.costs import Costs
 from distill.whisper.decoding.drafting.length import HOPED, tokens_per_sequence
 from distill.whisper.decoding.rules import LogitsRules
 
-VERSION = 1  # of what is measured
+VERSION = 2  # of what is measured
 _CPUINFO = Path("/proc/cpuinfo")
 _POSITION = 64  # of the tokens that are read: in the middle of a text
 _FIRST = (1, 5)  # tokens of a pass
@@ -102,7 +102,11 @@ def measure(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int,
     def pass_over(decoder: Decoder, tokens: int, wanted: slice) -> None:
         ids = torch.zeros((slots, tokens), dtype=torch.long, device=device)
         hidden = decoder(ids, starts, caches[decoder])[:, wanted].flatten(0, 1)
-        logits = rules(decoder.logits(hidden), [[0]] * len(hidden))
+        rough = decoder.rough_logits(hidden)
+        logits = decoder.logits(hidden) if rough is None else rough.logits
+        rules(logits, [[0]] * len(hidden), rough=rough)
+        if rough is not None:
+            rough.refine(logits)
         logits.topk(2)
         logits.logsumexp(-1).tolist()
 
