@@ -49,6 +49,23 @@ CASES = {
          "test/b.wav": 1, "test/metadata.parquet": parquet({"file_name": "b.wav", "text": "y"},
                                                            {"file_name": None, "text": "z"})},
         "split=test", ["b.wav y"], {"no_file_name": 1}, "metadata.parquet row 2: the row names no"),
+    "what was transcribed and tagged before, beside the user's own texts": (
+        {**AB, "a.txt": "mine", "b.txt": "mine", "a.wav.txt": "model", "a.wav.labels.txt": "0\t1",
+         "a.wav.json": '{"file": "a.wav", "duration": 1, "language": "de", "text": "model"}',
+         "a.wav.tags.csv": "file,start,end,label,score\na.wav,0,1,dog,0.9\n",
+         "b.wav.tags.json": '{"file": "b.wav", "tags": [{"label": "dog"}]}'}, "",
+        ["a.wav mine", "b.wav mine"], {}, ""),
+    "a JSON of each file that names it, and where in it the clip is": (
+        {"a.wav": 6, "b.wav": 2, "a.json": '{"path": "x/a.wav", "text": "A", "start": 1, "end": 3}',
+         "b.json": '{"audio": "b.wav", "text": "B", "offset": 99, "duration": 2}'}, "",
+        ["a.wav 1+2 A", "b.wav 0+2 B"], {}, "1 clips are whole files, which are as long as the"),
+    "a JSON called like a file, of others": (
+        {"a.wav": 1, "b.wav": 1, "a.json": jsonl({"file": "b.wav", "text": "B"})}, "",
+        ["b.wav B"], {}, "in no row: 1 (a.wav)"),
+    "lines of JSON called like a file": (
+        {"a.wav": 6, "a.json": jsonl({"file": "a.wav", "offset": 1, "duration": 1, "text": "x"},
+                                     {"file": "a.wav", "offset": 3, "duration": 1, "text": "y"})},
+        "", ["a.wav 1+1 x", "a.wav 3+1 y"], {}, ""),
     "two tables of one name": (
         {**AB, "train.csv": "file,text\na.wav,x\n", "train.jsonl": jsonl({"file": "b.wav"})}, "",
         ["a.wav x"], {}, "train.csv is read; not read: train.jsonl"),

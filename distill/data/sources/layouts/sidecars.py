@@ -17,8 +17,9 @@ from typing import Any
 
 from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.layouts.speech import is_list, speaker_of
-from distill.data.sources.layouts.tree import Tree, key, stem
+from distill.data.sources.layouts.tree import Tree, is_of_one_file, key, stem
 from distill.data.sources.tables.text import read_text
+from distill.data.sources.tables.times import Times, with_part
 
 _SUFFIXES = (".normalized.txt", ".original.txt", ".txt", ".lab", ".json")
 _NO_TRANSCRIPTS = re.compile(
@@ -58,7 +59,7 @@ def _clips(
     tree: Tree, files: Iterator[tuple[str, list[str], bool]], texts: list[str], columns: Columns,
     splits: Sequence[str],
 ) -> Iterator[Clip]:
-    used: set[str] = set()
+    used, audio = set(), set(tree.audio)
     for name, found, is_second in files:
         used.update(found)
         if is_second and columns.text:
@@ -71,9 +72,10 @@ def _clips(
         where = str(tree.root / (found[0] if found else name))
         identity = (row.get(columns.id) if columns.id else None) or stem(name)
         clip = columns.clip(row, str(identity), name=name, where=where)
+        clip = with_part(clip, row, Times.among(tuple(row), columns.offset))
         yield replace(clip, path=tree.root / name, problem=problem or clip.problem)
     for name in texts if columns.text else ():
-        if name not in used and _is_transcript(name):
+        if name not in used and _is_transcript(name) and not is_of_one_file(name, audio):
             detail = f"{tree.root / name}: no audio of this name"
             yield Clip(_bare(name), name=name, problem=("no_audio", detail))
 

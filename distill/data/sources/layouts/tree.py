@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -116,6 +116,17 @@ def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
         if names[-1:] != [name]:  # its path with and without the suffix come one after the other
             names.append(name)
     return found
+
+
+def is_of_one_file(name: str, audio: Collection[str]) -> bool:
+    """Whether a file is called like one of audio and more, `a.wav.json`, `a.wav.tags.csv`: what is
+    said of it alone, by our own commands, too.
+
+    Args:
+        audio: names of audio in the same folder, or paths.
+    """
+    places = [place for place, letter in enumerate(name) if letter == "."]
+    return any(name[:place] in audio for place in places)
 
 
 def stem(name: str) -> str:

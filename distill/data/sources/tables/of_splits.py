@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from distill.data.sources.layouts.splits import (
     match,
     split_of,
 )
-from distill.data.sources.layouts.tree import Finder, Tree, key, stem
+from distill.data.sources.layouts.tree import Finder, Tree, is_of_one_file, key, stem
 from distill.data.sources.tables.rows import Layout, clips_of_table
 from distill.data.sources.tables.table import (
     PARQUET,
@@ -36,6 +37,7 @@ from distill.data.sources.tables.table import (
     table_stem,
     table_suffix,
 )
+from distill.data.sources.tables.text import read_text
 
 _METADATA = ("metadata", "manifest")
 _NO_TABLES = re.compile(r"dataset_infos?|config|package|state|info|languages?", re.IGNORECASE)
@@ -74,7 +76,8 @@ def check_unsplit(source: Path, name: str, split: str) -> None:
 
 
 def tables_in(folder: Path, tree: Tree | None = None) -> list[Path]:
-    """Tables of a folder itself, TSV before CSV before JSON before text, then by name.
+    """Tables of a folder itself, TSV before CSV before JSON before text, then by name; none that
+    are of one audio file beside them.
 
     Args:
         tree: whose audio a text file may name without a suffix, if it is no list of transcripts.
@@ -85,6 +88,10 @@ def tables_in(folder: Path, tree: Tree | None = None) -> list[Path]:
 
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_left_out(entry.name)]
+    audio = {name for name in names if stem(name) != name}
+    stems = set(map(stem, audio))
+    names = [name for name in names if not is_of_one_file(name, audio)
+             and not (table_stem(name) in stems and _is_sidecar(folder / name))]
     order = {suffix: number for number, suffix in enumerate(TABLES)}
     paths = [folder / name for name in names
              if (table_suffix(name) in order or is_text_table(name))
@@ -92,6 +99,20 @@ def tables_in(folder: Path, tree: Tree | None = None) -> list[Path]:
     paths = [path for path in paths if path.is_file()]
     last = len(order)
     return sorted(paths, key=lambda path: (order.get(table_suffix(path), last), path.name))
+
+
+def _is_sidecar(path: Path) -> bool:
+    """Whether a.json beside a.wav is one object, which says something of it."""
+    if table_suffix(path) != ".json" or split_of(table_stem(path)) or is_metadata(path.name):
+        return False
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, OSError, RecursionError):
+        return False  # lines of several objects
+    if not isinstance(value, dict):
+        return False
+    named = value.get(column_of(FILE_COLUMNS, list(value)) or "")
+    return not isinstance(named, str) or stem(os.path.basename(named)) == table_stem(path)
 
 
 def tables_near(folder: Path, tree: Tree | None = None) -> Iterator[list[Path]]:
