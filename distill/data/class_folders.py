@@ -147,7 +147,7 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     layout = understand(source, [source / name for name in tree.audio], options.splits)
     if not layout.files:
         raise ValueError(f"{source}: no folder with audio; expected {source}/CLASS/sound.wav")
-    _take_lists(source, layout, options)
+    _take_lists(tree, layout, options)
     options = replace(options, background=class_name(options.background) or "")
     labels = {label for _, label, _ in layout.files}
     if options.background and options.background not in labels:
@@ -172,9 +172,10 @@ def _build(source: Path, out: Path, options: Options) -> tuple[dict[str, Counter
     return counts, drops
 
 
-def _take_lists(source: Path, layout: Layout, options: Options) -> None:
+def _take_lists(tree: Tree, layout: Layout, options: Options) -> None:
     """Splits of lists of files beside the folders of classes (validation_list.txt)."""
-    lists = find_lists(source) if options.splits == "auto" and not layout.splits else None
+    source = tree.root
+    lists = find_lists(tree) if options.splits == "auto" and not layout.splits else None
     if not lists:
         return
     listed = lists.split_of_files()

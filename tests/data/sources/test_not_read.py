@@ -66,6 +66,18 @@ CASES = {
         {"a.wav": 6, "a.json": jsonl({"file": "a.wav", "offset": 1, "duration": 1, "text": "x"},
                                      {"file": "a.wav", "offset": 3, "duration": 1, "text": "y"})},
         "", ["a.wav 1+1 x", "a.wav 3+1 y"], {}, ""),
+    "lists of files without a suffix, and of another machine": (
+        {"wav/a.wav": 1, "wav/b.wav": 1, "wav/a.txt": "A", "wav/b.txt": "B", "train.txt": "a\n",
+         "test.txt": "/data/x/wav/b.wav\n"}, "split=test", ["b.wav B"], {},
+        "split test is test.txt: 1 of 2"),
+    "transcripts of train.wav and test.wav are no lists": (
+        {"train.wav": 1, "train.txt": "test", "test.wav": 1, "test.txt": "train"}, "split=all",
+        ["test.wav train", "train.wav test"], {}, ""),
+    "CSS10": ({"book/1.wav": 1, "transcript.txt": "book/1.wav|Hallo 1.|Hallo eins.|1.0\n"}, "",
+              ["1.wav Hallo 1."], {}, ""),
+    "texts of kinds that are not read are said": (
+        {**AB, "a.trn": "x", "etc/txt.done.data": '( b "y" )'}, "text_column=none",
+        ["a.wav", "b.wav"], {}, "2 files are not read, which may hold clips or texts: a.trn, "),
     "two tables of one name": (
         {**AB, "train.csv": "file,text\na.wav,x\n", "train.jsonl": jsonl({"file": "b.wav"})}, "",
         ["a.wav x"], {}, "train.csv is read; not read: train.jsonl"),

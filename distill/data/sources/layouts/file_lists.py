@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from distill.data.find_files import AUDIO_SUFFIXES, is_left_out
+from distill.data.formats.errors import AudioError
 from distill.data.sources.layouts.splits import ALL, match, split_of
-from distill.data.sources.layouts.tree import key
+from distill.data.sources.layouts.tree import Finder, Tree, key
 from distill.data.sources.tables.text import read_lines
 
 _PEEK = 20  # lines that a list is known by
@@ -75,9 +76,11 @@ class FileLists:
                 if (split := split_of(stem)) for name in names}
 
 
-def find_lists(folder: Path) -> FileLists:
-    """Those of a folder itself that are of splits by their names; false where there are none."""
-    found = FileLists(folder)
+def find_lists(tree: Tree) -> FileLists:
+    """Those of a source's folder itself that are of splits by their names; false where there are
+    none. Files may be named without a suffix, or as another machine has them."""
+    folder, found = tree.root, FileLists(tree.root)
+    finder = Finder(tree, [folder])
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not is_left_out(entry.name))
     for name in names:
@@ -85,11 +88,24 @@ def find_lists(folder: Path) -> FileLists:
         if suffix.lower() == ".txt" and split_of(stem) and os.path.isfile(folder / name):
             lines = (line.text.strip() for line in read_lines(folder / name) if line.text.strip())
             ahead = list(islice(lines, _PEEK))
-            if ahead and all(map(_is_file, ahead)):
-                found.names[stem] = [os.path.normpath(each.replace("\\", "/"))
-                                     for each in (*ahead, *lines)]
+            is_transcript = tree.has(stem)  # of train.wav
+            if ahead and all(_is_file(line) or (tree.has(line) and not is_transcript)
+                             for line in ahead):
+                found.names[stem] = [_named(finder, each) for each in (*ahead, *lines)]
     return found
 
 
 def _is_file(line: str) -> bool:
     return not re.search(r"[|\t]", line) and os.path.splitext(line)[1].lower() in AUDIO_SUFFIXES
+
+
+def _named(finder: Finder, line: str) -> str:
+    """The file that a line means, relative to the source; what is not there as it is written."""
+    root = finder.tree.root
+    try:
+        path = finder.find(line)
+        if path.is_file() and path.is_relative_to(root):
+            return os.path.normpath(path.relative_to(root))
+    except AudioError:  # one of several
+        pass
+    return os.path.normpath(line.replace("\\", "/"))

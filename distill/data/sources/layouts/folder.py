@@ -100,7 +100,7 @@ def _of_split(tree: Tree, split: str, columns: Columns) -> Iterator[Clip]:
     above = metadata_table(root, tree)
     if above is not None and (keep := keep_split(above, split)):
         return read_table(above, tree, columns, keep)
-    if split != ALL and (lists := find_lists(root)):
+    if split != ALL and (lists := find_lists(tree)):
         return _of_lists(tree, lists, split, columns, above)
     named = split_named_tables(root, tree) if above is None else []
     if named and split == ALL:

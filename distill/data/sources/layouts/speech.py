@@ -3,6 +3,7 @@
     Kaldi           wav.scp, text; segments, utt2spk, utt2lang
     LibriSpeech     84/121123/84-121123.trans.txt; also transcripts.txt of MLS and the like
     LJSpeech        metadata.csv: LJ001-0001|text|normalised text
+    CSS10           transcript.txt: book/1.wav|text|normalised text|seconds
     VITS            filelists/train.txt: wavs/a.wav|text, or wavs/a.wav|speaker|text
     FLEURS          train.tsv of seven columns without names, audio/train/*.wav
 """
@@ -41,9 +42,11 @@ def without_names(table: Table, finder: Finder) -> tuple[Table, Layout] | None:
     if len(cells) == 7 and has_audio_name(cells[1:2]):
         return _fleurs(table)
     is_file = has_audio_name(cells[:1]) or finder.tree.has(cells[0])
-    if len(cells) not in (2, 3) or not is_file:
+    if len(cells) not in (2, 3, 4) or not is_file:
         return None
-    names = ["file_name", "text", "normalized_text"][: len(cells)]
+    if len(cells) == 4 and not re.fullmatch(r"\d+(\.\d+)?", cells[3]):
+        return None
+    names = ["file_name", "text", "normalized_text", "seconds"][: len(cells)]
     if len(cells) == 3 and table.path.suffix.lower() == ".txt":
         ahead = list(islice(table.records, _PEEK))
         table = replace(table, records=chain(ahead, table.records))

@@ -19,7 +19,8 @@ TEXT_SUFFIXES = (".txt", ".lab", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
 # What may hold clips or texts, and is not read: said, never passed over.
 _UNREAD = (".zip", ".7z", ".rar", ".xlsx", ".xls", ".ods", ".numbers", ".docx",
-           ".srt", ".vtt", ".textgrid", ".ctm", ".eaf", ".trs", ".cha", ".mlf", ".rttm",
+           ".trn", ".text", ".transcript", ".done.data", ".srt", ".vtt",
+           ".textgrid", ".ctm", ".eaf", ".trs", ".cha", ".mlf", ".rttm",
            ".m3u", ".m3u8", ".xml", ".arrow", ".h5", ".hdf5", ".pkl", ".npz")
 # Where datasets keep audio that their tables name without a folder.
 _AUDIO_FOLDERS = ("", "clips", "audio", "wavs", "wav", "data", "audios", "sounds", "recordings")
