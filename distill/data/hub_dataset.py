@@ -71,7 +71,7 @@ from distill.data.sources.clips import Clip, Columns
 from distill.data.sources.hub_rows import is_dataset, open_dataset
 from distill.data.sources.journal import Journal
 from distill.data.sources.layouts.folder import find_clips
-from distill.data.sources.output import Outside, refuse_overlap
+from distill.data.sources.output import Outside, refuse_overlap, relative_to
 from distill.data.sources.parquet_places import hash_of_bytes
 from distill.data.sources.report import Report
 from distill.data.sources.rows import RowFile
@@ -273,7 +273,7 @@ class Importer:
     def _relative(self, path: Path) -> str:
         """To the output folder."""
         if path.parent not in self._folders:
-            self._folders[path.parent] = Path(os.path.relpath(path.parent, self.out)).as_posix()
+            self._folders[path.parent] = relative_to(self.out, path.parent)
         return f"{self._folders[path.parent]}/{path.name}"
 
     def _language(self, clip: Clip) -> str | None:

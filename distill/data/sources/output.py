@@ -100,6 +100,15 @@ def place_from(out: str | Path, source: str | Path) -> str:
     return os.path.relpath(os.path.realpath(source), os.path.realpath(out))
 
 
+def relative_to(out: str | Path, folder: str | Path) -> str:
+    """A folder seen from another one, which may be a link, or lie in one (`data` on another disk):
+    what a system finds there, and not what the names say."""
+    found = os.path.relpath(folder, out)
+    if os.path.realpath(os.path.join(out, found)) != os.path.realpath(folder):
+        found = os.path.relpath(os.path.realpath(folder), os.path.realpath(out))
+    return Path(found).as_posix()
+
+
 def is_same_source(said: Mapping[str, Any], out: str | Path, source: str | Path) -> bool:
     """Whether what a report says is of this source, as far as one knows.
 

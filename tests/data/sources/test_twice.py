@@ -9,6 +9,7 @@ import sys
 from distill.data import class_folders
 from distill.data.files import read_json
 from distill.data.hub_dataset import main
+from distill.data.manifest import open_manifest
 from distill.data.sources.journal import Journal
 from tests.support.way_in import Link, everything, jsonl, lay, run, told
 
@@ -84,3 +85,17 @@ def test_reports_of_two_imports_are_joined(tmp_path):
                for name in "ab"]
     assert [process.wait() for process in started] == [0, 0]
     assert len(read_json(tmp_path / "drops.json")) == 80
+
+
+def test_an_output_that_is_a_link_or_lies_in_one(tmp_path, capsys, monkeypatch):
+    """`data` on another disk: rows lead to the audio from where the manifest really is."""
+    lay(tmp_path, {"home/in/dog/0.wav": 1, "disk/far/deep/x": "", "home/data": Link("../disk/far"),
+                   "home/out": Link("../disk/far/deep"), "home/link": Link("in")})
+    monkeypatch.chdir(tmp_path / "home")
+    for source in ("in", "link", str(tmp_path / "home" / "in")):
+        for out in ("out", "data/mine", str(tmp_path / "home" / "out"), "plain"):
+            for command, keys in ((main, ["text_column=none"]), (class_folders.main, [])):
+                place = f"{out}/{command.__module__.rpartition('.')[2]}"
+                assert run(command, [source, place, *keys], capsys)[0] == 0
+                row, = open_manifest(f"{place}/train.jsonl").rows
+                assert row.audio_filepath == str(tmp_path / "home/in/dog/0.wav"), (source, place)
