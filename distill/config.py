@@ -101,6 +101,9 @@ class HeadConfig:
     # heard from where so many of the clips that count are right
     confidence: float = 0.9  # that the precision holds for clips that nobody has looked at; few
     # validation clips prove little. 0.5: of the validation clips alone it does
+    scores: str | None = None  # folder of what a tagger's teachers think of the training clips
+    # (scores.dir of their recipe), which is learned then; clips need no labels. null: the labels
+    label_weight: float = 0.0  # of the labels, beside scores
 
 
 def load(recipe: str | Path, schema: type[T], overrides: list[str]) -> T:
@@ -351,6 +354,8 @@ def check_head(head: HeadConfig, where: str) -> None:
     check(head.mask_steps >= 0, f"{where}.mask_steps", ">= 0", head.mask_steps)
     check(0 < head.precision <= 1, f"{where}.precision", "in (0, 1]", head.precision)
     check(0.5 <= head.confidence < 1, f"{where}.confidence", "in [0.5, 1)", head.confidence)
+    ok = 0 <= head.label_weight <= (head.scores is not None)
+    check(ok, f"{where}.label_weight", "in [0, 1], 0 without scores", head.label_weight)
     check(head.precision < 1 or head.confidence == 0.5, f"{where}.confidence",
           "0.5 with a precision of 1, which no number of clips proves", head.confidence)
 

@@ -129,11 +129,20 @@ def build_task(recipe: Any, accelerator: Any) -> Any:
         case "whisper_at":
             from distill.whisper_at.task import WhisperAtTask
 
-            return WhisperAtTask(recipe, accelerator)
+            return WhisperAtTask(recipe, accelerator, _scores_of(recipe.head))
         case "audio_llm":
             from distill.audio_llm.task import AudioLlmTask
 
             return AudioLlmTask(recipe, accelerator)
+
+
+def _scores_of(head: Any) -> Any:
+    """What a tagger's teachers think of the clips that a head learns from; None: it has labels."""
+    if head.scores is None:
+        return None
+    from distill.ced.teachers.of_clips import ClipScores
+
+    return ClipScores(head.scores)
 
 
 def tagger_recipe(recipe: Any) -> Any:
@@ -259,6 +268,9 @@ def shaping(values: dict[str, Any]) -> dict[str, Any]:
     elif "scores" in values:
         values["scores"] = {k: v for k, v in values["scores"].items()
                             if k not in ("dir", "shard_views", "num_workers")}
+    if "head" in values:  # labels say what scores are; with none there is no weight
+        values["head"] = {k: v for k, v in values["head"].items()
+                          if k != "scores" and (k, v) != ("label_weight", 0.0)}
     if values.get("whisper", {}).get("heard") == "transcriber":  # labels say which encoder it is
         values["whisper"] = {k: v for k, v in values["whisper"].items() if k == "layers"}
     values["data"] = {k: v for k, v in values["data"].items() if k == "validation"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,15 +37,37 @@ from distill.whisper_at.recipe import WhisperAtRecipe
 from distill.whisper_at.states import EncoderStates, StatesAlone, content_of
 
 
-class WhisperAtTask:
-    """See `distill.training.task.Task`."""
+class Scores(Protocol):
+    """What the teachers of a tagger think of clips."""
 
-    def __init__(self, recipe: WhisperAtRecipe, accelerator: Accelerator):
+    classes: list[str]
+    content: str
+
+    def __call__(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (rows, classes) probabilities; bool (rows,): whether there are any."""
+
+
+class WhisperAtTask:
+    """See `distill.training.task.Task`.
+
+    Args:
+        scores: are learned from rather than labels (`head.scores`), in their classes.
+
+    Raises:
+        ValueError: labels that cannot be learned, or no scores of the training clips.
+    """
+
+    def __init__(self, recipe: WhisperAtRecipe, accelerator: Accelerator,
+                 scores: Scores | None = None):
         quiet_libraries()
-        self.recipe, self.accelerator = recipe, accelerator
-        rows, self.drops = read_rows(recipe.data.train)
+        self.recipe, self.accelerator, self.scores = recipe, accelerator, scores
+        needs_labels = scores is None or recipe.head.label_weight > 0
+        rows, self.drops = read_rows(recipe.data.train, needs_labels)
         validation, self.validation_drops = read_rows(recipe.data.validation)
-        self.classes = sorted({label for row in rows for label in row.labels})
+        if scores is None:
+            self.classes = sorted({label for row in rows for label in row.labels})
+        else:
+            self.classes, rows = scores.classes, self._scored(rows)
         self._check_labels(validation)
         faults = faults_of("training", "data.train", rows, recipe.data.max_unreadable)
         validation_faults = faults_of("validation", "data.validation", validation, 1.0)
@@ -79,19 +101,39 @@ class WhisperAtTask:
             "validation", validation, validation_faults, self.validation_drops)
         self._check_labels(self.validation)  # of those that can be read
         self._measure()
-        self.targets = targets_of(self.rows, self.classes)
+        self.targets = self._targets()
         self.batches = FixedBatches(recipe.seed, len(self.rows), recipe.train.batch_size,
                                     recipe.train.micro_batch_size)
         self.model = _HeadModule(self.tagger.head)
         self._thresholds: dict[str, float] = {}  # of the last validation
+
+    def _scored(self, rows: list[Row]) -> list[Row]:
+        """Rows that the teachers scored; the others are counted."""
+        assert self.scores is not None
+        is_there = self.scores(rows)[1]
+        if not is_there.any():
+            raise ValueError(f"head.scores: {self.recipe.head.scores} has no scores of the clips "
+                             "of data.train, which are not those of its recipe")
+        if lost := int((~is_there).sum()):
+            self.drops["not_scored"] += lost
+        return [row for row, is_scored in zip(rows, is_there, strict=True) if is_scored]
+
+    def _targets(self) -> np.ndarray:
+        """float32 (clips, classes): labels, scores, or a mean of both."""
+        weight = 1.0 if self.scores is None else self.recipe.head.label_weight
+        targets = weight * targets_of(self.rows, self.classes) if weight else 0.0
+        if self.scores is not None:
+            targets = targets + (1 - weight) * self.scores(self.rows)[0]
+        return np.asarray(targets, np.float32)
 
     @property
     def labels_hash(self) -> str:
         states = hashlib.sha256()
         for each in self.states:
             states.update(each.tobytes())
+        scores = [] if self.scores is None else [self.scores.content]
         return hash_of([[[row.id, row.labels] for row in self.rows], self.revision,
-                        states.hexdigest()])
+                        states.hexdigest(), *scores])
 
     def _check_labels(self, validation: list[Row]) -> None:
         """Raise a ValueError before anything is encoded for labels that cannot be learned."""
@@ -115,10 +157,18 @@ class WhisperAtTask:
             f"Encoder: {self.teacher_source}\n"
             f"Head: {head / 1e6:.2f} M parameters on {encoder / 1e6:.1f} M frozen ones, "
             f"{len(self.classes)} classes, {len(self.rows)} clips (dropped: "
-            f"{counts_text(self.drops)}), validated on {len(self.validation)} (dropped: "
+            f"{counts_text(self.drops)}), from {self._learned()}, "
+            f"validated on {len(self.validation)} (dropped: "
             f"{counts_text(self.validation_drops)}){self._unknown_text()}"
             + self._counted_text()
         )
+
+    def _learned(self) -> str:
+        head = self.recipe.head
+        if head.scores is None:
+            return "their labels"
+        labels = f" and their labels (weight {head.label_weight:g})" if head.label_weight else ""
+        return f"the scores in {head.scores}{labels}"
 
     def _counted_text(self) -> str:
         """What thresholds count as an example, where that may be wrong, or is too little."""
@@ -250,13 +300,15 @@ def faults_of(stage: str, where: str, rows: list[Row], max_share: float) -> Unre
     return faults
 
 
-def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
+def read_rows(manifests: list[str], needs_labels: bool = True) -> tuple[list[Row], Counter]:
     """Rows of manifests, and what is dropped by reason.
 
     Raises:
-        ValueError: a row without labels.
+        ValueError: a row without labels that needs some.
     """
     rows, drops = load_rows(manifests)
+    if not needs_labels:
+        return rows, drops
     if without := [row.id for row in rows if row.labels is None]:
         raise ValueError(f"row {without[0]} has no `labels` in its manifest; {len(without):,} of "
                          f"{len(rows):,} rows have none")
@@ -265,4 +317,4 @@ def read_rows(manifests: list[str]) -> tuple[list[Row], Counter]:
 
 def targets_of(rows: list[Row], classes: list[str]) -> np.ndarray:
     """float32 (clips, classes) of 0 and 1."""
-    return np.array([[name in row.labels for name in classes] for row in rows], np.float32)
+    return np.array([[name in (row.labels or ()) for name in classes] for row in rows], np.float32)

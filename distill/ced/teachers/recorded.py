@@ -24,14 +24,15 @@ class RecordedScores:
     """Reads a store.
 
     Args:
-        settings: what the store has to be of; see `scoring.store_settings`.
+        settings: what the store has to be of; see `scoring.store_settings`. None: whatever it is.
         check: compare checksums (of files not checked before).
 
     Raises:
         StoreError: it is of other teachers, classes or settings, damaged, or lacks views.
     """
 
-    def __init__(self, recipe: CedRecipe, source: ViewSource, settings: dict, check: bool):
+    def __init__(self, recipe: CedRecipe, source: ViewSource, settings: dict | None,
+                 check: bool):
         self.source = source
         blocks = Blocks(source)
         self.num_epochs = blocks.num_epochs
