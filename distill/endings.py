@@ -44,10 +44,12 @@ class OutputError(OSError):
 def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> None:
     """Call the `main` of a command; whatever a user can meet ends it with a sentence."""
     before = signal.signal(signal.SIGTERM, _interrupt)
+    _print_anything()
     try:
         if code := main(sys.argv[1:] if arguments is None else arguments):
             sys.exit(code)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as of `command >&-`
+            sys.stdout.flush()
     except OutputError as error:
         _leave(f"error: {error}", 2)
     except ValueError as error:
@@ -63,6 +65,14 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
         _leave(f"error: {_said(error, None)}", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _print_anything() -> None:
+    """A name that the terminal cannot show, or that is no text, is printed as \\xe9: no reason to
+    end."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and sys.stdout.errors == "strict":
+        reconfigure(errors="backslashreplace")
 
 
 def program(module: str) -> str:

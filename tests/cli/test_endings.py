@@ -1,6 +1,7 @@
 """Commands end in one sentence and an exit code that says of which kind it was."""
 
 import errno
+import io
 import os
 import signal
 
@@ -51,6 +52,17 @@ def test_exit_codes_and_sentences(tmp_path, capsys):
     for main, code, sentence in cases:
         assert ends(main) == code
         assert sentence in capsys.readouterr().err
+
+
+def test_what_a_terminal_cannot_show_is_no_reason_to_end(monkeypatch):
+    for encoding, shown in (("utf-8", b"\xc3\xa9 \\udce9\n"), ("ascii", b"\\xe9 \\udce9\n")):
+        screen = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", io.TextIOWrapper(screen, encoding))
+            run(lambda _: print("é \udce9"), [])
+            assert screen.getvalue() == shown
+            patch.setattr("sys.stdout", None)  # of `command >&-`
+            run(lambda _: print("nobody reads this"), [])
 
 
 def test_what_is_no_disk_keeps_its_traceback(tmp_path):
