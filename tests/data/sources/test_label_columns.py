@@ -83,3 +83,13 @@ def test_a_dataset_whose_classes_are_numbers(tmp_path):
                      parse_options([f"label_column={column}"]))
         expected = {"one": {"a": ["dog"], "b": ["cat"]}, "many": {"a": ["dog", "cat"], "b": []}}
         assert rows(path) == expected[column]
+
+
+def test_a_table_of_scenes_without_a_head(tmp_path):
+    """DCASE's meta.txt: the folder `audio` is no class."""
+    write(tmp_path / "audio", ["1.wav", "2.wav"])
+    (tmp_path / "meta.txt").write_text("audio/1.wav\tpark\naudio/2.wav\tbus\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="meta.txt: no column label .*there are file_name, text"):
+        build(str(tmp_path), tmp_path.parent / "x", parse_options(["label_column=label"]))
+    path = build(str(tmp_path), tmp_path.parent / "y", parse_options(["label_column=text"]))
+    assert sorted(rows(path).values()) == [["bus"], ["park"]]

@@ -23,7 +23,7 @@ from distill.data.sources.layouts.tree import Finder, Tree, key
 from distill.data.sources.tables.text import read_lines
 
 _PEEK = 20  # lines that a list is known by
-_NAMES = re.compile(r".*(list|files|metadata|manifest|transcript|annotation).*", re.IGNORECASE)
+_NAMES = re.compile(r".*(list|files|meta|manifest|transcript|annotation).*", re.IGNORECASE)
 
 
 def may_be_list(name: str) -> bool:
