@@ -243,7 +243,7 @@ class Decoder:
             return self._output_of.shortlist()
         if self._output_weight is None:
             return None
-        if self._shortlist is None or not self._shortlist.is_current:
+        if self._shortlist is None or not self._shortlist.is_of(self._output_weight):
             self._shortlist = Shortlist.of(self._output_weight)
         return self._shortlist
 

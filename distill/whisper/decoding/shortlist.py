@@ -54,10 +54,9 @@ class Shortlist:
             return None
         return cls(weight.detach())
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the layer has not been trained since."""
-        return self.made_of == _stamp(self.weight)
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether it was made of this weight, which has not been trained or replaced since."""
+        return self.made_of == _stamp(weight)
 
     def __call__(self, rows: Tensor) -> RoughLogits:
         """Of float32 states (rows, width)."""

@@ -1,5 +1,7 @@
 """The largest logits from an int8 copy of the output layer are those of the layer itself."""
 
+import copy
+
 import pytest
 import torch
 
@@ -69,12 +71,16 @@ def test_tokens_of_one_kind(weight):
 
 
 def test_a_layer_that_is_trained_is_copied_again(tiny_model, small_layers_too):
-    decoder = Decoder(tiny_model)
-    before = decoder.shortlist()
-    assert decoder.shortlist() is before
+    model = copy.deepcopy(tiny_model)
+    weight, decoder = model.proj_out.weight, Decoder(model)
+    first = decoder.shortlist()
+    assert decoder.shortlist() is first
     with torch.no_grad():
-        tiny_model.proj_out.weight.mul_(1.0)
-    assert decoder.shortlist() is not before and not before.is_current
+        weight.mul_(1.5)
+    second = decoder.shortlist()
+    assert second is not first
+    weight.data = weight.data + 1.0
+    assert decoder.shortlist() is not second and decoder.shortlist().is_of(weight)
 
 
 def test_where_the_layer_itself_is_read(tiny_model, monkeypatch):
