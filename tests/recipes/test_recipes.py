@@ -77,7 +77,8 @@ def test_the_recipe_whose_encoder_reads_prompts():
     """It is demo-prompted with another reader."""
     recipe = load_recipe(RECIPES / "demo-prompted/encoder.yaml", [])
     demo = load_recipe(RECIPES / "demo-prompted", [])
-    assert recipe.student.prompt_reader.layers > 0 and recipe.data == demo.data
+    assert recipe.student.prompt_reader.layers > 0
+    assert (recipe.data.validation, recipe.data.test) == (demo.data.validation, demo.data.test)
     assert recipe.teacher == demo.teacher and recipe.output_dir == "runs/demo-prompted-encoder"
     plan_, words = plan(recipe), recipe.evaluation.prompts.words
     assert plan_["student"]["trained_parameters"] < 3e6 and words == demo.evaluation.prompts.words
