@@ -69,7 +69,8 @@ def measure(int8: bool, batch: int) -> dict:
     loaded = _resident()
     with PeakMemory() as peak:
         drafted(states, limits)
-    caches = drafted.drafter.decoder._buffers.num_bytes
+    drafter = drafted.drafter.decoder._buffers  # none where drafts do not pay
+    caches = 0 if drafter is None else drafter.num_bytes
     of_teacher = sum(p.numel() * p.element_size() for p in teacher.model.decoder.parameters())
     scores = batch * 11 * teacher.config.vocab_size * 4  # of one pass, and a copy
     return {"type": "int8" if int8 else "fp32", "batch": batch, "threads": torch.get_num_threads(),
