@@ -8,9 +8,9 @@ One sequence at a time, a decoder on a CPU waits for memory, and whisper-base's 
 of what it reads for each token. A copy in int8, with a scale for each token, is a quarter of that.
 How far its logits may be off is known (Cauchy-Schwarz: the error of a token's row times the length
 of the state). The largest are computed again with the layer itself, in float32, and whatever could
-be among the two largest besides: four tokens in the mean of whisper-base's. So a choice is that of
-all logits. Of the other logits only the sum of their probabilities is used, in which errors to both
-sides cancel: log-probabilities of whisper-base's tokens change in the fourth decimal.
+be among the two largest besides; of whisper-base's tokens four could be, in the mean. So a choice
+is that of all logits. Of the others only the sum of their probabilities is used, in which errors to
+both sides cancel: log-probabilities of whisper-base's tokens change in the fourth decimal.
 """
 
 from __future__ import annotations

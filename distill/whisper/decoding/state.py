@@ -91,7 +91,7 @@ class DecodingState:
             self.no_speech[sequence] = probability
         if starts == ends:
             return logits, None
-        return self._logits(hidden[at, torch.tensor(ends, device=hidden.device)])
+        return self.verifier.logits_of(hidden[at, torch.tensor(ends, device=hidden.device)])
 
     def _round(self) -> None:
         """Draft, read all drafts in one pass, and keep what the target model would generate."""
@@ -119,13 +119,9 @@ class DecodingState:
             wanted = hidden.flatten(0, 1)
         else:
             wanted = torch.cat([hidden[slot, : len(text)] for slot, text in enumerate(texts)])
-        found = self._logits(wanted)
+        found = self.verifier.logits_of(wanted)
         synchronise(self.states.device)
         return found
-
-    def _logits(self, hidden: Tensor) -> tuple[Tensor, RoughLogits | None]:
-        rough = self.target.rough_logits(hidden) if self.verifier.takes_largest else None
-        return (self.target.logits(hidden), None) if rough is None else (rough.logits, rough)
 
     def _remove_done(self) -> None:
         """Sequences that are done leave; the one of the last slot takes the free slot."""

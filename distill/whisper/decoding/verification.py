@@ -49,10 +49,13 @@ class Verifier:
         self.boosts = boosts
         self.has_drafted = False  # some pass was over several tokens
 
-    @property
-    def takes_largest(self) -> bool:
-        """Whether the choice is the largest logit, with nothing added to any."""
-        return self.sampling is None and self.boosts is None
+    def logits_of(self, hidden: Tensor) -> tuple[Tensor, RoughLogits | None]:
+        """The target model's logits (positions, vocabulary) of its states, as they are needed for
+        the choice; where they are rough, what refines them: where it is the largest, with nothing
+        added to any."""
+        is_largest = self.sampling is None and self.boosts is None
+        rough = self.target.rough_logits(hidden) if is_largest else None
+        return (self.target.logits(hidden), None) if rough is None else (rough.logits, rough)
 
     def verify_and_accept(
         self, logits: Tensor, slots: range, drafts: Sequence[Draft],
@@ -65,8 +68,7 @@ class Verifier:
                 tokens, one slot after the other. Changed in place.
             slots: those that were read.
             drafts: one for each of them.
-            rough: whose logits they are, if the largest must be made exact; only where it
-                `takes_largest`.
+            rough: whose logits they are, if the largest must be made exact (`logits_of`).
 
         Returns:
             (accepted, tested) for each slot: tested tokens are the accepted ones and the first
@@ -205,8 +207,7 @@ class Verifier:
         generated = self.sequences.tokens[sequence]
         hidden = near_ties.plain_states(
             self.target, self.cache.alone(slot), self.sequences.prompts[sequence], generated)
-        rough = self.target.rough_logits(hidden) if self.takes_largest and generated else None
-        logits = self.target.logits(hidden) if rough is None else rough.logits
+        logits, rough = self.logits_of(hidden)
         self.rules(logits, [generated], rough=rough)
         if self.on_loop == "break" and (size := loop_size(generated)):
             logits[0, generated[-size]] = -torch.inf

@@ -47,8 +47,9 @@ def test_the_two_largest_are_exact(weight, forbidden):
         logits.masked_fill_(off, -torch.inf)
     rough.refine(rough.logits)
     tokens, values = two_best(rough.logits)
-    assert torch.equal(tokens, two_best(every)[0])
-    torch.testing.assert_close(values, two_best(every)[1], atol=1e-3, rtol=1e-5)  # other sums
+    best = two_best(every)[1]
+    for found in (values, every.gather(1, tokens)):  # which of two equal ones, rounding decides
+        torch.testing.assert_close(found, best, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(rough.logits.logsumexp(-1), every.logsumexp(-1), atol=0.05, rtol=0)
 
 
