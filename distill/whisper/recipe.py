@@ -90,9 +90,9 @@ def load_recipe(recipe: str | Path, overrides: list[str]) -> WhisperRecipe:
     for section in (config.views.prompts, config.evaluation.prompts):
         if section.words is not None:
             section.words = base.beside(path, section.words)
-    reader = config.student.prompt_reader
-    if reader.validation_words is not None:
-        reader.validation_words = base.beside(path, reader.validation_words)
+    for section in (config.views.prompts, config.student.prompt_reader):
+        if section.validation_words is not None:
+            section.validation_words = base.beside(path, section.validation_words)
     config.language = _whispers("language", config.language)
     if config.translation.model is None:  # a text model may know more languages than Whisper does
         config.translation.target = _whispers("translation.target", config.translation.target)

@@ -245,6 +245,9 @@ class PromptConfig:
     max_distractors: int = 100  # most other words; the list is cut where it does not fit
     leak_probability: float = 0.0  # share of lists that are words of the label alone, any of them.
     # Teaches to copy, not to listen
+    validation_words: str | None = None  # text file like `words`: validation also reads lists made
+    # of it, with as many others as those of views, and the student is chosen by the mean of both
+    # error rates. null: by the one without a prompt
 
 
 @dataclass

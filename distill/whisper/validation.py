@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
+from distill.data.speech.windows import Window
 from distill.data.unreadable import Unreadable
 from distill.data.views.draws import epoch_order
 from distill.metrics.error_rates import error_counts, total
@@ -26,6 +27,7 @@ from distill.whisper.data.corpus import (
 )
 from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
+from distill.whisper.prompting.compose import LIMIT, prompt_tokens
 from distill.whisper.prompting.draws import PromptDraws
 from distill.whisper.prompting.reader_files import texts_of
 from distill.whisper.recipe import WhisperRecipe, written_language
@@ -89,8 +91,8 @@ class Validation:
     def __call__(self, student: WhisperForConditionalGeneration) -> dict[str, float]:
         """Word error rate (CER where words are not spaced) of greedy decoding, and how often the
         next token is the teacher's; this rank's share of the utterances each, summed over ranks.
-        With `student.prompt_reader.validation_words` also the rate with lists of them, which then
-        is the score."""
+        With words for lists also the rate with these: the score is the mean of both, or where the
+        encoder reads them, which without is the teacher's, the latter alone."""
         utterances = self.rank_utterances
         texts, agreed = self._transcribe(student, utterances)
         prompted = self.contents and self._transcribe(student, utterances, self.contents)[0]
@@ -107,19 +109,24 @@ class Validation:
         rates = {name: errors / max(words, 1.0)}
         if self.contents:
             rates[f"{name}_with_lists"] = errors_with_lists / max(words, 1.0)
+        scored = [*rates.values()][-1:] if self._encoder_reads else [*rates.values()]
         return {**rates, "num_words": int(words), **agreement_metrics(*agreed),
-                "score": [*rates.values()][-1]}
+                "score": sum(scored) / len(scored)}
+
+    @property
+    def _encoder_reads(self) -> bool:
+        return self.recipe.student.prompt_reader.layers > 0
 
     @cached_property
     def contents(self) -> dict[str, str]:
         """{window id: list} of all windows; {} where none are read."""
-        words = self.recipe.student.prompt_reader.validation_words
-        if words is None or not self.recipe.student.prompt_reader.layers:
+        student, prompts = self.recipe.student, self.recipe.views.prompts
+        words = (student.prompt_reader if self._encoder_reads else prompts).validation_words
+        if words is None:
             return {}
         rows = [{"id": window.id, "label": utterance.reference} for utterance in self.utterances
                 for window in utterance.windows]
-        always = replace(self.recipe.views.prompts, probability=1.0, styles={"none": 1},
-                         contents={"words": 1})
+        always = replace(prompts, probability=1.0, styles={"none": 1}, contents={"words": 1})
         draws = PromptDraws(self.recipe.seed, always, rows, read_phrases(words), lambda row: "")
         return {row["id"]: draws(at, 0).content for at, row in enumerate(rows)}
 
@@ -130,7 +137,7 @@ class Validation:
         """Texts of the utterances, and the sums of `agreement_counts` over their windows.
 
         Args:
-            contents: {window id: what the encoder reads}; None: nothing.
+            contents: {window id: list that is read}; None: nothing.
         """
         config = self.recipe.evaluation
         was_training = student.training
@@ -147,15 +154,11 @@ class Validation:
         for batch in by_length(windows_of(utterances), config.batch_size):
             # an encoder that learns encodes anew at every validation, but once for both measures
             cache = self.states if self.recipe.student.freeze_encoder else {}
-            if contents:
-                ids = [window.id for window in batch]
-                texts = dict(zip(ids, texts_of(student, None, [contents[name] for name in ids]),
-                                 strict=True))
-                found |= transcribe(decoder, self.processor, batch, config.batch_size,
-                                    config.max_tokens_per_second, texts=texts)
-                continue
+            asked = {} if contents is None else self._asked(student, batch, contents)
             found |= transcribe(decoder, self.processor, batch, config.batch_size,
-                                config.max_tokens_per_second, cache)
+                                config.max_tokens_per_second, cache, **asked)
+            if contents is not None:
+                continue
             counts = agreement_counts(decoder, batch, cache, self.tokens)
             agreed = [sum(pair) for pair in zip(agreed, counts, strict=True)]
         student.train(was_training)
@@ -165,3 +168,13 @@ class Validation:
             for utterance in utterances
         ]
         return texts, agreed
+
+    def _asked(self, student: WhisperForConditionalGeneration, batch: Sequence[Window],
+               contents: dict[str, str]) -> dict[str, dict]:
+        """What `transcribe` gives to the encoder, or else to the decoder, of a batch."""
+        if self._encoder_reads:
+            return {"texts": {window.id: texts_of(student, None, [contents[window.id]])[0]
+                              for window in batch}}
+        tokenizer = self.processor.tokenizer
+        return {"previous": {window.id: prompt_tokens(tokenizer, None, contents[window.id], LIMIT)
+                             for window in batch}}

@@ -13,15 +13,13 @@ from distill.kept_lines import append, begin
 from distill.whisper.data.corpus import EvaluationUtterance, windows_of
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
-from distill.whisper.prompting.compose import prompt_tokens
+from distill.whisper.prompting.compose import LIMIT, prompt_tokens
 from distill.whisper.prompting.nearest import nearest
 from distill.whisper.prompting.reader_files import texts_of
 from distill.whisper.prompting.words import as_list
 from distill.whisper.recipe import WhisperRecipe
 from distill.whisper.recognition.transcribe import to_text, transcribe
 from distill.whisper.student import same_encoder
-
-LIMIT = 223  # tokens of a prompt: half of Whisper's context
 
 
 class KeptPasses:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -83,8 +84,16 @@ def test_a_reader_of_prompts_comes_with_its_student(hub, tiny_model, tiny_proces
     repository.commit("student", files)
     with pytest.raises(ValueError, match=f"somebody/broken/{WEIGHTS} is missing"):
         load("somebody/broken")
+    del files[SETTINGS]
+    hub.repos["model", "somebody/half"] = repository = Repository(private=False)
+    repository.commit("student", files)
+    with pytest.raises(ValueError, match="somebody/half: .* reads prompts, but prompt_reader.json"):
+        load("somebody/half")  # as where the rest of it is kept, and the Hub does not answer
+    settings = read_json(tmp_path / "config.json")
+    del settings["prompt_reader"]
+    files["config.json"] = Blob(json.dumps(settings).encode(), False)
     hub.repos["model", "somebody/plain"] = repository = Repository(private=False)
-    repository.commit("student", {name: blob for name, blob in files.items() if name != SETTINGS})
+    repository.commit("student", files)
     assert not has_reader(load("somebody/plain")[0])
 
 

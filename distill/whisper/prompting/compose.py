@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from distill.whisper.prompting.styles import style_prompt
 
+LIMIT = 223  # tokens of a prompt: half of Whisper's context, as OpenAI has it
 _SPACE = "\u0120"  # how byte-level tokens write it
 
 
@@ -15,7 +16,7 @@ def prompt_tokens(tokenizer, style: str | None, content: str, limit: int) -> lis
 
     Args:
         style: None for none.
-        limit: most tokens; 223 where Whisper's context of 448 is halved, as OpenAI does.
+        limit: most tokens.
     """
     first = _encode(tokenizer, style_prompt(style)) if style else []
     rest, room = _encode(tokenizer, content), limit - len(first)

@@ -3,8 +3,9 @@
     attach(model, "runs/demo-prompted-encoder/student")    # model.prompt_reader, if it has one
     texts_of(model, None, ["Moskowitz, van Dyck."])        # what `encode_about` wants
 
-prompt_reader.safetensors and prompt_reader.json lie in the student's folder. Who does not know of
-them reads a student without prompts, which has the teacher's encoder.
+prompt_reader.safetensors and prompt_reader.json lie in the student's folder, and its config.json
+says so (`prompt_reader: true`): files that are not fetched are missed. Who does not know of them
+reads a student without prompts, which has the teacher's encoder.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def save_student(model: Any, folder: Path) -> None:
         return
     plain = {name: value for name, value in model.state_dict().items()
              if not name.startswith(PREFIX)}
+    model.config.prompt_reader = True
     model.save_pretrained(folder, state_dict=plain)
     reader = model.prompt_reader
     weights = {name: value.contiguous() for name, value in reader.state_dict().items()}
@@ -72,9 +74,15 @@ def attach(model: Any, folder: str | Path) -> None:
     """Give a model the reader of its folder, or of its repository on the Hub, if there is one.
 
     Raises:
-        ValueError: it is of another version, or not all of its weights are there.
+        ValueError: it is of another version, or not all of it is there.
     """
     path = _find(folder, SETTINGS)
+    if path is None and getattr(model.config, "prompt_reader", False):
+        raise ValueError(
+            f"{folder}: its config.json says that its encoder reads prompts, but {SETTINGS} is not "
+            f"there, or was not fetched and the Hub does not answer. Fetch all of it ('hf download "
+            f"{folder}' where there is a network), or take 'prompt_reader' out of config.json to "
+            "have it without prompts")
     if path is None:
         return
     settings = read_json(path)

@@ -55,8 +55,8 @@ def check_prompts(views: ViewConfig, language: str | None) -> None:
     ok = p.probability == 0 or views.previous_text_probability == 0
     check(ok, "views.previous_text_probability",
           f"0 with {key}, which has a content of that name", views.previous_text_probability)
-    ok = p.words is None or Path(p.words).is_file()
-    check(ok, f"{key}.words", "a text file with one word or phrase a line", p.words)
+    _check_words(f"{key}.words", p.words)
+    _check_words(f"{key}.validation_words", p.validation_words)
 
 
 def check_reader(student: StudentConfig, views: ViewConfig, teacher: TeacherConfig,
@@ -71,11 +71,12 @@ def check_reader(student: StudentConfig, views: ViewConfig, teacher: TeacherConf
     check(r.states in STATES, f"{key}.states", f"one of {STATES}", r.states)
     check(0 <= r.drop_probability <= 1, f"{key}.drop_probability", "in [0, 1]",
           r.drop_probability)
-    ok = r.validation_words is None or Path(r.validation_words).is_file()
-    check(ok, f"{key}.validation_words", "a text file with one word or phrase a line",
-          r.validation_words)
+    _check_words(f"{key}.validation_words", r.validation_words)
     if not r.layers:
         return
+    of_views = views.prompts.validation_words
+    check(of_views is None, "views.prompts.validation_words", f"null with {key}.layers, which has "
+          "its own", of_views)
     check(views.prompts.probability > 0, "views.prompts.probability",
           f"> 0 with {key}.layers, which has to have something to read", views.prompts.probability)
     own = student.freeze_encoder and student.encoder_layers is None
@@ -99,8 +100,12 @@ def check_prompt_evaluation(config: PromptEvaluationConfig, language: str | None
     check(config.split in SPLITS, f"{key}.split", f"one of {SPLITS}", config.split)
     check(config.most_words > 0, f"{key}.most_words", "> 0", config.most_words)
     check(0 < config.boost < float("inf"), f"{key}.boost", "> 0 and finite", config.boost)
-    ok = config.words is None or Path(config.words).is_file()
-    check(ok, f"{key}.words", "a text file with one word or phrase a line", config.words)
+    _check_words(f"{key}.words", config.words)
+
+
+def _check_words(key: str, path: str | None) -> None:
+    ok = path is None or Path(path).is_file()
+    check(ok, key, "a text file with one word or phrase a line", path)
 
 
 def _check_styles(key: str, styles: Sequence[str], language: str | None) -> None:
