@@ -84,10 +84,10 @@ class RoughLogits:
     weight: Tensor
     bound: Tensor
 
-    def settle(self, first: int) -> None:
+    def settle(self, first: int, end: int | None = None) -> None:
         """Make those of the tokens from `first` on exact; before rules."""
-        self.logits[:, first:] = self.rows @ self.weight[first:].T
-        self.bound[:, first:] = 0
+        self.logits[:, first:end] = self.rows @ self.weight[first:end].T
+        self.bound[:, first:end] = 0
 
     def refine(self, logits: Tensor) -> None:
         """Make the two largest of each row exact, and all that could be, in place.

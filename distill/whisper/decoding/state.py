@@ -85,13 +85,29 @@ class DecodingState:
         at = torch.arange(len(new), device=hidden.device)
         starts = [prompt.index(self.special.start) for prompt in prompts]
         ends = [len(prompt) - 1 for prompt in prompts]
-        logits = self.target.logits(hidden[at, torch.tensor(starts, device=hidden.device)])
+        begin, end = (hidden[at, torch.tensor(each, device=hidden.device)]
+                      for each in (starts, ends))
+        if starts == ends:  # one language, and timestamps
+            logits = self.target.logits(begin)
+            self._note_no_speech(new, logits)
+            return logits, None
+        self._note_no_speech(new, self._nearly(begin))
+        return self.verifier.logits_of(end)
+
+    def _nearly(self, begin: Tensor) -> Tensor:
+        """Logits of which the largest and that of no speech are exact, where that is faster."""
+        rough, token = self.target.rough_logits(begin), self.special.no_speech
+        if rough is None:
+            return self.target.logits(begin)
+        rough.settle(token, token + 1)
+        rough.refine(rough.logits)
+        return rough.logits
+
+    def _note_no_speech(self, new: list[int], logits: Tensor) -> None:
+        """Probabilities that there is no speech, of logits after `<|startoftranscript|>`."""
         silent = (logits[:, self.special.no_speech] - logits.logsumexp(-1)).exp().tolist()
         for sequence, probability in zip(new, silent, strict=True):
             self.no_speech[sequence] = probability
-        if starts == ends:
-            return logits, None
-        return self.verifier.logits_of(hidden[at, torch.tensor(ends, device=hidden.device)])
 
     def _round(self) -> None:
         """Draft, read all drafts in one pass, and keep what the target model would generate."""
