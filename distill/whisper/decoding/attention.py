@@ -42,7 +42,8 @@ class FloatAttention:
 
         Args:
             query: (rows, heads, T, head width).
-            mask: (rows, 1, T, positions), True where a query may look; all of the rest is seen.
+            mask: (rows, 1, T, positions), True where a query may look, or what is added to logits,
+                those of the rest included.
             rest: `parts` without rows, (heads, positions, head width).
 
         Returns:
@@ -52,6 +53,8 @@ class FloatAttention:
             return F.scaled_dot_product_attention(query, *parts, mask)
         (keys, values), (rest_keys, rest_values) = parts, rest
         logits = _products(query * query.shape[-1] ** -0.5, keys, rest_keys)
+        if mask is not None:
+            logits += mask
         return _weighted(logits.softmax(-1), values, rest_values)
 
 
@@ -77,7 +80,8 @@ class IntegerAttention:
         logits *= (scale * query.shape[-1] ** -0.5)[..., None]
         logits *= _behind(key_scale, rest_key_scale)[:, :, None]
         if mask is not None:
-            logits.masked_fill_(~mask, -torch.inf)
+            logits = (logits.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool
+                      else logits.add_(mask))
         weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
         total = weights.sum(-1, keepdim=True)
         weights *= _behind(value_scale, rest_value_scale)[:, :, None]

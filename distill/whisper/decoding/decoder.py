@@ -18,6 +18,7 @@ positions hold in a window of silence, all slots see it behind their own frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
 from distill.whisper.decoding.shortlist import MOST_ROWS, RoughLogits, Shortlist
+from distill.whisper.encoder.level import EVERY
+from distill.whisper.encoder.silence import first_behind
 from distill.whisper.linear import fused_layer, make_layer
 
 _FEW = 1  # slots: so many hold the silence behind them themselves, which one kernel reads faster
@@ -44,6 +47,8 @@ class Cache:
         frames: of the encoder states.
         rest: of the silence behind all slots, (heads, frames); None where there is none, or where
             each slot holds it.
+        silent_weight: (1, 1, 1, frames and kept silence), added to the logits of cross-attention:
+            each kept position of silence stands for several. None without silence.
     """
 
     self_attention: list[tuple[Tensor, ...]]
@@ -51,6 +56,7 @@ class Cache:
     num_used: int
     frames: int
     rest: list[tuple[Tensor, ...]] | None = None
+    silent_weight: Tensor | None = None
 
     def remove(self, slot: int) -> None:
         """Free a slot; the sequence of the last slot moves there."""
@@ -152,22 +158,36 @@ class Decoder:
         A decoder has one cache at a time: the memory of the last one is used again.
         """
         _, frames, width = states.shape
-        rest = 0 if self.silence is None else max(len(self.silence) - frames, 0)
-        held = frames if slots > _FEW else frames + rest
+        kept = self._num_kept(frames)
+        held = frames if slots > _FEW else frames + kept
         cache = self._buffers and self._buffers.part(slots, held)
         if cache is None:
             self._buffers = None  # frees the old memory before the new one is allocated
             self._buffers = self._allocate(states, slots, held, width)
             cache = self._buffers.part(slots, held)
         cache.frames = frames
-        if rest and held > frames:
-            for buffers, parts in zip(cache.cross_attention, self._silent_parts, strict=True):
-                for buffer, part in zip(buffers, parts, strict=True):
-                    buffer[:, :, frames:] = part[:, frames:]
-        elif rest:
-            cache.rest = [tuple(part[:, frames:] for part in parts)
-                          for parts in self._silent_parts]
+        if kept:
+            self._put_silence(cache, kept, is_shared=held == frames)
         return cache
+
+    def _num_kept(self, frames: int) -> int:
+        """Positions of silence that are kept behind so many frames."""
+        behind = 0 if self.silence is None else len(self.silence) - frames
+        return len(self.silence[EVERY // 2 :: EVERY]) - first_behind(frames) if behind > 0 else 0
+
+    def _put_silence(self, cache: Cache, kept: int, is_shared: bool) -> None:
+        """Behind all slots at once, or in each of them."""
+        frames = cache.frames
+        weight = self._converted(torch.zeros(1, 1, 1, frames + kept))
+        weight[..., frames:] = math.log((len(self.silence) - frames) / kept)
+        cache.silent_weight = weight
+        silent = [tuple(part[:, -kept:] for part in parts) for parts in self._silent_parts]
+        if is_shared:
+            cache.rest = silent
+            return
+        for buffers, parts in zip(cache.cross_attention, silent, strict=True):
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer[:, :, frames:] = part
 
     def _allocate(self, states: Tensor, slots: int, frames: int, width: int) -> Cache:
         like = self._converted(states[:0])
@@ -184,8 +204,9 @@ class Decoder:
 
     @cached_property
     def _silent_parts(self) -> list[tuple[Tensor, ...]]:
-        """Of each layer, what a cache holds of silence: (heads, positions)."""
-        states = self._converted(self.silence)
+        """Of each layer, what a cache holds of silence: (heads, kept positions), every EVERY-th as
+        in the encoder. The mean of neighbours is further from all of them."""
+        states = self._converted(self.silence[EVERY // 2 :: EVERY])
         return [layer.cross_parts(states) for layer in self.layers]
 
     @torch.inference_mode()
@@ -221,7 +242,7 @@ class Decoder:
         rests = cache.rest or [None] * len(self.layers)
         for layer, tokens_cache, audio_cache, rest in zip(
                 self.layers, cache.self_attention, cache.cross_attention, rests, strict=True):
-            hidden = layer(hidden, at, tokens_cache, audio_cache, rest)
+            hidden = layer(hidden, at, tokens_cache, audio_cache, rest, cache.silent_weight)
         return self.norm(hidden).view(*tokens.shape, -1)
 
     @torch.inference_mode()
@@ -324,7 +345,7 @@ class _Layer:
         return self.attention.parts(keys, values)
 
     def __call__(self, hidden: Tensor, at: _Positions, tokens_cache: tuple, audio_cache: tuple,
-                 rest: tuple | None) -> Tensor:
+                 rest: tuple | None, silent_weight: Tensor | None) -> Tensor:
         """States (slots * T, width) after the layer, of states before it; writes to the first of
         the two caches."""
         shape = (at.num_slots, at.count, self.heads, -1)
@@ -336,7 +357,7 @@ class _Layer:
         hidden = hidden + self.out(found.transpose(1, 2).flatten(2).flatten(0, 1))
         query = self.cross_query(self.norms[1](hidden)).view(shape).transpose(1, 2)
         parts = tuple(part[: at.num_slots] for part in audio_cache)
-        found = self.attention.attend(query, parts, None, rest)
+        found = self.attention.attend(query, parts, silent_weight, rest)
         hidden = hidden + self.cross_out(found.transpose(1, 2).flatten(2).flatten(0, 1))
         inner = self.activation(self.fc1(self.norms[2](hidden)))
         return hidden + self.fc2(inner)

@@ -10,7 +10,7 @@ looks at, are constants: the mean of those behind a few recorded voices
 (docs/guides/short-audio.md has a drawing and what that costs).
 
 Of keys and values every EVERY-th is kept and counts as often, which is log(EVERY) more in the
-logit. States, which the decoder looks at, are all kept.
+logit. States, which the decoder looks at, are all kept; decoding takes every EVERY-th.
 """
 
 from __future__ import annotations
