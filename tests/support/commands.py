@@ -38,7 +38,7 @@ RECIPES = {
     "eval.benchmark.scores": (), "eval.benchmark.train": (), "eval.benchmark.tag": (),
     "eval.benchmark.consistency": ("seeds",), "eval.robustness": (),
     "distill.audio_llm.language_model": (), "eval.audio_llm.doctor": ("model", "split"),
-    "eval.prompts": (), "eval.prompts.twin": (),
+    "eval.prompts": (), "eval.prompts.twin": (), "eval.prompts.cost": ("phrases",),
 }
 PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.audio_llm.ltu_as",
            "eval.label_set", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
