@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
                         "the prompt of the next: names stay the same, but so do mistakes")
     parser.add_argument("--hotwords", type=Path, help="text file of names and terms, one a line, "
                         "that are preferred where the model nearly writes them")
-    parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 5")
+    parser.add_argument("--boost", type=float, help="of --hotwords, added to logits; default: 6")
     parser.add_argument("--style", help="the text is then written so, exactly: upper, lower "
                         "(without punctuation), digits, words (English numbers), mixed (as it is), "
                         "or module:function")

@@ -276,7 +276,7 @@ class PromptEvaluationConfig:
     # split says; relative to the recipe's folder
     styles: list[str] = field(default_factory=lambda: ["mixed", "upper", "lower"])  # to ask for
     most_words: int = 20  # of a list that a prompt holds: those that are nearest to a first text
-    boost: float = 5.0  # of the phrases that the decoder prefers, as decoding.phrase_boost
+    boost: float = 6.0  # of the phrases that the decoder prefers, as decoding.phrase_boost
 
 
 @dataclass
@@ -357,7 +357,8 @@ class DecodingConfig:
     # decoding
     phrases: str | None = None  # text file of names and terms, one a line, that labels prefer where
     # the teacher nearly writes them; relative to the recipe's folder
-    phrase_boost: float = 5.0  # added to the logits of their tokens, nats
+    phrase_boost: float = 6.0  # added to the logits of their tokens, nats; half or less to one that
+    # begins a phrase
 
 
 @dataclass

@@ -11,16 +11,16 @@ from torch import Tensor
 from distill.whisper.decoding import near_ties
 from distill.whisper.decoding.decoder import Cache, Decoder
 from distill.whisper.decoding.drafting.drafters import Draft
-from distill.whisper.decoding.phrases.boosts import Boosts
+from distill.whisper.decoding.phrases.boosts import Boosts, Choice, TwoBest
 from distill.whisper.decoding.report import NearTie, Report
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Sequences, loop_size
 from distill.whisper.decoding.shortlist import RoughLogits
 
-# choose(index, slot, draft, step) -> (token, its log probability, whether a boost chose it):
-# `index` is the position's row of the logits, `step` its place in the draft
-Choose = Callable[[int, int, Draft, int], tuple[int, float, bool]]
+# choose(index, slot, draft, step): `index` is the position's row of the logits, `step` its place
+# in the draft
+Choose = Callable[[int, int, Draft, int], Choice]
 
 
 class Verifier:
@@ -51,10 +51,8 @@ class Verifier:
 
     def logits_of(self, hidden: Tensor) -> tuple[Tensor, RoughLogits | None]:
         """The target model's logits (positions, vocabulary) of its states, as they are needed for
-        the choice; where they are rough, what refines them: where it is the largest, with nothing
-        added to any."""
-        is_largest = self.sampling is None and self.boosts is None
-        rough = self.target.rough_logits(hidden) if is_largest else None
+        the choice; where they are rough, what refines them: where no noise is added to any."""
+        rough = self.target.rough_logits(hidden) if self.sampling is None else None
         return (self.target.logits(hidden), None) if rough is None else (rough.logits, rough)
 
     def verify_and_accept(
@@ -80,7 +78,7 @@ class Verifier:
         if self.sampling is not None and not self.sampling.is_coupled:
             choose = self._by_rejection(logits)
         else:
-            choose = self._by_logits(logits, positions, texts)
+            choose = self._by_logits(logits, positions, texts, rough)
         counts, first = [], 0
         for slot, draft in zip(slots, drafts, strict=True):
             counts.append(self._accept(first, slot, draft, choose))
@@ -114,39 +112,49 @@ class Verifier:
         """Add tokens to one sequence; `first` is the index of its first position."""
         sequence, accepted, tested = self.sequences.slots[slot], 0, 0
         for step, drafted in enumerate([*draft.tokens, None]):
-            token, log_prob, is_boosted = choose(first + step, slot, draft, step)
+            choice = choose(first + step, slot, draft, step)
             tested += drafted is not None
-            accepted += token == drafted
-            if self._takes_back(sequence, token, is_boosted):
+            accepted += choice.token == drafted
+            if self._takes_back(sequence, choice):
                 break
-            self.sequences.add(sequence, token, log_prob, self.on_loop == "end")
-            if self.sequences.done[sequence] or token != drafted:
+            self._add(sequence, choice.token, choice.log_prob)
+            if self.sequences.done[sequence] or choice.token != drafted:
                 break
         return accepted, tested
 
-    def _takes_back(self, sequence: int, token: int, is_boosted: bool) -> bool:
+    def _add(self, sequence: int, token: int, log_prob: float) -> None:
+        self.sequences.add(sequence, token, log_prob, self.on_loop == "end")
+
+    def _takes_back(self, sequence: int, choice: Choice) -> bool:
         """Whether this token ended a boosted beginning, which is then undone."""
         if self.boosts is None:
             return False
         generated, log_prob = self.sequences.tokens[sequence], self.sequences.log_prob[sequence]
-        back = self.boosts.note(sequence, generated, token, log_prob, is_boosted)
-        if back is not None:
-            self.sequences.cut(sequence, *back)
-            self.report.taken_back += 1
-        return back is not None
+        back = self.boosts.note(sequence, generated, choice, log_prob)
+        if back is None:
+            return False
+        self.report.taken_back += 1
+        self.sequences.cut(sequence, back.length, back.log_prob)
+        if back.plain is not None:  # else the token before it is read again
+            self._add(sequence, *back.plain)
+        return True
 
     def _by_logits(self, logits: Tensor, positions: Sequence[tuple[int, int]],
-                   texts: Sequence[Sequence[int]]) -> Choose:
+                   texts: Sequence[Sequence[int]], rough: RoughLogits | None) -> Choose:
         """The largest logit, with noise added where sampling is coupled."""
-        found = self._two_best(logits, positions, texts)
+        found = self._two_best(logits, positions, texts, rough)
         near = near_ties.thresholds(self.target, logits, found.tokens)
+        may_differ = self.has_drafted and not self.target.int8
 
-        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float, bool]:
-            token, log_prob, is_boosted = found.of(index)
-            if found.gaps[index] < near[index] and self.has_drafted and not self.target.int8:
+        def choose(index: int, slot: int, draft: Draft, step: int) -> Choice:
+            choice = found.of(index)
+            if may_differ and found.plain_gaps[index] < near[index]:
+                choice = choice._replace(plain=None)
+            if may_differ and found.gaps[index] < near[index]:
                 token, is_boosted = self._near_tie(slot, found, index)
                 log_prob = found.log_probs[index][token == found.tokens[index][1]]
-            return token, log_prob, is_boosted
+                choice = Choice(token, log_prob, is_boosted)
+            return choice
 
         return choose
 
@@ -154,7 +162,7 @@ class Verifier:
         """Rejection sampling (`Sampling.decide`)."""
         probabilities, log_probs = self.sampling.probabilities(logits), logits.log_softmax(-1)
 
-        def choose(index: int, slot: int, draft: Draft, step: int) -> tuple[int, float, bool]:
+        def choose(index: int, slot: int, draft: Draft, step: int) -> Choice:
             sequence, drafted, drawn_from = self.sequences.slots[slot], None, None
             if step < len(draft.tokens):
                 drafted = draft.tokens[step]
@@ -162,12 +170,12 @@ class Verifier:
             position = len(self.sequences.tokens[sequence])
             token = self.sampling.decide(
                 probabilities[index], drawn_from, drafted, sequence, position)
-            return token, float(log_probs[index, token]), False
+            return Choice(token, float(log_probs[index, token]))
 
         return choose
 
     def _two_best(self, logits: Tensor, positions: Sequence[tuple[int, int]],
-                  texts: Sequence[Sequence[int]]) -> _Best:
+                  texts: Sequence[Sequence[int]], rough: RoughLogits | None) -> _Best:
         """The two best tokens of each position, boosts and noise included.
 
         Args:
@@ -175,25 +183,24 @@ class Verifier:
             texts: these tokens.
         """
         noise = None if self.sampling is None else self.sampling.noise(positions, logits)
-        applied = self.boosts and self.boosts.apply(logits, positions, texts, noise)
-        values, tokens = (logits if noise is None else logits + noise).topk(2)
-        gaps = (values[:, 0] - values[:, 1]).tolist()
-        if applied is not None:
-            applied.restore()  # probabilities are those of the model itself
-        log_probs = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
-        chosen = tokens.tolist()
-        boosted = [False] * len(chosen)
-        if applied is not None:
-            boosted = [one[0] != two[0] for one, two in zip(chosen, applied.best, strict=True)]
-            # what rounding may change: the choice, or whether the boost made it
-            gaps = [min(gap, other) if one[0] in two else gap for one, two, gap, other
-                    in zip(chosen, applied.best, gaps, applied.gaps, strict=True)]
-        return _Best(chosen, gaps, log_probs.tolist(), boosted)
+        noisy = logits if noise is None else logits + noise
+        plain = best = TwoBest.of(noisy)
+        if self.boosts is not None:
+            best = self.boosts.two_best(noisy, plain, positions, texts, rough)
+        asked = torch.tensor([[*one, two[0]] for one, two in
+                              zip(best.tokens, plain.tokens, strict=True)], device=logits.device)
+        # probabilities are those of the model itself
+        log_probs = logits.gather(1, asked) - logits.logsumexp(-1, keepdim=True)
+        # what rounding may change: the choice, or whether the boost made it
+        gaps = [min(gap, other) if one[0] in two else gap for one, two, gap, other in
+                zip(best.tokens, plain.tokens, best.gaps(), plain.gaps(), strict=True)]
+        return _Best(best.tokens, gaps, log_probs.tolist(), [one for one, _ in plain.tokens],
+                     plain.gaps())
 
     def _near_tie(self, slot: int, found: _Best, index: int) -> tuple[int, bool]:
         """List a near tie; the token to take, and whether a boost chose it."""
         generated = self.sequences.tokens[self.sequences.slots[slot]]
-        token, _, is_boosted = found.of(index)
+        token, _, is_boosted, _ = found.of(index)
         if self.exact:
             token, is_boosted = self._plain_choice(slot)
         first, second = found.tokens[index]
@@ -214,20 +221,23 @@ class Verifier:
         if rough is not None:
             rough.refine(logits)
         # not argmax: of two equal logits, as half types have them, it may take the other one
-        token, _, is_boosted = self._two_best(
-            logits, [(sequence, len(generated))], [generated]).of(0)
-        return token, is_boosted
+        found = self._two_best(logits, [(sequence, len(generated))], [generated], rough).of(0)
+        return found.token, found.is_boosted
 
 
 @dataclass
 class _Best:
-    """Of each position: the two best tokens, the gap between them, their log probabilities
-    (without boosts and noise), and whether a boost chose the first."""
+    """Of each position: the two best tokens, the gap between them, log probabilities (without
+    boosts and noise) of them and of the best token without boosts, that token, and by how much it
+    is the best."""
 
     tokens: list[list[int]]
     gaps: list[float]
     log_probs: list[list[float]]
-    boosted: list[bool]
+    plain: list[int]
+    plain_gaps: list[float]
 
-    def of(self, index: int) -> tuple[int, float, bool]:
-        return self.tokens[index][0], self.log_probs[index][0], self.boosted[index]
+    def of(self, index: int) -> Choice:
+        token, plain = self.tokens[index][0], self.plain[index]
+        log_prob, _, of_plain = self.log_probs[index]
+        return Choice(token, log_prob, token != plain, (plain, of_plain))

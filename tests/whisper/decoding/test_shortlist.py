@@ -1,12 +1,14 @@
 """The largest logits from an int8 copy of the output layer are those of the layer itself."""
 
 import copy
+from string import ascii_letters
 
 import pytest
 import torch
 
 from distill.whisper.decoding import shortlist
 from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.shortlist import Shortlist
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
@@ -51,6 +53,22 @@ def test_the_two_largest_are_exact(weight, forbidden):
     for found in (values, every.gather(1, tokens)):  # which of two equal ones, rounding decides
         torch.testing.assert_close(found, best, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(rough.logits.logsumexp(-1), every.logsumexp(-1), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("most", [1.0, 60.0, 400.0])  # of logits up to about 900
+def test_the_two_largest_with_boosts_are_exact(weight, most):
+    rows = torch.cat([30 * numbers(3, WIDTH, seed=2), weight[:1] * 5])
+    rough, every = Shortlist(weight)(rows), rows @ weight.T
+    rough.refine(rough.logits)
+    tokens = torch.arange(0, VOCABULARY, 3)[None]
+    bonus = most * numbers(1, tokens.shape[1], seed=4).abs()
+    least = rough.logits.topk(2).values[:, 1:]
+    rough.refine_raised(rough.logits, torch.arange(4)[:, None], tokens, bonus, least)
+    for logits in (rough.logits, every):
+        logits[:, tokens[0]] += bonus
+    found, best = two_best(rough.logits), two_best(every)[1]
+    for values in (found[1], every.gather(1, found[0])):
+        torch.testing.assert_close(values, best, atol=1e-3, rtol=1e-5)
 
 
 def test_a_single_token_that_is_allowed(weight):
@@ -98,26 +116,31 @@ def test_where_the_layer_itself_is_read(tiny_model, monkeypatch):
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize(("student", "boost"), [(False, 0.0), (True, 0.0), (False, 9.0),
+                                                (True, 9.0)])
 def test_texts_are_those_of_all_logits(tiny_model, tiny_processor, monkeypatch, timestamps,
-                                       student):
+                                       student, boost):
     states = numbers(3, 100, tiny_model.config.d_model)
-    options = {"timestamps": timestamps, "on_loop": "break"}
+    options, listed = {"timestamps": timestamps, "on_loop": "break"}, {}
+    if boost:
+        words = [one + two + one for one in ascii_letters for two in ascii_letters]
+        listed = {"phrases": PhraseList(tiny_processor.tokenizer, words, boost)}
     if student:
         options |= {"student": tiny_model, "draft_length": 2}
 
-    def texts() -> list:
-        decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, "en", **options)
+    def texts(**listed) -> list:
+        decoder = WhisperDecoder(tiny_model, tiny_processor.tokenizer, "en", **options, **listed)
         return decoder(states, [30] * 3)
 
-    every = texts()
+    every = texts(**listed)
+    assert ([each.tokens for each in every] != [each.tokens for each in texts()]) == bool(boost)
     monkeypatch.setattr(shortlist, "_SMALLEST_LAYER", 0)
     monkeypatch.setattr("distill.whisper.decoding.decoder.MOST_ROWS", 12)
     calls = []
     refine = shortlist.RoughLogits.refine
     monkeypatch.setattr(shortlist.RoughLogits, "refine",
                         lambda *args: (calls.append(1), refine(*args))[1])
-    found = texts()
+    found = texts(**listed)
     assert [each.tokens for each in found] == [each.tokens for each in every] and calls
     for one, other in zip(found, every, strict=True):
         assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=0.02)

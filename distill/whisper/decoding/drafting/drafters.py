@@ -188,9 +188,10 @@ class TranscriptDrafter:
             generated: its tokens so far, without the prompt.
         """
         text, position = self.texts[sequence], self._next[sequence]
-        # tokens may have been taken back
-        position = max(position - max(self._known[sequence] - len(generated), 0), 0)
-        new = generated[self._known[sequence] :]
+        # tokens may have been taken back, and another one added
+        known = min(self._known[sequence], max(len(generated) - 1, 0))
+        position = max(position - (self._known[sequence] - known), 0)
+        new = generated[known:]
         if text[position : position + len(new)] == list(new):
             position += len(new)
         else:

@@ -1,13 +1,14 @@
 """Listed phrases: written where the model nearly writes them, the same in any batch and with
 drafts; a beginning whose phrase does not come changes nothing."""
 
+import math
 import random
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distill.whisper.decoding.phrases.boosts import Boosts
+from distill.whisper.decoding.phrases.boosts import Back, Boosts, Choice
 from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.sampling import Sampling
@@ -60,12 +61,11 @@ def near(states, models, tiny_processor):
     decoder, found = decoder_of(models, tiny_processor, int8=True), []
 
     class Watching(Boosts):
-        def apply(self, logits, positions, texts, noise):
-            applied = super().apply(logits, positions, texts, noise)
+        def two_best(self, logits, plain, positions, texts, rough=None):
             found.extend((gap, row, length, best[1]) for (row, length), best, gap
-                         in zip(positions, applied.best, applied.gaps, strict=True)
+                         in zip(positions, plain.tokens, plain.gaps(), strict=True)
                          if length > 2 and best[1] < 256)
-            return applied
+            return super().two_best(logits, plain, positions, texts, rough)
 
     decoder._boosts = lambda *_: Watching([phrases([[1]], 1e-6)] * len(states), 267, 256)
     decoder(states, LONG)
@@ -85,7 +85,7 @@ def test_written_where_the_model_nearly_writes_it(make, plain, states, near):
     wanted = plain("long", int8=True)[row]
     decoder, one = make(int8=True), states[row : row + 1]
     texts = [decoder(one, LONG[:1], phrases=[phrases([[token]], boost)])[0]
-             for boost in (gap + 0.02, gap + 0.01, gap * 0.9)]
+             for boost in (2 * gap + 0.04, 2 * gap + 0.02, gap * 1.8)]  # a beginning gets half
     assert texts[0].tokens[: length + 1] == [*wanted.tokens[:length], token]
     assert wanted.tokens[length] != token
     # what is reported is the model's own probability
@@ -100,7 +100,7 @@ def test_a_broken_beginning_gains_nothing(make, plain, states, near):
     never = (token + 1) % 256
     decoder = make(int8=True)
     found = decoder(states, LONG, phrases=[
-        phrases([[token, never, never]], gap + 0.01) if at == row else None for at in range(9)])
+        phrases([[token, never, never]], 2 * gap + 0.02) if at == row else None for at in range(9)])
     assert decoder.report.taken_back >= 1
     same(found, plain("long", int8=True), True)
 
@@ -169,18 +169,36 @@ def test_a_phrase_ends_where_a_word_does(tiny_processor, after, stays):
     tokenizer, text = tiny_processor.tokenizer, []
     boosts = Boosts([PhraseList(tokenizer, ["Ann"])], 267, 256)
     for token in ids(tokenizer, " Ann"):
-        assert boosts.note(0, text, token, -1.0 - len(text), not text) is None
+        choice = Choice(token, -0.5, not text, (7, -3.0))
+        assert boosts.note(0, text, choice, -1.0 - len(text)) is None
         text.append(token)
     token = 256 if after is None else ids(tokenizer, after)[0]
-    assert boosts.note(0, text, token, -9.0, False) == (None if stays else (0, -1.0))
+    back = None if stays else Back(0, -1.0, (7, -3.0))
+    assert boosts.note(0, text, Choice(token, -0.1), -9.0) == back
 
 
-def test_short_words_get_less(tiny_processor):
-    names = PhraseList(tiny_processor.tokenizer, ["Ann", "Moskowitz"], boost=4.0)
+def added(names, tokenizer, text, letters):
+    """What each letter gets after a text."""
+    logits, tokens = torch.zeros(1, 300), ids(tokenizer, text)
+    Boosts([names], 267, 256).add(logits, [0], [tokens], [len(tokens)])
+    return {letter: float(logits[0, ids(tokenizer, letter)[0]]) for letter in letters}
+
+
+def test_beginnings_and_short_words_get_less(tiny_processor):
+    tokenizer = tiny_processor.tokenizer
+    names = PhraseList(tokenizer, ["Ann", "Moskowitz"], boost=4.0)
+    assert added(names, tokenizer, "", "AMz") == {"A": 1.0, "M": 2.0, "z": 0.0}
+    assert added(names, tokenizer, " ", "AMz") == {"A": 2.0, "M": 4.0, "z": 0.0}
+
+
+def test_beginnings_that_say_little_get_little():
+    """Of a hundred phrases 90 begin with one token, and one with another."""
+    texts = [[1, at] for at in range(90)] + [[at, 1] for at in range(2, 12)]
+    names = phrases(texts, boost=6.0)
     logits = torch.zeros(1, 300)
-    Boosts([names], 267, 256).add(logits, [0], [ids(tiny_processor.tokenizer, " ")], [1])
-    first = {c: float(logits[0, ids(tiny_processor.tokenizer, c)[0]]) for c in "AMz"}
-    assert first == {"A": 2.0, "M": 4.0, "z": 0.0}
+    Boosts([names], 267, 256).add(logits, [0], [[]], [0])
+    often, seldom = (float(logits[0, token]) for token in (1, 5))
+    assert often == 3.0 and seldom == pytest.approx(0.6 + math.log(256 / 100), abs=1e-5)
 
 
 def test_lists_that_cannot_be(tmp_path, tiny_processor):
