@@ -220,8 +220,7 @@ class LossConfig:
     # agreeing: at tokens of the label that the teacher finds likeliest; elsewhere, as in a style or
     # a name that it does not take from the prompt, the label decides alone
     inner_weight: float | None = None  # of states where layers meet; null: hidden_weight
-    common_tokens: int | None = None  # CE and divergence over labels' and so many first tokens
-    # (the commonest ones) of the vocabulary, which costs a CPU less; null: all
+    common_tokens: int | None = None  # CE, divergence: of labels' and so many first ids; null: all
 
 
 @dataclass
