@@ -10,7 +10,7 @@ row says: a question whose fields are missing is left out, and nothing is guesse
 | task | asked about clips with | options |
 |---|---|---|
 | sound | one label besides speech | all labels but speech |
-| presence | labels | yes, no: about a label that the clip has, and about one that it has not |
+| presence | labels | yes, no: about one of its labels, or another; see `presence_answer` |
 | pitch, rate, volume | a text, and speech alone | five levels, see `pseudo_label.style` |
 | spoken | a text | it, and three texts of other clips |
 | joint | a text, and one label besides speech | label and longest word: right or wrong, either |
@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import MISSING
@@ -57,8 +57,8 @@ class QuestionsConfig:
     seed: int = 0  # of everything that is drawn
     every: dict[str, float] = field(default_factory=dict)  # share of clips that a task asks about,
     # where it is not 1
-    pairs: bool = False  # presence asks about each clip twice, in the same words: once about what
-    # is there and once about what is not; else once, about either
+    presence_answer: str = "{answer}"  # {answer}: yes or no; {heard}: a sound that is there. With
+    # "{heard}, so {answer}" what is heard is named before it is decided
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,11 @@ class Clip:
         return " ".join([*said, *self.sounds, *self.style.values()])
 
 
-Asked = tuple[str, list[str], str]  # answer, options, what stands for {label}
+class Asked(NamedTuple):
+    answer: str
+    options: list[str]
+    label: str = ""  # what stands for {label}
+    means: Sequence[str] = ()  # what each option says, where several say the same
 
 
 class Maker:
@@ -94,8 +98,8 @@ class Maker:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         makers: dict[str, Callable[[Clip, np.random.Generator], Asked | None]] = {
-            "sound": self._sound, "spoken": self._spoken, "joint": self._joint,
-            **{name: _of_style(name) for name in WORDS}}
+            "sound": self._sound, "presence": self._presence, "spoken": self._spoken,
+            "joint": self._joint, **{name: _of_style(name) for name in WORDS}}
         for clip in self.clips:
             for task in ("sound", "presence", "spoken", "joint", *WORDS):
                 draws = generator(self.config.seed, f"{clip.row.id}/{task}", 0)
@@ -103,38 +107,38 @@ class Maker:
                 if (task not in self.config.questions
                         or drawn >= self.config.every.get(task, 1.0)):
                     continue
-                if task == "presence":
-                    for asked in self._presence(clip, draws):
-                        end = f"/{asked[0]}" if self.config.pairs else ""
-                        yield self._row(clip, task, asked, template, end)
-                elif asked := makers[task](clip, draws):
+                if asked := makers[task](clip, draws):
                     yield self._row(clip, task, asked, template)
 
-    def _row(
-        self, clip: Clip, task: str, asked: Asked, drawn: float, end: str = ""
-    ) -> dict[str, Any]:
-        row, (answer, options, label) = clip.row, asked
+    def _row(self, clip: Clip, task: str, asked: Asked, drawn: float) -> dict[str, Any]:
+        row = clip.row
         questions = self.config.questions[task]
         number = int(drawn * len(questions))
         found = {
-            "id": f"{row.id}/{task}{end}", "audio_filepath": row.audio_filepath,
+            "id": f"{row.id}/{task}", "audio_filepath": row.audio_filepath,
             "offset": row.offset, "duration": row.duration, "task": task,
-            "question": questions[number].replace("{label}", label), "answer": answer,
-            "options": options, "heard": clip.heard, "template": f"{task}/{number}",
+            "question": questions[number].replace("{label}", asked.label), "answer": asked.answer,
+            "options": asked.options, "heard": clip.heard, "template": f"{task}/{number}",
             "seed": self.config.seed}
-        return found | ({"spoken": row.text} if row.text else {})
+        return (found | ({"means": asked.means} if asked.means else {})
+                | ({"spoken": row.text} if row.text else {}))
 
     def _sound(self, clip: Clip, _: np.random.Generator) -> Asked | None:
-        return (clip.sounds[0], list(self.classes), "") if len(clip.sounds) == 1 else None
+        return Asked(clip.sounds[0], list(self.classes)) if len(clip.sounds) == 1 else None
 
-    def _presence(self, clip: Clip, draws: np.random.Generator) -> list[Asked]:
+    def _presence(self, clip: Clip, draws: np.random.Generator) -> Asked | None:
+        """An option for each sound that may be heard; or yes and no, where none is named."""
         absent = [each for each in self.classes if each not in clip.sounds]
         if not clip.sounds or not absent:
-            return []
-        is_there = draws.random() < 0.5
-        flags = [True, False] if self.config.pairs else [is_there]
-        return [(("no", "yes")[flag], ["yes", "no"],
-                 _one_of(clip.sounds if flag else absent, draws)) for flag in flags]
+            return None
+        label = _one_of(clip.sounds if draws.random() < 0.5 else absent, draws)
+        heard = label if label in clip.sounds else clip.sounds[0]
+        says = {each: ("no", "yes")[each == label] for each in self.classes}
+        written = {each: self.config.presence_answer.replace("{heard}", each)
+                   .replace("{answer}", answer) for each, answer in says.items()}
+        options = {written[each]: says[each] for each in self.classes}
+        means = list(options.values())
+        return Asked(written[heard], list(options), label, () if len(means) == 2 else means)
 
     def _spoken(self, clip: Clip, draws: np.random.Generator) -> Asked | None:
         text = clip.row.text
@@ -142,7 +146,7 @@ class Maker:
         if not text or len(others) < _OTHER_TEXTS:
             return None
         picked = draws.choice(len(others), _OTHER_TEXTS, replace=False)
-        return text, _shuffled([text, *(others[n] for n in picked)], draws), ""
+        return Asked(text, _shuffled([text, *(others[n] for n in picked)], draws))
 
     def _joint(self, clip: Clip, draws: np.random.Generator) -> Asked | None:
         """Who hears the sound alone has two options left, and so has who reads the text alone."""
@@ -157,11 +161,11 @@ class Maker:
         pairs = [(sound, word) for sound in (clip.sounds[0], _one_of(sounds, draws))
                  for word in (longest_word(text), _one_of(words, draws))]
         options = [f"{sound}, {word}" for sound, word in pairs]
-        return options[0], _shuffled(options, draws), ""
+        return Asked(options[0], _shuffled(options, draws))
 
 
 def _of_style(name: str) -> Callable[[Clip, np.random.Generator], Asked | None]:
-    return lambda clip, _: (clip.style[name], list(WORDS[name]), "") if clip.style else None
+    return lambda clip, _: Asked(clip.style[name], list(WORDS[name])) if clip.style else None
 
 
 def words_of(text: str) -> list[str]:
@@ -247,6 +251,8 @@ def main(arguments: list[str]) -> None:
     check("train" in config.splits, "splits", "splits, one of them `train`", list(config.splits))
     unknown = sorted(set(config.questions) - set(TASKS))
     check(not unknown, "questions", f"tasks of {TASKS}", unknown)
+    check("{answer}" in config.presence_answer, "presence_answer", "a text with {answer}",
+          config.presence_answer)
     config.splits = {split: manifest_paths(path, f"splits.{split}", list(names))
                      for split, names in config.splits.items()}
     for split, counts in write_questions(config).items():

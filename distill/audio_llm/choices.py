@@ -77,11 +77,11 @@ def chosen(examples: Sequence[Example], scores: Sequence[np.ndarray]) -> list[st
 
 
 def chosen_right(examples: Sequence[Example], scores: Sequence[np.ndarray]) -> np.ndarray:
-    """bool (examples,): the likeliest option is the answer."""
-    return np.array([taken == example.answer for example, taken in
+    """bool (examples,): the likeliest option is the answer, or says the same."""
+    return np.array([example.is_right(taken) for example, taken in
                      zip(examples, chosen(examples, scores), strict=True)], dtype=bool)
 
 
 def chance(examples: Sequence[Example]) -> float:
     """Share of right answers of who guesses."""
-    return float(np.mean([1 / len(example.options) for example in examples]))
+    return float(np.mean([1 / len(set(each.means or each.options)) for each in examples]))

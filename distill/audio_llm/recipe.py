@@ -21,8 +21,8 @@ CED_MS = 160  # a step of CED's
 @dataclass
 class DataConfig:
     """Manifests (JSONL), relative to the recipe's folder, or absolute. Besides what all manifests
-    have, a row may have `task`, `question`, `answer`, `options`, and `spoken`, what is said in it,
-    and `heard`, what CTC learns to say of it."""
+    have, a row may have `task`, `question`, `answer`, `options`, `means`, and `spoken`, what is
+    said in it, and `heard`, what CTC learns to say of it."""
 
     train: list[str] = MISSING  # clips to learn from
     validation: list[str] = field(default_factory=list)  # measured while training

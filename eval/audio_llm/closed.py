@@ -47,7 +47,7 @@ def measure_closed(
         taken["audio_only"][n] = option
     taken["text_only"] = parts("choices, text_only", lambda: choices(
         model, examples, states, "text_only"))
-    right = {inputs: np.array([a == each.answer for a, each in zip(of, examples, strict=True)])
+    right = {inputs: np.array([each.is_right(a) for a, each in zip(of, examples, strict=True)])
              for inputs, of in taken.items()}
     names = [example.task.name for example in examples]
     result: dict[str, Any] = {"accuracy": {}, "choices": taken}

@@ -114,6 +114,7 @@ def _measure(
                                  recipe.evaluation.num_bootstrap, recipe.seed, parts)
         taken = result.pop("choices")
         rows += [_predicted(each, taken["joint"][n]) | {"options": list(each.options)}
+                 | {"is_right": each.is_right(taken["joint"][n])}
                  | {inputs: of[n] for inputs, of in taken.items()}
                  for n, each in enumerate(closed.examples)]
     write_jsonl(run / "eval" / "predictions.jsonl", rows)

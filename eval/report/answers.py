@@ -198,6 +198,8 @@ def _examples(run: Path) -> str:
 
 
 def _is_right(row: dict) -> bool:
+    if "is_right" in row:  # options may say the same in other words
+        return row["is_right"]
     return row["answer"].strip().lower() == row["reference"].strip().lower()
 
 

@@ -353,6 +353,10 @@ def test_options_are_scored_as_whole_answers(make):
     assert not np.allclose(same, unlike), "another transcript is told"
     assert chosen_right([example], [np.array([-3.0, -1.0, -2.0])]).tolist() == [True]
     assert chance([example]) == pytest.approx(1 / 3)
+    some = replace(example, means=("no", "yes", "yes"))
+    assert [some.is_right(each) for each in some.options] == [False, True, True]
+    assert chosen_right([some], [np.array([-3.0, -2.0, -1.0])]).tolist() == [True]
+    assert chance([some]) == 1 / 2
 
 
 def test_the_better_of_two_texts(make):

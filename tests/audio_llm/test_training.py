@@ -193,6 +193,9 @@ def test_rows_that_cannot_be_used(recipe, tmp_path):
     write_jsonl(path, [{**clip, "id": "1", "answer": 3}])
     with pytest.raises(ValueError, match="line 1: answer must be a text, got 3"):
         load_examples(loaded, [str(path)])
+    write_jsonl(path, [{**clip, "id": "1", "answer": "a", "options": ["a", "b"], "means": ["yes"]}])
+    with pytest.raises(ValueError, match="means must have one text for each of its 2 options"):
+        load_examples(loaded, [str(path)])
 
 
 @pytest.mark.parametrize("override, message", [

@@ -76,18 +76,26 @@ def test_manifests_of_others_are_not_written_over(config, tmp_path):
     assert write_questions(config) == write_questions(config)
 
 
-def test_presence_in_pairs(config):
-    """The same words about what is there and about what is not: the words tell nothing."""
-    config.pairs = True
-    assert write_questions(config)["train"]["presence"] == 24
-    rows = [row for row in read_jsonl(f"{config.output_dir}/train.jsonl")
-            if row["task"] == "presence"]
-    for yes, no in zip(rows[::2], rows[1::2], strict=True):
-        assert (yes["answer"], no["answer"]) == ("yes", "no")
-        assert yes["id"].removesuffix("/yes") == no["id"].removesuffix("/no")
-        assert yes["template"] == no["template"] and yes["heard"] == no["heard"]
-        has = {"both": "drum", "soun": "bell"}[yes["id"].split("/")[0][:4]]
-        assert has in yes["question"] and has not in no["question"]
+def test_presence_that_names_what_is_heard(config):
+    """An option for each label; the same questions as without the name."""
+    manifest = config.splits["train"][0]
+    write_jsonl(manifest, [*read_jsonl(manifest), {
+        "audio_filepath": "0.wav", "duration": 1.5, "id": "gong", "labels": ["gong"]}])
+    found = []
+    for config.presence_answer in ("{answer}", "{heard}, so {answer}"):
+        write_questions(config)
+        found.append([row for row in read_jsonl(f"{config.output_dir}/train.jsonl")
+                      if row["task"] == "presence"])
+    plain, named = found
+    assert [row["question"] for row in plain] == [row["question"] for row in named]
+    assert all(sorted(row["options"]) == ["no", "yes"] and "means" not in row for row in plain)
+    for short, row in zip(plain, named, strict=True):
+        name, answer = row["answer"].split(", so ")
+        assert answer == short["answer"] and name in row["heard"].split()
+        label = row["question"].split()[1].rstrip("?")
+        assert row["options"] == [f"{each}, so {('no', 'yes')[each == label]}"
+                                  for each in ("bell", "drum", "gong")]
+        assert row["means"] == [option.split(", so ")[1] for option in row["options"]]
 
 
 def test_half_of_a_joint_question_leaves_two_options(config):

@@ -4,7 +4,8 @@ A row's `task` names one of the recipe's; rows without one are of the first. `qu
 the task's prompt, `answer` for the row's `text`, `spoken` is what is said in the clip (by default
 `text` where the task is recognition). `heard` is what CTC learns to say of it, by default what is
 spoken; empty: nothing. A clip without speech has the answer NO_SPEECH, and nothing is heard.
-`options` are the answers that a closed-ended question has.
+`options` are the answers that a closed-ended question has; where several say the same, `means` has
+what each of them says, and who says what the answer says is right.
 """
 
 from __future__ import annotations
@@ -36,10 +37,16 @@ class Example:
     spoken: str | None  # what is said, where it is known
     heard: str | None = None  # what CTC learns to say; "": nothing; None: that is not known
     options: tuple[str, ...] = ()  # of a closed-ended question; the answer is one of them
+    means: tuple[str, ...] = ()  # what each option says; none: all say something else
 
     @property
     def id(self) -> str:
         return self.row.id
+
+    def is_right(self, option: str) -> bool:
+        """It says what the answer says."""
+        says = dict(zip(self.options, self.means or self.options, strict=True))
+        return says[option] == says[self.answer]
 
 
 def plain(text: str) -> str:
@@ -75,10 +82,13 @@ def load_examples(
         if recipe.lower_case:
             answer = plain(answer) if task.kind == "recognition" and is_speech else answer
             spoken = spoken and plain(spoken)
-        options = extra.get("options", ())
+        options, means = extra.get("options", ()), extra.get("means", ())
         if task.kind == "choice" and (answer not in options or len(set(options)) < 2):
             raise ValueError(f"row {row.id}: its answer {answer!r} must be one of at least two "
                              f"options, got {list(options)}")
+        if means and len(means) != len(options):
+            raise ValueError(f"row {row.id}: means must have one text for each of its "
+                             f"{len(options)} options, got {list(means)}")
         if not answer.strip():
             drops["no_answer"] += 1
         elif tasks and name not in tasks:
@@ -86,7 +96,7 @@ def load_examples(
         else:
             found.append(Example(row, task, extra.get("question") or task.prompt, answer.strip(),
                                  spoken or None, extra.get("heard", spoken or None),
-                                 tuple(options)))
+                                 tuple(options), tuple(means)))
     return found, drops
 
 
@@ -101,12 +111,13 @@ def _extras(path: str) -> list[dict[str, Any]]:
             if wrong := [key for key, value in values.items() if not isinstance(value, str)]:
                 raise ValueError(f"{path}, {place}: {wrong[0]} must be a text, got "
                                  f"{json.dumps(values[wrong[0]])[:60]}")
-            if options := raw.get("options"):
-                if not isinstance(options, list) or not all(
-                        isinstance(each, str) and each.strip() for each in options):
-                    raise ValueError(f"{path}, {place}: options must be a list of texts, got "
-                                     f"{json.dumps(options)[:60]}")
-                values["options"] = [each.strip() for each in options]
+            for key in ("options", "means"):
+                if texts := raw.get(key):
+                    if not isinstance(texts, list) or not all(
+                            isinstance(each, str) and each.strip() for each in texts):
+                        raise ValueError(f"{path}, {place}: {key} must be a list of texts, got "
+                                         f"{json.dumps(texts)[:60]}")
+                    values[key] = [each.strip() for each in texts]
             found.append(values)
     return found
 
