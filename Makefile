@@ -1,7 +1,7 @@
 # audio-distill. `make help` lists everything.
 #
 #   make demo                                   a real Whisper distilled on 2 cores in 8 minutes
-#   make demo-tagger                            an audio tagger on 2 cores in 15 minutes
+#   make demo-tagger                            an audio tagger on 2 cores in 13 minutes
 #   make demo-hears                             one model that transcribes and tags sounds
 #   make NAME NGPU=8 SET="train.max_steps=10 output_dir=runs/short"
 
