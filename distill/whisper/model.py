@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from distill.losses.common_tokens import of_common_tokens
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, agrees, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
@@ -60,8 +59,6 @@ class DistillModule(nn.Module):
         self.shared_encoder = shared_encoder
         self.inner_layers = inner_layers
         self.matches_states = loss.hidden_weight > 0
-        is_one = loss.inner_weight is None
-        self.inner_ratio = 1.0 if is_one else loss.inner_weight / loss.hidden_weight
         encoder = student.model.encoder
         self.encoder_is_frozen = not any(p.requires_grad for p in encoder.parameters())
         # made here, while all weights are in one place; both models get the same one where they
@@ -117,8 +114,8 @@ class DistillModule(nn.Module):
         if self.matches_states:
             distance = hidden_mse(hidden[valid][taught], scores.hidden[taught])
             for student_inner, teacher_inner in zip(inner, scores.inner, strict=True):
-                distance = distance + self.inner_ratio * hidden_mse(
-                    student_inner[valid][taught], teacher_inner[taught])
+                distance = distance + hidden_mse(student_inner[valid][taught],
+                                                 teacher_inner[taught])
             parts["hidden"] = distance.detach()
             total = total + self.loss.hidden_weight * distance
         return total, parts
@@ -126,13 +123,9 @@ class DistillModule(nn.Module):
     def _token_losses(self, hidden: Tensor, labels: Tensor, scores: TeacherScores | None
                       ) -> tuple[Tensor, Tensor, Tensor]:
         """See `token_losses`; without scores the labels alone are learned from."""
-        weight = self.student.proj_out.weight
-        if self.loss.common_tokens is not None and (self.loss.ce_weight or self.loss.kl_weight):
-            weight, labels, scores = of_common_tokens(weight, labels, scores,
-                                                      self.loss.common_tokens)
         return token_losses(
             hidden,
-            weight,
+            self.student.proj_out.weight,
             labels,
             scores,
             ce_weight=self.loss.ce_weight,

@@ -14,7 +14,6 @@ from distill.data.noise.channels import CHANNELS
 from distill.data.noise.kinds import KINDS
 from distill.data.views.augment import check_augment
 from distill.whisper.data.learner import check_learner
-from distill.whisper.data.loss_parts import check_parts
 from distill.whisper.encoder.level import EVERY, LEVEL, VERSION
 from distill.whisper.outside import OUTSIDE, check_outside
 from distill.whisper.prompting.settings import check_prompt_evaluation, check_prompts, check_reader
@@ -227,7 +226,6 @@ def _check_loss(c: WhisperRecipe) -> None:
         check(getattr(c.loss, key) >= 0, f"loss.{key}", ">= 0", getattr(c.loss, key))
     weights = c.loss.ce_weight + c.loss.kl_weight + c.loss.hidden_weight
     check(weights > 0, "loss", "a loss: at least one weight > 0", weights)
-    check_parts(c.loss, c.teacher.mode == "live" or c.scores.method == "decoder_state")
     ways = ("all", "agreeing")
     check(c.loss.teacher_tokens in ways, "loss.teacher_tokens", f"one of {ways}",
           c.loss.teacher_tokens)

@@ -254,23 +254,6 @@ def test_only_the_student_is_trained(tiny_model, batch):
     assert all(p.grad is None for p in tiny_model.parameters())
 
 
-def test_states_between_layers_have_a_weight_of_their_own(tiny_model, batch):
-    student, states = student_of(tiny_model), {"ce_weight": 0.0, "kl_weight": 0.0}
-    last, both, more = (
-        module(tiny_model, student, **states, hidden_weight=2.0, inner_weight=weight)(batch)[0]
-        for weight in (0.0, None, 10.0))
-    assert both > last
-    torch.testing.assert_close(more, last + 5 * (both - last))
-
-
-def test_common_tokens_are_fewer(tiny_model, batch):
-    student = student_of(tiny_model)
-    whole, same, fewer = (module(tiny_model, student, common_tokens=count)(batch)[1]["kl"]
-                          for count in (None, student.config.vocab_size, 20))
-    torch.testing.assert_close(same, whole)
-    assert fewer > 0 and not torch.isclose(fewer, whole)
-
-
 def test_states_alone(tiny_model, batch):
     """No scores are asked for or brought when no loss uses them."""
     student = student_of(tiny_model)
