@@ -83,8 +83,8 @@ def test_drafts_that_are_believed_are_seen(material, monkeypatch, dtype):
         choose = wary(self, *arguments)
 
         def believe(index, slot, draft, step):
-            token, *others = choose(index, slot, draft, step)
-            return (draft.tokens[step] if step < len(draft.tokens) else token, *others)
+            choice = choose(index, slot, draft, step)
+            return choice._replace(token=draft.tokens[step]) if step < len(draft.tokens) else choice
 
         return believe
 
