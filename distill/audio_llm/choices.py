@@ -3,19 +3,24 @@
     scores = option_scores(model, examples, states)      # a float64 array (options,) for each
     right = [bool(each) for each in chosen_right(examples, scores)]
 
-What is scored is an option as the whole answer, its end included; what stands before it runs once
-for all options. Nothing has to be parsed, and no answer is lost.
+What is scored is an option as the whole answer, its end included. Nothing is read twice: options
+are read as one tree of their tokens, and of a question only what the one before it had not (where
+both are about one clip, not the audio). Nothing has to be parsed, and no answer is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import DynamicCache
 
 from distill.audio_llm.data.examples import Example
-from distill.audio_llm.data.sequences import answer_ids
+from distill.audio_llm.data.sequences import AUDIO, answer_ids
 from distill.audio_llm.model import AudioLlm
 from distill.losses.matmul import fast_linears
 
@@ -31,43 +36,130 @@ def option_scores(
         states: encoder states (frames, width) of each; no frames: no audio.
         tells: the transcript is told as text, where the model was trained so.
     """
-    found = []
+    found: list[np.ndarray] = [np.zeros(0)] * len(examples)
     without_audio: dict[tuple, np.ndarray] = {}  # many are asked the same, and hear nothing
+    asked = _Asked(model)
     with fast_linears():
-        for example, each in zip(examples, states, strict=True):
-            told = example.spoken if tells else None
-            asked = (example.question, told, example.options)
-            scores = None if len(each) else without_audio.get(asked)
+        for n in sorted(range(len(examples)), key=lambda n: _clip(examples[n])):
+            example, told = examples[n], examples[n].spoken if tells else None
+            same = (example.question, told, example.options)
+            scores = None if len(states[n]) else without_audio.get(same)
             if scores is None:
-                scores = _of_one(model, example, each, told)
-            if not len(each):
-                without_audio[asked] = scores
-            found.append(scores)
+                scores = asked.scores(example, states[n], told)
+            if not len(states[n]):
+                without_audio[same] = scores
+            found[n] = scores
     return found
 
 
-def _of_one(
-    model: AudioLlm, example: Example, states: np.ndarray, told: str | None
-) -> np.ndarray:
-    (audio,) = model.hear([states])
-    prompt = model.sequence(example.question, len(audio), transcript=told)
-    ids = torch.tensor([prompt.ids], device=model.device)
-    before = model.llm.base_model(inputs_embeds=model.embed(ids, audio), use_cache=True)
-    options = [answer_ids(model.tokenizer, model.layout, each) for each in example.options]
-    longest = max(map(len, options))
-    wanted = torch.tensor([[*each, *[model.end] * (longest - len(each))] for each in options],
-                          device=model.device)
-    hidden = before.last_hidden_state[:, -1:].expand(len(options), -1, -1)
-    if longest > 1:
-        cache = before.past_key_values
-        cache.batch_repeat_interleave(len(options))
-        # padding is on the right, where causal attention does not see it
-        after = model.llm.base_model(input_ids=wanted[:, :-1], past_key_values=cache,
-                                     use_cache=True)
-        hidden = torch.cat([hidden, after.last_hidden_state], dim=1)
-    logits = hidden @ model.llm.get_output_embeddings().weight.T
-    chances = logits.log_softmax(-1).gather(2, wanted[..., None])[..., 0].double().cpu().numpy()
-    return np.array([row[: len(each)].sum() for row, each in zip(chances, options, strict=True)])
+def _clip(example: Example) -> tuple:
+    row = example.row
+    return row.audio_filepath, row.offset or 0.0, row.duration
+
+
+class _Asked:
+    """A language model and what it has read, of which the next question's beginning is kept."""
+
+    def __init__(self, model: AudioLlm):
+        self.model = model
+        self.cache = DynamicCache()  # whole, also of layers with a window: it is cut again
+        self.ids: list[int] = []
+        self.states = np.zeros((0, 0), dtype=np.float32)
+        self.audio = torch.zeros(0)
+
+    def scores(self, example: Example, states: np.ndarray, told: str | None) -> np.ndarray:
+        """float64 (options,)."""
+        model, before = self.model, self.ids
+        is_same = bool(before) and np.array_equal(states, self.states)
+        if not is_same:
+            (self.audio,), self.states = model.hear([states]), states
+        self.ids = model.sequence(example.question, len(self.audio), transcript=told).ids
+        last = self._read(_common(before, self.ids, is_same))
+        tree = _Tree.of([answer_ids(model.tokenizer, model.layout, each)
+                         for each in example.options])
+        hidden = torch.cat([last, self._read_tree(tree)])
+        logits = hidden @ model.llm.get_output_embeddings().weight.T
+        chances = logits.log_softmax(-1).double().cpu().numpy()
+        return np.array([chances[nodes, tokens].sum() for nodes, tokens in tree.options])
+
+    def _read(self, known: int) -> Any:
+        """The last state (1, llm_width) of the question, of which so many ids are in the cache."""
+        known = min(known, len(self.ids) - 1)
+        self._forget(known)
+        embedded = self.model.embed(torch.tensor([self.ids], device=self.model.device), self.audio)
+        read = self.model.llm.base_model(inputs_embeds=embedded[:, known:], use_cache=True,
+                                         past_key_values=self.cache)
+        return read.last_hidden_state[0, -1:]
+
+    def _forget(self, kept: int) -> None:
+        """Keep so many ids."""
+        more = self.cache.get_seq_length() - kept
+        if more > 0:
+            self.cache.crop(-more)
+
+    def _read_tree(self, tree: _Tree) -> Any:
+        """States (nodes, llm_width); the cache is as it was."""
+        device, length = self.model.device, len(self.ids)
+        if not tree.ids:
+            return torch.zeros(0, self.audio.shape[-1], device=device)
+        sees = torch.ones(len(tree.ids), length + len(tree.ids), dtype=torch.bool)
+        sees[:, length:] = tree.sees()
+        read = self.model.llm.base_model(
+            input_ids=torch.tensor([tree.ids], device=device),
+            attention_mask=sees[None, None].to(device),
+            position_ids=length + torch.tensor([tree.depths], device=device),
+            past_key_values=self.cache, use_cache=True)
+        self._forget(length)
+        return read.last_hidden_state[0]
+
+
+@dataclass
+class _Tree:
+    """Options that begin alike share what they begin with.
+
+    Attributes:
+        ids, depths, parents: of each node; parent -1: the question.
+        options: of each, rows of the states that its tokens follow (0: the question's), and its
+            tokens.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    options: list[tuple[list[int], list[int]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, options: Sequence[Sequence[int]]) -> _Tree:
+        """The last token of an option is predicted, but not read."""
+        tree, places = cls(), {}
+        for tokens in options:
+            path = [-1]
+            for depth, token in enumerate(tokens[:-1]):
+                place = (path[-1], token)
+                if place not in places:
+                    places[place] = len(tree.ids)
+                    tree.ids.append(token)
+                    tree.depths.append(depth)
+                    tree.parents.append(path[-1])
+                path.append(places[place])
+            tree.options.append(([node + 1 for node in path], list(tokens)))
+        return tree
+
+    def sees(self) -> Tensor:
+        """bool (nodes, nodes): a node sees what leads to it, and itself."""
+        seen = torch.eye(len(self.ids), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+def _common(one: Sequence[int], other: Sequence[int], is_same_audio: bool) -> int:
+    """How many ids both begin with."""
+    for n, (mine, its) in enumerate(zip(one, other, strict=False)):
+        if mine != its or (mine == AUDIO and not is_same_audio):
+            return n
+    return min(len(one), len(other))
 
 
 def chosen(examples: Sequence[Example], scores: Sequence[np.ndarray]) -> list[str]:

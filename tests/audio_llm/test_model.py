@@ -359,6 +359,32 @@ def test_options_are_scored_as_whole_answers(make):
     assert chance([some]) == 1 / 2
 
 
+def test_what_questions_and_options_share_is_read_once(make):
+    model = make(tell_transcript=True)
+    task = PromptTask(name="t", prompt="p", kind="choice")
+    sounds = np.random.default_rng(0).normal(size=(2, 6, WIDTH)).astype(np.float32)
+    asked, states = [], []
+    for question in ("p", "p then", "other"):
+        for clip, told in ((0, "said"), (1, None), (0, "said"), (0, None)):
+            row = Row(id=str(len(asked)), audio_filepath="ab"[clip], duration=1.0)
+            asked.append(Example(row, task, question, "a", told,
+                                 options=("drum, no", "drum, yes", "drum", "a")))
+            states.append(sounds[clip].copy())
+    read = []
+    model.llm.base_model.register_forward_pre_hook(
+        lambda module, given, named: read.append(
+            named["inputs_embeds" if "inputs_embeds" in named else "input_ids"].shape[1]),
+        with_kwargs=True)
+    found = option_scores(model, asked, states)
+    whole = sum(len(model.sequence(each.question, 3, transcript=each.spoken).ids) for each in asked)
+    options = [answer_ids(model.tokenizer, model.layout, each)[:-1] for each in asked[0].options]
+    assert sum(read) < whole + len(asked) * sum(map(len, options)) / 2
+    for example, audio, scores in zip(asked, states, found, strict=True):
+        for value, option in zip(scores, example.options, strict=True):
+            nll = answer_nll(model, [replace(example, answer=option)], [audio])[0, 0]
+            assert value == pytest.approx(-nll, rel=1e-4)
+
+
 def test_the_better_of_two_texts(make):
     """CTC reads what is there, and is asked only where its text is another one."""
     ids = encode(make().tokenizer, " see")
