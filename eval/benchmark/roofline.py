@@ -5,9 +5,10 @@
 Arithmetic only: nothing here was run on a GPU. Writes runs/bench/roofline.json in a few seconds.
 
 A decoder pass over T tokens of B rows reads the weights once, and each row's cross-attention keys
-and values once: shared by the T tokens of the row, never between rows. On the device, the larger
-of reading and computing counts, part by part; every kernel adds a gap; in eager mode the host
-issues kernels meanwhile and the slower of the two counts.
+and values once: shared by the T tokens of the row, never between rows. Only the kept silence behind
+short clips is one for all rows. On the device, the larger of reading and computing counts, part by
+part; every kernel adds a gap; in eager mode the host issues kernels meanwhile and the slower of the
+two counts.
 
 - Published: the speed of large-v2 with distil-large-v2 as its assistant, on an A100 in eager
   PyTorch (arXiv:2311.00430 tables 9 and 22): 2.0, 1.3, 0.8 at batch 1, 4, 16. There a token is
@@ -33,13 +34,15 @@ from itertools import product
 from pathlib import Path
 
 from distill.data.files import write_json
-from distill.whisper.plan.cost import cross_attention_flops, encoder_flops
+from distill.whisper.encoder.lengths import positions_of
+from distill.whisper.plan.cost import cross_attention_flops, encoder_flops, seen_positions
 from distill.whisper.plan.sizes import (
     SOURCE_POSITIONS,
     WhisperSize,
     find_size,
     num_decoder_parameters,
 )
+from eval.benchmark.tables.roofline import at_place, table
 
 OUT = Path("runs/bench/roofline.json")
 BYTES = 2  # bfloat16 or float16: weights, keys and values, logits
@@ -61,6 +64,7 @@ TOKENS_PER_AUDIO_SECOND = 3.3  # of English speech. Assumed; speed-ups hardly de
 WINDOW_TOKENS = 100  # of a full window of 30 s, ours
 CLIP_TOKENS = 30  # of a published clip: 9 s, padded to 30 s for the encoder. Assumed.
 CONTEXT = WINDOW_TOKENS // 2  # tokens in the self-attention cache, on average
+SHORT_SECONDS, MARGIN = 2.0, 1.0  # of a short clip, and of the silence encoded with it
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 ACCEPTANCES = (0.7, 0.8, 0.9)
@@ -107,23 +111,28 @@ GRAPHS = Setting("CUDA graphs", 0.0, GRAPH_PASS_SECONDS)
 
 
 def pass_parts(
-    size: WhisperSize, device: Device, setting: Setting, rows: int, tokens: int = 1
+    size: WhisperSize, device: Device, setting: Setting, rows: int, tokens: int = 1,
+    positions: int = SOURCE_POSITIONS,
 ) -> dict[str, float]:
     """Seconds for `tokens` new tokens of each of `rows` rows, with caches, in parts that add up.
 
     Four are reading memory; `compute` is what computing takes beyond reading; `launches` are gaps
     between kernels and what the host takes beyond the device.
+
+    Args:
+        positions: of each row that are encoded; the kept silence behind them is read once.
     """
     d, layers = size.d_model, size.decoder_layers
     layer = num_decoder_parameters(size, 1) - num_decoder_parameters(size, 0)
     layer -= 2 * d * d + d  # keys and values of the encoder states are made once a window
     head = size.vocab * d
     states = 2 * layers * d  # a position of a cache: key and value in every layer
+    seen = seen_positions(positions)
     # Numbers read (logits are written, then read for the argmax), and multiply-adds of a token.
     parts = {
         "weights": (layers * layer, layers * layer),
         "head": (head + 2 * rows * tokens * size.vocab, head),
-        "cross_attention": (rows * SOURCE_POSITIONS * states, SOURCE_POSITIONS * states),
+        "cross_attention": (((rows - 1) * positions + seen) * states, seen * states),
         "self_attention": (rows * CONTEXT * states, CONTEXT * states),
     }
     memory = {part: BYTES * read / (device.bandwidth * MEMORY_SHARE)
@@ -140,10 +149,12 @@ def pass_parts(
 
 
 def encoder_seconds(
-    sizes: Sequence[WhisperSize], device: Device, kernel_seconds: float, rows: int
+    sizes: Sequence[WhisperSize], device: Device, kernel_seconds: float, rows: int,
+    positions: int = SOURCE_POSITIONS,
 ) -> float:
     """Once a window: the encoder, and keys and values for the decoders that share it."""
-    flops = encoder_flops(sizes[0]) + sum(cross_attention_flops(size) for size in sizes)
+    flops = encoder_flops(sizes[0], positions=positions) + sum(
+        cross_attention_flops(size, positions=positions) for size in sizes)
     kernels = sizes[0].encoder_layers * KERNELS_PER_ENCODER_LAYER
     return max(rows * flops / (device.flops * COMPUTE_SHARE),
                kernels * max(GAP_SECONDS, kernel_seconds))
@@ -296,6 +307,24 @@ def split(pair: str, device: Device, setting: Setting, rows: int) -> dict:
         "parts_ms": {part: 1e3 * seconds for part, seconds in parts.items()}}
 
 
+def short_clips(pair: str, device: Device, setting: Setting, rows: int) -> dict:
+    """Plain decoding of clips of SHORT_SECONDS at their own length, and padded; milliseconds of the
+    encoder and of a step."""
+    teacher, tokens = _sizes(pair)[0], SHORT_SECONDS * TOKENS_PER_AUDIO_SECOND
+    ways = {"short": positions_of(SHORT_SECONDS, MARGIN), "padded": SOURCE_POSITIONS}
+    found, seconds = {}, {}
+    for way, positions in ways.items():
+        encoder = encoder_seconds([teacher], device, setting.kernel_seconds, rows, positions)
+        parts = pass_parts(teacher, device, setting, rows, positions=positions)
+        step = sum(parts.values())
+        seconds[way] = encoder + tokens * step
+        found[way] = {"positions": positions, "encoder_ms": 1e3 * encoder, "step_ms": 1e3 * step,
+                      "cross_attention_ms": 1e3 * parts["cross_attention"]}
+    return _place(pair, device, setting, rows) | found | {
+        "seconds": SHORT_SECONDS, "tokens": tokens,
+        "speedup": seconds["padded"] / seconds["short"]}
+
+
 def _place(pair: str, device: Device, setting: Setting, rows: int) -> dict:
     return {"predicted": True, "batch": rows, "pair": pair, "device": device.name,
             "setting": setting.name}
@@ -306,25 +335,28 @@ def run() -> dict:
     places = list(product(PAIRS, (A100, H100), SETTINGS))
     predicted = [predict(*place, rows, acceptance) for place in places
                  for acceptance in ACCEPTANCES for rows in BATCHES]
-    splits = [split(*place, rows) for place in places for rows in BATCHES]
+    splits, short = ([make(*place, rows) for place in places for rows in BATCHES]
+                     for make in (split, short_clips))
     fits = [acceptance for acceptance, error in fit_errors().items() if error <= 0.25]
     return {
-        "measured": False, "assumed": {
+        "measured": False, "main_pair": MAIN_PAIR, "assumed": {
             "memory_share": MEMORY_SHARE, "compute_share": COMPUTE_SHARE,
             "gap_seconds": GAP_SECONDS, "kernels_per_layer": KERNELS_PER_LAYER,
             "window_tokens": WINDOW_TOKENS, "context": CONTEXT},
+        "published": {"pair": PUBLISHED_PAIR, "device": A100_40GB.name},
         "fitted": {"acceptance": FITTED_ACCEPTANCE, "to": "the published speed-ups",
                    "all_within_25_percent": [fits[0], fits[-1]]},
         "host_seconds": {setting.name: asdict(setting) for setting in SETTINGS},
         "published_speedups": reproduce(), "published_latency_ratios": check_latencies(),
-        "predictions": predicted, "plain_steps": splits, "finding": finding(predicted, splits)}
+        "predictions": predicted, "plain_steps": splits, "short_clips": short,
+        "finding": finding(predicted, splits)}
 
 
 def finding(predicted: list[dict], splits: list[dict]) -> list[str]:
     """In words: large-v3 on an H100 with CUDA graphs, acceptance 0.8. All predicted."""
     place = (MAIN_PAIR, H100.name, GRAPHS.name)
-    steps = {row["batch"]: row for row in _at(splits, place)}
-    ours = {row["batch"]: row for row in _at(predicted, place) if row["acceptance"] == 0.8}
+    steps = {row["batch"]: row for row in at_place(splits, place)}
+    ours = {row["batch"]: row for row in at_place(predicted, place) if row["acceptance"] == 0.8}
     first, last = BATCHES[0], BATCHES[-1]
     cross = {rows: step["parts_ms"]["cross_attention"] for rows, step in steps.items()}
     caches = cross[last] + steps[last]["parts_ms"]["self_attention"]  # the rest is shared by rows
@@ -343,49 +375,6 @@ def finding(predicted: list[dict], splits: list[dict]) -> list[str]:
         + "; all rows agreeing "
         + ", ".join(f"{rows}: {row['all_rows_speedup']:.2f}x" for rows, row in ours.items())
         + " (1.00x: not drafting is best)."]
-
-
-def table(result: dict) -> str:
-    """For a terminal."""
-    low, high = result["fitted"]["all_within_25_percent"]
-    lines = ["Arithmetic; nothing was measured on a GPU.", "",
-             f"{PUBLISHED_PAIR}, {A100_40GB.name}, eager, a token accepted if all rows agree;",
-             f"acceptance {FITTED_ACCEPTANCE} is the one fit; {low} to {high}: all within 25 %",
-             "batch  published   model   error  drafted  predicted if per row"]
-    for row in result["published_speedups"]:
-        lines.append(f"{row['batch']:>5}{row['published']:>10.1f}x{row['model']:>7.2f}x"
-                     f"{row['relative_error']:>+8.0%}{row['mean_draft_length']:>9.1f}"
-                     f"{row['predicted_if_per_row']:>21.2f}x")
-    lines.append("latency of large-v2 over distil-large-v2 (batch 1 gave the time of the host): "
-                 + "; ".join(f"batch {row['batch']} published {row['published']:.1f}x, model "
-                             f"{row['model']:.1f}x" for row in result["published_latency_ratios"]))
-    for device, setting in product((A100, H100), SETTINGS):
-        lines += ["", *_block(result, (MAIN_PAIR, device.name, setting.name))]
-    return "\n".join([*lines, "", f"{PUBLISHED_PAIR}: alike, one token of vocabulary less; in the "
-                      "JSON", "", *result["finding"]])
-
-
-def _at(rows: list[dict], place: tuple[str, str, str]) -> list[dict]:
-    return [row for row in rows if (row["pair"], row["device"], row["setting"]) == place]
-
-
-def _block(result: dict, place: tuple[str, str, str]) -> list[str]:
-    """One pair on one device in one setting: plain steps, and drafting at every acceptance."""
-    lines = [f"predicted: {', '.join(place)}. A plain step in ms; by acceptance: tokens drafted, "
-             "gain of decoding [with encoder] (all rows agreeing)",
-             "batch   step  weights  head  cross  self  comp.  launch  largest part    "
-             + "".join(f"{f'acceptance {a}':<26}" for a in ACCEPTANCES).rstrip()]
-    for step in _at(result["plain_steps"], place):
-        weights, head, cross, own, compute, launches = step["parts_ms"].values()
-        line = (f"{step['batch']:>5}{step['step_ms']:>7.2f}{weights:>9.2f}{head:>6.2f}{cross:>7.2f}"
-                f"{own:>6.2f}{compute:>7.2f}{launches:>8.2f}  {step['bound']:<16}")
-        for row in _at(result["predictions"], place):
-            if row["batch"] == step["batch"]:
-                cell = (f"{row['draft_length']:>2} {row['speedup']:.2f}x "
-                        f"[{row['speedup_with_encoder']:.2f}x] ({row['all_rows_speedup']:.2f}x)")
-                line += f"{cell:<26}"
-        lines.append(line.rstrip())
-    return lines
 
 
 def main(arguments: list[str]) -> None:

@@ -19,14 +19,19 @@ from distill.whisper.plan.sizes import (
 def encoder_flops(
     size: WhisperSize, layers: int | None = None, positions: float = SOURCE_POSITIONS
 ) -> float:
-    """One window, of which so many positions are encoded; all positions are attended to."""
+    """One window, of which so many positions are encoded."""
     d, frames = size.d_model, positions
     layers = size.encoder_layers if layers is None else layers
     convolutions = 2 * 3 * size.mel_bins * d * (2 * frames) + 2 * 3 * d * d * frames
     products = 2 * (4 * d * d + 2 * d * size.ffn) * frames
-    seen = frames + (SOURCE_POSITIONS - frames) / (EVERY if frames < SOURCE_POSITIONS else 1)
-    attention = 2 * 2 * frames * seen * d
+    attention = 2 * 2 * frames * seen_positions(frames) * d
     return convolutions + layers * (products + attention)
+
+
+def seen_positions(positions: float) -> float:
+    """What attention sees of a window of which so many positions are encoded: these, and of the
+    silence behind them every EVERY-th."""
+    return positions + (SOURCE_POSITIONS - positions) / EVERY
 
 
 def cross_attention_flops(
@@ -39,14 +44,21 @@ def cross_attention_flops(
 
 
 def token_flops(
-    size: WhisperSize, tokens: float, layers: int | None = None, output: bool = True
+    size: WhisperSize, tokens: float, layers: int | None = None, output: bool = True,
+    positions: float = SOURCE_POSITIONS,
 ) -> float:
     """The decoder over `tokens` tokens of one window, without the `cross_attention_flops`; the
-    same one token at a time (with a cache) and all at once. `output`: with the output layer."""
+    same one token at a time (with a cache) and all at once.
+
+    Args:
+        output: with the output layer.
+        positions: that are encoded. Fewer are of decoding: training and scoring see all of the
+            silence behind a clip.
+    """
     d = size.d_model
     layers = size.decoder_layers if layers is None else layers
     products = 2 * (6 * d * d + 2 * d * size.ffn) * tokens  # self: 4 matrices, cross: 2
-    attention = 2 * 2 * (SOURCE_POSITIONS + tokens / 2) * d * tokens
+    attention = 2 * 2 * (seen_positions(positions) + tokens / 2) * d * tokens
     return layers * (products + attention) + output * 2 * size.vocab * d * tokens
 
 

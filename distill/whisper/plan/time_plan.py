@@ -77,8 +77,9 @@ def _padded(data: dict) -> dict:
 
 def _decode_work(size: WhisperSize, data: dict, layers: int | None) -> Work:
     tokens = TOKENS_PER_SECOND * (data["seconds_per_window"] or 0.0)
-    cross = cost.cross_attention_flops(size, layers, data["positions"] or SOURCE_POSITIONS)
-    return Work(cross, cost.token_flops(size, tokens, layers))
+    positions = data["positions"] or SOURCE_POSITIONS
+    cross = cost.cross_attention_flops(size, layers, positions)
+    return Work(cross, cost.token_flops(size, tokens, layers, positions=positions))
 
 
 def _score_work(recipe: WhisperRecipe, size: WhisperSize, data: dict, training: dict) -> dict:

@@ -148,6 +148,24 @@ def test_what_rows_and_tokens_share():
     assert read == pytest.approx(245.8e6, rel=1e-3)
 
 
+def test_short_clips_share_the_silence():
+    padded, one, eight = (r.pass_parts(LARGE, r.H100, r.GRAPHS, rows, positions=positions)
+                          for rows, positions in ((1, 1500), (1, 150), (8, 150)))
+    numbers = 32 * 2 * 1280 * 2 / (r.H100.bandwidth * r.MEMORY_SHARE)  # seconds a position
+    assert one["cross_attention"] == pytest.approx((150 + 675) * numbers)  # every second of 1,350
+    assert eight["cross_attention"] == pytest.approx((8 * 150 + 675) * numbers)
+    assert {part: one[part] for part in ("weights", "head", "self_attention")} == {
+        part: padded[part] for part in ("weights", "head", "self_attention")}
+    place = (r.MAIN_PAIR, r.H100, r.GRAPHS)
+    found = [r.short_clips(*place, rows) for rows in r.BATCHES]
+    for row in found:
+        assert row["short"]["positions"] == 150
+        assert row["speedup"] > 1 and row["short"]["step_ms"] < row["padded"]["step_ms"]
+        assert row["padded"]["step_ms"] == pytest.approx(
+            r.split(*place, row["batch"])["step_ms"])
+    assert found[-1]["speedup"] > found[0]["speedup"]  # weights are shared by the rows
+
+
 def test_very_many_rows_are_bound_by_compute_alone():
     """Then only the operations count, and they are those of `distill.whisper.plan.cost`."""
     rows, tokens = 64, 100
@@ -200,7 +218,9 @@ def test_json_marks_what_is_predicted(errors, tmp_path, monkeypatch, capsys):
     assert found["measured"] is False
     assert len(found["predictions"]) == len(PLACES) * len(r.BATCHES) * len(r.ACCEPTANCES)
     assert len(found["plain_steps"]) == len(PLACES) * len(r.BATCHES)
-    assert all(row["predicted"] is True for row in found["predictions"] + found["plain_steps"])
+    assert len(found["short_clips"]) == len(found["plain_steps"])
+    assert all(row["predicted"] is True for row in
+               found["predictions"] + found["plain_steps"] + found["short_clips"])
     assert not any("predicted" in row for row in found["published_speedups"])
     for row in found["plain_steps"]:
         assert sum(row["parts_ms"].values()) == pytest.approx(row["step_ms"])

@@ -135,6 +135,13 @@ def test_short_audio_counted_by_hand(tiny, tmp_path):
     for stage, least in (("label", 5), ("score", 1.5), ("train", 1.0), ("eval", 1.0)):
         slow, fast = (each["time"]["seconds"][stage]["cpu"] for each in (padded, short))
         assert slow > least * fast, stage
+    size, tokens = find_size(short["teacher"]["model"]), 4 * 3.5  # 4 a second of 3.5 s in the mean
+    work = 4 * (cost.encoder_flops(size, positions=225)
+                + cost.cross_attention_flops(size, positions=225)
+                + cost.token_flops(size, tokens, positions=225) / 0.5)  # at half of the speed
+    assumed, label = (short["time"][key] for key in ("assumed", "seconds"))
+    assert label["label"]["cpu"] == pytest.approx(
+        work / (assumed["cores"] * assumed["core_flops"]))
     kept = 2 * 2 * 750 + 1500  # keys and values of two layers, and states
     assert short["memory"]["silence"] == {"float32": kept * 32 * 4, "float16": kept * 32 * 2}
     assert "576 kB in float32, 288 kB in float16 for silence" in describe(short)
@@ -332,7 +339,10 @@ def test_operations_of_whisper_base():
     assert cost.token_flops(size, 1, output=False) == without
     assert cost.cross_attention_flops(size, 2) == 2 * 4 * d * d * frames
     assert cost.silence_bytes(size, "float16") == (2 * 6 * 750 + 1500) * 512 * 2
-    less = 6 * 4 * 150 * (1350 - 1350 / 2) * d  # of silence every second position is seen
+    # decoding sees 150 positions of a short clip, and every second one of the silence behind
+    decoding = cost.token_flops(size, 9, positions=150)
+    assert cost.token_flops(size, 9) - decoding == 6 * 4 * (1350 - 1350 / 2) * d * 9
+    less = 6 * 4 * 150 * (1350 - 1350 / 2) * d  # the encoder as well
     assert cost.encoder_flops(size, positions=150) == cost.encoder_flops(size) / 10 - less
 
 
