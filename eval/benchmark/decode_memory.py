@@ -1,6 +1,6 @@
 """What drafts cost in memory: the student's decoder and its caches, and nothing else.
 
-    python -m eval.benchmark.decode_memory [fp32|int8] [batch]
+    python -m eval.benchmark.decode_memory [fp32|int8] [batch] [folder of the student]
 
 A process of its own: labelling's own way from a folder to a decoder, whisper-base with the demo's
 student, 8 windows. Prints JSON in megabytes (10^6 bytes): what weights and caches should take, and
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from eval.benchmark.result import run_benchmark
 from eval.memory import PeakMemory
@@ -24,27 +25,27 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
-    compute, batch = (*arguments, *("fp32", "8")[len(arguments) :])
+    compute, batch, student = (*arguments, *("fp32", "8", "")[len(arguments) :])
     if compute not in ("fp32", "int8"):
         raise ValueError(f"fp32 or int8, got {compute}")
-    print(json.dumps(measure(compute == "int8", int(batch))))
+    print(json.dumps(measure(compute == "int8", int(batch), Path(student) if student else None)))
 
 
-def in_a_process_of_its_own(compute: str, batch: int) -> dict:
+def in_a_process_of_its_own(compute: str, batch: int, student: Path | None = None) -> dict:
     """`measure`, where nothing else was loaded before.
 
     Raises:
         ValueError: the process failed; its last words.
     """
     found = subprocess.run([sys.executable, "-m", "eval.benchmark.decode_memory", compute,
-                            str(batch)], capture_output=True, text=True)
+                            str(batch), str(student or "")], capture_output=True, text=True)
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"measuring memory ({compute}, batch {batch}) failed: {last}")
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def measure(int8: bool, batch: int) -> dict:
+def measure(int8: bool, batch: int, folder: Path | None = None) -> dict:
     """Megabytes with drafts and without; the teacher, and what it hears, are there before."""
     import torch
 
@@ -53,10 +54,10 @@ def measure(int8: bool, batch: int) -> dict:
     from distill.whisper.recognition.assistant import load_assistant
     from eval.benchmark.pairs import whisper_base
 
-    pair = whisper_base(most=batch)
+    pair = whisper_base(most=batch, student=folder)
     teacher, states, tokenizer = pair.teacher, pair.states.clone(), pair.tokenizer
     del pair
-    recipe = load_recipe("demo", ["decoding.assistant=runs/demo/student"])
+    recipe = load_recipe("demo", [f"decoding.assistant={folder or 'runs/demo/student'}"])
     limits = [200] * len(states)
     plain = WhisperDecoder(teacher, tokenizer, "en", on_loop="keep", int8=int8)
     plain(states, limits)  # its caches, and what libraries keep, are there from now on

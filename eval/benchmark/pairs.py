@@ -8,14 +8,15 @@ often the student is right. That is set by construction: the student has the tea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 LAYERS, WIDTH, HEADS, INNER, VOCABULARY = 32, 1280, 20, 5120, 51866
+_CLIPS, _MARGIN = 24, 1.0  # short ones, and seconds of silence encoded behind each
 _POSITION_SCALE = 12.0  # each position suggests a token of its own: random text does not loop
 
 
@@ -32,6 +33,8 @@ class Pair:
         rounds: by batch; a batch that is not there is not measured.
         largest: batch that transformers is measured at, beside a whole cache of ours.
         references: (transcript, its number of windows), in their order, where there are any.
+        margin: seconds of silence behind clips that are not padded; None: they are.
+        processor: makes features of audio; None: states are random.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Pair:
     rounds: dict[int, int]
     largest: int
     references: tuple[tuple[str, int], ...] = ()
+    margin: float | None = None
+    processor: object = None
 
     def limit(self, batch: int) -> int:
         return self.long if batch == 1 else self.short
@@ -74,8 +79,11 @@ class Pair:
         return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
+def whisper_base(recipe_name: str = "demo", most: int = 16, student: Path | None = None) -> Pair:
     """The demo's teacher and trained student, on the first of its test and validation windows.
+
+    Args:
+        student: its folder; None: that of the recipe's run.
 
     Raises:
         ValueError: there is no student yet.
@@ -92,13 +100,13 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
 
     quiet_libraries()
     recipe = load_recipe(recipe_name, [])
-    folder = Path(recipe.output_dir) / "student"
+    folder = student or Path(recipe.output_dir) / "student"
     if not folder.is_dir():
         raise ValueError(f"no student in {folder}: run `make {recipe_name}` first")
     teacher = load_teacher(recipe.teacher)
-    student = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    assistant = WhisperForCausalLM(student.config).eval()
-    assistant.model.decoder, assistant.proj_out = student.model.decoder, student.proj_out
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    assistant = WhisperForCausalLM(model.config).eval()
+    assistant.model.decoder, assistant.proj_out = model.model.decoder, model.proj_out
     assistant.generation_config.eos_token_id = teacher.model.generation_config.eos_token_id
     utterances = []
     for split in ("test", "validation"):
@@ -110,22 +118,47 @@ def whisper_base(recipe_name: str = "demo", most: int = 16) -> Pair:
     tokenizer = teacher.processor.tokenizer
     special = SpecialTokens(tokenizer, teacher.model.generation_config)
     prefix = special.prefix("en", "transcribe", timestamps=False)
-    return Pair("whisper_base", teacher.model, student, assistant, tokenizer, states, prefix,
-                long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=16,
-                references=tuple((u.reference, len(u.windows)) for u in utterances))
+    return Pair("whisper_base", teacher.model, model, assistant, tokenizer, states, prefix,
+                long=200, short=200, most=8, rounds=dict.fromkeys((1, 4, 8, 16), 5), largest=16,
+                references=tuple((u.reference, len(u.windows)) for u in utterances),
+                processor=teacher.processor)
 
 
-def large_pairs(acceptances: tuple[float, ...] = (0.8, 0.7, 0.9)) -> Iterator[Pair]:
-    """One model, made to agree with its student as often as wanted, again and again."""
+def shortened(pair: Pair, seconds: int) -> Pair:
+    """The same models on clips of so many seconds that are not padded: speech of the demo's
+    validation split, or random states and 4 tokens a second."""
+    from distill.whisper.encoder.lengths import positions_of, set_margin
+
+    if pair.processor is None:
+        positions, width = positions_of(seconds, _MARGIN), pair.states.shape[-1]
+        states = torch.randn(_CLIPS, positions, width, generator=torch.Generator().manual_seed(3))
+        limit = 4 * seconds
+    else:
+        from distill.whisper.encoder.audio import encode_audio
+        from distill.whisper.recipe import load_recipe
+        from eval.benchmark.latency.clips import load_split
+
+        set_margin(pair.teacher, _MARGIN)
+        speech = load_split(load_recipe("demo", []).data.validation, "en")
+        states = torch.cat([encode_audio(pair.teacher, pair.processor, [clip])
+                            for clip in speech.cut(seconds, _CLIPS)])
+        limit = 12 * seconds  # as in labelling; texts end before
+    return replace(pair, states=states, long=limit, short=limit, most=_CLIPS, margin=_MARGIN)
+
+
+def large_shape(acceptance: float = 0.8, scale: float | None = None) -> tuple[Pair, float]:
+    """Large-v3's shape, made to agree with its student so often; and the scale that does it.
+
+    Args:
+        scale: of an earlier call; else it is searched for.
+    """
     shape = Shape()
     states = torch.randn(16, 1500, WIDTH, generator=torch.Generator().manual_seed(2))
-    for wanted in acceptances:
-        found = shape.set_acceptance(wanted, states[:1])
-        print(f"large-v3's shape: agreement {found:.3f}", flush=True)
-        yield Pair(f"large_v3_shape_{round(100 * wanted)}", shape.teacher, shape.student,
-                   shape.assistant, _Ids(), states, [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES],
-                   long=48, short=16, most=1, largest=8,
-                   rounds={1: 3, 4: 2, 8: 1, 16: 1} if wanted == acceptances[0] else {1: 1})
+    scale = shape.set_acceptance(acceptance, states[:1], scale)
+    rounds = {1: 3, 4: 3, 8: 2, 16: 2}
+    return Pair("large_v3_shape", shape.teacher, shape.student, shape.assistant, _Ids(), states,
+                [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES], long=48, short=16, most=1, largest=8,
+                rounds=rounds), scale
 
 
 _END, _START, _ENGLISH, _TRANSCRIBE, _PREVIOUS = 50257, 50258, 50259, 50360, 50362
@@ -149,16 +182,15 @@ class _Ids:
         return next(name for name, each in self.names.items() if each == token)
 
 
-def base_shape(acceptance: float = 0.9) -> Pair:
-    """Random models of whisper-base's shape, whose student is right about as often as the demo's;
-    texts all reach their limit."""
+def base_shape(acceptance: float = 0.9, scale: float | None = None) -> tuple[Pair, float]:
+    """As `large_shape`, of whisper-base's shape, whose student is right about as often as the
+    demo's; texts all reach their limit."""
     shape = Shape(6, width=512, heads=8, inner=2048)
     states = torch.randn(16, 1500, 512, generator=torch.Generator().manual_seed(2))
-    found = shape.set_acceptance(acceptance, states[:1])
-    print(f"whisper-base's shape: agreement {found:.3f}", flush=True)
-    return Pair(f"whisper_base_shape_{round(100 * acceptance)}", shape.teacher, shape.student,
-                shape.assistant, _Ids(), states, [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES],
-                long=100, short=100, most=4, rounds=dict.fromkeys((1, 4, 8, 16), 3), largest=0)
+    scale = shape.set_acceptance(acceptance, states[:1], scale)
+    return Pair("whisper_base_shape", shape.teacher, shape.student, shape.assistant, _Ids(), states,
+                [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES], long=100, short=100, most=4,
+                rounds=dict.fromkeys((1, 4, 8, 16), 5), largest=0), scale
 
 
 class Shape:
@@ -173,16 +205,18 @@ class Shape:
             WhisperForConditionalGeneration,
         )
 
-        torch.manual_seed(seed)
+        from eval.benchmark.random_whisper import random_whisper
+
         self.config = WhisperConfig(
             vocab_size=VOCABULARY, d_model=width, decoder_layers=layers,
             encoder_layers=2,  # as the student: transformers counts its caches by them
             encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=width,
             decoder_ffn_dim=inner, num_mel_bins=128)
-        self.teacher = WhisperForConditionalGeneration(self.config).eval().requires_grad_(False)
+        self.teacher = random_whisper(self.config, seed)
         decoder = self.teacher.model.decoder
+        drawn = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            suggested = decoder.embed_tokens.weight[torch.randperm(50_000)[:448]]
+            suggested = decoder.embed_tokens.weight[torch.randperm(50_000, generator=drawn)[:448]]
             decoder.embed_positions.weight.copy_(_POSITION_SCALE * suggested)
         self.middle = [layer for layer in decoder.layers[1 : layers - 1]]
         self._parts = [m for layer in self.middle
@@ -213,26 +247,35 @@ class Shape:
         student.generation_config.eos_token_id = _END
         return student.eval()
 
-    def set_acceptance(self, wanted: float, states: Tensor, tokens: int = 200) -> float:
-        """Find the scale of the middle layers' outputs; the share of agreement it gives.
+    def set_acceptance(self, wanted: float, states: Tensor, scale: float | None = None,
+                       tokens: int = 200) -> float:
+        """Scale the middle layers' outputs until teacher and student agree so often.
 
         Args:
             states: (1, frames, width); agreement is counted on random text with this audio.
+            scale: found before; else it is searched for.
+
+        Returns:
+            the scale.
         """
+        if scale is not None:
+            self._rescale(scale)
+            return scale
         text = torch.randint(0, 50_000, (1, tokens), generator=torch.Generator().manual_seed(1))
         low, high, found = 0.0, 0.25, 1.0
         while found > wanted and high < 1e4:
             high *= 4
             self._rescale(high)
-            found = self._agreement(text, states)
+            found = self.agreement(text, states)
         for _ in range(12):
             middle = (low + high) / 2
             self._rescale(middle)
-            found = self._agreement(text, states)
+            found = self.agreement(text, states)
             low, high = (middle, high) if found > wanted else (low, middle)
             if abs(found - wanted) < 0.01:
                 break
-        return found
+        print(f"  agreement {found:.3f} where {wanted} is wanted", file=sys.stderr, flush=True)
+        return self._scale
 
     def _rescale(self, scale: float) -> None:
         with torch.no_grad():
@@ -242,7 +285,7 @@ class Shape:
         self._scale = scale
 
     @torch.no_grad()
-    def _agreement(self, text: Tensor, states: Tensor) -> float:
+    def agreement(self, text: Tensor, states: Tensor) -> float:
         best = [m.proj_out(m.model.decoder(input_ids=text, encoder_hidden_states=states,
                                            use_cache=False).last_hidden_state).argmax(-1)
                 for m in (self.teacher, self.student)]

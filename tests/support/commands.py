@@ -41,10 +41,10 @@ RECIPES = {
     "eval.prompts": (), "eval.prompts.twin": (), "eval.prompts.cost": ("phrases",),
 }
 PARSERS = {"distill.ced.convert", "eval.audio_llm.ask", "eval.audio_llm.ltu_as",
-           "eval.label_set", "eval.linear_probe", "eval.speech.short_audio", "eval.tag",
-           "eval.transcribe"}
+           "eval.benchmark.decode", "eval.benchmark.latency", "eval.label_set",
+           "eval.linear_probe", "eval.speech.short_audio", "eval.tag", "eval.transcribe"}
 RUN_FOLDERS = {"eval.report", "eval.plots"}
-NO_ARGUMENTS = {"eval.benchmark.decode", "eval.benchmark.identical", "eval.benchmark.roofline",
+NO_ARGUMENTS = {"eval.benchmark.identical", "eval.benchmark.roofline",
                 "eval.benchmark.store"}
 SHELL = ("", "sh", "bash", "console")
 

@@ -46,23 +46,12 @@ def measure_large(batches: tuple[int, ...] = (1, 8)) -> dict:
 
 
 def large_model():
-    """WhisperForConditionalGeneration in float32; made without the minutes that drawing all of
-    its weights takes: they are one block of random numbers, again and again."""
-    import torch
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    """WhisperForConditionalGeneration in float32."""
+    from transformers import WhisperConfig
 
-    config = WhisperConfig(
+    from eval.benchmark.random_whisper import random_whisper
+
+    return random_whisper(WhisperConfig(
         vocab_size=VOCABULARY, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=LAYERS,
         encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=INNER,
-        decoder_ffn_dim=INNER, num_mel_bins=BANDS)
-    with torch.device("meta"):
-        model = WhisperForConditionalGeneration(config)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
-    block = 0.02 * torch.randn(999_983, generator=torch.Generator().manual_seed(0))
-    for name, each in model.named_parameters():
-        flat = each.view(-1)
-        for at in range(0, len(flat), len(block)):
-            flat[at : at + len(block)] = block[: len(flat) - at]
-        if "norm" in name and name.endswith("weight"):
-            each.fill_(1.0)
-    return model
+        decoder_ffn_dim=INNER, num_mel_bins=BANDS))

@@ -1,9 +1,47 @@
-"""The tables of eval.benchmark.decode, for a terminal."""
+"""The figures of eval.benchmark.decode: from seconds to ratios, and a table for a terminal."""
 
 from __future__ import annotations
 
+import statistics
+
 _HEAD = ("pair", "type", "batch", "tokens/s: HF", "assisted", "plain", "ours", "vs plain",
          "first call", "limit", "vs HF", "vs assisted", "accepted", "a pass", "same")
+_NEVER_BELOW = 0.97
+
+
+def figures(settings: dict[str, dict]) -> dict:
+    """Medians over rounds, nested by pair, compute type and batch; above 1 is faster.
+    `drafts_lose`: settings where drafts are slower than plain decoding, or a first call is, by more
+    than 3 %, and the ratio."""
+    names = {"speedup_vs_plain": ("plain", "speculative"),
+             "vs_transformers_greedy": ("transformers", "speculative"),
+             "vs_transformers_assisted": ("transformers, assisted", "speculative"),
+             "plain_vs_transformers_greedy": ("transformers", "plain")}
+    result: dict = {}
+    for key, (slow, fast) in names.items():
+        for setting, found in settings.items():
+            pair, compute, batch = setting.split(".")
+            times = found["seconds"]
+            if slow in times:
+                value = statistics.median(
+                    a / b for a, b in zip(times[slow], times[fast], strict=False))
+                result.setdefault(key, {}).setdefault(pair, {}).setdefault(compute, {})[
+                    batch] = value
+    for setting, found in settings.items():
+        pair, compute, batch = setting.split(".")
+        value = statistics.median(a / b for a, b in zip(
+            *(found["first_calls"][way] for way in ("plain", "speculative")), strict=True))
+        result.setdefault("first_call_vs_plain", {}).setdefault(pair, {}).setdefault(compute, {})[
+            batch] = value
+    lost = {f"{key}, {setting}": value for setting in settings
+            for key in ("speedup_vs_plain", "first_call_vs_plain")
+            if (value := _at(result, key, setting)) < _NEVER_BELOW}
+    return result | {"drafts_lose": lost}
+
+
+def _at(result: dict, key: str, setting: str) -> float:
+    pair, compute, batch = setting.split(".")
+    return result[key][pair][compute][batch]
 
 
 def table(result: dict) -> str:
@@ -26,7 +64,7 @@ def table(result: dict) -> str:
             ratio("speedup_vs_plain"), ratio("first_call_vs_plain"),
             f"{found['limit']:.2f}x", ratio("vs_transformers_greedy"),
             ratio("vs_transformers_assisted"),
-            "" if accepted is None else f"{accepted:.2f}", f"{found['tokens_per_pass']:.2f}",
+            "" if accepted is None else f"{accepted:.2f}", f"{found['tokens_per_pass'] or 1:.2f}",
             "yes" if found["identical"] else "NO",
         ))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
@@ -41,9 +79,20 @@ def table(result: dict) -> str:
         "plain",
         "", *lines, "",
         *([f"the old transcripts as drafts: {relabelled}"] if relabelled else []),
+        *_verdict(result),
         *_memory(result.get("memory", {})),
         *_costs(result),
     ])
+
+
+def _verdict(result: dict) -> list[str]:
+    lost, count = result["drafts_lose"], len(result["settings"])
+    if not lost:
+        return [f"in none of {count} settings drafts are more than 3 % slower than plain decoding"]
+    settings = result["settings"]
+    return [f"drafts lose more than 3 %: {where}: {value:.2f}x"
+            + " (noise: no pass had drafts)" * (settings[where.split(", ")[1]]["plain_passes"] == 1)
+            for where, value in lost.items()]
 
 
 def _memory(found: dict) -> list[str]:
