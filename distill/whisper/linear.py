@@ -40,7 +40,7 @@ class Int8Layer:
     def __init__(self, weight: Tensor, bias: Tensor | None):
         if not (torch.backends.mkldnn.is_available() and weight.device.type == "cpu"):
             raise ValueError("int8 decoding needs a CPU and a PyTorch with oneDNN")
-        self.largest = 127 if _sums_are_exact() else 63
+        self.largest = 127 if sums_are_exact() else 63
         weight = weight.detach().float()
         scale = (weight.abs().amax(1) / 127).clamp(min=_SMALLEST)
         whole = (weight / scale[:, None]).round().to(torch.int8)
@@ -55,18 +55,18 @@ class Int8Layer:
         """float32 (rows, inputs) -> float32 (rows, outputs)."""
         size = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True).clamp_(min=_SMALLEST)
         whole = torch.addcmul(self.middle, rows, torch.div(self.full, size)).to(torch.uint8)
-        found = _product(whole, self.largest + 1, self.weight, self.scale, self.zero)
+        found = int8_product(whole, self.largest + 1, self.weight, self.scale, self.zero)
         return found.mul_(size) if self.bias is None else torch.addcmul(self.bias, found, size)
 
 
-def _product(whole: Tensor, middle: int, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+def int8_product(whole: Tensor, middle: int, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """(whole - middle) @ weight.T * scale, float32, of uint8 rows and a packed int8 weight."""
     return torch.ops.onednn.qlinear_pointwise(
         whole, 1.0, middle, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 @cache
-def _sums_are_exact() -> bool:
+def sums_are_exact() -> bool:
     """Whether products of 8-bit numbers are summed in 32 bits.
 
     Without VNNI instructions, pairs of products are summed in 16 bits, which only inputs of 7 bits
@@ -79,7 +79,7 @@ def _sums_are_exact() -> bool:
     scale, zero = torch.ones(width), torch.zeros(width, dtype=torch.int32)
     for rows in (1, width):  # a single row may have another kernel
         whole = torch.full((rows, width), 255, dtype=torch.uint8)
-        if not (_product(whole, 128, weight, scale, zero) == width * 127 * 127).all():
+        if not (int8_product(whole, 128, weight, scale, zero) == width * 127 * 127).all():
             return False
     return torch.cpu._is_vnni_supported()
 

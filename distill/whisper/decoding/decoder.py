@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
-from distill.whisper.decoding.shortlist import MOST_ROWS, RoughLogits, Shortlist
+from distill.whisper.decoding.shortlist import RoughLogits, Shortlist, most_rows
 from distill.whisper.encoder.level import EVERY
 from distill.whisper.encoder.silence import first_behind
 from distill.whisper.linear import fused_layer, make_layer
@@ -254,7 +254,7 @@ class Decoder:
     def rough_logits(self, hidden: Tensor) -> RoughLogits | None:
         """The same for a choice of the largest (`decoding.shortlist`); None where that would not be
         faster."""
-        if len(hidden) > MOST_ROWS or (shortlist := self.shortlist()) is None:
+        if len(hidden) > most_rows() or (shortlist := self.shortlist()) is None:
             return None
         return shortlist(hidden)
 

@@ -8,27 +8,27 @@
 One sequence at a time, a decoder on a CPU waits for memory, and whisper-base's output layer is half
 of what it reads for each token. A copy in int8, with a scale for each token, is a quarter of that.
 How far its logits may be off is known (Cauchy-Schwarz: the error of a token's row times the length
-of the state). The largest are computed again with the layer itself, in float32, and whatever could
-be among the two largest besides; of whisper-base's tokens four could be, in the mean. So a choice
-is that of all logits. Of the others only the sum of their probabilities is used, in which errors to
-both sides cancel: log-probabilities of whisper-base's tokens change in the fourth decimal.
+of the state). Whatever could be among the two largest is computed again with the layer itself, in
+float32, and what is likely besides; of whisper-base's tokens four could be, in the mean. So a
+choice is that of all logits. Of the others only the sum of their probabilities is used, in which
+errors to both sides cancel: log-probabilities of whisper-base's tokens change in the fourth
+decimal.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-MOST_ROWS = 4  # of a call; of more, the product with the layer itself costs about as much
+from distill.whisper.decoding.largest import at_least, largest
+from distill.whisper.decoding.rough_products import Product, best_product
+
+_LIKELY = 16  # tokens that are computed again in any case: most of the probability
 _SMALLEST_LAYER = 2**23  # numbers; smaller ones stay in the processor's cache
-_TRIED = 16  # tokens that are computed again in any case
-_HALF = 2.0**-8  # of a number: twice what rounding to bfloat16 may change
 _FORBIDDEN = -1e30  # at most
 _SLACK = 1.01  # sums in float32
-_KERNELS = ("AVX2", "AVX512")  # elsewhere the product with an int8 copy is slow
 
 
 class Shortlist:
@@ -36,24 +36,25 @@ class Shortlist:
 
     Args:
         weight: (vocabulary, width) float32, of the layer; read again for the largest logits.
+        product: the kernel.
     """
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, weight: Tensor, product: type[Product]):
         self.weight, self.made_of = weight, _stamp(weight)
-        self.scale = (weight.abs().amax(1) / 127).clamp_(min=1e-12).bfloat16()
-        steps = self.scale.float()[:, None]
+        scale = (weight.abs().amax(1) / 127).clamp_(min=1e-12).bfloat16()
+        steps = scale.float()[:, None]
         whole = (weight / steps).round_().clamp_(-127, 127)
         self.error = _SLACK * (weight - whole * steps).norm(dim=1)
-        self.length = float(weight.norm(dim=1).max())
-        self.whole = whole.to(torch.int8)
+        self.product = product(whole.to(torch.int8), scale, float(weight.norm(dim=1).max()))
 
     @classmethod
     def of(cls, weight: Tensor) -> Shortlist | None:
         """None where the layer itself is as fast."""
         is_served = weight.device.type == "cpu" and weight.dtype == torch.float32
-        if not is_served or weight.numel() < _SMALLEST_LAYER or not _has_kernel():
+        product = best_product()
+        if not is_served or weight.numel() < _SMALLEST_LAYER or product is None:
             return None
-        return cls(weight.detach())
+        return cls(weight.detach(), product)
 
     def is_of(self, weight: Tensor) -> bool:
         """Whether it was made of this weight, which has not been trained or replaced since."""
@@ -61,11 +62,8 @@ class Shortlist:
 
     def __call__(self, rows: Tensor) -> RoughLogits:
         """Of float32 states (rows, width)."""
-        half = rows.bfloat16()
-        found = torch._weight_int8pack_mm(half, self.whole, self.scale).float()
-        of_rows = ((rows - half.float()).norm(dim=1) * self.length
-                   + found.abs().amax(1) * _HALF) * _SLACK
-        bound = torch.addcmul(of_rows[:, None], rows.norm(dim=1)[:, None], self.error)
+        found, off = self.product(rows)
+        bound = torch.addcmul(off[:, None], rows.norm(dim=1)[:, None], self.error)
         return RoughLogits(found, rows, self.weight, bound)
 
 
@@ -96,14 +94,15 @@ class RoughLogits:
         Args:
             logits: `self.logits` or the first tokens of it, some of them forbidden by now.
         """
-        bound, count = self.bound[:, : logits.shape[1]], len(logits)
-        best = logits.topk(min(_TRIED, logits.shape[1])).indices
-        self._compute(logits, torch.arange(count).repeat_interleave(best.shape[1]), best.flatten())
+        bound = self.bound[:, : logits.shape[1]]
+        values, likely = largest(logits, min(_LIKELY, logits.shape[1]))
+        exact = (self.weight[likely] * self.rows[:, None]).sum(-1)
+        exact.masked_fill_(values <= _FORBIDDEN, -torch.inf)
         # two tokens reach it; where rules leave fewer, all others are forbidden
-        reached = logits.gather(1, best).topk(2).values[:, 1:].clamp_(min=_FORBIDDEN)
-        row, token = ((logits + bound >= reached) & (bound > 0)).nonzero(as_tuple=True)
-        if len(token):
-            self._compute(logits, row, token)
+        reached = exact.topk(2).values[:, 1:].clamp_(min=_FORBIDDEN)
+        row, token = at_least(logits + bound, reached)
+        rows = torch.arange(len(logits)).repeat_interleave(likely.shape[1])
+        self._compute(logits, torch.cat([rows, row]), torch.cat([likely.flatten(), token]))
 
     def refine_raised(self, logits: Tensor, rows: Tensor, tokens: Tensor, bonus: Tensor,
                       least: Tensor) -> None:
@@ -134,20 +133,12 @@ class RoughLogits:
         self.bound[row, token] = 0
 
 
+def most_rows() -> int:
+    """Of a call: the product with the layer itself costs as much for more."""
+    product = best_product()
+    return 0 if product is None else product.most_rows
+
+
 def _stamp(weight: Tensor) -> tuple:
     """Changes where the weight is replaced or written to."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
-
-
-@cache
-def _has_kernel() -> bool:
-    """Whether PyTorch's product of bfloat16 with int8 is here, and keeps its promise."""
-    if torch.backends.cpu.get_cpu_capability() not in _KERNELS:
-        return False
-    drawn = torch.Generator().manual_seed(0)
-    weight, rows = (torch.randn(shape, generator=drawn) for shape in ((256, 64), (3, 64)))
-    try:
-        rough = Shortlist(weight)(rows)
-    except (AttributeError, RuntimeError):  # not part of PyTorch's stable interface
-        return False
-    return bool(((rows @ weight.T - rough.logits).abs() <= rough.bound).all())

@@ -8,11 +8,14 @@ import torch
 
 from distill.whisper.decoding import shortlist
 from distill.whisper.decoding.decoder import Decoder
+from distill.whisper.decoding.largest import at_least, largest
 from distill.whisper.decoding.phrases.trie import PhraseList
+from distill.whisper.decoding.rough_products import HalfProduct, WholeProduct, best_product
 from distill.whisper.decoding.shortlist import Shortlist
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
-pytestmark = pytest.mark.skipif(not shortlist._has_kernel(), reason="no kernel for int8 copies")
+pytestmark = pytest.mark.skipif(best_product() is None, reason="no kernel for int8 copies")
+KERNELS = [HalfProduct, *([WholeProduct] if best_product() is WholeProduct else [])]
 VOCABULARY, WIDTH = 900, 64
 
 
@@ -38,10 +41,11 @@ def two_best(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return found.indices, found.values
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("forbidden", [0.0, 0.5, 0.999])
-def test_the_two_largest_are_exact(weight, forbidden):
+def test_the_two_largest_are_exact(weight, forbidden, kernel):
     rows = torch.cat([30 * numbers(3, WIDTH, seed=2), weight[:1] * 5])
-    rough, every = Shortlist(weight)(rows), rows @ weight.T
+    rough, every = Shortlist(weight, kernel)(rows), rows @ weight.T
     assert ((rough.logits - every).abs() <= rough.bound).all()
     off = torch.rand(4, VOCABULARY, generator=torch.Generator().manual_seed(3)) < forbidden
     off[:, 7:9] = False  # two are left
@@ -58,7 +62,7 @@ def test_the_two_largest_are_exact(weight, forbidden):
 @pytest.mark.parametrize("most", [1.0, 60.0, 400.0])  # of logits up to about 900
 def test_the_two_largest_with_boosts_are_exact(weight, most):
     rows = torch.cat([30 * numbers(3, WIDTH, seed=2), weight[:1] * 5])
-    rough, every = Shortlist(weight)(rows), rows @ weight.T
+    rough, every = Shortlist(weight, best_product())(rows), rows @ weight.T
     rough.refine(rough.logits)
     tokens = torch.arange(0, VOCABULARY, 3)[None]
     bonus = most * numbers(1, tokens.shape[1], seed=4).abs()
@@ -71,8 +75,38 @@ def test_the_two_largest_with_boosts_are_exact(weight, most):
         torch.testing.assert_close(values, best, atol=1e-3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
+def test_how_far_off_a_product_may_be(kernel, size):
+    """Also for states of which one number is far larger than the others, and for zeros."""
+    weight, rows = numbers(5000, 96), size * numbers(4, 96, seed=1)
+    rows[1, 3] *= 500
+    rows[2] = 0
+    rough = Shortlist(weight, kernel)(rows)
+    off = (rows.double() @ weight.double().T - rough.logits).abs()
+    assert (off <= rough.bound).all()
+    assert rough.bound[0].mean() < 0.1 * rows[0].norm()  # logits are about as long as the state
+
+
+@pytest.mark.parametrize("size", [300, 4096, 5000])
+def test_the_largest_by_blocks(size):
+    values = numbers(3, size)
+    values[0, size // 2 :] = -torch.inf
+    values[1, : size - 3] = -torch.inf  # three are left, at the end
+    for count in (2, 16):
+        found, at = largest(values, count)
+        torch.testing.assert_close(found, values.topk(count).values, rtol=0, atol=0)
+        torch.testing.assert_close(values.gather(1, at), found, rtol=0, atol=0)
+        assert all(len(set(row)) == count for row in at.tolist())
+    least = values.topk(3).values[:, 2:]
+    found = set(zip(*(each.tolist() for each in at_least(values, least)), strict=True))
+    assert found == set(zip(*(e.tolist() for e in (values >= least).nonzero().T), strict=True))
+    assert len(found) == 9
+    assert not len(at_least(values, torch.full((3, 1), 99.0))[0])
+
+
 def test_a_single_token_that_is_allowed(weight):
-    rough = Shortlist(weight)(numbers(1, WIDTH))
+    rough = Shortlist(weight, best_product())(numbers(1, WIDTH))
     rough.logits[:] = -torch.inf
     rough.logits[0, 5] = 1.0  # rough
     rough.refine(rough.logits)
@@ -82,7 +116,7 @@ def test_a_single_token_that_is_allowed(weight):
 
 def test_tokens_of_one_kind(weight):
     rows = numbers(2, WIDTH, seed=2)
-    rough, every = Shortlist(weight)(rows), rows @ weight.T
+    rough, every = Shortlist(weight, best_product())(rows), rows @ weight.T
     rough.settle(600)
     torch.testing.assert_close(rough.logits[:, 600:], every[:, 600:])
     rough.refine(rough.logits[:, :600])
@@ -109,7 +143,7 @@ def test_where_the_layer_itself_is_read(tiny_model, monkeypatch):
     assert Decoder(tiny_model, int8=True).rough_logits(hidden) is None
     decoder = Decoder(tiny_model)
     assert decoder.rough_logits(hidden) is not None
-    assert decoder.rough_logits(hidden.repeat(shortlist.MOST_ROWS + 1, 1)) is None, "many rows"
+    assert decoder.rough_logits(hidden.repeat(shortlist.most_rows() + 1, 1)) is None, "many rows"
     shared = Decoder(tiny_model, share_weights_with=decoder)
     assert shared.shortlist() is decoder.shortlist()
     assert Shortlist.of(tiny_model.proj_out.weight.half()) is None
@@ -135,7 +169,7 @@ def test_texts_are_those_of_all_logits(tiny_model, tiny_processor, monkeypatch, 
     every = texts(**listed)
     assert ([each.tokens for each in every] != [each.tokens for each in texts()]) == bool(boost)
     monkeypatch.setattr(shortlist, "_SMALLEST_LAYER", 0)
-    monkeypatch.setattr("distill.whisper.decoding.decoder.MOST_ROWS", 12)
+    monkeypatch.setattr("distill.whisper.decoding.decoder.most_rows", lambda: 12)
     calls = []
     refine = shortlist.RoughLogits.refine
     monkeypatch.setattr(shortlist.RoughLogits, "refine",

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distill.whisper.decoding.largest import largest
 from distill.whisper.decoding.phrases.trie import END, NO_END, PhraseList
 from distill.whisper.decoding.shortlist import RoughLogits
 
@@ -70,7 +71,7 @@ class TwoBest:
 
     @classmethod
     def of(cls, logits: Tensor) -> TwoBest:
-        values, tokens = logits.topk(2)
+        values, tokens = largest(logits, 2)
         return cls(tokens.tolist(), values.tolist())
 
     def gaps(self) -> list[float]:
