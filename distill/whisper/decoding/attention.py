@@ -38,7 +38,7 @@ class FloatAttention:
     @staticmethod
     def attend(query: Tensor, parts: tuple[Tensor, ...], mask: Tensor | None,
                rest: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Attention of each row's queries over its own positions, and then over the shared rest.
+        """Attention of each row's queries over the shared rest, and then over its own positions.
 
         Args:
             query: (rows, heads, T, head width).
@@ -91,26 +91,26 @@ class IntegerAttention:
 
 
 def _products(query: Tensor, keys: Tensor, rest_keys: Tensor | None) -> Tensor:
-    """(rows, heads, T, positions) of queries and keys; those of the rest come last."""
+    """(rows, heads, T, positions) of queries and keys; those of the rest come first."""
     found = torch.matmul(query, keys.transpose(-1, -2))
     if rest_keys is None:
         return found
     shared = torch.matmul(query.transpose(0, 1).flatten(1, 2), rest_keys.transpose(-1, -2))
-    return torch.cat([found, shared.unflatten(1, query.shape[::2]).transpose(0, 1)], -1)
+    return torch.cat([shared.unflatten(1, query.shape[::2]).transpose(0, 1), found], -1)
 
 
 def _weighted(weights: Tensor, values: Tensor, rest_values: Tensor | None) -> Tensor:
     """Sums of values (rows, heads, T, head width) by weights (rows, heads, T, positions)."""
     if rest_values is None:
         return torch.matmul(weights, values)
-    first, last = weights.split([values.shape[2], rest_values.shape[1]], -1)
-    shared = torch.matmul(last.transpose(0, 1).flatten(1, 2), rest_values)
-    return torch.matmul(first, values) + shared.unflatten(1, weights.shape[::2]).transpose(0, 1)
+    of_rest, own = weights.split([rest_values.shape[1], values.shape[2]], -1)
+    shared = torch.matmul(of_rest.transpose(0, 1).flatten(1, 2), rest_values)
+    return torch.matmul(own, values) + shared.unflatten(1, weights.shape[::2]).transpose(0, 1)
 
 
 def _behind(scales: Tensor, rest: Tensor | None) -> Tensor:
-    """Scales (rows, heads, positions) with those of the rest (heads, positions)."""
-    return scales if rest is None else torch.cat([scales, rest.expand(len(scales), -1, -1)], -1)
+    """Scales (rows, heads, positions) behind those of the rest (heads, positions)."""
+    return scales if rest is None else torch.cat([rest.expand(len(scales), -1, -1), scales], -1)
 
 
 def _rounded(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
-from distill.whisper.decoding.shortlist import RoughLogits, Shortlist, most_rows
+from distill.whisper.decoding.output.shortlist import RoughLogits, Shortlist, most_rows
 from distill.whisper.encoder.level import EVERY
 from distill.whisper.encoder.silence import first_behind
 from distill.whisper.linear import fused_layer, make_layer
@@ -44,11 +44,12 @@ class Cache:
         self_attention: of the tokens read so far; shapes begin with (slots, heads, positions).
         cross_attention: of the encoder states; shapes begin with (slots, heads, frames).
         num_used: slots in use, the first ones.
-        frames: of the encoder states.
+        frames: of the encoder states, the last ones that slots hold.
         rest: of the silence behind all slots, (heads, frames); None where there is none, or where
-            each slot holds it.
-        silent_weight: (1, 1, 1, frames and kept silence), added to the logits of cross-attention:
+            each slot holds it, before its own frames.
+        silent_weight: (1, 1, 1, kept silence and frames), added to the logits of cross-attention:
             each kept position of silence stands for several. None without silence.
+        is_silent: whether slots that hold silence themselves have it already.
     """
 
     self_attention: list[tuple[Tensor, ...]]
@@ -57,6 +58,7 @@ class Cache:
     frames: int
     rest: list[tuple[Tensor, ...]] | None = None
     silent_weight: Tensor | None = None
+    is_silent: bool = False
 
     def remove(self, slot: int) -> None:
         """Free a slot; the sequence of the last slot moves there."""
@@ -159,7 +161,8 @@ class Decoder:
         """
         _, frames, width = states.shape
         kept = self._num_kept(frames)
-        held = frames if slots > _FEW else frames + kept
+        every = len(self._silent_states) if kept and slots <= _FEW else 0
+        held = every + frames
         cache = self._buffers and self._buffers.part(slots, held)
         if cache is None:
             self._buffers = None  # frees the old memory before the new one is allocated
@@ -167,27 +170,30 @@ class Decoder:
             cache = self._buffers.part(slots, held)
         cache.frames = frames
         if kept:
-            self._put_silence(cache, kept, is_shared=held == frames)
+            cache.silent_weight = self._converted(torch.zeros(1, 1, 1, kept + frames))
+            cache.silent_weight[..., :kept] = math.log((len(self.silence) - frames) / kept)
+        if every:
+            self._hold_silence(cache, kept)
+        elif kept:
+            cache.rest = [tuple(part[:, -kept:] for part in parts) for parts in self._silent_parts]
+        self._buffers.is_silent = every > 0
         return cache
 
     def _num_kept(self, frames: int) -> int:
         """Positions of silence that are kept behind so many frames."""
         behind = 0 if self.silence is None else len(self.silence) - frames
-        return len(self.silence[EVERY // 2 :: EVERY]) - first_behind(frames) if behind > 0 else 0
+        return len(self._silent_states) - first_behind(frames) if behind > 0 else 0
 
-    def _put_silence(self, cache: Cache, kept: int, is_shared: bool) -> None:
-        """Behind all slots at once, or in each of them."""
-        frames = cache.frames
-        weight = self._converted(torch.zeros(1, 1, 1, frames + kept))
-        weight[..., frames:] = math.log((len(self.silence) - frames) / kept)
-        cache.silent_weight = weight
-        silent = [tuple(part[:, -kept:] for part in parts) for parts in self._silent_parts]
-        if is_shared:
-            cache.rest = silent
-            return
-        for buffers, parts in zip(cache.cross_attention, silent, strict=True):
-            for buffer, part in zip(buffers, parts, strict=True):
-                buffer[:, :, frames:] = part
+    def _hold_silence(self, cache: Cache, kept: int) -> None:
+        """Each slot begins with all of the silence; of it, the last positions are seen. So it is
+        written once, however long the clips are that follow it."""
+        every = len(self._silent_states)
+        if not self._buffers.is_silent:
+            for buffers, parts in zip(cache.cross_attention, self._silent_parts, strict=True):
+                for buffer, part in zip(buffers, parts, strict=True):
+                    buffer[:, :, :every] = part
+        cache.cross_attention = [tuple(buffer[:, :, every - kept :] for buffer in buffers)
+                                 for buffers in cache.cross_attention]
 
     def _allocate(self, states: Tensor, slots: int, frames: int, width: int) -> Cache:
         like = self._converted(states[:0])
@@ -202,11 +208,16 @@ class Decoder:
         """Free the memory that the next cache would use again."""
         self._buffers = None
 
+    @property
+    def _silent_states(self) -> Tensor:
+        """(kept positions, width), every EVERY-th as in the encoder. The mean of neighbours is
+        further from all of them."""
+        return self.silence[EVERY // 2 :: EVERY]
+
     @cached_property
     def _silent_parts(self) -> list[tuple[Tensor, ...]]:
-        """Of each layer, what a cache holds of silence: (heads, kept positions), every EVERY-th as
-        in the encoder. The mean of neighbours is further from all of them."""
-        states = self._converted(self.silence[EVERY // 2 :: EVERY])
+        """Of each layer, what a cache holds of silence: (heads, kept positions)."""
+        states = self._converted(self._silent_states)
         return [layer.cross_parts(states) for layer in self.layers]
 
     @torch.inference_mode()
@@ -217,7 +228,7 @@ class Decoder:
             for slot, each in enumerate(states, first):
                 # one slot at a time: intermediate results stay in the processor's cache
                 for buffer, part in zip(buffers, layer.cross_parts(each), strict=True):
-                    buffer[slot, :, : cache.frames] = part
+                    buffer[slot, :, -cache.frames :] = part
         cache.num_used += len(states)
 
     def _converted(self, states: Tensor) -> Tensor:
@@ -252,8 +263,8 @@ class Decoder:
 
     @torch.inference_mode()
     def rough_logits(self, hidden: Tensor) -> RoughLogits | None:
-        """The same for a choice of the largest (`decoding.shortlist`); None where that would not be
-        faster."""
+        """The same for a choice of the largest (`decoding.output.shortlist`); None where that would
+        not be faster."""
         if len(hidden) > most_rows() or (shortlist := self.shortlist()) is None:
             return None
         return shortlist(hidden)

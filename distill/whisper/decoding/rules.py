@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.shortlist import RoughLogits
+from distill.whisper.decoding.output.shortlist import RoughLogits
 from distill.whisper.special import SpecialTokens
 
 

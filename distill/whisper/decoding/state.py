@@ -12,10 +12,10 @@ from torch import Tensor
 from distill.whisper.decoding.decoder import Cache, Decoder, synchronise
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.drafting.policy import Drafting
+from distill.whisper.decoding.output.shortlist import RoughLogits
 from distill.whisper.decoding.prompts import Prompts
 from distill.whisper.decoding.report import Report
 from distill.whisper.decoding.sequences import Sequences
-from distill.whisper.decoding.shortlist import RoughLogits
 from distill.whisper.decoding.verification import Verifier
 from distill.whisper.special import SpecialTokens
 
@@ -91,17 +91,15 @@ class DecodingState:
             logits = self.target.logits(begin)
             self._note_no_speech(new, logits)
             return logits, None
-        self._note_no_speech(new, self._nearly(begin))
-        return self.verifier.logits_of(end)
-
-    def _nearly(self, begin: Tensor) -> Tensor:
-        """Logits of which the largest and that of no speech are exact, where that is faster."""
-        rough, token = self.target.rough_logits(begin), self.special.no_speech
+        logits, rough = self.verifier.logits_of(torch.cat([begin, end]))  # the layer is read once
         if rough is None:
-            return self.target.logits(begin)
-        rough.settle(token, token + 1)
-        rough.refine(rough.logits)
-        return rough.logits
+            self._note_no_speech(new, logits[: len(new)])
+            return logits[len(new) :], None
+        first, last = rough.split(len(new))
+        first.settle(self.special.no_speech, self.special.no_speech + 1)
+        first.refine(first.logits)
+        self._note_no_speech(new, first.logits)
+        return last.logits, last
 
     def _note_no_speech(self, new: list[int], logits: Tensor) -> None:
         """Probabilities that there is no speech, of logits after `<|startoftranscript|>`."""

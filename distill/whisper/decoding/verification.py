@@ -11,12 +11,12 @@ from torch import Tensor
 from distill.whisper.decoding import near_ties
 from distill.whisper.decoding.decoder import Cache, Decoder
 from distill.whisper.decoding.drafting.drafters import Draft
+from distill.whisper.decoding.output.shortlist import RoughLogits
 from distill.whisper.decoding.phrases.boosts import Boosts, Choice, TwoBest
 from distill.whisper.decoding.report import NearTie, Report
 from distill.whisper.decoding.rules import LogitsRules
 from distill.whisper.decoding.sampling import Sampling
 from distill.whisper.decoding.sequences import Sequences, loop_size
-from distill.whisper.decoding.shortlist import RoughLogits
 
 # choose(index, slot, draft, step): `index` is the position's row of the logits, `step` its place
 # in the draft

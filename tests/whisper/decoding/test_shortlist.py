@@ -6,12 +6,12 @@ from string import ascii_letters
 import pytest
 import torch
 
-from distill.whisper.decoding import shortlist
 from distill.whisper.decoding.decoder import Decoder
-from distill.whisper.decoding.largest import at_least, largest
+from distill.whisper.decoding.output import shortlist
+from distill.whisper.decoding.output.largest import at_least, largest
+from distill.whisper.decoding.output.rough_products import HalfProduct, WholeProduct, best_product
+from distill.whisper.decoding.output.shortlist import Shortlist
 from distill.whisper.decoding.phrases.trie import PhraseList
-from distill.whisper.decoding.rough_products import HalfProduct, WholeProduct, best_product
-from distill.whisper.decoding.shortlist import Shortlist
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
 pytestmark = pytest.mark.skipif(best_product() is None, reason="no kernel for int8 copies")

@@ -51,6 +51,26 @@ def test_a_decoder(tiny_model, states, slots, int8):
     assert whole.cache(whole_windows(states, silence)).num_bytes > 2 * short.cache(states).num_bytes
 
 
+@pytest.mark.parametrize("int8", [False, True])
+@torch.inference_mode()
+def test_silence_is_there_whatever_was_decoded_before(tiny_model, states, int8):
+    """A slot keeps it from clip to clip; batches and padded clips write over it."""
+    silence = silence_of(tiny_model.get_encoder()).states
+    tokens = torch.tensor([[3, 4, 5]])
+
+    def read(decoder: Decoder, slots: int, frames: int) -> torch.Tensor:
+        cache = decoder.cache(states.repeat(1, 10, 1)[:slots, :frames])
+        return decoder(tokens.expand(slots, -1), [0] * slots, cache)
+
+    used = Decoder(tiny_model, int8, silence=silence)
+    for slots, frames in ((1, 75), (1, 150), (1, 50), (3, 60), (1, 150), (1, 1500), (1, 151)):
+        new = Decoder(tiny_model, int8, silence=silence)
+        torch.testing.assert_close(read(used, slots, frames), read(new, slots, frames))
+        if int8:  # bit for bit, alone and in a batch
+            alone, batch = (read(new, count, frames)[0] for count in (1, 3))
+            assert torch.equal(alone, batch)
+
+
 @pytest.mark.parametrize("max_slots", [None, *(
     pytest.param(slots, marks=pytest.mark.slow) for slots in (1, 2))])
 def test_texts_with_drafts(tiny_model, tiny_processor, states, max_slots):

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.largest import largest
+from distill.whisper.decoding.output.largest import largest
+from distill.whisper.decoding.output.shortlist import RoughLogits
 from distill.whisper.decoding.phrases.trie import END, NO_END, PhraseList
-from distill.whisper.decoding.shortlist import RoughLogits
 
 
 class Choice(NamedTuple):

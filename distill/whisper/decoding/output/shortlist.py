@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.largest import at_least, largest
-from distill.whisper.decoding.rough_products import Product, best_product
+from distill.whisper.decoding.output.largest import at_least, largest
+from distill.whisper.decoding.output.rough_products import Product, best_product
 
 _LIKELY = 16  # tokens that are computed again in any case: most of the probability
 _SMALLEST_LAYER = 2**23  # numbers; smaller ones stay in the processor's cache
@@ -82,6 +82,11 @@ class RoughLogits:
     rows: Tensor
     weight: Tensor
     bound: Tensor
+
+    def split(self, count: int) -> tuple[RoughLogits, RoughLogits]:
+        """The first `count` rows, and the others, in the same memory."""
+        return tuple(RoughLogits(self.logits[at], self.rows[at], self.weight, self.bound[at])
+                     for at in (slice(count), slice(count, None)))
 
     def settle(self, first: int, end: int | None = None) -> None:
         """Make those of the tokens from `first` on exact; before rules."""
