@@ -23,24 +23,28 @@ from distill.audio_llm.data.examples import Example
 from distill.audio_llm.data.sequences import AUDIO, answer_ids
 from distill.audio_llm.model import AudioLlm
 from distill.losses.matmul import fast_linears
+from distill.progress import progress
 
 
 @torch.no_grad()
 def option_scores(
     model: AudioLlm, examples: Sequence[Example], states: Sequence[np.ndarray],
-    tells: bool = True,
+    tells: bool = True, description: str | None = None,
 ) -> list[np.ndarray]:
     """Log-probabilities (options,), in nats, of each example's options.
 
     Args:
         states: encoder states (frames, width) of each; no frames: no audio.
         tells: the transcript is told as text, where the model was trained so.
+        description: of a bar that says how far it is; None: it is part of something that has one.
     """
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
     without_audio: dict[tuple, np.ndarray] = {}  # many are asked the same, and hear nothing
     asked = _Asked(model)
+    order = sorted(range(len(examples)), key=lambda n: _clip(examples[n]))
     with fast_linears():
-        for n in sorted(range(len(examples)), key=lambda n: _clip(examples[n])):
+        for n in progress(order, len(order), description or "", "questions",
+                          description is not None):
             example, told = examples[n], examples[n].spoken if tells else None
             same = (example.question, told, example.options)
             scores = None if len(states[n]) else without_audio.get(same)
@@ -74,43 +78,39 @@ class _Asked:
         if not is_same:
             (self.audio,), self.states = model.hear([states]), states
         self.ids = model.sequence(example.question, len(self.audio), transcript=told).ids
-        last = self._read(_common(before, self.ids, is_same))
         tree = _Tree.of([answer_ids(model.tokenizer, model.layout, each)
                          for each in example.options])
-        hidden = torch.cat([last, self._read_tree(tree)])
+        hidden = self._read(_common(before, self.ids, is_same), tree)
         logits = hidden @ model.llm.get_output_embeddings().weight.T
         chances = logits.log_softmax(-1).double().cpu().numpy()
         return np.array([chances[nodes, tokens].sum() for nodes, tokens in tree.options])
 
-    def _read(self, known: int) -> Any:
-        """The last state (1, llm_width) of the question, of which so many ids are in the cache."""
-        known = min(known, len(self.ids) - 1)
+    def _read(self, known: int, tree: _Tree) -> Any:
+        """The last state of the question, of which so many ids are in the cache, and those of the
+        tree behind it: (1 + nodes, llm_width). The cache holds the question then."""
+        device, length = self.model.device, len(self.ids)
+        known = min(known, length - 1)
         self._forget(known)
-        embedded = self.model.embed(torch.tensor([self.ids], device=self.model.device), self.audio)
-        read = self.model.llm.base_model(inputs_embeds=embedded[:, known:], use_cache=True,
-                                         past_key_values=self.cache)
-        return read.last_hidden_state[0, -1:]
+        ids, new = torch.tensor([self.ids + tree.ids], device=device), length - known
+        sees = torch.ones(ids.shape[1] - known, ids.shape[1], dtype=torch.bool)
+        sees[:new, known:] = torch.ones(new, ids.shape[1] - known, dtype=torch.bool).tril()
+        sees[new:, length:] = tree.sees()
+        positions = [*range(known, length), *(length + depth for depth in tree.depths)]
+        embedded = self.model.embed(ids, self.audio)[:, known:]
+        mask = torch.zeros(sees.shape, dtype=embedded.dtype).masked_fill(
+            ~sees, torch.finfo(embedded.dtype).min)
+        read = self.model.llm.base_model(
+            inputs_embeds=embedded, attention_mask=mask[None, None].to(device),
+            position_ids=torch.tensor([positions], device=device),
+            past_key_values=self.cache, use_cache=True)
+        self._forget(length)
+        return read.last_hidden_state[0, new - 1 :]
 
     def _forget(self, kept: int) -> None:
         """Keep so many ids."""
         more = self.cache.get_seq_length() - kept
         if more > 0:
             self.cache.crop(-more)
-
-    def _read_tree(self, tree: _Tree) -> Any:
-        """States (nodes, llm_width); the cache is as it was."""
-        device, length = self.model.device, len(self.ids)
-        if not tree.ids:
-            return torch.zeros(0, self.audio.shape[-1], device=device)
-        sees = torch.ones(len(tree.ids), length + len(tree.ids), dtype=torch.bool)
-        sees[:, length:] = tree.sees()
-        read = self.model.llm.base_model(
-            input_ids=torch.tensor([tree.ids], device=device),
-            attention_mask=sees[None, None].to(device),
-            position_ids=length + torch.tensor([tree.depths], device=device),
-            past_key_values=self.cache, use_cache=True)
-        self._forget(length)
-        return read.last_hidden_state[0]
 
 
 @dataclass

@@ -24,7 +24,8 @@ def choices(
 ) -> list[str]:
     """The option that is taken of each question, with the inputs of INPUTS."""
     heard = [each[:0] for each in states] if inputs == "text_only" else states
-    scores = option_scores(model, examples, heard, tells=inputs != "audio_only")
+    scores = option_scores(model, examples, heard, inputs != "audio_only",
+                           f"choices, {inputs.replace('_', ' ')}")
     return chosen(examples, scores)
 
 

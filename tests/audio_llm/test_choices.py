@@ -53,9 +53,10 @@ def test_what_questions_and_options_share_is_read_once(make):
     read = []
     model.llm.base_model.register_forward_pre_hook(
         lambda module, given, named: read.append(
-            named["inputs_embeds" if "inputs_embeds" in named else "input_ids"].shape[1]),
+            named["inputs_embeds"].shape[1]),
         with_kwargs=True)
     found = option_scores(model, asked, states)
+    assert len(read) == len(asked), "a pass each"
     whole = sum(len(model.sequence(each.question, 3, transcript=each.spoken).ids) for each in asked)
     options = [answer_ids(model.tokenizer, model.layout, each)[:-1] for each in asked[0].options]
     assert sum(read) < whole + len(asked) * sum(map(len, options)) / 2
