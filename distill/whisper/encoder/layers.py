@@ -12,7 +12,7 @@ from torch import Tensor
 def stem(encoder: Any, features: Tensor) -> Tensor:
     """(clips, positions, width): two convolutions, and where each position is."""
     hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2)
-    return hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    return (hidden + encoder.embed_positions.weight[: hidden.shape[1]]).contiguous()
 
 
 def run_layer(

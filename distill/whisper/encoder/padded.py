@@ -39,7 +39,11 @@ def encode_padded(
         on_layer: called with what each layer gives, (batch, 1500, width), in their order.
     """
     parameter = next(encoder.parameters())
-    hooks = [] if on_layer is None else [
+    # transformers' first layer gets a transposed view, and then every sum of the residual is one:
+    # 4 to 8 % of the time of an encoder on a CPU, for the same numbers
+    hooks = [encoder.layers[0].register_forward_pre_hook(
+        lambda _layer, given: (given[0].contiguous(), *given[1:]))]
+    hooks += [] if on_layer is None else [
         layer.register_forward_hook(
             lambda _layer, _given, found: on_layer(found[0] if isinstance(found, tuple) else found))
         for layer in encoder.layers]
