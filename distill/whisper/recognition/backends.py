@@ -138,9 +138,15 @@ class TransformersBackend:
     ) -> tuple[list[Labelled], Tensor | None]:
         """See `Backend`."""
         encoder = self.model.get_encoder()
-        parts = [encode_features(encoder, part) for part in features.split(self.batch_size)]
-        states = stack_states(self.model, [each for part in parts for each in part])
-        found = [self._decode(number, windows, features, states)
+        parts = features.split(self.batch_size)
+        encoded = [encode_features(encoder, part) for part in parts]
+        states = stack_states(self.model, [each for part in encoded for each in part])
+        calls = [(windows, features, states)]
+        if len({each.shape[1] for each in encoded}) > 1:  # none is as long as a group's longest
+            starts = range(0, len(windows), self.batch_size)
+            calls = [(windows[at : at + self.batch_size], part, each)
+                     for at, part, each in zip(starts, parts, encoded, strict=True)]
+        found = [[each for call in calls for each in self._decode(number, *call)]
                  for number in range(len(self.decoders))]
         labelled = [Labelled(*each) for each in zip(*found, strict=True)]
         if self.recipe.pseudo_label.detect_language:

@@ -2,11 +2,13 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 
 from distill.data.manifest import read_manifest
 from distill.data.speech.windows import load_window, pack
+from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.audio import all_padded
 from distill.whisper.encoder.padded import log_mel
 from distill.whisper.recipe import load_recipe
@@ -160,6 +162,25 @@ def test_where_a_window_ends_another_of_its_group_begins(tiny, temperatures, mon
         for one, other in zip(labels, found[2][0], strict=True):
             assert one.hypothesis.tokens == other.hypothesis.tokens
             assert one.hypothesis.temperature == other.hypothesis.temperature
+
+
+def test_short_clips_are_decoded_with_those_of_their_length(tiny_run, monkeypatch):
+    """A group is ordered by length, and its last clips are far shorter than its first."""
+    recipe = tiny_run.recipe("teacher.short_audio_margin=1", "pseudo_label.batch_size=2")
+    windows = [window for shard in make_plan(recipe).shards for window in shard][:5]
+    backend = load_backend(recipe, load_teacher(recipe.teacher))
+    drawn = np.random.default_rng(0)
+    features = backend.inputs([drawn.normal(0, 0.1, int(16000 * seconds)).astype(np.float32)
+                               for seconds in (5, 2, 2, 1.9, 0.5)])
+    heard = []
+    monkeypatch.setattr(WhisperDecoder, "_begin", lambda self, states, *given, begin=(
+        WhisperDecoder._begin): (heard.append(tuple(states.shape[:2])),
+                                 begin(self, states, *given))[1])
+    found, states = backend.label(windows, features)
+    short = [each for each in heard if each[1] < 1500]  # what a random model says, the guard pads
+    assert short == [(2, 300), (2, 150), (1, 75)] and len(found) == 5
+    assert states.shape[:2] == (5, 300)
+    assert all(each.hypothesis.tokens for each in found)
 
 
 def test_the_teacher_is_converted_once(tiny):
