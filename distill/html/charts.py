@@ -47,7 +47,8 @@ class Bar:
 
 @dataclass
 class Axis:
-    """Maps [low, high] to [start, end] SVG units, on a linear or logarithmic scale."""
+    """Maps [low, high] to [start, end] SVG units, on a linear or logarithmic scale. Ticks are
+    labelled with their numbers, or with `labels`."""
 
     low: float
     high: float
@@ -55,6 +56,7 @@ class Axis:
     end: float
     log: bool = False
     ticks: list[float] = field(default_factory=list)
+    labels: Sequence[str] = ()
 
     def __call__(self, value: float) -> float:
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -71,6 +73,12 @@ def linear_axis(values: Sequence[float], start: float, end: float) -> Axis:
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [round(i * step, 12) for i in range(first, last + 1)]
     return Axis(ticks[0], ticks[-1], start, end, ticks=ticks)
+
+
+def places_axis(labels: Sequence[str], start: float, end: float) -> Axis:
+    """An axis over 0, 1, 2, ..., of which each has a label."""
+    ticks = [float(place) for place in range(len(labels))]
+    return Axis(0, len(labels) - 1, start, end, ticks=ticks, labels=labels)
 
 
 def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
@@ -98,17 +106,23 @@ def number(value: float) -> str:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], x_label: str, y_label: str, log: bool = False
+    title: str, series: Sequence[Series], x_label: str, y_label: str, log: bool = False,
+    places: Sequence[str] = (),
 ) -> str:
     """Lines over a shared x axis. Points that are not finite (or not positive on a log scale) are
-    left out, and the chart says how many."""
+    left out, and the chart says how many.
+
+    Args:
+        places: labels of x = 0, 1, 2, ...; without them the axis has numbers.
+    """
     drawable = [(line, [p for p in line.points if _drawable(p[1], log)]) for line in series]
     points = [point for _, kept in drawable for point in kept]
     if not points:
         return f'<p class="note">{escape(title)}: no finite value to draw.</p>'
     x_values, y_values = [x for x, _ in points], [y for _, y in points]
     y_values += [end for line in series for _, *ends in line.intervals for end in ends]
-    x_axis = linear_axis(x_values, LEFT, WIDTH - RIGHT)
+    ends = LEFT, WIDTH - RIGHT
+    x_axis = places_axis(places, *ends) if places else linear_axis(x_values, *ends)
     bottom, top = HEIGHT - BOTTOM, TOP
     y_axis = log_axis(y_values, bottom, top) if log else linear_axis(y_values, bottom, top)
     parts = [grid(x_axis, y_axis, x_label, y_label)]
@@ -183,11 +197,11 @@ def grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
         y = y_axis(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="end">{number(tick)}</text>')
-    for tick in x_axis.ticks:
+    for tick, label in zip(x_axis.ticks, x_axis.labels or map(number, x_axis.ticks), strict=True):
         x = x_axis(tick)
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>')
         anchor = "end" if tick == x_axis.ticks[-1] else "middle"
-        parts.append(f'<text x="{x}" y="{bottom + 17}" class="{anchor}">{number(tick)}</text>')
+        parts.append(f'<text x="{x}" y="{bottom + 17}" class="{anchor}">{escape(label)}</text>')
     line = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"'
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<line class="axis" {line}/>')

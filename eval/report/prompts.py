@@ -81,9 +81,9 @@ def _charts(results: dict) -> str:
                 points = [(at, 100 * rates[str(size)]) for at, size in enumerate(SIZES)]
                 lines.append(Series(row, points, style, markers=True))
         if lines:
-            axis = "words nobody said: " + ", ".join(map(str, SIZES))
-            pictures.append(figure(f"{title} of the student", line_chart(
-                title, lines, axis, f"{title} (%)"), "By the length of the list."))
+            chart = line_chart(title, lines, "words on the list that nobody said", f"{title} (%)",
+                               places=[f"{size:,}" for size in SIZES])
+            pictures.append(figure(f"{title} of the student", chart, "By the length of the list."))
     return f'<div class="grid-2">{"".join(pictures)}</div>'
 
 

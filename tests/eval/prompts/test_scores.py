@@ -127,5 +127,6 @@ def test_the_table_of_a_run():
         {"id": "<1>", "reference": "Please call.", "student plain 0": "Please fall."}]}
     assert "B-WER -100.0 % of itself by a" in text_table(whole)
     page = render_prompts(whole)
+    assert page.count(">1,000</text>") == 2  # under both curves
     assert "<del>call</del>" in page and "&lt;1&gt;" in page and "40 better, 0 worse" in page
     assert "| student a | 0.0" in card(whole).replace("\u00a0", " ") and card({}) == ""
