@@ -32,6 +32,19 @@ def test_product(calls, shape):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("bias", [torch.randn(11), None])
+def test_few_rows_are_read_by_mkl(calls, monkeypatch, bias):
+    """Where this PyTorch has it."""
+    weight, rows = torch.randn(11, 8), torch.randn(3, 8)
+    for has_mkl, wanted in ((True, [3]), (False, [1, 2, 3])):
+        calls.clear()
+        monkeypatch.setattr(products, "_HAS_MKL", has_mkl)
+        for count in (1, 2, 3):
+            found = products.linear(rows[:count], weight, bias)
+            torch.testing.assert_close(found, nn.functional.linear(rows[:count], weight, bias))
+        assert [count for count, *_ in calls] == wanted
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("frozen", ["rows", "weight", None])
 def test_linear_layers_and_their_gradients(calls, bias, frozen):
