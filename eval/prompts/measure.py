@@ -11,6 +11,7 @@ from distill.data.model_files import model_stamp
 from distill.metrics.normalize import error_unit, normalizer
 from distill.whisper.data.corpus import EvaluationUtterance, evaluation_utterances, load_clips
 from distill.whisper.decoding.phrases.files import read_phrases
+from distill.whisper.decoding.phrases.trie import RULE
 from distill.whisper.prompting.reader_files import SETTINGS
 from distill.whisper.recipe import WhisperRecipe, written_language
 from distill.whisper.teacher import load_teacher
@@ -99,12 +100,17 @@ def _ways(speaker: Speaker, lists: Sequence[Sequence[str]], plain: Sequence[str]
     return ways | ({"a+c": partial(speaker.both, **given)} if both else {})
 
 
+def asked_of(recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance]) -> list:
+    """What the passes of a model depend on, for the key of those that are kept."""
+    config = recipe.evaluation
+    return [config.prompts.most_words, config.prompts.boost, RULE, config.on_loop, recipe.seed,
+            windows_hash(utterances), read_phrases(config.prompts.words)]
+
+
 def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],
               path: Path) -> dict[str, Speaker]:
     """{role: speaker}; a twin only where one was trained."""
-    config = recipe.evaluation
-    asked = [config.prompts.most_words, config.prompts.boost, config.on_loop, recipe.seed,
-             windows_hash(utterances), read_phrases(config.prompts.words)]
+    asked = asked_of(recipe, utterances)
     shared: list = []
 
     def teacher() -> tuple:

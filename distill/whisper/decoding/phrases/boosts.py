@@ -12,7 +12,7 @@ from drafts: with drafts the text is that of plain decoding with the same list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from torch import Tensor
 from distill.whisper.decoding.output.largest import largest
 from distill.whisper.decoding.output.shortlist import RoughLogits
 from distill.whisper.decoding.phrases.trie import END, NO_END, PhraseList
+
+_CLEAR = 2.0  # logits; near ties are far nearer (`decoding.near_ties`)
 
 
 class Choice(NamedTuple):
@@ -74,8 +76,54 @@ class TwoBest:
         values, tokens = largest(logits, 2)
         return cls(tokens.tolist(), values.tolist())
 
+    def with_changed(self, rows: dict[int, list[tuple[int, float]]]) -> TwoBest:
+        """Others (token, logit) in some positions."""
+        tokens, values = list(self.tokens), list(self.values)
+        for row, two in rows.items():
+            tokens[row], values[row] = [token for token, _ in two], [value for _, value in two]
+        return TwoBest(tokens, values)
+
     def gaps(self) -> list[float]:
         return [first - second for first, second in self.values]
+
+
+@dataclass
+class _Raised:
+    """Tokens that are raised in some positions.
+
+    Attributes:
+        rows: the positions.
+        tokens, bonus: (m,) ids, and what is added to each.
+    """
+
+    rows: list[int]
+    tokens: Tensor
+    bonus: Tensor
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, 1), (1, m) and (1, m)."""
+        rows = torch.tensor(self.rows, device=self.tokens.device)
+        return rows[:, None], self.tokens[None], self.bonus[None]
+
+    def reaching(self, enough: Sequence[float], logits: Tensor, rough: RoughLogits | None
+                 ) -> _Raised | None:
+        """The same in the positions where a raised token may reach so much; None: in none.
+
+        Args:
+            enough: of each position.
+            logits: (positions, vocabulary).
+            rough: as in `Boosts.two_best`.
+        """
+        def of(table: Tensor) -> Tensor:
+            some = table if len(self.rows) == len(table) else table[self.rows]
+            return some.index_select(1, self.tokens)
+
+        most = of(logits).add_(self.bonus)
+        if rough is not None:
+            most += of(rough.bound)
+        rows = [row for row, value in zip(self.rows, most.amax(1).tolist(), strict=True)
+                if value >= enough[row]]
+        return replace(self, rows=rows) if rows else None
 
 
 class Boosts:
@@ -88,7 +136,7 @@ class Boosts:
     """
 
     def __init__(self, lists: Sequence[PhraseList | None], begin: int, end: int):
-        self.lists, self.begin, self.end = lists, begin, end
+        self.lists, self.begin, self.end = list(lists), begin, end
         self._debts: list[_Debt | None] = [None] * len(lists)
         self._plain: list[set[int]] = [set() for _ in lists]  # lengths after which nothing is added
 
@@ -103,13 +151,15 @@ class Boosts:
             lengths: how many of these tokens come before each position.
         """
         before = logits.clone()  # what begins a phrase and goes on with one is raised once
-        for rows, tokens, bonus in self._raised(sequences, texts, lengths, logits.device):
+        for each in self._raised(sequences, texts, lengths, logits.device):
+            rows, tokens, bonus = each.tensors()
             logits[rows, tokens] = before[rows, tokens] + bonus.to(logits)
 
     def two_best(self, logits: Tensor, plain: TwoBest, positions: Sequence[tuple[int, int]],
                  texts: Sequence[Sequence[int]], rough: RoughLogits | None = None) -> TwoBest:
         """Two best tokens of each position with boosts, which only raise logits: they are among
-        the two best without and the two best of those that are raised.
+        the two best without and the two best of those that are raised. A raised one that stays far
+        below the best may be missing: it changes neither a choice nor a near tie.
 
         Args:
             logits: (positions, vocabulary) of the target model, with noise if there is any.
@@ -118,52 +168,51 @@ class Boosts:
             texts: these tokens.
             rough: where not all logits are exact: what makes those exact that decide.
         """
-        found = [dict(zip(*each, strict=True))
-                 for each in zip(plain.tokens, plain.values, strict=True)]
-        least = torch.tensor([values[1:] for values in plain.values], device=logits.device)
-        for rows, tokens, bonus in self._raised([s for s, _ in positions], texts,
-                                                [n for _, n in positions], logits.device):
+        found: dict[int, dict[int, float]] = {}
+        for each in self._raised([s for s, _ in positions], texts, [n for _, n in positions],
+                                 logits.device, [gap - _CLEAR for gap in plain.gaps()]):
+            raised = each.reaching([first - _CLEAR for first, _ in plain.values], logits, rough)
+            if raised is None:
+                continue
+            rows, tokens, bonus = raised.tensors()
             if rough is not None:
-                rough.refine_raised(logits, rows, tokens, bonus, least[rows[:, 0]])
+                least = torch.tensor([plain.values[row][1:] for row in raised.rows])
+                rough.refine_raised(logits, rows, tokens, bonus, least)
             values, at = (logits[rows, tokens] + bonus).topk(min(2, tokens.shape[1]))
             best = tokens[0][at]
-            for row, *each in zip(rows[:, 0].tolist(), best.tolist(), values.tolist(),
-                                  strict=True):
-                for token, value in zip(*each, strict=True):
-                    found[row][token] = max(value, found[row].get(token, value))
-        ordered = [sorted(each.items(), key=lambda pair: -pair[1])[:2] for each in found]
-        return TwoBest([[token for token, _ in each] for each in ordered],
-                       [[value for _, value in each] for each in ordered])
+            for row, *two in zip(raised.rows, best.tolist(), values.tolist(), strict=True):
+                known = found.setdefault(
+                    row, dict(zip(plain.tokens[row], plain.values[row], strict=True)))
+                for token, value in zip(*two, strict=True):
+                    known[token] = max(value, known.get(token, value))
+        return plain.with_changed({row: sorted(each.items(), key=lambda pair: -pair[1])[:2]
+                                   for row, each in found.items()})
 
     def _raised(
         self, sequences: Sequence[int], texts: Sequence[Sequence[int]], lengths: Sequence[int],
-        device: torch.device,
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(positions (n, 1), token ids (1, m), what is added (1, m)) of all positions with one
-        list; then of each that is inside of a phrase, where a token that begins one as well gets
-        the larger boost."""
-        roots: dict[int, tuple[Tensor, Tensor, list[int]]] = {}
-        inner: dict[int, dict[int, float]] = {}
+        device: torch.device, more_than: Sequence[float] | None = None,
+    ) -> list[_Raised]:
+        """Those of all positions with one list; then of each that is inside of a phrase, where a
+        token that begins one as well gets the larger boost.
+
+        Args:
+            more_than: of each position: boosts that are not larger change nothing.
+        """
+        roots: dict[int, _Raised] = {}
+        inner: list[_Raised] = []
         for row, (sequence, text, length) in enumerate(
                 zip(sequences, texts, lengths, strict=True)):
             names = self.lists[sequence]
             if names is None or length in self._plain[sequence]:
                 continue
-            ids, bonus = names.root(text, length, self.begin, device)
-            if len(ids):
-                roots.setdefault(id(ids), (ids, bonus, []))[2].append(row)
-            for _, node in names.paths(text, length, self.begin):
-                found = inner.setdefault(row, {})
-                for token, after in names.children[node].items():
-                    first = names.first(token, text, length, self.begin)
-                    found[token] = max(found.get(token, 0.0), names.bonus[after], first)
-        for ids, bonus, rows in roots.values():
-            yield torch.tensor(rows, device=device)[:, None], ids[None], bonus[None]
-        for row, found in inner.items():
-            if found:
-                yield (torch.tensor([[row]], device=device),
-                       torch.tensor([list(found)], device=device),
-                       torch.tensor([list(found.values())], device=device))
+            about, least = (text, length, self.begin), more_than[row] if more_than else 0.0
+            if names.most_first > least:
+                ids, bonus = names.root(*about, device)
+                roots.setdefault(id(ids), _Raised([], ids, bonus)).rows.append(row)
+            nodes = tuple(node for _, node in names.paths(*about)) if names.boost > least else ()
+            if nodes:
+                inner.append(_Raised([row], *names.after(nodes, *about, device)))
+        return [each for each in (*roots.values(), *inner) if len(each.tokens)]
 
     def note(self, sequence: int, generated: Sequence[int], choice: Choice, log_prob: float
              ) -> Back | None:
@@ -196,6 +245,24 @@ class Boosts:
         ends = max(names.ends[node] for node in nodes)
         self._debts[sequence] = None if ends == END else replace(debt, has_ended=ends != NO_END)
         return None
+
+    def open(self, sequence: int) -> Back | None:
+        """What the text goes back to if the phrase that it has begun does not come; None where it
+        has begun none."""
+        debt = self._debts[sequence]
+        return None if debt is None else debt.back
+
+    def split(self, sequence: int, length: int) -> None:
+        """The next sequence is what this one is once it has gone back to its first `length`
+        tokens."""
+        self.lists.append(self.lists[sequence])
+        self._debts.append(None)
+        self._plain.append(self._plain[sequence])
+        self._take_back(len(self.lists) - 1, length)
+
+    def take(self, sequence: int, other: int) -> None:
+        """A sequence goes on with another text of its audio."""
+        self._debts[sequence], self._plain[sequence] = self._debts[other], self._plain[other]
 
     def _take_back(self, sequence: int, length: int) -> None:
         kept = {each for each in self._plain[sequence] if each < length}
