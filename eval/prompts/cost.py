@@ -5,8 +5,9 @@
 names.txt has one phrase a line. The recipe's teacher writes the clips of evaluation.prompts.split,
 which are encoded before, one by one and 8 together, with all lists in turn. Time is the
 processor's, not the clock's, of one thread. Most of what a list costs are beginnings of phrases
-that do not go on and are undone: steps of the decoder, which are counted, and differ with the
-speech. Writes runs/NAME/eval/prompts_cost.json.
+that may not go on: while one is open, the text without it is read beside it, as one row more in a
+step of the decoder. Such rows are counted (`beside`), and differ with the speech, as do the steps
+that a changed text takes. Writes runs/NAME/eval/prompts_cost.json.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ _PHRASES = "phrases="
 
 @dataclass
 class Pass:
-    """Seconds of the processor, steps of the decoder, beginnings that were undone, and texts."""
+    """Seconds of the processor, steps of the decoder, rows in them that were read beside others,
+    beginnings that were undone, and texts."""
 
     seconds: float
     steps: int
+    beside: int
     undone: int
     texts: list[list[int]]
 
@@ -86,12 +89,13 @@ def measure(recipe: WhisperRecipe, phrases: Sequence[str], rounds: int = ROUNDS)
     states: dict[str, Any] = {}
 
     def decode(batch: int, names: PhraseList) -> Pass:
-        before, begun = decoder.report.passes, time.process_time()
-        undone = decoder.report.taken_back
+        report = decoder.report
+        before, begun = (report.passes, report.beside, report.taken_back), time.process_time()
         found = transcribe(decoder, teacher.processor, windows, batch, states_cache=states,
                            phrases={window.id: names for window in windows})
         seconds = time.process_time() - begun
-        return Pass(seconds, decoder.report.passes - before, decoder.report.taken_back - undone,
+        after = report.passes, report.beside, report.taken_back
+        return Pass(seconds, *(b - a for a, b in zip(before, after, strict=True)),
                     [found[window.id].tokens for window in windows])
 
     result: dict[str, Any] = {"clips": len(windows)}
@@ -109,17 +113,19 @@ def figures(turns: Sequence[dict[int, Pass]], size: int) -> dict:
     first = turns[0]
     return {"seconds": median(turn[size].seconds for turn in turns), "more": median(more),
             "more_from": min(more), "more_to": max(more), "steps": first[size].steps,
-            "undone": first[size].undone,
+            "beside": first[size].beside, "undone": first[size].undone,
             "changed_texts": sum(one != two for one, two in
                                  zip(first[size].texts, first[0].texts, strict=True))}
 
 
 def table(found: dict) -> str:
     """For the terminal."""
-    lines = ["batch  phrases  seconds   more (rounds from, to)     steps  undone  texts changed"]
-    lines += [f"{batch:>5}  {int(size):>7,}  {each['seconds']:7.2f}  {each['more']:+6.1%} "
-              f"({each['more_from']:+.1%}, {each['more_to']:+.1%})".ljust(52)
-              + f"{each['steps']:6}  {each['undone']:6}  {each['changed_texts']:13}"
+    counts = {"steps": 7, "beside": 8, "undone": 8, "changed_texts": 15}  # and their widths
+    lines = ["batch  phrases  seconds   more (rounds from, to)".ljust(50)
+             + "".join(f"{name.replace('_', ' '):>{width}}" for name, width in counts.items())]
+    lines += [(f"{batch:>5}  {int(size):>7,}  {each['seconds']:7.2f}  {each['more']:+6.1%} "
+               f"({each['more_from']:+.1%}, {each['more_to']:+.1%})").ljust(50)
+              + "".join(f"{each[name]:{width}}" for name, width in counts.items())
               for batch, sizes in found.items() for size, each in sizes.items()]
     return "\n".join(lines)
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -28,85 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.whisper.decoding.attention import LENGTHS, FloatAttention, IntegerAttention
+from distill.whisper.decoding.cache import Cache
 from distill.whisper.decoding.output.shortlist import RoughLogits, Shortlist, most_rows
 from distill.whisper.encoder.level import EVERY
 from distill.whisper.encoder.silence import first_behind
 from distill.whisper.linear import fused_layer, make_layer
 
 _FEW = 1  # slots: so many hold the silence behind them themselves, which one kernel reads faster
-
-
-@dataclass
-class Cache:
-    """Keys and values of a batch: for each layer the tensors of `decoding.attention`.
-
-    Attributes:
-        self_attention: of the tokens read so far; shapes begin with (slots, heads, positions).
-        cross_attention: of the encoder states; shapes begin with (slots, heads, frames).
-        num_used: slots in use, the first ones.
-        frames: of the encoder states, the last ones that slots hold.
-        rest: of the silence behind all slots, (heads, frames); None where there is none, or where
-            each slot holds it, before its own frames.
-        silent_weight: (1, 1, 1, kept silence and frames), added to the logits of cross-attention:
-            each kept position of silence stands for several. None without silence.
-        is_silent: whether slots that hold silence themselves have it already.
-    """
-
-    self_attention: list[tuple[Tensor, ...]]
-    cross_attention: list[tuple[Tensor, ...]]
-    num_used: int
-    frames: int
-    rest: list[tuple[Tensor, ...]] | None = None
-    silent_weight: Tensor | None = None
-    is_silent: bool = False
-
-    def remove(self, slot: int) -> None:
-        """Free a slot; the sequence of the last slot moves there."""
-        last = self.num_used - 1
-        if slot != last:
-            for tensor in self._tensors():
-                tensor[slot] = tensor[last]
-        self.num_used = last
-
-    def slots(self, first: int, count: int) -> Cache:
-        """Some of the slots, in the same memory."""
-        def cut(layers: list) -> list:
-            return [tuple(tensor[first : first + count] for tensor in layer) for layer in layers]
-
-        return replace(self, self_attention=cut(self.self_attention),
-                       cross_attention=cut(self.cross_attention), num_used=count)
-
-    def alone(self, slot: int) -> Cache:
-        """A cache for one sequence: the same encoder states, no tokens."""
-        tokens = [tuple(torch.zeros_like(tensor[:1]) for tensor in layer)
-                  for layer in self.self_attention]
-        audio = [tuple(tensor[slot : slot + 1] for tensor in layer)
-                 for layer in self.cross_attention]
-        return replace(self, self_attention=tokens, cross_attention=audio, num_used=1)
-
-    def clear(self) -> None:
-        """Write zeros: memory that was never written is read faster than any other."""
-        for tensor in self._tensors():
-            tensor.zero_()
-
-    def part(self, slots: int, frames: int) -> Cache | None:
-        """An empty cache in the first of its memory; None if there is not enough."""
-        keys = self.cross_attention[0][0]
-        if keys.shape[2] < frames or len(keys) < slots:
-            return None
-        audio = [tuple(tensor[:slots, :, :frames] for tensor in layer)
-                 for layer in self.cross_attention]
-        tokens = [tuple(tensor[:slots] for tensor in layer) for layer in self.self_attention]
-        return Cache(tokens, audio, 0, frames)
-
-    @property
-    def num_bytes(self) -> int:
-        """Of the slots; the rest belongs to the decoder."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
-
-    def _tensors(self) -> list[Tensor]:
-        layers = [*self.self_attention, *self.cross_attention]
-        return [tensor for layer in layers for tensor in layer]
 
 
 class Decoder:
@@ -154,8 +81,9 @@ class Decoder:
         return cache
 
     @torch.inference_mode()
-    def allocate_cache(self, states: Tensor, slots: int) -> Cache:
-        """An empty cache of so many slots, for encoder states of the length and type of `states`.
+    def allocate_cache(self, states: Tensor, slots: int, beside: int = 0) -> Cache:
+        """An empty cache of so many slots, for encoder states of the length and type of `states`,
+        with room for `beside` other texts of their audio.
 
         A decoder has one cache at a time: the memory of the last one is used again.
         """
@@ -163,11 +91,11 @@ class Decoder:
         kept = self._num_kept(frames)
         every = len(self._silent_states) if kept and slots <= _FEW else 0
         held = every + frames
-        cache = self._buffers and self._buffers.part(slots, held)
+        cache = self._buffers and self._buffers.part(slots, held, beside)
         if cache is None:
             self._buffers = None  # frees the old memory before the new one is allocated
-            self._buffers = self._allocate(states, slots, held, width)
-            cache = self._buffers.part(slots, held)
+            self._buffers = self._allocate(states, slots, held, width, beside)
+            cache = self._buffers.part(slots, held, beside)
         cache.frames = frames
         if kept:
             cache.silent_weight = self._converted(torch.zeros(1, 1, 1, kept + frames))
@@ -195,14 +123,14 @@ class Decoder:
         cache.cross_attention = [tuple(buffer[:, :, every - kept :] for buffer in buffers)
                                  for buffers in cache.cross_attention]
 
-    def _allocate(self, states: Tensor, slots: int, frames: int, width: int) -> Cache:
+    def _allocate(self, states: Tensor, slots: int, frames: int, width: int, beside: int) -> Cache:
         like = self._converted(states[:0])
 
-        def allocate(length: int) -> list[tuple[Tensor, ...]]:
-            shape = (slots, self.heads, length, width // self.heads)
+        def allocate(rows: int, length: int) -> list[tuple[Tensor, ...]]:
+            shape = (rows, self.heads, length, width // self.heads)
             return [layer.attention.allocate(shape, like) for layer in self.layers]
 
-        return Cache(allocate(self.context), allocate(frames), 0, frames)
+        return Cache(allocate(slots + beside, self.context), allocate(slots, frames), 0, frames)
 
     def free_cache(self) -> None:
         """Free the memory that the next cache would use again."""
@@ -229,7 +157,7 @@ class Decoder:
                 # one slot at a time: intermediate results stay in the processor's cache
                 for buffer, part in zip(buffers, layer.cross_parts(each), strict=True):
                     buffer[slot, :, -cache.frames :] = part
-        cache.num_used += len(states)
+        cache.add(len(states))
 
     def _converted(self, states: Tensor) -> Tensor:
         dtype = torch.float32 if self.int8 else self.embeddings.dtype
@@ -241,13 +169,14 @@ class Decoder:
 
         Args:
             tokens: (slots, T) ids; tokens beyond the context are computed at its last position,
-                and their states mean nothing.
+                and their states mean nothing. Behind the slots are the cache's other texts.
             starts: position of each slot's first token here.
 
         Returns:
             (slots, T, width)
         """
-        at = _Positions(starts, tokens.shape[1], self.context, tokens.device)
+        at = _Pass(starts, tokens, cache, self.context)
+        cache.num_read = max(cache.num_read, at.end)
         hidden = F.embedding(tokens, self.embeddings) + self.positions[at.positions]
         hidden = hidden.flatten(0, 1)  # linear layers and norms take (rows, width)
         rests = cache.rest or [None] * len(self.layers)
@@ -301,11 +230,13 @@ def _is_equal(weight: Tensor, other: Tensor) -> bool:
     return weight.dtype == other.dtype and torch.equal(weight, other)
 
 
-class _Positions:
-    """Where the tokens of a pass are: `positions` (slots, T), and a mask of what each may see."""
+class _Pass:
+    """Where the tokens of a pass are: `positions` (slots, T), a mask of what each may see of its
+    text, and whose audio the other texts beside the slots hear."""
 
-    def __init__(self, starts: Sequence[int], count: int, context: int, device: torch.device):
-        self.num_slots, self.count = len(starts), count
+    def __init__(self, starts: Sequence[int], tokens: Tensor, cache: Cache, context: int):
+        (self.num_rows, count), device = tokens.shape, tokens.device
+        self.num_slots, self.beside = len(starts) - len(cache.beside), cache.beside
         end = -(-(max(starts) + count) // LENGTHS) * LENGTHS  # rounded up
         self.end = min(end, context)
         first = torch.tensor(starts, device=device)[:, None]
@@ -313,7 +244,7 @@ class _Positions:
         # all slots at the same position: a plain slice, which is faster
         even = min(starts) == max(starts) and max(starts) + count <= context
         self.slice = slice(starts[0], starts[0] + count) if even else None
-        self.slots = torch.arange(self.num_slots, device=device)[:, None]
+        self.slots = torch.arange(self.num_rows, device=device)[:, None]
         seen = torch.arange(self.end, device=device)
         self.mask = (seen <= self.positions[..., None])[:, None]
 
@@ -324,10 +255,10 @@ class _Positions:
             the buffer's slots in use, up to the end of the longest sequence.
         """
         if self.slice is not None:
-            buffer[: self.num_slots, :, self.slice] = new
+            buffer[: self.num_rows, :, self.slice] = new
         else:
             buffer[self.slots, :, self.positions] = new.transpose(1, 2)
-        return buffer[: self.num_slots, :, : self.end]
+        return buffer[: self.num_rows, :, : self.end]
 
 
 class _Layer:
@@ -355,23 +286,34 @@ class _Layer:
                         for project in (self.cross_key, self.cross_value))
         return self.attention.parts(keys, values)
 
-    def __call__(self, hidden: Tensor, at: _Positions, tokens_cache: tuple, audio_cache: tuple,
+    def __call__(self, hidden: Tensor, at: _Pass, tokens_cache: tuple, audio_cache: tuple,
                  rest: tuple | None, silent_weight: Tensor | None) -> Tensor:
         """States (slots * T, width) after the layer, of states before it; writes to the first of
         the two caches."""
-        shape = (at.num_slots, at.count, self.heads, -1)
-        query, key, value = (part.view(shape).transpose(1, 2)
+        query, key, value = (_by_head(part, at.num_rows, self.heads)
                              for part in self.qkv(self.norms[0](hidden)).chunk(3, -1))
         parts = tuple(at.write(buffer, new) for buffer, new in
                       zip(tokens_cache, self.attention.parts(key, value), strict=True))
-        found = self.attention.attend(query, parts, at.mask)
-        hidden = hidden + self.out(found.transpose(1, 2).flatten(2).flatten(0, 1))
-        query = self.cross_query(self.norms[1](hidden)).view(shape).transpose(1, 2)
+        hidden = hidden + self.out(_by_row(self.attention.attend(query, parts, at.mask)))
+        query = self.cross_query(self.norms[1](hidden))
         parts = tuple(part[: at.num_slots] for part in audio_cache)
-        found = self.attention.attend(query, parts, silent_weight, rest)
-        hidden = hidden + self.cross_out(found.transpose(1, 2).flatten(2).flatten(0, 1))
+        is_shared = at.num_slots == 1  # all rows hear the same, which is read once
+        query = _by_head(query, 1 if is_shared else at.num_rows, self.heads)
+        found = self.attention.attend(query, parts, silent_weight, rest,
+                                      () if is_shared else at.beside)
+        hidden = hidden + self.cross_out(_by_row(found))
         inner = self.activation(self.fc1(self.norms[2](hidden)))
         return hidden + self.fc2(inner)
+
+
+def _by_head(found: Tensor, num_rows: int, heads: int) -> Tensor:
+    """(slots, heads, T, head width) of (slots * T, width)."""
+    return found.view(num_rows, -1, heads, found.shape[-1] // heads).transpose(1, 2)
+
+
+def _by_row(found: Tensor) -> Tensor:
+    """(slots * T, width) of (slots, heads, T, head width)."""
+    return found.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class _Norm:

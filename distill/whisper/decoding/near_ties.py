@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.decoder import Cache, Decoder
+from distill.whisper.decoding.cache import Cache
+from distill.whisper.decoding.decoder import Decoder
 
 NEAR = 2e-3  # logits; passes over one and over several tokens differ by up to 2e-4 (whisper-base)
 # Half types: rounded logits lie further apart than that (float16: 0.03 from 32 on), and the gap of

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from distill.whisper.decoding.decoder import Cache, Decoder
+from distill.whisper.decoding.cache import Cache
+from distill.whisper.decoding.decoder import Decoder
 from distill.whisper.special import SpecialTokens
 
 AUTO = "auto"  # the language is detected

@@ -37,6 +37,7 @@ class Report:
         sequence_passes: passes, each counted once for every sequence in it.
         near_ties: see `NearTie`.
         taken_back: beginnings of phrases that did not come, and were undone.
+        beside: times that a text without the phrase it had begun was read in the same pass.
         padded: short clips that went wrong and were decoded again, padded to 30 s.
     """
 
@@ -49,6 +50,7 @@ class Report:
     sequence_passes: int = 0
     near_ties: list[NearTie] = field(default_factory=list)
     taken_back: int = 0
+    beside: int = 0
     padded: int = 0
 
     @property

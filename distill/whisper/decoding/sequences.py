@@ -69,6 +69,9 @@ class Sequences:
         prompts: of each sequence; [] before it begins.
         tokens: generated so far, end of text included.
         slots: the sequence in each batch slot, the first slots of the caches.
+        beside: those that are read beside the slots: other texts of sequences there, in the order
+            of the cache's rows.
+        origin: of each sequence: the one of the call that it is another text of, mostly itself.
     """
 
     def __init__(self, limits: list[int], end: int):
@@ -77,17 +80,29 @@ class Sequences:
         self.prompts: list[list[int]] = [[] for _ in range(count)]
         self.tokens: list[list[int]] = [[] for _ in range(count)]
         self.slots: list[int] = []
+        self.beside: list[int] = []
+        self.origin = list(range(count))
         self.log_prob = [0.0] * count
         self.limits = limits
         self.done = [False] * count
         self.truncated = [False] * count
-        self.looped = [False] * count
-        self.breaks = [0] * count
+        self.ended = [False] * count  # because it looped
+        self.breaks: list[set[int]] = [set() for _ in range(count)]  # lengths with broken loops
 
     def begin(self, number: int, prompt: list[int], context: int) -> None:
         """Give a sequence its prompt; both together fit the model's context."""
         self.prompts[number] = prompt
         self.limits[number] = min(self.limits[number], context - len(prompt))
+
+    @property
+    def looped(self) -> list[bool]:
+        """Of each sequence: it repeated itself; it was ended, or the loop was broken."""
+        return [ended or bool(breaks)
+                for ended, breaks in zip(self.ended, self.breaks, strict=True)]
+
+    def in_row(self, row: int) -> int:
+        """The sequence in a row of a pass."""
+        return self.slots[row] if row < len(self.slots) else self.beside[row - len(self.slots)]
 
     def with_prompt(self, number: int) -> list[int]:
         return self.prompts[number] + self.tokens[number]
@@ -104,26 +119,44 @@ class Sequences:
             self.done[number] = True
         elif len(self.tokens[number]) >= self.limits[number]:
             self.done[number] = self.truncated[number] = True
-        elif ((end_loops or self.breaks[number] == _MAX_BREAKS)
+        elif ((end_loops or len(self.breaks[number]) >= _MAX_BREAKS)
               and is_looping(self.tokens[number])):
-            self.done[number] = self.looped[number] = True
+            self.done[number] = self.ended[number] = True
 
     def cut(self, number: int, length: int, log_prob: float) -> None:
         """Go back to the first `length` tokens, whose log probabilities sum to `log_prob`."""
         del self.tokens[number][length:]
         self.log_prob[number] = log_prob
+        self.breaks[number] = {at for at in self.breaks[number] if at <= length}
+
+    def split(self, number: int, length: int, log_prob: float) -> int:
+        """Another text of a sequence's audio, with the same first `length` tokens, whose log
+        probabilities sum to `log_prob`; its number."""
+        for each in (self.prompts, self.limits, self.done, self.truncated, self.ended,
+                     self.origin, self.log_prob):
+            each.append(each[number])
+        self.tokens.append(list(self.tokens[number]))
+        self.breaks.append(self.breaks[number])
+        self.cut(len(self.tokens) - 1, length, log_prob)
+        return len(self.tokens) - 1
+
+    def take(self, number: int, other: int) -> None:
+        """A sequence goes on with another text of its audio."""
+        for each in (self.tokens, self.breaks, self.done, self.truncated, self.ended,
+                     self.log_prob):
+            each[number] = each[other]
 
     def break_loop(self, number: int, logits: Tensor) -> None:
         """Forbid, in place, the token that would continue a loop; logits (vocabulary,)."""
         size = loop_size(self.tokens[number])
         if size and not self.done[number]:
             logits[self.tokens[number][-size]] = -torch.inf
-            self.looped[number] = True
-            self.breaks[number] += 1
+            self.breaks[number].add(len(self.tokens[number]))
 
     def hypotheses(self, no_speech: list[float]) -> list[Hypothesis]:
-        result = []
-        for number, tokens in enumerate(self.tokens):
+        """Of the call's sequences, by the probability of no speech of each."""
+        result, looped = [], self.looped
+        for number, tokens in enumerate(self.tokens[: len(no_speech)]):
             text = tokens[: tokens.index(self.end)] if self.end in tokens else tokens
             scored = len(text) + (self.end in tokens and not self.truncated[number])
             result.append(
@@ -132,7 +165,7 @@ class Sequences:
                     avg_logprob=self.log_prob[number] / max(scored, 1),
                     no_speech_prob=no_speech[number],
                     truncated=self.truncated[number],
-                    looped=self.looped[number],
+                    looped=looped[number],
                 )
             )
         return result

@@ -9,7 +9,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from distill.whisper.decoding.decoder import Cache, Decoder, synchronise
+from distill.whisper.decoding.cache import Cache
+from distill.whisper.decoding.decoder import Decoder, synchronise
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.drafting.policy import Drafting
 from distill.whisper.decoding.output.shortlist import RoughLogits
@@ -45,6 +46,7 @@ class DecodingState:
         self.sequences, self.prompts = sequences, prompts
         self.drafting, self.verifier = drafting, verifier
         self.special, self.report, self.max_slots = special, report, max_slots
+        self.beside = verifier.beside
         self.waiting = deque(range(len(states)))
         self.no_speech = [0.0] * len(states)  # probabilities
 
@@ -111,16 +113,24 @@ class DecodingState:
         """Draft, read all drafts in one pass, and keep what the target model would generate."""
         begin, slots = time.perf_counter(), self.sequences.slots
         drafts = self.drafting.draft()
+        is_plain = not any(draft.tokens for draft in drafts)
+        if self.beside is not None:
+            self.beside.begin() if is_plain else self.beside.drop_all()
+        rows = [*slots, *self.sequences.beside]
+        all_drafts = [*drafts, *(Draft([]) for _ in self.sequences.beside)]
         # the prompt's last token again where a boosted beginning was taken back to it
         texts = [(self.sequences.tokens[s] or self.sequences.prompts[s])[-1:] + draft.tokens
-                 for s, draft in zip(slots, drafts, strict=True)]
-        starts = [self.sequences.length(s) - 1 for s in slots]
+                 for s, draft in zip(rows, all_drafts, strict=True)]
+        starts = [self.sequences.length(s) - 1 for s in rows]
         logits, rough = self._read(texts, starts)
-        counts = self.verifier.verify_and_accept(logits, range(len(slots)), drafts, rough)
-        self.drafting.note_accepted(counts)
+        counts = self.verifier.verify_and_accept(logits, range(len(rows)), all_drafts, rough)
+        self.drafting.note_accepted(counts[: len(slots)])
         self.report.passes += 1
-        self.report.plain += not any(draft.tokens for draft in drafts)
+        self.report.plain += is_plain
         self.report.sequence_passes += len(drafts)
+        self.report.beside += len(self.sequences.beside)
+        if self.beside is not None:
+            self.beside.settle()
         self._remove_done()
         self.drafting.end_round(drafts, time.perf_counter() - begin)
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from distill.whisper.decoding import near_ties
-from distill.whisper.decoding.decoder import Cache, Decoder
+from distill.whisper.decoding.cache import Cache
+from distill.whisper.decoding.decoder import Decoder
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.output.shortlist import RoughLogits
+from distill.whisper.decoding.phrases.beside import TextsBeside
 from distill.whisper.decoding.phrases.boosts import Boosts, Choice, TwoBest
 from distill.whisper.decoding.report import NearTie, Report
 from distill.whisper.decoding.rules import LogitsRules
@@ -36,17 +38,18 @@ class Verifier:
         exact: compute near ties again, by plain decoding.
         report: counts tested and accepted tokens, and lists near ties.
         boosts: prefer phrases; None for none.
+        beside: texts without the phrases that they have begun; None without boosts.
     """
 
     def __init__(
         self, target: Decoder, cache: Cache, sequences: Sequences, rules: LogitsRules,
         sampling: Sampling | None, on_loop: str, exact: bool, report: Report,
-        boosts: Boosts | None = None,
+        boosts: Boosts | None = None, beside: TextsBeside | None = None,
     ):
         self.target, self.cache, self.sequences = target, cache, sequences
         self.rules, self.sampling = rules, sampling
         self.on_loop, self.exact, self.report = on_loop, exact, report
-        self.boosts = boosts
+        self.boosts, self.beside = boosts, beside
         self.has_drafted = False  # some pass was over several tokens
 
     def logits_of(self, hidden: Tensor) -> tuple[Tensor, RoughLogits | None]:
@@ -64,7 +67,7 @@ class Verifier:
         Args:
             logits: (positions, vocabulary); for each slot, one position more than its draft has
                 tokens, one slot after the other. Changed in place.
-            slots: those that were read.
+            slots: those that were read; beyond those in use, other texts beside them.
             drafts: one for each of them.
             rough: whose logits they are, if the largest must be made exact (`logits_of`).
 
@@ -94,7 +97,7 @@ class Verifier:
         these tokens."""
         texts, positions, firsts = [], [], []
         for slot, draft in zip(slots, drafts, strict=True):
-            sequence = self.sequences.slots[slot]
+            sequence = self.sequences.in_row(slot)
             before = self.sequences.tokens[sequence]
             text = before + draft.tokens  # once: each position looks at the beginning of it
             firsts.append((sequence, len(positions)))
@@ -110,7 +113,7 @@ class Verifier:
 
     def _accept(self, first: int, slot: int, draft: Draft, choose: Choose) -> tuple[int, int]:
         """Add tokens to one sequence; `first` is the index of its first position."""
-        sequence, accepted, tested = self.sequences.slots[slot], 0, 0
+        sequence, accepted, tested = self.sequences.in_row(slot), 0, 0
         for step, drafted in enumerate([*draft.tokens, None]):
             choice = choose(first + step, slot, draft, step)
             tested += drafted is not None
@@ -134,6 +137,8 @@ class Verifier:
         if back is None:
             return False
         self.report.taken_back += 1
+        if self.beside is not None and self.beside.replaces(sequence):
+            return True
         self.sequences.cut(sequence, back.length, back.log_prob)
         if back.plain is not None:  # else the token before it is read again
             self._add(sequence, *back.plain)
@@ -163,7 +168,7 @@ class Verifier:
         probabilities, log_probs = self.sampling.probabilities(logits), logits.log_softmax(-1)
 
         def choose(index: int, slot: int, draft: Draft, step: int) -> Choice:
-            sequence, drafted, drawn_from = self.sequences.slots[slot], None, None
+            sequence, drafted, drawn_from = self.sequences.in_row(slot), None, None
             if step < len(draft.tokens):
                 drafted = draft.tokens[step]
                 drawn_from = draft.probabilities[step] if draft.probabilities else None
@@ -182,7 +187,10 @@ class Verifier:
             positions: (sequence, number of generated tokens before) of each.
             texts: these tokens.
         """
-        noise = None if self.sampling is None else self.sampling.noise(positions, logits)
+        noise = None
+        if self.sampling is not None:
+            origin = self.sequences.origin
+            noise = self.sampling.noise([(origin[s], at) for s, at in positions], logits)
         noisy = logits if noise is None else logits + noise
         plain = best = TwoBest.of(noisy)
         if self.boosts is not None:
@@ -199,7 +207,7 @@ class Verifier:
 
     def _near_tie(self, slot: int, found: _Best, index: int) -> tuple[int, bool]:
         """List a near tie; the token to take, and whether a boost chose it."""
-        generated = self.sequences.tokens[self.sequences.slots[slot]]
+        generated = self.sequences.tokens[self.sequences.in_row(slot)]
         token, _, is_boosted, _ = found.of(index)
         if self.exact:
             token, is_boosted = self._plain_choice(slot)
@@ -210,7 +218,7 @@ class Verifier:
 
     def _plain_choice(self, slot: int) -> tuple[int, bool]:
         """The next token as plain decoding of the sequence alone would choose it."""
-        sequence = self.sequences.slots[slot]
+        sequence = self.sequences.in_row(slot)
         generated = self.sequences.tokens[sequence]
         hidden = near_ties.plain_states(
             self.target, self.cache.alone(slot), self.sequences.prompts[sequence], generated)

@@ -33,6 +33,7 @@ from distill.whisper.decoding.drafting.costs import bucket
 from distill.whisper.decoding.drafting.drafters import StudentDrafter, TranscriptDrafter
 from distill.whisper.decoding.drafting.length import DraftLength
 from distill.whisper.decoding.drafting.policy import Drafting
+from distill.whisper.decoding.phrases.beside import TextsBeside, rows_beside
 from distill.whisper.decoding.phrases.boosts import Boosts
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.prompts import AUTO, Prompts
@@ -171,7 +172,7 @@ class WhisperDecoder:
         state = self._begin(states, sequences, prompts, drafts, sampling, boosts)
         state.run()
         self.report.sequences += len(states)
-        self.report.tokens += sum(map(len, sequences.tokens))
+        self.report.tokens += sum(map(len, sequences.tokens[: len(states)]))
         found = sequences.hypotheses(state.no_speech)
         for hypothesis, (language, probability) in zip(found, prompts.detected, strict=True):
             hypothesis.language, hypothesis.language_prob = language, probability
@@ -184,9 +185,13 @@ class WhisperDecoder:
     ) -> DecodingState:
         max_slots = min(self.max_slots or len(states), len(states))
         self._calibrate_late(bucket(max_slots))
-        cache = self.target.allocate_cache(states, max_slots)
+        room = 0 if boosts is None else rows_beside(max_slots)
+        cache = self.target.allocate_cache(states, max_slots, room)
+        beside = None
+        if boosts is not None:
+            beside = TextsBeside(cache, sequences, boosts, self.on_loop == "end")
         verifier = Verifier(self.target, cache, sequences, self.rules, sampling, self.on_loop,
-                            self.exact, self.report, boosts)
+                            self.exact, self.report, boosts, beside)
         older = None if transcripts is None else TranscriptDrafter(transcripts, self.special.end)
         drafting = Drafting(
             self.drafter, older, states, sequences, self.rules, sampling, self.length,

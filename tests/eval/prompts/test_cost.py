@@ -20,11 +20,11 @@ def test_all_lists_in_turn(tmp_path):
 
 
 def test_more_is_a_share_of_the_same_round():
-    turns = [{0: Cost(2.0, 10, 0, [[1], [2]]), 9: Cost(seconds, 12, 1, [[1], [3]])}
+    turns = [{0: Cost(2.0, 10, 0, 0, [[1], [2]]), 9: Cost(seconds, 12, 3, 1, [[1], [3]])}
              for seconds in (2.2, 2.6, 2.1)]
     assert figures(turns, 9) == {
         "seconds": 2.2, "more": pytest.approx(0.1), "more_from": pytest.approx(0.05),
-        "more_to": pytest.approx(0.3), "steps": 12, "undone": 1, "changed_texts": 1}
+        "more_to": pytest.approx(0.3), "steps": 12, "beside": 3, "undone": 1, "changed_texts": 1}
 
 
 def test_a_file_without_phrases(tmp_path):

@@ -11,6 +11,7 @@ from distill.whisper.decoding.output import shortlist
 from distill.whisper.decoding.output.largest import at_least, largest
 from distill.whisper.decoding.output.rough_products import HalfProduct, WholeProduct, best_product
 from distill.whisper.decoding.output.shortlist import Shortlist
+from distill.whisper.decoding.phrases.raised import Raised, reaching
 from distill.whisper.decoding.phrases.trie import PhraseList
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 
@@ -64,15 +65,20 @@ def test_the_two_largest_with_boosts_are_exact(weight, most):
     rows = torch.cat([30 * numbers(3, WIDTH, seed=2), weight[:1] * 5])
     rough, every = Shortlist(weight, best_product())(rows), rows @ weight.T
     rough.refine(rough.logits)
-    tokens = torch.arange(0, VOCABULARY, 3)[None]
-    bonus = most * numbers(1, tokens.shape[1], seed=4).abs()
-    least = rough.logits.topk(2).values[:, 1:]
-    rough.refine_raised(rough.logits, torch.arange(4)[:, None], tokens, bonus, least)
-    for logits in (rough.logits, every):
-        logits[:, tokens[0]] += bonus
-    found, best = two_best(rough.logits), two_best(every)[1]
-    for values in (found[1], every.gather(1, found[0])):
-        torch.testing.assert_close(values, best, atol=1e-3, rtol=1e-5)
+    tokens = torch.arange(0, VOCABULARY, 3)
+    bonus = most * numbers(1, len(tokens), seed=4)[0].abs()
+    enough = rough.logits.topk(2).values[:, 1]
+    every[:, tokens] += bonus
+    best = two_best(every)[1]
+    for split in (4, 1, 0):  # rows that are looked at together
+        many = [Raised(list(range(split)), tokens, bonus)] if split else []
+        few = [Raised([row], tokens, bonus) for row in range(split, 4)]
+        raised = torch.full_like(every, -torch.inf)
+        for row, token, value in reaching(many, few, rough.logits, rough, enough):
+            raised[row, token] = value
+        found = two_best(torch.maximum(rough.logits, raised))
+        for values in (found[1], every.gather(1, found[0])):
+            torch.testing.assert_close(values, best, atol=1e-3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

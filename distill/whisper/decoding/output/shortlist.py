@@ -3,7 +3,7 @@
     rough = Shortlist.of(weight)(hidden)     # (rows, width) -> logits off by at most `bound`
     rules(rough.logits, texts)               # in place; they may only forbid tokens
     rough.refine(rough.logits)               # the two largest of each row are exact
-    rough.refine_raised(rough.logits, ...)   # also once something is added to some of them
+    rough.compute(rough.logits, row, token)  # others, too
 
 One sequence at a time, a decoder on a CPU waits for memory, and whisper-base's output layer is half
 of what it reads for each token. A copy in int8, with a scale for each token, is a quarter of that.
@@ -107,30 +107,11 @@ class RoughLogits:
         reached = exact.topk(2).values[:, 1:].clamp_(min=_FORBIDDEN)
         row, token = at_least(logits + bound, reached)
         rows = torch.arange(len(logits)).repeat_interleave(likely.shape[1])
-        self._compute(logits, torch.cat([rows, row]), torch.cat([likely.flatten(), token]))
+        self.compute(logits, torch.cat([rows, row]), torch.cat([likely.flatten(), token]))
 
-    def refine_raised(self, logits: Tensor, rows: Tensor, tokens: Tensor, bonus: Tensor,
-                      least: Tensor) -> None:
-        """Make exact, in place, what could be among the two largest of each row once something is
-        added to some of its tokens; after `refine`.
-
-        Args:
-            logits: `self.logits`.
-            rows: (n, 1).
-            tokens, bonus: (1, m): what is added to each.
-            least: (n, 1): two tokens of a row reach this much.
-        """
-        bound = self.bound[rows, tokens]
-        raised = logits[rows, tokens] + bonus
-        if tokens.shape[1] > 1:
-            least = torch.maximum(least, (raised - bound).topk(2).values[:, 1:])
-        row, at = ((raised + bound >= least.clamp(min=_FORBIDDEN)) & (bound > 0)).nonzero(
-            as_tuple=True)
-        if len(at):
-            self._compute(logits, rows[row, 0], tokens[0, at])
-
-    def _compute(self, logits: Tensor, row: Tensor, token: Tensor) -> None:
-        """Sums of products, not a matrix product: what a row gets does not depend on the others."""
+    def compute(self, logits: Tensor, row: Tensor, token: Tensor) -> None:
+        """Make some exact, in place: `row` and `token` (n,). By sums of products, not a matrix
+        product: what a row gets does not depend on the others."""
         found = (self.weight[token] * self.rows[row]).sum(-1)
         before = logits[row, token]
         is_rough = (self.bound[row, token] > 0) & (before > _FORBIDDEN)

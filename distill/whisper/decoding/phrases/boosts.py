@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distill.whisper.decoding.output.largest import largest
 from distill.whisper.decoding.output.shortlist import RoughLogits
+from distill.whisper.decoding.phrases.raised import Raised, reaching
 from distill.whisper.decoding.phrases.trie import END, NO_END, PhraseList
 
 _CLEAR = 2.0  # logits; near ties are far nearer (`decoding.near_ties`)
@@ -87,45 +88,6 @@ class TwoBest:
         return [first - second for first, second in self.values]
 
 
-@dataclass
-class _Raised:
-    """Tokens that are raised in some positions.
-
-    Attributes:
-        rows: the positions.
-        tokens, bonus: (m,) ids, and what is added to each.
-    """
-
-    rows: list[int]
-    tokens: Tensor
-    bonus: Tensor
-
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, 1), (1, m) and (1, m)."""
-        rows = torch.tensor(self.rows, device=self.tokens.device)
-        return rows[:, None], self.tokens[None], self.bonus[None]
-
-    def reaching(self, enough: Sequence[float], logits: Tensor, rough: RoughLogits | None
-                 ) -> _Raised | None:
-        """The same in the positions where a raised token may reach so much; None: in none.
-
-        Args:
-            enough: of each position.
-            logits: (positions, vocabulary).
-            rough: as in `Boosts.two_best`.
-        """
-        def of(table: Tensor) -> Tensor:
-            some = table if len(self.rows) == len(table) else table[self.rows]
-            return some.index_select(1, self.tokens)
-
-        most = of(logits).add_(self.bonus)
-        if rough is not None:
-            most += of(rough.bound)
-        rows = [row for row, value in zip(self.rows, most.amax(1).tolist(), strict=True)
-                if value >= enough[row]]
-        return replace(self, rows=rows) if rows else None
-
-
 class Boosts:
     """Boosts of the sequences of a call.
 
@@ -151,7 +113,8 @@ class Boosts:
             lengths: how many of these tokens come before each position.
         """
         before = logits.clone()  # what begins a phrase and goes on with one is raised once
-        for each in self._raised(sequences, texts, lengths, logits.device):
+        many, few = self._raised(sequences, texts, lengths, logits.device)
+        for each in (*many, *few):
             rows, tokens, bonus = each.tensors()
             logits[rows, tokens] = before[rows, tokens] + bonus.to(logits)
 
@@ -168,38 +131,31 @@ class Boosts:
             texts: these tokens.
             rough: where not all logits are exact: what makes those exact that decide.
         """
+        many, few = self._raised([s for s, _ in positions], texts, [n for _, n in positions],
+                                 logits.device, [gap - _CLEAR for gap in plain.gaps()])
+        if not many and not few:
+            return plain
+        enough = torch.tensor([first - _CLEAR for first, _ in plain.values], device=logits.device)
         found: dict[int, dict[int, float]] = {}
-        for each in self._raised([s for s, _ in positions], texts, [n for _, n in positions],
-                                 logits.device, [gap - _CLEAR for gap in plain.gaps()]):
-            raised = each.reaching([first - _CLEAR for first, _ in plain.values], logits, rough)
-            if raised is None:
-                continue
-            rows, tokens, bonus = raised.tensors()
-            if rough is not None:
-                least = torch.tensor([plain.values[row][1:] for row in raised.rows])
-                rough.refine_raised(logits, rows, tokens, bonus, least)
-            values, at = (logits[rows, tokens] + bonus).topk(min(2, tokens.shape[1]))
-            best = tokens[0][at]
-            for row, *two in zip(raised.rows, best.tolist(), values.tolist(), strict=True):
-                known = found.setdefault(
-                    row, dict(zip(plain.tokens[row], plain.values[row], strict=True)))
-                for token, value in zip(*two, strict=True):
-                    known[token] = max(value, known.get(token, value))
+        for row, token, value in reaching(many, few, logits, rough, enough):
+            known = found.setdefault(
+                row, dict(zip(plain.tokens[row], plain.values[row], strict=True)))
+            known[token] = max(value, known.get(token, value))
         return plain.with_changed({row: sorted(each.items(), key=lambda pair: -pair[1])[:2]
                                    for row, each in found.items()})
 
     def _raised(
         self, sequences: Sequence[int], texts: Sequence[Sequence[int]], lengths: Sequence[int],
         device: torch.device, more_than: Sequence[float] | None = None,
-    ) -> list[_Raised]:
-        """Those of all positions with one list; then of each that is inside of a phrase, where a
-        token that begins one as well gets the larger boost.
+    ) -> tuple[list[Raised], list[Raised]]:
+        """Of all positions with one list, what begins a phrase; and of each that is inside of one,
+        what goes on with it, where a token that begins one as well gets the larger boost.
 
         Args:
             more_than: of each position: boosts that are not larger change nothing.
         """
-        roots: dict[int, _Raised] = {}
-        inner: list[_Raised] = []
+        roots: dict[int, Raised] = {}
+        inner: list[Raised] = []
         for row, (sequence, text, length) in enumerate(
                 zip(sequences, texts, lengths, strict=True)):
             names = self.lists[sequence]
@@ -208,11 +164,12 @@ class Boosts:
             about, least = (text, length, self.begin), more_than[row] if more_than else 0.0
             if names.most_first > least:
                 ids, bonus = names.root(*about, device)
-                roots.setdefault(id(ids), _Raised([], ids, bonus)).rows.append(row)
+                roots.setdefault(id(ids), Raised([], ids, bonus)).rows.append(row)
             nodes = tuple(node for _, node in names.paths(*about)) if names.boost > least else ()
             if nodes:
-                inner.append(_Raised([row], *names.after(nodes, *about, device)))
-        return [each for each in (*roots.values(), *inner) if len(each.tokens)]
+                inner.append(Raised([row], *names.after(nodes, *about, device)))
+        return ([each for each in roots.values() if each.tokens.shape[0]],
+                [each for each in inner if each.tokens.shape[0]])
 
     def note(self, sequence: int, generated: Sequence[int], choice: Choice, log_prob: float
              ) -> Back | None:

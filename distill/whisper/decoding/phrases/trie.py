@@ -107,18 +107,15 @@ class PhraseList:
         Args:
             begin: id of the first timestamp: no phrase goes over one.
         """
-        found = []
+        found, children = [], self.children
         for start in range(length - 1, max(length - self.num_tokens, 0) - 1, -1):
-            if tokens[start] >= begin:
+            token = tokens[start]
+            if token >= begin:
                 break
-            if tokens[start] in self._bare and not self._may_begin(tokens, start, begin):
-                continue
-            node = 0
-            for at in range(start, length):
-                node = self.children[node].get(tokens[at], 0)
-                if not node:
-                    break
-            if node:
+            node, at = children[0].get(token, 0), start + 1
+            while node and at < length:
+                node, at = children[node].get(tokens[at], 0), at + 1
+            if node and (token not in self._bare or self._may_begin(tokens, start, begin)):
                 found.append((start, node))
         return found
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distill.whisper.decoding import whisper_decoder
+from distill.whisper.decoding.phrases import forms
 from distill.whisper.decoding.phrases.boosts import Back, Boosts, Choice
 from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.decoding.phrases.trie import PhraseList
@@ -133,6 +135,30 @@ def test_drafts_change_nothing(make, states, lists, student, length, options):
     same(old(states, **call, drafts=[h.tokens for h in wanted]), wanted, True)
 
 
+@pytest.mark.parametrize(("int8", "options"), [
+    (True, {"on_loop": "break"}), (True, {"on_loop": "end", "max_slots": 1}),
+    (True, {"max_slots": 4, "timestamps": True}), (False, {"on_loop": "break"})])
+def test_what_is_undone_costs_no_pass(make, states, lists, monkeypatch, int8, options):
+    """The text without the phrase is read beside it, and is what it would be otherwise."""
+    call = CALLS["rows' own"] | {"phrases": lists}
+    decoder, other = make(int8=int8, **options), make(int8=int8, **options)
+    found = decoder(states, **call)
+    monkeypatch.setattr(whisper_decoder, "rows_beside", lambda slots: 0)
+    same(found, other(states, **call), exactly=int8)
+    assert decoder.report.beside > 10 and decoder.report.tokens == other.report.tokens
+    assert decoder.report.passes + 5 < other.report.passes
+    assert decoder.report.sequence_passes < other.report.sequence_passes
+
+
+def test_samples_beside(make, states, lists, monkeypatch):
+    call = {"max_new_tokens": LONG, "phrases": lists, "sampling": Sampling(0.7, range(9))}
+    decoder = make(int8=True)
+    found = decoder(states, **call)
+    monkeypatch.setattr(whisper_decoder, "rows_beside", lambda slots: 0)
+    same(found, make(int8=True)(states, **call), True)
+    assert decoder.report.beside > 10
+
+
 def test_float_with_near_ties_decided(make, states, lists):
     call = CALLS["rows' own"] | {"phrases": lists}
     drafted = make("two", exact=True)
@@ -199,6 +225,27 @@ def test_beginnings_that_say_little_get_little():
     Boosts([names], 267, 256).add(logits, [0], [[]], [0])
     often, seldom = (float(logits[0, token]) for token in (1, 5))
     assert often == 3.0 and seldom == pytest.approx(0.6 + math.log(256 / 100), abs=1e-5)
+
+
+def test_phrases_are_tokenised_once(monkeypatch):
+    """Those of the last lists; kept ones make the same list."""
+    asked: list = []
+
+    class Watched(Characters):
+        def __call__(self, texts, add_special_tokens):
+            asked.extend(text.strip() for text in texts)
+            return super().__call__(texts, add_special_tokens)
+
+    tokenizer = Watched()
+    one, two, three = (tokenizer.decode([at, at + 1]) for at in (1, 5, 9))
+    monkeypatch.setattr(forms, "_MOST_KEPT", 2)
+    first = PhraseList(tokenizer, [one, two])
+    again = PhraseList(tokenizer, [two, one], 3.0)
+    assert asked == [one, two] and sorted(again.children[0]) == sorted(first.children[0])
+    assert sorted(again.bonus) == sorted(bonus / 2 for bonus in first.bonus)
+    PhraseList(tokenizer, [three, one])
+    assert asked == [one, two, three] and len(PhraseList(tokenizer, [one, three, two])) == 3
+    assert asked == [one, two, three, two]
 
 
 def test_lists_that_cannot_be(tmp_path, tiny_processor):
