@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 LAYERS, WIDTH, HEADS, INNER, VOCABULARY = 32, 1280, 20, 5120, 51866
-_CLIPS, _MARGIN = 24, 1.0  # short ones, and seconds of silence encoded behind each
+_ALL, _FEWEST = 48, 4  # seconds of short clips that are decoded in a round, and their number
+_LARGEST_BATCH = 16
+_MARGIN = 1.0  # seconds of silence encoded behind a short clip
 _POSITION_SCALE = 12.0  # each position suggests a token of its own: random text does not loop
 
 
@@ -129,9 +131,11 @@ def shortened(pair: Pair, seconds: int) -> Pair:
     validation split, or random states and 4 tokens a second."""
     from distill.whisper.encoder.lengths import positions_of, set_margin
 
+    most = max(_FEWEST, _ALL // seconds)
+    count = max(most, _LARGEST_BATCH)
     if pair.processor is None:
         positions, width = positions_of(seconds, _MARGIN), pair.states.shape[-1]
-        states = torch.randn(_CLIPS, positions, width, generator=torch.Generator().manual_seed(3))
+        states = torch.randn(count, positions, width, generator=torch.Generator().manual_seed(3))
         limit = 4 * seconds
     else:
         from distill.whisper.encoder.audio import encode_audio
@@ -141,9 +145,9 @@ def shortened(pair: Pair, seconds: int) -> Pair:
         set_margin(pair.teacher, _MARGIN)
         speech = load_split(load_recipe("demo", []).data.validation, "en")
         states = torch.cat([encode_audio(pair.teacher, pair.processor, [clip])
-                            for clip in speech.cut(seconds, _CLIPS)])
+                            for clip in speech.cut(seconds, count)])
         limit = 12 * seconds  # as in labelling; texts end before
-    return replace(pair, states=states, long=limit, short=limit, most=_CLIPS, margin=_MARGIN)
+    return replace(pair, states=states, long=limit, short=limit, most=most, margin=_MARGIN)
 
 
 def large_shape(acceptance: float = 0.8, scale: float | None = None) -> tuple[Pair, float]:

@@ -102,8 +102,9 @@ def test_a_small_large_shape_runs_every_way(monkeypatch):
     assert 0.5 < settings["small.fp32.1"]["acceptance"] <= 1
     said = table({"threads": 1, "settings": settings} | figures(settings))
     assert "small" in said and "NO" not in said and "milliseconds of a pass" in said
-    few = shortened(pair, 1)
-    assert few.states.shape == (24, 100, 64) and few.limit(1) == 4
-    found = measure(few, "fp32", 1, with_transformers=False)
-    assert found["identical"] and found["tokens"] == 24 * 4
+    assert shortened(pair, 2).states.shape == (24, 150, 64)
+    few = shortened(pair, 10)
+    assert few.states.shape == (16, 550, 64) and few.limit(1) == 40
+    found = measure(few, "fp32", 2, with_transformers=False)
+    assert found["identical"] and found["tokens"] == 4 * 40
     assert set(found["seconds"]) == {"plain", "speculative"}
