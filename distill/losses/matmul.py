@@ -31,7 +31,7 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """rows @ weight.T + bias, without a gradient."""
-    is_few = _HAS_MKL and rows.numel() <= _FEW * rows.shape[-1]
+    is_few = _HAS_MKL and rows.ndim == 2 and rows.shape[0] <= _FEW
     return (_linear if not is_few and _is_ours(rows) else F.linear)(rows, weight, bias)
 
 

@@ -22,7 +22,8 @@ class Cache:
         silent_weight: (1, 1, 1, kept silence and frames), added to the logits of cross-attention:
             each kept position of silence stands for several. None without silence.
         is_silent: whether slots that hold silence themselves have it already.
-        num_read: positions of tokens that passes have written to, at most.
+        num_read: one number, shared by views of the same memory: positions of tokens that passes
+            have written to, at most.
         beside: slots whose audio has another text, too; of these texts self_attention has rows
             behind those of the slots in use.
     """
@@ -34,7 +35,7 @@ class Cache:
     rest: list[tuple[Tensor, ...]] | None = None
     silent_weight: Tensor | None = None
     is_silent: bool = False
-    num_read: int = 0
+    num_read: list[int] = field(default_factory=lambda: [0])
     beside: list[int] = field(default_factory=list)
 
     def add(self, count: int) -> None:
@@ -48,8 +49,10 @@ class Cache:
         there."""
         last = self.num_used - 1
         if slot != last:
-            for tensor in self._tensors():
-                tensor[slot] = tensor[last]
+            self._copy(last, slot)
+            for layer in self.cross_attention:
+                for tensor in layer:
+                    tensor[slot] = tensor[last]
             self.beside = [slot if each == last else each for each in self.beside]
         for place in range(len(self.beside)):
             self._copy(last + 1 + place, last + place)
@@ -78,7 +81,7 @@ class Cache:
         self._copy(self.num_used + place, self.beside[place], first, end)
 
     def _copy(self, source: int, target: int, first: int = 0, end: int | None = None) -> None:
-        end = self.num_read if end is None else end
+        end = self.num_read[0] if end is None else end
         for layer in self.self_attention:
             for tensor in layer:
                 tensor[target, :, first:end] = tensor[source, :, first:end]

@@ -176,7 +176,7 @@ class Decoder:
             (slots, T, width)
         """
         at = _Pass(starts, tokens, cache, self.context)
-        cache.num_read = max(cache.num_read, at.end)
+        cache.num_read[0] = max(cache.num_read[0], at.end)
         hidden = F.embedding(tokens, self.embeddings) + self.positions[at.positions]
         hidden = hidden.flatten(0, 1)  # linear layers and norms take (rows, width)
         rests = cache.rest or [None] * len(self.layers)
