@@ -45,8 +45,8 @@ def test_a_decoder(tiny_model, states, slots, int8):
     for one, other in zip([plain.first, *plain.single], [cache.first, *cache.single], strict=True):
         assert one.isfinite().all() and one.std() > 0.1
         off.append(float((one - other).std() / one.std()))
-    # 8 bits round two equal positions otherwise than one of twice the weight: 0.03, and 0.06 with the
-    # 7 bits of processors without VNNI; a weight that is forgotten: 0.2
+    # 8 bits round two equal positions otherwise than one of twice the weight: 0.03, the 7 bits of
+    # processors without VNNI 0.06; a weight that is forgotten: 0.2
     assert max(off) < (0.1 if int8 else 1e-4)
     assert whole.cache(whole_windows(states, silence)).num_bytes > 2 * short.cache(states).num_bytes
 
