@@ -82,11 +82,13 @@ def setting_of(part: Part) -> str:
 
 def _measure(options: argparse.Namespace) -> None:
     import torch
+    from transformers.utils import logging as transformers_logging
 
     from distill.progress import progress
     from eval.benchmark.tables.decode import figures, table
     from eval.machine import describe, this_machine
 
+    transformers_logging.set_verbosity_error()  # it warns of options at every call
     begun, every = time.monotonic(), parts_of(options)
     result = _kept(options)
     left = [part for part in every if setting_of(part) not in result["settings"]]
