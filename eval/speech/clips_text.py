@@ -41,8 +41,8 @@ def about_clips(clips: dict, normaliser: str) -> str:
     timed, size = clips["timed_clips"], clips["milliseconds_in_batch"]["batch_size"]
     return (f"{clips['num_clips']} test clips, each by itself, {clips['mean_seconds']:.1f} s on "
             f"average, {clips['num_words']} words, {normaliser} normaliser; times from samples to "
-            f"text, of {timed['count']} clips of {timed['mean_seconds']:.1f} s, one at a time and "
-            f"{size} at once")
+            f"text, of {timed['count']} clips of {timed['mean_seconds']:.1f} s, one at a time "
+            f"(the median) and {size} at once")
 
 
 def conclusions(clips: dict) -> list[str]:
