@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from distill.cli.forked import call_forked, can_fork, import_shared
 from distill.data.files import read_json
 from distill.data.teacher_store.manifest import read_settings
 from distill.endings import wait_for
@@ -111,14 +114,18 @@ def label(arguments: Sequence[str], several: Sequence[str]) -> int:
     Args:
         several: options that start several processes; empty: one.
     """
-    if several:
-        return wait_for([sys.executable, "-m", "distill", "label", *arguments, *several])
-    return wait_for([sys.executable, "-m", "pseudo_label", *arguments])
+    return _call("label", "pseudo_label", arguments, several)
 
 
 def train(member: Member, arguments: Sequence[str], several: Sequence[str]) -> int:
     """Train a student, or go on with it, as `label`."""
-    words = [*arguments, *member.overrides]
+    return _call("train", "distill.train", [*arguments, *member.overrides], several)
+
+
+def _call(name: str, module: str, arguments: Sequence[str], several: Sequence[str]) -> int:
     if several:
-        return wait_for([sys.executable, "-m", "distill", "train", *words, *several])
-    return wait_for([sys.executable, "-m", "distill.train", *words])
+        return wait_for([sys.executable, "-m", "distill", name, *arguments, *several])
+    if can_fork() and not torch.cuda.is_available():  # which begins CUDA: no copy could use it
+        import_shared()
+        return call_forked(name, list(arguments))
+    return wait_for([sys.executable, "-m", module, *arguments])

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import distill.train
 import pseudo_label.__main__
@@ -33,19 +34,26 @@ class Stages:
     def __init__(self):
         self.calls: list[list[str]] = []
 
-    def __call__(self, command: list[str]) -> int:
+    def __call__(self, name: str, arguments: list[str]) -> int:
         from accelerate.state import AcceleratorState
 
-        self.calls.append(command[2:])
+        self.calls.append([name, *arguments])
         AcceleratorState._reset_state(reset_partial_state=True)  # of other tests
-        main = {"pseudo_label": pseudo_label.__main__.main,
-                "distill.train": distill.train.main}[command[2]]
-        return main(command[3:]) or 0
+        main = {"label": pseudo_label.__main__.main, "train": distill.train.main}[name]
+        return main(arguments) or 0
 
     def trained(self) -> list[str]:
         """Layers of the students that were trained."""
-        words = [" ".join(call) for call in self.calls if call[0] == "distill.train"]
+        words = [" ".join(call) for call in self.calls if call[0] == "train"]
         return [re.search(r"student\.decoder_layers=(\S+)", each)[1] for each in words]
+
+
+def call_instead(patch: pytest.MonkeyPatch, function) -> None:
+    """Of copies of this process."""
+    patch.setattr(members, "can_fork", lambda: True)
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(members, "import_shared", lambda: None)
+    patch.setattr(members, "call_forked", function)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,7 +79,7 @@ def arguments(folder) -> list[str]:
 @pytest.fixture
 def stages(monkeypatch) -> Stages:
     found = Stages()
-    monkeypatch.setattr(members, "wait_for", found)
+    call_instead(monkeypatch, found)
     return found
 
 
@@ -80,9 +88,9 @@ def results(folder, arguments) -> dict:
     """Of a family of which one student was trained before."""
     with pytest.MonkeyPatch.context() as patch:
         stages = Stages()
-        patch.setattr(members, "wait_for", stages)
-        stages(["", "-m", "pseudo_label", *arguments, LAYERS])
-        stages(["", "-m", "distill.train", *arguments, LAYERS])
+        call_instead(patch, stages)
+        stages("label", [*arguments, LAYERS])
+        stages("train", [*arguments, LAYERS])
         stages.calls.clear()
         assert family.main([*arguments, LAYERS]) == 0
         assert stages.trained() == ["[3]", "[0,1,3]"]
@@ -153,7 +161,7 @@ def test_another_student_costs_its_own_training_and_decoding(folder, arguments, 
 
 
 def test_a_stage_that_fails_ends_it(arguments, monkeypatch):
-    monkeypatch.setattr(members, "wait_for", lambda command: 3)
+    call_instead(monkeypatch, lambda name, arguments: 3)
     assert family.main([*arguments, LAYERS]) == 3
 
 
@@ -184,8 +192,18 @@ def test_several_processes_label_and_train(arguments, monkeypatch):
                       "--num-processes=2"]]
 
 
+def test_where_cuda_is_in_use_students_are_no_copies_of_this_process(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(members, "wait_for", lambda command: calls.append(command[1:]) or 0)
+    assert members.label(["demo"], []) == 0
+    member = members.Member((0, 3), Path("runs/x"), ("student.decoder_layers=[0,3]",), False)
+    assert members.train(member, ["demo"], []) == 0
+    assert calls == [["-m", "pseudo_label", "demo"],
+                     ["-m", "distill.train", "demo", "student.decoder_layers=[0,3]"]]
+
+
 def test_bytes_of_weights(folder, results):
-    import torch
     from transformers import WhisperForConditionalGeneration
 
     student = folder / "run" / "family" / "3" / "student"
