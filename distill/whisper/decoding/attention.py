@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.whisper.linear import largest
+
 _LARGEST = 127.0
 _WEIGHTS = 65536.0  # sum of the weights of a query; 65,536 * 127 < 2^24
 _SMALLEST = 1e-12
@@ -143,5 +145,5 @@ def _behind(scales: Tensor, rest: Tensor | None) -> Tensor:
 
 def _rounded(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers up to 127 as floats, and the scale of each vector."""
-    size = torch.linalg.vector_norm(vectors, torch.inf, -1, keepdim=True).clamp_(min=_SMALLEST)
+    size = largest(vectors)
     return (vectors * (_LARGEST / size)).round_(), (size / _LARGEST)[..., 0]

@@ -15,9 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from distill.whisper.linear import int8_product, sums_are_exact
+from distill.whisper.linear import int8_product, largest, sums_are_exact
 
-_SMALLEST = 1e-12
 _SLACK = 1.01  # sums in float32
 _HALF = 2.0**-8  # of a number: twice what rounding to bfloat16 may change
 _ROUNDING = 2.0**-20  # of the largest that a logit can be: rounding in float32, of a few numbers
@@ -42,7 +41,7 @@ class WholeProduct:
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """float32 logits (rows, vocabulary), and by how much rounding a state may change them,
         (rows,)."""
-        coarse = rows.abs().amax(1, keepdim=True).clamp_(min=_SMALLEST) / 127
+        coarse = largest(rows) / 127
         first = (rows / coarse).round_()
         left, fine = rows - first * coarse, coarse / 254  # of `left` at most half of a step
         second = (left / fine).round_().clamp_(-127, 127)
