@@ -43,10 +43,9 @@ def _bar(items: Iterable[T], total: int, description: str, unit: str, initial: i
         left = TimeLeft(total, initial)
         for done, item in enumerate(items, initial + 1):
             yield item
-            if (seconds := left(done)) is not None and done < total:
-                bar.set_postfix_str(f"about {clock(seconds)} left", refresh=False)
-            elif done == total:
-                bar.set_postfix_str("", refresh=False)
+            seconds = left(done)
+            rest = "" if seconds is None or done == total else f"about {clock(seconds)} left"
+            bar.set_postfix_str(rest, refresh=False)
             bar.update()
 
 
@@ -108,7 +107,8 @@ class TimeLeft:
         (first, had), (last, have) = self._marks[0], self._marks[-1]
         if last <= first:
             return None
-        return max(0.0, (last - first) / (have - had) * (self.total - have) - (self.now - last))
+        left = (last - first) / (have - had) * (self.total - have) - (self.now - last)
+        return left if left > 0 else None  # overdue: something else came between, as a validation
 
 
 def quiet_libraries() -> None:

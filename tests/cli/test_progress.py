@@ -99,6 +99,13 @@ def test_the_rate_is_that_of_late(clock, monkeypatch):
     assert left == pytest.approx(truth, rel=0.1)
 
 
+def test_what_is_overdue_is_not_said_to_take_no_time(clock, monkeypatch):
+    """Training stands still for a minute and a half, for a validation, before step 45."""
+    shown = run(clock, monkeypatch, [1.0] * 44 + [90.0] + [1.0] * 55)
+    assert [left for done, left, _ in shown if done == 45] == [None]
+    assert all(left != 0 for done, left, _ in shown if done < 100)
+
+
 def test_a_run_that_goes_on(clock, monkeypatch):
     """What was done before took no time of this run."""
     for done, left, truth in run(clock, monkeypatch, [30.0] * 20, initial=400):
