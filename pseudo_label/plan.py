@@ -272,7 +272,10 @@ def _phrases_setting(recipe: WhisperRecipe) -> dict:
     d = recipe.decoding
     if d.phrases is None:
         return {}
-    return {"phrases": hash_of(read_phrases(d.phrases)), "phrase_boost": d.phrase_boost}
+    from distill.whisper.decoding.phrases.trie import RULE  # imports torch
+
+    return {"phrases": hash_of(read_phrases(d.phrases)), "phrase_boost": d.phrase_boost,
+            "phrase_rule": list(RULE)}
 
 
 def _hash_of_windows(shards: Sequence[Sequence[Window]]) -> str:

@@ -10,6 +10,7 @@ from distill.config import ConfigError
 from distill.data.files import read_jsonl
 from distill.testing import write_tiny_recipe
 from distill.whisper.decoding.drafting.policy import Drafting
+from distill.whisper.decoding.phrases import trie
 from distill.whisper.recipe import load_recipe
 from distill.whisper.recognition.backends import load_backend
 from distill.whisper.student import make_student
@@ -117,8 +118,8 @@ def test_bad_drafts_are_refused(recipe, tmp_path):
         label(recipe, tmp_path / "b", f"decoding.old_labels={tmp_path}")
 
 
-def test_a_glossary(recipe, tmp_path):
-    """Both decodings prefer its phrases; labels of another list are refused."""
+def test_a_glossary(recipe, plain, tmp_path, monkeypatch):
+    """Both decodings prefer its phrases; labels of another list or rule of boosts are refused."""
     names = tmp_path / "names.txt"
     names.write_text("abcdefgh\n")
     listed = f"decoding.phrases={names}", "decoding.phrase_boost=4"
@@ -126,6 +127,12 @@ def test_a_glossary(recipe, tmp_path):
     found = load_recipe(recipe, [*OPTIONS, *listed])
     lists = [each.phrases for each in load_backend(found, load_teacher(found.teacher)).decoders]
     assert [(each.phrases, each.boost) for each in lists] == 2 * [(["abcdefgh"], 4.0)]
+    label(recipe, tmp_path, *listed)
+    with monkeypatch.context() as patched:
+        patched.setattr(trie, "RULE", (*trie.RULE[:-1], 7))
+        with pytest.raises(ValueError, match=r"other settings \(phrase_rule: .* -> .* 7\]\)"):
+            label(recipe, tmp_path, *listed)
+        label(recipe, plain[1])  # has no phrases
     names.write_text("abcdefgh\nxyz\n")
     with pytest.raises(ValueError, match="other settings .*phrases"):
         label(recipe, tmp_path, *listed)
