@@ -28,6 +28,7 @@ _LONGEST = 1e6  # seconds, eleven days: what is longer is a mistake, or another 
 _OTHER_NAMES = {  # that hub_dataset knows, and manifests do not have
     "offset": ("start", "start_time", "start_seconds", "start_ms", "begin", "onset"),
     "text": ("sentence", "transcript", "transcription"), "labels": ("label", "category")}
+_MADE = ("scenes", "questions", "no-speech")  # folders of clips in runs/NAME, made for a recipe
 _KEPT = 32  # manifests of a process; a stage looks at each several times
 _opened: dict[tuple[str, bytes], Manifest] = {}
 
@@ -195,7 +196,15 @@ def _not_found(path: Path) -> str:
                 + (f" ({', '.join(names)})" if names else ""))
     there = {each.stem: each.name for each in path.parent.glob("*.json*")}
     near = difflib.get_close_matches(path.stem, there, n=1)
-    return f"manifest not found: {path}" + (f"; did you mean {there[near[0]]}?" if near else "")
+    hint = f"; did you mean {there[near[0]]}?" if near else _made_by(path)
+    return f"manifest not found: {path}{hint}"
+
+
+def _made_by(path: Path) -> str:
+    """What makes a manifest of clips that a recipe does not bring along; empty of others."""
+    run = path.parent.parent
+    made = path.parent.name in _MADE and run.parent.name == "runs"
+    return f"; `make {run.name}.plan` makes it" if made else ""
 
 
 def _row(raw: object, folder: Path) -> Row:

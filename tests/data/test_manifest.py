@@ -185,6 +185,12 @@ def test_what_is_no_manifest(tmp_path):
         with pytest.raises(ValueError) as error:
             read_manifest(path)
         assert str(error.value) == f"manifest not found: {path}{message}"
+    scenes = tmp_path / "runs" / "mine" / "scenes"
+    scenes.mkdir(parents=True)
+    write(scenes / "train.jsonl", row())
+    for name, message in (("test", "`make mine.plan` makes it"), ("trian", "did you mean train")):
+        with pytest.raises(ValueError, match=f"{name}.jsonl; {message}"):
+            read_manifest(scenes / f"{name}.jsonl")
 
 
 def test_audio_in_shards(tmp_path):

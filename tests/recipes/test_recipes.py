@@ -9,6 +9,7 @@ import pytest
 
 from distill import methods
 from distill.data.hub_dataset import parse_options
+from distill.data.manifest import read_manifest
 from distill.whisper.plan.plan import plan
 from distill.whisper.plan.sizes import find_size, num_parameters
 from distill.whisper.recipe import load_recipe
@@ -60,6 +61,16 @@ def test_the_recipe_of_the_consistency_benchmark():
     assert recipe.data.test == demo.data.test and recipe.data.classes == demo.data.classes
     scenes = (RECIPES / "demo-tagger/scenes.yaml").read_text(encoding="utf-8")
     assert f"  {Path(recipe.data.train[0]).stem}:" in scenes
+
+
+def test_missing_clips_that_a_recipe_makes_say_how(tmp_path):
+    made = [path for name in ("scenes", "questions", "no_speech")
+            for path in RECIPES.glob(f"*/{name}.yaml")]
+    assert len(made) >= 4
+    for path in made:
+        folder = re.search(r"^output_dir: (\S+)$", path.read_text(encoding="utf-8"), re.M)[1]
+        with pytest.raises(ValueError, match=f"; `make {path.parent.name}.plan` makes it$"):
+            read_manifest(tmp_path / folder / "train.jsonl")
 
 
 def test_the_demo_in_noise_learns_from_the_demos_labels_and_states():
