@@ -103,6 +103,8 @@ _HALLUCINATION: list[tuple[str, str, Show]] = [
     ("repeated 5-grams per 1,000 words", "repeated_5grams_per_1000_words",
      number("repeated_5grams_per_1000_words")),
     ("texts that loop", "looping_units", number("looping_units", digits=0)),
+    ("texts that do not, since decoded in halves", "halved_units",
+     number("halved_units", digits=0)),
 ]
 
 
@@ -333,7 +335,8 @@ def limits(facts: Facts, recipe: Any) -> list[str]:
         f"Measured on {60 * results['hours']:.1f} minutes of the test split above and on nothing "
         "else: other speakers, noise and topics may cost more errors.")
     lines.append("It repeats the mistakes of its teacher and may invent text in silence or noise.")
-    if loops := results["student"].get("looping_units"):
+    student = results["student"]
+    if loops := (student.get("looping_units") or 0) + (student.get("halved_units") or 0):
         lines.append(f"{loops} of {results['num_units']} test units made it repeat itself; "
                      "decode with a limit on tokens, or break loops.")
     lines.append("It hears up to 30 s at once; longer recordings have to be cut, as the pipeline "

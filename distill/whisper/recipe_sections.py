@@ -319,7 +319,8 @@ class EvaluationConfig:
     max_tokens_per_second: float = 10.0  # limit of a text's length while validating; the evaluation
     # has none
     on_loop: str = "keep"  # what is done with a text that loops. keep: plain greedy decoding | end:
-    # end it | break: forbid the token that would continue the loop
+    # end it | break: forbid the token that would continue the loop, and decode what is longer than
+    # 10 s again, in two halves
     num_bootstrap: int = 2000  # resamples for the 95 % intervals
     prompts: PromptEvaluationConfig = field(default_factory=PromptEvaluationConfig)
     normalizer: str = "auto"  # what counts as the same word. english | basic | unaccented: basic,

@@ -158,6 +158,8 @@ _ROWS = (
         "repeated_5grams_per_1000_words",
     ),
     ("Texts that loop", "utterances of the split", _number("looping_units", digits=0), None),
+    ("Texts that do not, since decoded in halves", "utterances of the split",
+     _number("halved_units", digits=0), None),
     ("RTFx", "seconds of audio per second", _number("rtfx"), "rtfx"),
     ("Parameters", "millions", _number("parameters", "M", 1e6), "parameters"),
     (

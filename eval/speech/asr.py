@@ -109,8 +109,7 @@ def _measure(load: Callable[[], tuple], utterances: Sequence[EvaluationUtterance
         "parameters": sum(p.numel() for p in model.parameters()),
         "decoder_parameters": sum(p.numel() for p in model.model.decoder.parameters()),
         "file_bytes": weights_bytes(path),
-        "looping_units": sum(any(is_loop(h) for w in u.windows for h in found[w.id])
-                             for u in utterances),
+        **loop_counts([[h for w in u.windows for h in found[w.id]] for u in utterances]),
     }
     if decoder.drafter is not None:
         facts["speculation"] = str(decoder.report)
@@ -154,6 +153,15 @@ def _transcribe_all(
             previous_text=False, description=f"{description}, long",
             on_window=lambda audio, _start, _seconds, text: found[audio.name].append(text),
             on_finished=finished)
+
+
+def loop_counts(units: Sequence[Sequence[Hypothesis]]) -> dict[str, int]:
+    """How many units of the split loop, and how many do no more since a window of theirs was
+    decoded in halves."""
+    loops = [any(map(is_loop, each)) for each in units]
+    halved = [any(hypothesis.in_halves for hypothesis in each) for each in units]
+    return {"looping_units": sum(loops),
+            "halved_units": sum(cut and not loop for cut, loop in zip(halved, loops, strict=True))}
 
 
 def is_loop(hypothesis: Hypothesis) -> bool:

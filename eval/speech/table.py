@@ -33,6 +33,7 @@ def text_table(results: dict) -> str:
         ("insertions per 1,000 words", number("insertions_per_1000_words")),
         ("repeated 5-grams per 1,000 words", number("repeated_5grams_per_1000_words")),
         (f"texts that loop, of {results['num_units']}", number("looping_units", digits=0)),
+        ("texts that do not, since decoded in halves", number("halved_units", digits=0)),
         ("RTFx (audio seconds per second)", number("rtfx")),
         ("parameters", number("parameters", 1e6, 1, " M")),
         ("decoder parameters", number("decoder_parameters", 1e6, 1, " M")),

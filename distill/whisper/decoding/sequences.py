@@ -27,6 +27,7 @@ class Hypothesis:
         looped: it repeated itself; the sequence was ended, or the loop was broken.
         language, language_prob: the detected language and its probability; None if not asked for.
         temperature: of sampling; 0 takes the likeliest tokens.
+        in_halves: its window was cut, because the text of the whole one went wrong.
     """
 
     tokens: list[int]
@@ -37,6 +38,7 @@ class Hypothesis:
     language: str | None = None
     language_prob: float | None = None
     temperature: float = 0.0
+    in_halves: bool = False
 
 
 def is_looping(tokens: Sequence[int]) -> bool:

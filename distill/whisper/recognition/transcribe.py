@@ -21,7 +21,8 @@ from distill.whisper.encoder.audio import all_padded, audio_features, stack_stat
 from distill.whisper.encoder.lengths import margin_of, positions_of
 from distill.whisper.encoder.padded import log_mel
 from distill.whisper.encoder.prompt_reader import encode_about
-from distill.whisper.recognition.guard import decode_guarded
+from distill.whisper.recognition.guard import decode_guarded, outran
+from distill.whisper.recognition.halves import SHORTEST, in_halves, joined
 
 MIN_NEW_TOKENS = 24  # the shortest clip may have a word of many tokens and two timestamps
 
@@ -58,8 +59,9 @@ def transcribe(
             only.
         states_cache: {window id: encoder states} to read and fill, for a frozen encoder.
         description: shown with a progress bar; None shows none.
-        guarded: decode texts of short clips that go wrong again, padded
-            (`distill.whisper.recognition.guard`).
+        guarded: decode texts that go wrong again: of short clips padded (`recognition.guard`);
+            of long windows in halves (`recognition.halves`), where the decoder breaks loops and
+            writes no timestamps.
         audio_of: float32 (samples,) at 16 kHz of a window, for those that are heard changed.
         previous: {window id: tokens} read before its text (`distill.whisper.prompting.compose`).
         phrases: {window id: names and terms to prefer in it}; others have the decoder's.
@@ -110,7 +112,21 @@ def _transcribe(
     short = [row for row, window in enumerate(batch)
              if guarded and positions_of(window.duration, margin) < full]
     states = _states(decoder.model, processor, batch, cache, audio_of, about)
-    return decode_guarded(decode, states, short, padded, decoder.report)
+    found = decode_guarded(decode, states, short, padded, decoder.report)
+    bad = [row for row, window in enumerate(batch) if guarded and window.duration >= SHORTEST
+           and outran(found[row])]
+    if not bad or decoder.on_loop != "break" or decoder.timestamps:
+        return found
+    twice = [row for row in bad for _ in range(2)]
+    halves, audio = in_halves([batch[row] for row in bad], [audio_of(batch[row]) for row in bad])
+    texts = _transcribe(
+        decoder, processor, halves, [limits[row] for row in twice], None, guarded,
+        lambda half: audio[half.id],
+        {name: [each[row] for row in twice] for name, each in asked.items()},
+        about and [about[row] for row in twice])
+    for row, first, second in zip(bad, texts[::2], texts[1::2], strict=True):
+        found[row] = joined(first, second)
+    return found
 
 
 def _states(model, processor, windows: Sequence[Window], cache: dict | None,
