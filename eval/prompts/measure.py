@@ -14,6 +14,7 @@ from distill.whisper.decoding.phrases.files import read_phrases
 from distill.whisper.decoding.phrases.trie import RULE
 from distill.whisper.prompting.reader_files import SETTINGS
 from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recognition.halves import loop_rule
 from distill.whisper.teacher import load_teacher
 from eval.machine import this_machine
 from eval.prompts.lists import SIZES, ClipList, clip_lists
@@ -103,8 +104,8 @@ def _ways(speaker: Speaker, lists: Sequence[Sequence[str]], plain: Sequence[str]
 def asked_of(recipe: WhisperRecipe, utterances: Sequence[EvaluationUtterance]) -> list:
     """What the passes of a model depend on, for the key of those that are kept."""
     config = recipe.evaluation
-    return [config.prompts.most_words, config.prompts.boost, RULE, config.on_loop, recipe.seed,
-            windows_hash(utterances), read_phrases(config.prompts.words)]
+    return [config.prompts.most_words, config.prompts.boost, RULE, loop_rule(config.on_loop),
+            recipe.seed, windows_hash(utterances), read_phrases(config.prompts.words)]
 
 
 def _speakers(recipe: WhisperRecipe, run: Path, utterances: Sequence[EvaluationUtterance],

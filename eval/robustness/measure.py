@@ -25,6 +25,7 @@ from distill.progress import quiet_libraries
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.lengths import margin_of
 from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recognition.halves import loop_rule
 from distill.whisper.recognition.transcribe import to_text, transcribe
 from distill.whisper_at.states import content_of
 from eval.machine import this_machine
@@ -118,7 +119,7 @@ def _key(setup: Setup, folder: Path, role: str) -> str:
     margin = recipe.teacher.short_audio_margin if role == "teacher" else None
     return hash_of([
         _VERSION, model_stamp(folder), margin, recipe.language, recipe.task,
-        recipe.evaluation.on_loop, recipe.evaluation.batch_size,
+        loop_rule(recipe.evaluation.on_loop), recipe.evaluation.batch_size,
         fingerprints(piece.audio_filepath for window in windows for piece in window.pieces),
         [[w.id, w.language, [[p.audio_filepath, p.offset, p.duration] for p in w.pieces]]
          for w in windows]])

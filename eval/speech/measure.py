@@ -20,13 +20,15 @@ from distill.publish.facts import public_name
 from distill.whisper.data.corpus import EvaluationUtterance, test_utterances
 from distill.whisper.prompting.reader_files import attach
 from distill.whisper.recipe import WhisperRecipe, written_language
+from distill.whisper.recognition.halves import loop_rule
 from distill.whisper.teacher import load_teacher, locate
 from eval.machine import this_machine
 from eval.speech.asr import error_table, measure, summarise
 from eval.speech.clips import measure_clips
 from eval.speech.kept import Kept
 
-_ON_LOOP = {"keep": "loops are kept", "end": "loops end a text", "break": "loops are broken"}
+_ON_LOOP = {"keep": "loops are kept", "end": "loops end a text",
+            "break": "loops are broken, and long windows that looped decoded in halves"}
 
 
 def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict, list[dict]]:
@@ -51,7 +53,8 @@ def measure_both(recipe: WhisperRecipe, run: Path, settings: str) -> tuple[dict,
     models = models_of(recipe, run)
     for role, (load, name, folder) in models.items():
         kept = Kept(run / "eval" / f".{role}.said.jsonl",
-                    hash_of([settings, windows, folder.name, model_stamp(folder)]))
+                    hash_of([settings, loop_rule(evaluation.on_loop), windows, folder.name,
+                             model_stamp(folder)]))
         measured = measure(load, utterances, recipe, name, folder, kept, role == "teacher")
         texts[role] = measured.texts
         tables[role] = error_table(utterances, measured.texts, normalise)

@@ -18,6 +18,11 @@ from distill.whisper.decoding.sequences import Hypothesis
 SHORTEST = 10.0  # seconds of a window that is cut
 
 
+def loop_rule(on_loop: str) -> list:
+    """What is done with a text that loops, for keys of what was decoded."""
+    return [on_loop, SHORTEST] if on_loop == "break" else [on_loop]
+
+
 def in_halves(windows: Sequence[Window], audios: Sequence[np.ndarray]
               ) -> tuple[list[Window], dict[str, np.ndarray]]:
     """Two windows of each, one after the other, and their audio by id.

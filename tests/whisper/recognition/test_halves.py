@@ -12,7 +12,7 @@ from distill.data.speech.windows import Piece, Window
 from distill.whisper.decoding.sequences import Hypothesis
 from distill.whisper.decoding.whisper_decoder import WhisperDecoder
 from distill.whisper.encoder.lengths import set_margin
-from distill.whisper.recognition.halves import in_halves, joined
+from distill.whisper.recognition.halves import in_halves, joined, loop_rule
 from distill.whisper.recognition.transcribe import transcribe
 from eval.speech.asr import loop_counts
 
@@ -111,6 +111,11 @@ def test_joined():
     assert both.tokens == [1, 2, 3, 4] and both.avg_logprob == pytest.approx(-4.8 / 6)
     assert (both.no_speech_prob, both.truncated, both.looped) == (0.2, True, True)
     assert (both.language, both.language_prob, both.in_halves) == ("en", 0.9, True)
+
+
+def test_kept_texts_of_broken_loops_are_those_of_this_rule():
+    assert loop_rule("keep") == ["keep"] and loop_rule("end") == ["end"]
+    assert loop_rule("break") == ["break", 10.0]
 
 
 def test_what_is_counted():
