@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from distill.losses.common_tokens import of_common_tokens
 from distill.losses.matmul import fast_linears
 from distill.losses.token_losses import IGNORE, TeacherScores, agrees, hidden_mse, token_losses
 from distill.training.task import Batch, Parts
@@ -123,9 +124,13 @@ class DistillModule(nn.Module):
     def _token_losses(self, hidden: Tensor, labels: Tensor, scores: TeacherScores | None
                       ) -> tuple[Tensor, Tensor, Tensor]:
         """See `token_losses`; without scores the labels alone are learned from."""
+        weight = self.student.proj_out.weight
+        if self.loss.common_tokens is not None and (self.loss.ce_weight or self.loss.kl_weight):
+            weight, labels, scores = of_common_tokens(weight, labels, scores,
+                                                      self.loss.common_tokens)
         return token_losses(
             hidden,
-            self.student.proj_out.weight,
+            weight,
             labels,
             scores,
             ce_weight=self.loss.ce_weight,

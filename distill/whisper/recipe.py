@@ -231,11 +231,15 @@ def _check_loss(c: WhisperRecipe) -> None:
           c.loss.teacher_tokens)
     kinds = ("forward", "reverse", "total_variation")
     check(c.loss.divergence in kinds, "loss.divergence", f"one of {kinds}", c.loss.divergence)
-    ok = c.loss.divergence == "forward" or c.teacher.mode == "live"
-    what = ("forward unless all of the teacher's scores are known (teacher.mode=live, or "
-            "scores.method=decoder_state)")
-    ok = ok or c.scores.method == "decoder_state"
-    check(ok, "loss.divergence", what, c.loss.divergence)
+    knows_all = c.teacher.mode == "live" or c.scores.method == "decoder_state"
+    known = "all of the teacher's scores are known (teacher.mode=live, or "
+    known += "scores.method=decoder_state)"
+    ok = c.loss.divergence == "forward" or knows_all
+    check(ok, "loss.divergence", f"forward unless {known}", c.loss.divergence)
+    count = c.loss.common_tokens
+    ok = count is None or (count > 0 and (knows_all or not c.loss.kl_weight))
+    what = f"null, or > 0; with loss.kl_weight only where {known}"
+    check(ok, "loss.common_tokens", what, count)
 
 
 def _check_views(c: WhisperRecipe) -> None:

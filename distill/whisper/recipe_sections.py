@@ -219,6 +219,7 @@ class LossConfig:
     teacher_tokens: str = "all"  # where the teacher's scores and states are learned from. all |
     # agreeing: at tokens of the label that the teacher finds likeliest; elsewhere, as in a style or
     # a name that it does not take from the prompt, the label decides alone
+    common_tokens: int | None = None  # CE, divergence: of labels' and so many first ids; null: all
 
 
 @dataclass

@@ -254,6 +254,14 @@ def test_only_the_student_is_trained(tiny_model, batch):
     assert all(p.grad is None for p in tiny_model.parameters())
 
 
+def test_common_tokens_are_fewer(tiny_model, batch):
+    student = student_of(tiny_model)
+    whole, same, fewer = (module(tiny_model, student, common_tokens=count)(batch)[1]["kl"]
+                          for count in (None, student.config.vocab_size, 20))
+    torch.testing.assert_close(same, whole)
+    assert fewer > 0 and not torch.isclose(fewer, whole)
+
+
 def test_states_alone(tiny_model, batch):
     """No scores are asked for or brought when no loss uses them."""
     student = student_of(tiny_model)
