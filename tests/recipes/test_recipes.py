@@ -10,6 +10,7 @@ import pytest
 from distill import methods
 from distill.data.hub_dataset import parse_options
 from distill.data.manifest import read_manifest
+from distill.whisper.data.corpus import load_clips
 from distill.whisper.plan.plan import plan
 from distill.whisper.plan.sizes import find_size, num_parameters
 from distill.whisper.recipe import load_recipe
@@ -82,6 +83,18 @@ def test_the_demo_in_noise_learns_from_the_demos_labels_and_states():
     assert recipe.student.decoder_layers == demo.student.decoder_layers
     assert recipe.student.start == f"{demo.output_dir}/student"
     assert recipe.output_dir != demo.output_dir
+
+
+def test_the_demo_of_two_layers():
+    """It learns from the demo's clips and more, and is measured as the demo is."""
+    recipe = load_recipe(RECIPES / "demo/two_layers.yaml", [])
+    demo = load_recipe(RECIPES / "demo", [])
+    assert recipe.student.decoder_layers == [0, 5] and recipe.output_dir != demo.output_dir
+    assert (recipe.data.validation, recipe.data.test) == (demo.data.validation, demo.data.test)
+    assert recipe.data.train[:1] == demo.data.train and len(recipe.data.train) == 4
+    assert recipe.teacher == demo.teacher and recipe.loss.common_tokens
+    rows = load_clips(recipe.data.train)[0]
+    assert len(rows) == len({row.id for row in rows}) == 1928
 
 
 def test_the_recipe_whose_encoder_reads_prompts():
