@@ -36,7 +36,7 @@ def test_prompts_are_filled():
 def test_what_is_embedded():
     """Nothing that the other splits say, and every template is said."""
     rows, _ = read_manifest(DATA / "more.jsonl")
-    assert len(rows) == 600 and all((DATA / row.audio_filepath).is_file() for row in rows)
+    assert len(rows) == 591 and all((DATA / row.audio_filepath).is_file() for row in rows)
     assert sum(path.stat().st_size for path in (DATA / "more").iterdir()) < 3_600_000
     assert len(read_sentences(DATA / "more.txt")["train"]) == 50
     plain = normalizer("english", "en", "word")
