@@ -94,7 +94,7 @@ def test_the_demo_of_two_layers():
     assert recipe.data.train[:1] == demo.data.train and len(recipe.data.train) == 4
     assert recipe.teacher == demo.teacher and recipe.loss.common_tokens
     rows = load_clips(recipe.data.train)[0]
-    assert len(rows) == len({row.id for row in rows}) == 1928
+    assert len(rows) == len({row.id for row in rows}) == 1919
 
 
 def test_the_recipe_whose_encoder_reads_prompts():
