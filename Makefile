@@ -43,6 +43,9 @@ NUMERICAL = $(patsubst %,tests/%.py,losses/test_losses losses/test_targets losse
   whisper/data/test_recorded whisper/decoding/test_decoder \
   whisper/decoding/drafting/test_near_ties whisper/decoding/drafting/test_speculative \
   whisper_at/test_whisper_at)
+# what reads the texts of a recipe aloud; most have none
+READER = $(if $(wildcard recipes/$*/read_aloud.yaml),$(PYTHON) -c "import ttspico" 2> /dev/null || \
+  $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt ttspico)
 # what some recipes need first: scenes mixed of recordings, teachers trained here
 SCENES := $(patsubst recipes/%/scenes.yaml,%.scenes,$(wildcard recipes/*/scenes.yaml))
 TEACHERS := $(patsubst recipes/%/teachers,%.teachers,$(wildcard recipes/*/teachers))
@@ -120,6 +123,7 @@ test.portable: setup
 	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(NUMERICAL)
 
 $(RECIPES): %: setup
+	@$(READER)
 	@$(PYTHON) -m distill run $* $(if $(filter 1,$(NGPU)),,--num-processes=$(NGPU)) $(SET)
 
 $(SCENES): %.scenes: setup
@@ -180,6 +184,8 @@ $(PUSHED_LABELS): %.push_labels: setup
 $(PLANS): %.plan: setup
 	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
 	@$(if $(wildcard recipes/$*/no_speech.yaml),$(PYTHON) -m distill.audio_llm.data.no_speech $*)
+	@$(READER)
+	@$(if $(wildcard recipes/$*/read_aloud.yaml),$(PYTHON) -m distill.data.read_aloud $*)
 	@$(PYTHON) -m distill.plan $* $(SET)
 
 $(SWEEPS): %.sweep: setup

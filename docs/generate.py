@@ -64,6 +64,7 @@ def schemas() -> dict[str, type]:
     from distill.audio_llm.data.no_speech import NoSpeechConfig
     from distill.audio_llm.recipe import AudioLlmRecipe
     from distill.ced.recipe import CedRecipe
+    from distill.data.read_aloud import ReadAloudConfig
     from distill.data.scenes import ScenesConfig
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
@@ -71,7 +72,8 @@ def schemas() -> dict[str, type]:
 
     return {"whisper": WhisperRecipe, "ced": CedRecipe, "whisper_at": WhisperAtRecipe,
             "audio_llm": AudioLlmRecipe, "scenes": ScenesConfig,
-            "questions": QuestionsConfig, "no_speech": NoSpeechConfig}
+            "questions": QuestionsConfig, "no_speech": NoSpeechConfig,
+            "read_aloud": ReadAloudConfig}
 
 
 def sections(schema: type, name: str = "") -> Iterator[Section]:

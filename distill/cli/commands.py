@@ -26,6 +26,9 @@ GROUPS = {
         "no-speech": Command(
             "distill.audio_llm.data.no_speech", "clips without speech, as training rows"
         ),
+        "read-aloud": Command(
+            "distill.data.read_aloud", "texts read aloud, for words that a corpus lacks"
+        ),
         "label": Command(
             "pseudo_label",
             "pseudo-labels of the training audio, and the scores",

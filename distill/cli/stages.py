@@ -3,11 +3,11 @@
     audio-distill run RECIPE [--num-processes N] [key=value ...]
 
 Before them come what a recipe brings along: the scenes of its scenes.yaml, the questions of its
-questions.yaml and the clips of its no_speech.yaml, and the teachers of its folder teachers/, which
-are trained here. Recipes that measure what prompts do (evaluation.prompts) do so after training.
-Each step is a process of its own and can be stopped: the same command goes on. On Linux one process
-imports what is large, and its steps are copies of it. With several processes, labels are translated
-and scored in steps of their own.
+questions.yaml, the clips of its no_speech.yaml and the texts of its read_aloud.yaml, and the
+teachers of its folder teachers/, which are trained here. Recipes that measure what prompts do
+(evaluation.prompts) do so after training. Each step is a process of its own and can be stopped: the
+same command goes on. On Linux one process imports what is large, and its steps are copies of it.
+With several processes, labels are translated and scored in steps of their own.
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ def preparations(name: str, arguments: list[str]) -> list[Step]:
     recipe = find_recipe(arguments[0])
     if recipe.name != "recipe.yaml":
         return []
-    folder, makers = _given_folder(arguments[0]), {"no-speech": "no_speech.yaml"}
+    folder, makers = (
+        _given_folder(arguments[0]),
+        {"no-speech": "no_speech.yaml", "read-aloud": "read_aloud.yaml"},
+    )
     if (recipe.parent / "scenes.yaml").is_file():
         makers |= {"scenes": "scenes.yaml", "questions": "questions.yaml"}
     return [

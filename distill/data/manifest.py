@@ -28,7 +28,8 @@ _LONGEST = 1e6  # seconds, eleven days: what is longer is a mistake, or another 
 _OTHER_NAMES = {  # that hub_dataset knows, and manifests do not have
     "offset": ("start", "start_time", "start_seconds", "start_ms", "begin", "onset"),
     "text": ("sentence", "transcript", "transcription"), "labels": ("label", "category")}
-_MADE = ("scenes", "questions", "no-speech")  # folders of clips in runs/NAME, made for a recipe
+# folders of clips in runs/NAME, made for a recipe
+_MADE = ("scenes", "questions", "no-speech", "read-aloud")
 _KEPT = 32  # manifests of a process; a stage looks at each several times
 _opened: dict[tuple[str, bytes], Manifest] = {}
 

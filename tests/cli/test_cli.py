@@ -200,6 +200,7 @@ def test_what_comes_before(processes, called, monkeypatch, tmp_path):
             (["plan", "demo-listen"], [["scenes", "demo-listen/scenes.yaml"],
                                        ["questions", "demo-listen/questions.yaml"]]),
             (["plan", "demo-llm"], [["no-speech", "demo-llm/no_speech.yaml"]]),
+            (["plan", "demo-two-layers"], [["read-aloud", "demo-two-layers/read_aloud.yaml"]]),
             (["plan", str(ROOT / "recipes/demo-tagger/recipe.yaml")],
              [["scenes", str(ROOT / "recipes/demo-tagger/scenes.yaml")]])):
         processes.clear()
@@ -297,7 +298,7 @@ def test_completion():
         f'\nCOMP_WORDS=(audio-distill {words}); COMP_CWORD={at}; _audio_distill; '
         'echo "${COMPREPLY[@]}"' for words, at in (("tra", 1), ("plan demo-", 2)))
     ran = subprocess.run(["bash", "-uc", bash + asked], cwd=ROOT, capture_output=True, text=True)
-    recipes = "demo-hears demo-listen demo-llm demo-prompted demo-tagger"
+    recipes = "demo-hears demo-listen demo-llm demo-prompted demo-tagger demo-two-layers"
     assert ran.stdout.splitlines() == ["translate train transcribe", recipes], ran.stderr
     for shell in ("zsh", "fish"):
         text = script(about, [shell])

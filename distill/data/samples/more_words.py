@@ -1,14 +1,15 @@
-"""Make the speech that recipes/demo/two_layers.yaml learns from besides: many words, read by Flite.
+"""Write recipes/demo-two-layers/data/words.txt: what two layers learn from besides, as text.
 
-    apt-get download flite libflite1 wamerican-small wordnet-base
+    apt-get download wamerican-small wordnet-base
     for p in *.deb; do dpkg -x $p unpacked; done
     pip download --no-deps wonderwords && unzip wonderwords-*.whl
     python -m distill.data.samples.more_words unpacked wonderwords/assets TOKENIZER.json \\
-        recipes/demo/data
+        recipes/demo-two-layers/data
 
 Prompts as telephones say them, one to three of WordNet's examples of how a word is used, readings
-of up to 30 s made of such, and single words. TOKENIZER.json is the teacher's. Users of the demo
-need none of this: its output is in the repository.
+of up to 30 s made of such, lists, and single words. TOKENIZER.json is the teacher's. Users of the
+demo need none of this: its output is in the repository, and is read aloud by
+`distill.data.read_aloud`.
 """
 
 from __future__ import annotations
@@ -20,20 +21,34 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.manifest import Row, write_manifest
-from distill.data.samples.made_up import speak, word_kinds
+from distill.data.files import write_text
+from distill.data.manifest import read_manifest
+from distill.data.samples.made_up import word_kinds
 from distill.data.samples.rare_names import number_words, read_sentences
 from distill.data.views.draws import generator
+from distill.metrics.normalize import normalizer
 
-CLIPS = {"prompt": 200, "said": 300, "reading": 20, "word": 80}
+TEXTS = {"prompt": 800, "said": 1000, "reading": 50, "list": 250, "word": 900}
 _READING_WORDS = 70  # at least
 _EXAMPLE_WORDS = (4, 16)
 _KINDS = ("verb", "adj", "adv", "noun")  # of WordNet's files
-_UNWANTED = {"breast", "breasts", "drunk", "kill", "killed", "killing", "murder", "naked", "rape",
-             "raped", "sex", "sexual", "sexually", "suicide"}  # besides wonderwords' profanities
-# clips whose sentences, of common words, nobody wants to hear
-_LEFT_OUT = {"prompt-124", "reading-001", "reading-003", "reading-005", "reading-018", "said-013",
-             "said-052", "said-158", "said-272"}
+_LIST_LENGTHS = (3, 9)
+# of sentences that nobody wants to hear, besides profanities; rather too many than too few
+_UNWANTED = """
+    abuse abused addict adultery affair alcohol arrested assassinated assault assaulted attack
+    attacked bankrupt battle beat beaten beating bleeding blood bomb bombed bombing bombs bra
+    breast brutal burned cancer cocaine colored condemned convicted corpses crime crimes criminal
+    criminals crippled cruel cursed cut dead death deaths devil die died dies diet disease
+    diseases dope dressed drug drugs drunk drunken dying enemy evil executed execution flesh fool
+    fought funeral gas grave guilty gun gunman guns hang hate hated hospital husband idiot ill
+    indian infected injured jewish killed killer killing kills kissed knife lover lovers married
+    massacre military mistress mob murdered murderer naked pain poison police pregnant prison
+    prisoner prisoners prostitute race racial racist raped religion religious revenge seduce
+    sexually shoot shooting shot sick sin sins slave slaves smoke soldier soldiers stab starving
+    stole strangle stupid suffer suffered surgery tears terror terrorist terrorists thief threat
+    threatened troops tumor ugly victim victims violence violent war wars weapon weapons wept
+    whipped whites wife witch woman wound wounded wounds
+    """
 _DIGITS = [number_words(each) for each in range(10)]
 _CHOICES = {
     "length": "four five six seven ten",
@@ -100,46 +115,63 @@ def _drawn(slot: str, bits: np.random.Generator) -> str:
     return choices[bits.integers(len(choices))]
 
 
-def texts(templates: list[str], kinds: dict[str, list[str]], said: list[str]
-          ) -> Iterator[tuple[str, str]]:
-    """(id, text) of all clips."""
-    parts = iter(said)
-    for index, text in enumerate(fill(templates, kinds, CLIPS["prompt"])):
-        yield f"prompt-{index:03d}", text
-    for index in range(CLIPS["said"]):
-        yield f"said-{index:03d}", " ".join(next(parts) for _ in range(1 + index % 3))
-    for index in range(CLIPS["reading"]):
+def texts(templates: list[str], kinds: dict[str, list[str]], said: list[str],
+          taken: set[str]) -> Iterator[str]:
+    """
+    Args:
+        taken: texts of other splits, as `_plain` has them; these are left out.
+    """
+    parts = iter([text for text in said if _plain(text) not in taken])
+    yield from fill(templates, kinds, TEXTS["prompt"])
+    for index in range(TEXTS["said"]):
+        yield " ".join(next(parts) for _ in range(1 + index % 3))
+    for _ in range(TEXTS["reading"]):
         text = next(parts)
         while len(text.split()) < _READING_WORDS:
             text += f" {next(parts)}"
-        yield f"reading-{index:03d}", text
+        yield text
+    yield from lists_of({kind: kinds[kind] for kind in ("noun", "nouns", "adj")} | {
+        name: _CHOICES[name].split() for name in ("weekday", "month", "day", "language")} | {
+        "letter": [chr(65 + at) for at in range(26)], "digit": _DIGITS,
+        "number": [number_words(each) for each in range(100)]})
     words = sorted({word for kind in kinds.values() for word in kind})
+    words += [number_words(each) for each in range(100)]
+    words = [word for word in words if _plain(word) not in taken]
     order = generator(0, "single words", 0).permutation(len(words))
-    for index in range(CLIPS["word"]):
-        yield f"word-{index:03d}", f"{words[order[index]].capitalize()}."
+    for index in range(TEXTS["word"]):
+        yield f"{words[order[index]].capitalize()}."
+
+
+def _plain(text: str) -> str:
+    return normalizer("english", "en", "word")(text)
+
+
+def lists_of(kinds: dict[str, list[str]]) -> Iterator[str]:
+    """Some of a kind, one after the other; in every third list each is a sentence."""
+    for index in range(TEXTS["list"]):
+        bits, words = generator(0, "list", index), list(kinds.values())[index % len(kinds)]
+        count = int(bits.integers(*_LIST_LENGTHS))
+        found = [words[at].capitalize() for at in bits.integers(0, len(words), count)]
+        yield (". " if index % 3 == 0 else ", ").join(found) + "."
 
 
 def main(unpacked: str, lists: str, tokenizer: str, out: str) -> None:
-    folder, share, rows = Path(out), Path(unpacked) / "usr/share", []
-    (folder / "more").mkdir(parents=True, exist_ok=True)
+    folder, share = Path(out), Path(unpacked) / "usr/share"
     dictionary = share / "dict/american-english-small"
     english = set(dictionary.read_text(encoding="utf-8").split())
     profanities = Path(lists) / "profanitylist.txt"
-    rude = _UNWANTED | set(profanities.read_text(encoding="utf-8").split())
+    rude = set(_UNWANTED.split()) | set(profanities.read_text(encoding="utf-8").split())
     kinds = word_kinds(english, Path(lists), Path(tokenizer))
-    templates = read_sentences(folder / "more.txt")["train"]
+    kinds = {kind: [word for word in words if word not in rude] for kind, words in kinds.items()}
+    templates = read_sentences(folder / "prompts.txt")["train"]
     said = examples(share / "wordnet", english, rude)
-    for index, (name, text) in enumerate(texts(templates, kinds, said)):
-        if name in _LEFT_OUT:
-            continue
-        path = f"more/{name}.ogg"
-        seconds, voice = speak(Path(unpacked) / "usr", text, index, folder / path)
-        rows.append(Row(id=f"more-{name}", audio_filepath=path, duration=seconds, text=text,
-                        speaker=f"flite {voice}", language="en"))
-    write_manifest(folder / "more.jsonl", rows)
-    different = {word for row in rows for word in re.findall("[a-z']+", (row.text or "").lower())}
-    print(f"{len(rows)} clips, {sum(row.duration for row in rows) / 60:.1f} minutes, "
-          f"{len(different)} different words of {len(said)} examples and {len(templates)} prompts")
+    taken = {_plain(row.text or "") for split in ("validation", "test")
+             for row in read_manifest(folder.parents[1] / f"demo/data/{split}.jsonl")[0]}
+    found = list(texts(templates, kinds, said, taken))
+    write_text(folder / "words.txt", "".join(f"{text}\n" for text in found))
+    words = [word for text in found for word in re.findall("[a-z']+", text.lower())]
+    print(f"{len(found)} texts, {len(words)} words, {len(set(words))} different; "
+          f"of {len(said)} examples and {len(templates)} prompts")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Speech of many words: which examples of WordNet are read, and what fills the prompts."""
+"""Texts of many words: which examples of WordNet are read, and what fills the prompts."""
 
 import re
 from pathlib import Path
 
 from distill.data.manifest import read_manifest
-from distill.data.samples.more_words import examples, fill
+from distill.data.samples.more_words import TEXTS, examples, fill, lists_of, texts
 from distill.data.samples.rare_names import read_sentences
 from distill.metrics.normalize import normalizer
 
-DATA = Path(__file__).parents[3] / "recipes" / "demo" / "data"
+RECIPES = Path(__file__).parents[3] / "recipes"
+DATA = RECIPES / "demo-two-layers" / "data"
+KINDS = ("noun", "nouns", "adj", "did", "doing", "how")
 
 
 def test_examples_of_common_words(tmp_path):
@@ -33,14 +35,32 @@ def test_prompts_are_filled():
     assert found == list(fill(templates, words, 20))
 
 
+def test_lists_are_of_one_kind():
+    found = list(lists_of({"letter": ["a", "b"], "digit": ["one", "two"]}))
+    assert len(found) == TEXTS["list"]
+    for index, text in enumerate(found):
+        items = re.findall("[a-z]+", text.lower())
+        assert set(items) <= ({"a", "b"}, {"one", "two"})[index % 2] and 3 <= len(items) < 9
+
+
+def test_what_other_splits_say_is_not_said():
+    kinds = {kind: [f"{kind}{at}" for at in range(1000)] for kind in KINDS}
+    said = [f"Sentence number {at} has seven words." for at in range(4000)]
+    taken = {"noun7", "sentence number 7 has 7 words"}
+    found = list(texts(["Say {noun}."], kinds, said, taken))
+    assert len(found) == sum(TEXTS.values())
+    assert "Noun7." not in found and not any("number 7 has" in text for text in found)
+    everything = " ".join(texts(["Say {noun}."], kinds, said, set()))
+    assert "number 7 has" in everything
+
+
 def test_what_is_embedded():
     """Nothing that the other splits say, and every template is said."""
-    rows, _ = read_manifest(DATA / "more.jsonl")
-    assert len(rows) == 591 and all((DATA / row.audio_filepath).is_file() for row in rows)
-    assert sum(path.stat().st_size for path in (DATA / "more").iterdir()) < 3_600_000
-    assert len(read_sentences(DATA / "more.txt")["train"]) == 50
+    found = (DATA / "words.txt").read_text(encoding="utf-8").splitlines()
+    assert len(found) == sum(TEXTS.values()) and all(found)
+    assert len(read_sentences(DATA / "prompts.txt")["train"]) == 50
     plain = normalizer("english", "en", "word")
-    said = {plain(row.text) for row in rows}
+    said = {plain(text) for text in found}
     for split in ("validation", "test"):
-        others = {plain(row.text) for row in read_manifest(DATA / f"{split}.jsonl")[0]}
-        assert not said & others
+        rows = read_manifest(RECIPES / "demo" / "data" / f"{split}.jsonl")[0]
+        assert not said & {plain(row.text) for row in rows}
