@@ -3,7 +3,8 @@
     pywhispercpp.model.Model("runs/NAME/export/ggml/q5_0/ggml-model.bin")
     whisper-cli -m runs/NAME/export/ggml/q5_0/ggml-model.bin audio.wav
 
-Blocks (q8_0, q5_0) are 32 weights with a scale; whisper.cpp's own library rounds them.
+Blocks (q8_0, q5_0) are 32 weights with a scale; whisper.cpp's own library rounds them. With 5 bits
+it chooses the scale by the errors that matter: those of weights whose inputs are large.
 
 Layout (little endian, i32 unless said): magic; 11 sizes; mel filters (bands, bins, f32 data); text
 tokens (count, then length and bytes of each); tensors up to the end of the file (dimensions, length
@@ -17,6 +18,7 @@ import ctypes
 import importlib.util
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +31,7 @@ FLOAT32, FLOAT16 = 0, 1
 # weights -> (what the file says they are, of each tensor with two dimensions)
 WEIGHTS = {"float16": (1, FLOAT16), "q8_0": (2007, 8), "q5_0": (2008, 6)}
 _BLOCK = 32  # weights with one scale
+ROUNDING = "by importance"  # of blocks; a file that was rounded otherwise is another one
 # what whisper.cpp takes for granted: {size of the vocabulary: id of <|endoftext|>}
 VOCABULARIES = {51864: 50256, 51865: 50257, 51866: 50257}
 _NAMES = (
@@ -52,11 +55,13 @@ _NAMES = (
 )
 
 
-def write_ggml(model, processor, path: Path, weights: str = "float16") -> None:
+def write_ggml(model, processor, path: Path, weights: str = "float16",
+               importance: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a WhisperForConditionalGeneration and its tokenizer.
 
     Args:
         weights: one of WEIGHTS.
+        importance: `export.importance.mean_squares`; of what is not there, all inputs are alike.
 
     Raises:
         ValueError: whisper.cpp, which crashes on what it does not know, has no such vocabulary or
@@ -85,7 +90,8 @@ def write_ggml(model, processor, path: Path, weights: str = "float16") -> None:
             file.write(token)
         for name, value in model.state_dict().items():
             if name != "proj_out.weight":  # the embeddings again
-                _tensor(file, openai_name(name), value.float().numpy(), kind)
+                _tensor(file, openai_name(name), value.float().numpy(), kind,
+                        (importance or {}).get(name))
 
 
 def openai_name(name: str) -> str:
@@ -107,7 +113,8 @@ def _sizes(config) -> tuple[int, ...]:
     )
 
 
-def _tensor(file: BinaryIO, name: str, value: np.ndarray, kind: int) -> None:
+def _tensor(file: BinaryIO, name: str, value: np.ndarray, kind: int,
+            importance: np.ndarray | None) -> None:
     if re.fullmatch(r"encoder\.conv\d\.bias", name):
         value = value[:, None]  # added to (channels, frames)
     if value.ndim == 1 or name.endswith(("conv1.bias", "conv2.bias", "positional_embedding")):
@@ -115,14 +122,18 @@ def _tensor(file: BinaryIO, name: str, value: np.ndarray, kind: int) -> None:
     elif value.ndim == 3 or kind == FLOAT16:  # convolutions have no blocks
         kind, data = FLOAT16, value.astype(np.float16).tobytes()
     else:
-        data = _blocks(value, kind)
+        data = _blocks(value, kind, importance)
     _integers(file, value.ndim, len(name), kind, *value.shape[::-1])
     file.write(name.encode())
     file.write(data)
 
 
-def _blocks(value: np.ndarray, kind: int) -> bytes:
-    """(rows, columns) in blocks, by the library that whisper.cpp reads them with."""
+def _blocks(value: np.ndarray, kind: int, importance: np.ndarray | None) -> bytes:
+    """(rows, columns) in blocks, by the library that whisper.cpp reads them with.
+
+    Without any importance it would take the scale of the largest weight; with one, even one that is
+    the same for all, it searches for the scale with the smallest error.
+    """
     rows, columns = value.shape
     if columns % _BLOCK:
         raise ValueError(f"to=ggml: blocks are of {_BLOCK} weights, which do not divide a row of "
@@ -133,9 +144,11 @@ def _blocks(value: np.ndarray, kind: int) -> bytes:
     library.ggml_quantize_chunk.argtypes = (
         ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p)
     source = np.ascontiguousarray(value, np.float32)
+    counts = np.ones(columns, np.float32) if importance is None else importance.astype(np.float32)
+    assert counts.shape == (columns,), counts.shape
     found = np.empty(rows * library.ggml_row_size(kind, columns), np.uint8)
     written = library.ggml_quantize_chunk(
-        kind, source.ctypes.data, found.ctypes.data, 0, rows, columns, None)
+        kind, source.ctypes.data, found.ctypes.data, 0, rows, columns, counts.ctypes.data)
     assert written == found.nbytes, (written, found.nbytes)
     return found.tobytes()
 

@@ -48,7 +48,7 @@ def choose_heads(model, processor, rows: Sequence[Row], language: str | None, ta
         rows: training clips with transcripts.
     """
     kept = [tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or []]
-    windows = [pair for window in training_windows(rows) if (pair := _readable(window))]
+    windows = readable_windows(rows)
     if not windows:
         rest = alignment_heads(model)
         return Heads(kept or rest, "generation config" if kept else "unknown", None, 0)
@@ -70,6 +70,11 @@ def training_windows(rows: Sequence[Row]) -> list[Window]:
     usable = [row for row in rows if (row.text or "").strip() and row.duration < 15.0]
     windows = [window for window in pack(usable, "heads", "sequential") if len(window.pieces) > 1]
     return windows[:: max(1, len(windows) // NUM_WINDOWS)][:NUM_WINDOWS]
+
+
+def readable_windows(rows: Sequence[Row]) -> list[tuple[Window, np.ndarray]]:
+    """Those of `training_windows` that can be read, and their audio."""
+    return [pair for window in training_windows(rows) if (pair := _readable(window))]
 
 
 def _readable(window: Window) -> tuple[Window, np.ndarray] | None:
@@ -108,14 +113,7 @@ def _attention(model, processor, window: Window, audio: np.ndarray, language: st
                task: str):
     """(layers x (heads, text tokens and end, frames) of prepared attention; rows of the first
     tokens of all clips but the first; seconds at which these clips begin)."""
-    special = SpecialTokens(processor.tokenizer, model.generation_config)
-    prefix = special.prefix(window.language or language, task, False)
-    tokens, firsts = list(prefix), []
-    for piece in window.pieces:
-        firsts.append(len(tokens) - len(prefix))
-        text = " " + piece.text.strip()
-        tokens += processor.tokenizer(text, add_special_tokens=False).input_ids
-    tokens = [*tokens[: model.config.max_target_positions - 1], special.end]
+    prefix, tokens, firsts = window_tokens(model, processor, window, language, task)
     kept = [n for n, first in enumerate(firsts) if n and first < len(tokens) - len(prefix) - 1]
     output = model(log_mel(processor, [audio]), output_attentions=True,
                    decoder_input_ids=torch.tensor([tokens]))
@@ -125,6 +123,19 @@ def _attention(model, processor, window: Window, audio: np.ndarray, language: st
               output.cross_attentions]
     true = np.array([speech_begins(window, n) for n in kept])
     return layers, np.array([firsts[n] for n in kept], dtype=int), true
+
+
+def window_tokens(model, processor, window: Window, language: str | None, task: str
+                  ) -> tuple[list[int], list[int], list[int]]:
+    """(prefix; prefix, transcripts and end; which text tokens are the first of a clip)."""
+    special = SpecialTokens(processor.tokenizer, model.generation_config)
+    prefix = special.prefix(window.language or language, task, False)
+    tokens, firsts = list(prefix), []
+    for piece in window.pieces:
+        firsts.append(len(tokens) - len(prefix))
+        text = " " + piece.text.strip()
+        tokens += processor.tokenizer(text, add_special_tokens=False).input_ids
+    return prefix, [*tokens[: model.config.max_target_positions - 1], special.end], firsts
 
 
 def prepare(weights: torch.Tensor) -> np.ndarray:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -28,6 +29,7 @@ from distill.whisper.encoder.lengths import margin_of, set_margin
 from distill.whisper.export import ct2, ggml, runtimes, sherpa
 from distill.whisper.export.encoder_graph import Sounds
 from distill.whisper.export.heads import Heads, choose_heads
+from distill.whisper.export.importance import mean_squares
 from distill.whisper.export.runtimes import Runtime
 from distill.whisper.export.table import text_table
 from distill.whisper.export.verify import Test, refusals, student_test, verify
@@ -53,6 +55,7 @@ class Student:
     processor: WhisperProcessor
     heads: Heads | None  # ggml has none
     sounds: Sounds | None = None  # a head that tags; onnx alone has it
+    importance: dict[str, np.ndarray] = field(default_factory=dict)  # of inputs; ggml alone has it
 
 
 def export_student(recipe: WhisperRecipe, kind: str, sounds: Sounds | None = None) -> bool:
@@ -75,7 +78,8 @@ def export_student(recipe: WhisperRecipe, kind: str, sounds: Sounds | None = Non
     target = run / "export" / kind
     settings = hash_of([model_stamp(run / "student"), to_dict(recipe.export),
                         to_dict(recipe.evaluation), recipe.data.test, recipe.language, recipe.task,
-                        runtimes.versions(PACKAGES[kind])])
+                        runtimes.versions(PACKAGES[kind]),
+                        *([ggml.ROUNDING] if kind == "ggml" else [])])
     path = target / "verification.json"
     before = read_json(path) if path.is_file() else {"settings": None}
     if before["settings"] == settings and all(
@@ -141,12 +145,12 @@ def _load(recipe: WhisperRecipe, folder: Path, with_heads: bool) -> Student:
     processor = WhisperProcessor.from_pretrained(folder)
     model = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager").eval()  # eager: has weights
-    heads = None
-    if with_heads:
-        rows = load_clips(recipe.data.train)[0] if recipe.data.train else []
-        heads = choose_heads(model, processor, rows, recipe.language, recipe.task)
+    rows = load_clips(recipe.data.train)[0] if recipe.data.train else []
+    look = model, processor, rows, recipe.language, recipe.task
+    heads = choose_heads(*look) if with_heads else None
     model.set_attn_implementation("sdpa")
-    return Student(folder, model, processor, heads)
+    importance = {} if with_heads else mean_squares(*look)
+    return Student(folder, model, processor, heads, importance=importance)
 
 
 def _written(student: Student, kind: str, partial: Path) -> list[dict]:
@@ -212,7 +216,7 @@ def _write_ggml(student: Student, out: Path) -> None:
     for weights in ggml.WEIGHTS:
         (out / weights).mkdir()
         path = out / weights / "ggml-model.bin"
-        ggml.write_ggml(student.model, student.processor, path, weights)
+        ggml.write_ggml(student.model, student.processor, path, weights, student.importance)
 
 
 Loads = Iterator[tuple[str, Callable[[Path], Runtime]]]

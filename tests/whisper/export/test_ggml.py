@@ -185,3 +185,44 @@ def test_whisper_cpp_reads_blocks(full, tmp_path, weights):
     write_ggml(*full, out, weights)
     audio = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 0.1
     assert len(whisper_cpp(out, weights, "transcribe", 1, 448).transcribe(audio, "en")) > 3
+
+
+_FIVE_BITS = np.dtype([("scale", np.float16), ("fifth", "<u4"), ("four", np.uint8, 16)])
+
+
+def five_bits(path, name: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """A matrix as whisper.cpp reads it from blocks of 5 bits."""
+    data = path.read_bytes()
+    at = data.index(name) + len(name)
+    blocks = np.frombuffer(data, _FIVE_BITS, shape[0] * shape[1] // 32, at)
+    four = np.concatenate([blocks["four"] & 15, blocks["four"] >> 4], 1).astype(np.int64)
+    fifth = (blocks["fifth"][:, None] >> np.arange(32)) & 1
+    whole = four + 16 * fifth - 16
+    return (whole * blocks["scale"].astype(np.float64)[:, None]).reshape(shape)
+
+
+def test_five_bits_are_spent_where_inputs_are_large(full, tmp_path):
+    """Errors of outputs are smaller for such inputs, and the scale is searched for in any case."""
+    pytest.importorskip("pywhispercpp")
+    model, processor = full
+    weight = model.model.decoder.layers[1].fc1.weight.detach().double().numpy()
+    name, key = b"decoder.blocks.1.mlp.0.weight", "model.decoder.layers.1.fc1.weight"
+    squares = np.where(np.arange(WIDTH) % 4, 0.01, 100.0)
+    write_ggml(model, processor, alike := tmp_path / "alike.bin", "q5_0")
+    write_ggml(model, processor, known := tmp_path / "known.bin", "q5_0", {key: squares})
+
+    def error(found: np.ndarray, by: np.ndarray) -> float:
+        return float(((found - weight) ** 2 * by).sum())
+
+    largest = weight.reshape(-1, 32)
+    at = np.abs(largest).argmax(1)[:, None]
+    scale = (np.take_along_axis(largest, at, 1) / -16).astype(np.float16).astype(np.float64)
+    rounded = np.clip(np.floor(largest / scale + 16.5), 0, 31) - 16
+    by_largest = (rounded * scale).reshape(weight.shape)
+    ones = np.ones(WIDTH)
+    found, same = five_bits(known, name, weight.shape), five_bits(alike, name, weight.shape)
+    assert error(same, ones) < 0.95 * error(by_largest, ones)
+    assert error(found, squares) < 0.9 * error(same, squares)
+    other = b"decoder.blocks.0.mlp.0.weight"  # of which nothing is known
+    assert np.array_equal(five_bits(known, other, weight.shape),
+                          five_bits(alike, other, weight.shape))
