@@ -99,7 +99,6 @@ def _refuse_others(path: Path) -> None:
 
 def _clips(texts: list[tuple[int, str]], config: ReadAloudConfig) -> Iterator[Row]:
     """One of each text; its file is named by all that decides how it sounds."""
-    engines: dict[str, Pico] = {}
     voices = VOICES[config.language]
     for number, text in texts:
         draws = generator(config.seed, f"read aloud/{text}", 0)
@@ -111,9 +110,7 @@ def _clips(texts: list[tuple[int, str]], config: ReadAloudConfig) -> Iterator[Ro
         if path.is_file():
             samples = soundfile.info(path).frames
         else:
-            if voice not in engines:
-                engines[voice] = Pico(voice)
-            samples = _write(path, engines[voice](text, rate, pitch))
+            samples = _write(path, speak(text, voice, rate, pitch))
         yield Row(id=f"read-{number:05d}", audio_filepath=f"read/{path.name}",
                   duration=samples / SAMPLE_RATE, text=text, speaker=_SPEAKER + voice,
                   language=config.language)
@@ -127,8 +124,8 @@ def _write(path: Path, wave: np.ndarray) -> int:
     return len(wave)
 
 
-class Pico:
-    """`pico(text, rate, pitch) -> int16 (samples,)` at 16 kHz, in one voice.
+def speak(text: str, voice: str, rate: int, pitch: int) -> np.ndarray:
+    """int16 (samples,) at 16 kHz.
 
     Args:
         rate, pitch: percent of the voice's own.
@@ -136,20 +133,16 @@ class Pico:
     Raises:
         ValueError: ttspico is not installed.
     """
-
-    def __init__(self, voice: str):
-        try:
-            from ttspico import TtsEngine
-        except ImportError as error:
-            raise ValueError("texts are read aloud by ttspico, which is not installed: "
-                             "pip install ttspico (it needs a C compiler)") from error
-        self._engine = TtsEngine(voice)
-        self._engine.volume = _VOLUME
-
-    def __call__(self, text: str, rate: int, pitch: int) -> np.ndarray:
-        self._engine.rate, self._engine.pitch = rate, pitch
-        spoken = text.replace("<", " ").replace(">", " ")  # they would begin a command to it
-        return np.frombuffer(self._engine.speak(spoken) or b"", np.int16)
+    try:
+        from ttspico import TtsEngine
+    except ImportError as error:
+        raise ValueError("texts are read aloud by ttspico, which is not installed: "
+                         "pip install ttspico (it needs a C compiler)") from error
+    # an engine goes on with its noise where it was: a new one (1 ms) depends on the text alone
+    engine = TtsEngine(voice)
+    engine.volume, engine.rate, engine.pitch = _VOLUME, rate, pitch
+    spoken = text.replace("<", " ").replace(">", " ")  # they would begin a command to it
+    return np.frombuffer(engine.speak(spoken) or b"", np.int16)
 
 
 def main(arguments: list[str]) -> None:

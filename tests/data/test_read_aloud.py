@@ -10,7 +10,7 @@ import soundfile
 from distill.config import ConfigError
 from distill.data.files import write_jsonl
 from distill.data.manifest import read_manifest
-from distill.data.read_aloud import Pico, load_config, read_aloud
+from distill.data.read_aloud import load_config, read_aloud, speak
 
 CONFIG = "output_dir: {folder}/out\ntexts: texts.txt\n"
 
@@ -111,9 +111,9 @@ def test_no_engine(tmp_path, monkeypatch):
 def test_the_real_engine():
     """Same words, same samples, whatever was read before; slower is longer."""
     pytest.importorskip("ttspico")
-    pico, text = Pico("en-US"), "Your call is important to us."
-    first = pico(text, 100, 100)
+    text = "Your call is important to us."
+    first = speak(text, "en-US", 100, 100)
     assert first.dtype == np.int16 and 1.0 < len(first) / 16_000 < 4.0
     assert 1000 < np.abs(first).max() < 32_767
-    assert len(pico(text, 85, 80)) > len(first)
-    assert np.array_equal(Pico("en-US")(text, 100, 100), first)
+    assert len(speak(text, "en-US", 85, 80)) > len(first)
+    assert np.array_equal(speak(text, "en-US", 100, 100), first)
