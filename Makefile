@@ -185,7 +185,7 @@ $(PLANS): %.plan: setup
 	@$(if $(filter $*.scenes,$(SCENES)),$(MAKE) --no-print-directory $*.scenes)
 	@$(if $(wildcard recipes/$*/no_speech.yaml),$(PYTHON) -m distill.audio_llm.data.no_speech $*)
 	@$(READER)
-	@$(if $(wildcard recipes/$*/read_aloud.yaml),$(PYTHON) -m distill.data.read_aloud $*)
+	@$(if $(wildcard recipes/$*/read_aloud.yaml),$(PYTHON) -m distill.data.speech.read_aloud $*)
 	@$(PYTHON) -m distill.plan $* $(SET)
 
 $(SWEEPS): %.sweep: setup

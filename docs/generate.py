@@ -64,8 +64,8 @@ def schemas() -> dict[str, type]:
     from distill.audio_llm.data.no_speech import NoSpeechConfig
     from distill.audio_llm.recipe import AudioLlmRecipe
     from distill.ced.recipe import CedRecipe
-    from distill.data.read_aloud import ReadAloudConfig
     from distill.data.scenes import ScenesConfig
+    from distill.data.speech.read_aloud import ReadAloudConfig
     from distill.whisper.recipe import WhisperRecipe
     from distill.whisper_at.recipe import WhisperAtRecipe
     from pseudo_label.aqa import QuestionsConfig

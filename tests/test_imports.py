@@ -39,6 +39,8 @@ ALLOWED = {
     "distill.data": ("distill.progress", "distill.endings"),
     "distill.data.scenes": ("distill.data", "distill.config", "distill.progress",
                             "distill.endings"),
+    "distill.data.speech.read_aloud": ("distill.data", "distill.config", "distill.progress",
+                                       "distill.endings"),
     "distill.metrics": ("distill.data.languages",),
     "distill.training": ("distill.config", "distill.progress", "distill.data"),
     "distill.testing": ("distill.data",),

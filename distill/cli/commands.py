@@ -27,7 +27,7 @@ GROUPS = {
             "distill.audio_llm.data.no_speech", "clips without speech, as training rows"
         ),
         "read-aloud": Command(
-            "distill.data.read_aloud", "texts read aloud, for words that a corpus lacks"
+            "distill.data.speech.read_aloud", "texts read aloud, for words that a corpus lacks"
         ),
         "label": Command(
             "pseudo_label",

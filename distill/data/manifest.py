@@ -197,15 +197,17 @@ def _not_found(path: Path) -> str:
                 + (f" ({', '.join(names)})" if names else ""))
     there = {each.stem: each.name for each in path.parent.glob("*.json*")}
     near = difflib.get_close_matches(path.stem, there, n=1)
-    hint = f"; did you mean {there[near[0]]}?" if near else _made_by(path)
+    command = made_by(path)
+    hint = (f"; did you mean {there[near[0]]}?" if near
+            else f"; `{command}` makes it" if command else "")
     return f"manifest not found: {path}{hint}"
 
 
-def _made_by(path: Path) -> str:
-    """What makes a manifest of clips that a recipe does not bring along; empty of others."""
+def made_by(path: Path) -> str | None:
+    """What makes a manifest of clips that a recipe does not bring along; None of others."""
     run = path.parent.parent
     made = path.parent.name in _MADE and run.parent.name == "runs"
-    return f"; `make {run.name}.plan` makes it" if made else ""
+    return f"make {run.name}.plan" if made else None
 
 
 def _row(raw: object, folder: Path) -> Row:

@@ -20,7 +20,8 @@ from distill.cli.commands import COMMANDS
 from distill.cli.completion import script
 from distill.cli.stages import take_launch_options
 from distill.config import find_recipe, load
-from distill.data import class_folders, hub_dataset, read_aloud, scenes
+from distill.data import class_folders, hub_dataset, scenes
+from distill.data.speech import read_aloud
 from distill.data.teacher_store import __main__ as teacher_store
 from pseudo_label import aqa
 
@@ -125,7 +126,7 @@ def check_module(module: str, arguments: list[str]) -> None:
         scenes.check_scenes(load(path, scenes.ScenesConfig, arguments[1:]))
     elif module == "pseudo_label.aqa":
         load(find_recipe(arguments[0], "questions.yaml"), aqa.QuestionsConfig, arguments[1:])
-    elif module == "distill.data.read_aloud":
+    elif module == "distill.data.speech.read_aloud":
         read_aloud.load_config(arguments[0], arguments[1:])
     elif module == "distill.audio_llm.data.no_speech":
         no_speech.load_config(arguments[0], arguments[1:])

@@ -9,7 +9,7 @@
 Prompts as telephones say them, one to three of WordNet's examples of how a word is used, readings
 of up to 30 s made of such, lists, and single words. TOKENIZER.json is the teacher's. Users of the
 demo need none of this: its output is in the repository, and is read aloud by
-`distill.data.read_aloud`.
+`distill.data.speech.read_aloud`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from distill.data.manifest import read_manifest
 from distill.data.samples.made_up import word_kinds
 from distill.data.samples.rare_names import number_words, read_sentences
 from distill.data.views.draws import generator
-from distill.metrics.normalize import normalizer
 
 TEXTS = {"prompt": 800, "said": 1000, "reading": 50, "list": 250, "word": 900}
 _READING_WORDS = 70  # at least
@@ -143,7 +142,7 @@ def texts(templates: list[str], kinds: dict[str, list[str]], said: list[str],
 
 
 def _plain(text: str) -> str:
-    return normalizer("english", "en", "word")(text)
+    return " ".join(re.findall("[a-z0-9']+", text.lower()))
 
 
 def lists_of(kinds: dict[str, list[str]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from statistics import fmean
 
 from distill.data.audio import WINDOW_SECONDS
 from distill.data.files import read_json
+from distill.data.manifest import made_by
 from distill.whisper.data.corpus import load_clips
 from distill.whisper.encoder.lengths import positions_of
 from distill.whisper.plan import cost
@@ -141,7 +142,8 @@ def _filling(seconds: float, windows: int, limit: float) -> dict:
 def _command(path: str) -> str:
     """What makes a manifest; SOURCE is in the recipe's README."""
     path = Path(os.path.relpath(Path(path).resolve()))
-    return f"python -m distill.data.hub_dataset SOURCE {path.parent} name={path.stem}"
+    return (made_by(path)
+            or f"python -m distill.data.hub_dataset SOURCE {path.parent} name={path.stem}")
 
 
 # Models

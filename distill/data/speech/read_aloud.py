@@ -1,7 +1,7 @@
 """Texts read aloud by a small synthesiser: words that a corpus lacks, for a teacher to label.
 
-    python -m distill.data.read_aloud recipes/demo-two-layers/read_aloud.yaml [key=value ...]
-    python -m distill.data.read_aloud demo-two-layers [key=value ...]     the same: of a recipe
+    python -m distill.data.speech.read_aloud recipes/demo-two-layers/read_aloud.yaml [key=value ...]
+    python -m distill.data.speech.read_aloud demo-two-layers [key=value ...]   the same: of a recipe
 
 writes FLAC files and `<output_dir>/read.jsonl`, a manifest. The voices are those of Pico, the
 engine of early Androids (Apache License 2.0): `pip install ttspico`, which needs a C compiler. It
@@ -41,7 +41,7 @@ class ReadAloudConfig:
 
     output_dir: str = MISSING  # clips and their manifest are written there
     texts: str = MISSING  # a file with a text on each line, relative to this one
-    language: str = "en"  # de, en (two voices, in turn), es, fr or it
+    language: str = "en"  # de, en (two voices), es, fr or it
     rate: list[int] = field(default_factory=lambda: [85, 120])  # percent of the voice's, uniform
     pitch: list[int] = field(default_factory=lambda: [75, 125])  # the same of its pitch
     seed: int = 0  # of everything that is drawn

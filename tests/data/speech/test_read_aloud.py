@@ -10,7 +10,7 @@ import soundfile
 from distill.config import ConfigError
 from distill.data.files import write_jsonl
 from distill.data.manifest import read_manifest
-from distill.data.read_aloud import load_config, read_aloud, speak
+from distill.data.speech.read_aloud import load_config, read_aloud, speak
 
 CONFIG = "output_dir: {folder}/out\ntexts: texts.txt\n"
 
