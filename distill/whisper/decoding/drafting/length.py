@@ -16,6 +16,7 @@ from statistics import fmean, median
 
 from distill.whisper.decoding.drafting.balance import Balance
 from distill.whisper.decoding.drafting.costs import Costs, bucket, costs_of, interpolated
+from distill.whisper.decoding.drafting.watch import Watch
 
 LONGEST = 10
 TRANSCRIPT_LONGEST = 32  # drafts by an older transcript cost nothing
@@ -26,8 +27,6 @@ _GAIN_UNSEEN = 1.12  # the same before rounds with drafts were timed
 _GAIN_ON = 1.02  # the same for rounds that are drafted already
 _PLAIN_EVERY = 48  # every so many rounds one without drafts, to measure its time as well
 _KEPT = 9  # latest times of each kind of round
-_WATCHED = 12  # rounds with drafts whose tokens a second are compared with plain rounds'
-_FEW = 4  # the fewest of them
 _SEEN = 3  # rounds with drafts whose median time is known
 _PAUSE = 64  # plain rounds after drafts were slower; twice as many each time
 _LONGEST_PAUSE = 4096
@@ -67,7 +66,8 @@ class DraftLength:
         self._accepted, self._weight = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
         self._plain = _latest()  # seconds of plain rounds, by bucket
         self._drafted = _latest()  # seconds of rounds with drafts over those that were predicted
-        self._watched: deque[tuple[float, float]] = deque(maxlen=_WATCHED)
+        self._watch = Watch()
+        self._asked = 1  # tokens of the latest draft
         self._rounds = 0  # with drafts
         self._pause, self._next_pause = 0, _PAUSE
         self._looked, self._looks = 0, 0  # plain rounds since the last look, and looks
@@ -130,12 +130,14 @@ class DraftLength:
         """Learn the time of a round without drafts."""
         self._plain[bucket(sequences)].append(seconds)
         self.balance.note_plain(seconds)
+        if self._watch.is_checking:
+            self._note_check(sequences, seconds)
         self._pause = max(self._pause - 1, 0)
         self._looked += 1
 
     def note_drafted(self, sequences: int, drafts: int, seconds: float, tokens: float,
                      is_timed: bool = True) -> None:
-        """Learn from a round with drafts; pause where such rounds are slower than plain ones.
+        """Learn from a round with drafts.
 
         Args:
             tokens: generated, for each sequence.
@@ -147,18 +149,32 @@ class DraftLength:
         if is_timed:
             self._drafted[bucket(sequences)].append(
                 seconds / self._passes(sequences, drafts))
-        self._watched.append((seconds / plain, tokens))
-        times, texts = zip(*self._watched, strict=True)
-        if len(times) >= _FEW and median(times) >= fmean(texts):
-            # few rounds: chance alone rejects many tokens
-            likely = tokens_per_sequence(self.acceptance, drafts)
-            if len(times) == _WATCHED or median(times) >= likely:
-                self.give_up()
+        self._watch.note(seconds / plain, tokens)
+        self._asked = drafts
+
+    def _note_check(self, sequences: int, seconds: float) -> None:
+        """Learn from a plain round in the middle of drafting; give up if the drafts are slow."""
+        size = bucket(sequences)
+        plain = self._watch.note_plain(size, seconds)
+        if plain is None:
+            return
+        if not plain:
+            self.give_up()
+            return
+        slower = self._watch.end_check()
+        self._plain[size] = deque(plain, maxlen=_KEPT)
+        for each, times in self._drafted.items():
+            self._drafted[each] = deque([time / slower for time in times], maxlen=_KEPT)
+        if self._loses() or self.best(sequences)[1] < _GAIN_ON <= self._pure(sequences):
+            self.give_up()
+
+    def _loses(self) -> bool:
+        return self._watch.is_slower(tokens_per_sequence(self.acceptance, self._asked))
 
     def give_up(self) -> None:
         """Decode plainly for a while, each time for longer."""
         self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
-        self._watched.clear()
+        self._watch.clear()
         self._drafted.clear()
 
     def is_known(self, sequences: int) -> bool:
@@ -222,15 +238,29 @@ class DraftLength:
         seen = len(self._drafted.get(bucket(sequences), ())) >= _SEEN
         wanted = _GAIN if seen else _GAIN_UNSEEN
         is_tested = self.tested >= ENOUGH_TESTED
-        return (found, gain) if is_tested and gain > wanted and not self.is_paused else (0, 1.0)
+        may_begin = is_tested and not self.is_paused and not self._watch.is_checking
+        return (found, gain) if may_begin and gain > wanted else (0, 1.0)
 
     def to_go_on(self, sequences: int) -> int | None:
-        """K of the next round, 0 now and then; None where drafts have come not to pay."""
+        """K of the next round, 0 for a plain one; None where drafts have come not to pay."""
+        if self.is_paused:
+            return None
+        if self._watch.is_checking:
+            return 0
         found, gain = self.best(sequences)
-        if self.is_paused or gain < _GAIN_ON or self.balance.seconds < -self.plain(sequences):
+        is_poor = gain < _GAIN_ON or self.balance.seconds < -self.plain(sequences)
+        by_times = self._loses() or (is_poor and self._pure(sequences) >= _GAIN_ON)
+        if by_times and not self._watch.is_checked:
+            self._watch.check(bucket(sequences), self.plain(sequences))
+            return 0
+        if is_poor:
             return None
         self._rounds += 1
         return found if self._rounds % _PLAIN_EVERY else 0
+
+    def _pure(self, sequences: int) -> float:
+        """The best speed-up if rounds took no longer than their passes."""
+        return self.best(sequences)[1] * self._overhead(sequences)
 
     def _passes(self, sequences: int, drafts: int) -> float:
         return self._table(sequences)[1][drafts] * self._scale(sequences)

@@ -10,6 +10,7 @@ from distill.whisper.decoding.drafting import policy
 from distill.whisper.decoding.drafting.costs import Costs
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.drafting.length import DraftLength
+from distill.whisper.decoding.drafting.watch import Watch
 from distill.whisper.decoding.sequences import Sequences
 
 END, PROMPT = 0, [1, 1, 1, 1]
@@ -25,6 +26,7 @@ class Machine:
         fill, audio: encoder states of a sequence, for the draft model and for the target model.
         round: besides the passes.
         noise: the clock shows each time multiplied by up to 1 + noise; one in 30 by 5.
+        phases: (factor, length): all takes so many times longer every other time.
         now, took: what the clock shows, and what it would show without noise.
     """
 
@@ -35,6 +37,7 @@ class Machine:
     audio: float = 12.0
     round: float = 0.05
     noise: float = 0.0
+    phases: tuple[float, float] = (1.0, 1.0)
     now: float = 0.0
     took: float = 0.0
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -44,6 +47,8 @@ class Machine:
 
     def take(self, seconds: float) -> None:
         stall = 5.0 if self.noise and self.draw.random() < 1 / 30 else 1.0
+        slow, every = self.phases
+        stall *= slow if int(self.took / every) % 2 else 1.0
         self.now += seconds * stall * (1 + self.noise * self.draw.random())
         self.took += seconds
 
@@ -219,6 +224,31 @@ def test_much_is_gained_where_much_is_to_be(monkeypatch, batch):
     assert ratios(monkeypatch, 0.9, batch, calls=6, noise=0.5, **cheap)[-1] < 0.7
     assert ratios(monkeypatch, 0.9, batch, **cheap)[0] < 0.98, "in the first call already"
     assert ratios(monkeypatch, 0.1, batch, calls=3, **cheap)[-1] < 1.02
+
+
+@pytest.mark.parametrize("slow", [1.5, 3.0])
+@pytest.mark.parametrize("every", [10, 40, 160, 640])
+def test_a_machine_that_becomes_slow_and_fast_again(monkeypatch, slow, every):
+    """Drafts are not blamed for it, and plain rounds of a better time prove nothing."""
+    gains = dict(token=0.06, draft=0.12, fill=1.0)
+    assert ratios(monkeypatch, 0.8, 1, calls=8, phases=(slow, every), **gains)[-1] < 0.75
+    for costs in (gains, dict(token=0.3, draft=0.3, fill=1.0)):
+        assert max(ratios(monkeypatch, 0.4, 1, calls=8, phases=(slow, every), **costs)) < 1.03
+
+
+def test_plain_rounds_are_asked_for_before_drafts_are_blamed():
+    watch = Watch()
+    for seconds in (2.5, 2.6, 2.7, 2.4):
+        assert not watch.is_slower(2.0)
+        watch.note(seconds, 2.0)
+    assert watch.is_slower(2.0) and not watch.is_slower(2.6)
+    watch.check(1, 10.0)
+    assert [watch.note_plain(1, seconds) for seconds in (20.0, 5.0)] == [None, None]
+    assert watch.note_plain(1, 15.0) == [20.0, 5.0, 15.0]
+    assert watch.end_check() == 1.5
+    assert watch.is_checked and not watch.is_slower(2.0), "1.7 of the new plain rounds"
+    watch.check(1, 15.0)
+    assert watch.note_plain(2, 1.0) == [], "of another size"
 
 
 def test_nothing_is_drafted_at_unknown_costs(monkeypatch):
