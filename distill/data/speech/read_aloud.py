@@ -32,7 +32,7 @@ VOICES = {"de": ["de-DE"], "en": ["en-US", "en-GB"], "es": ["es-ES"], "fr": ["fr
           "it": ["it-IT"]}
 _VOLUME = 50  # percent; at 100 its loudest samples are clipped
 _LIMITS = {"rate": (20, 500), "pitch": (50, 200)}  # of the engine
-_MANIFEST, _SPEAKER = "read.jsonl", "pico "
+_MANIFEST, _CLIPS, _SPEAKER = "read.jsonl", "read", "pico "
 
 
 @dataclass
@@ -68,8 +68,8 @@ def read_aloud(config: ReadAloudConfig) -> tuple[list[Row], Counter]:
     """Rows of all clips, and why lines have none: `empty_text`, `no_sound`.
 
     Raises:
-        ValueError: no line has a text, the file is not UTF-8, ttspico is not installed, or the
-            manifest that would be written over is somebody else's.
+        ValueError: no line has a text or none gives a sound, the file is not UTF-8, ttspico is not
+            installed, or the manifest that would be written over is somebody else's.
     """
     folder = Path(config.output_dir)
     _refuse_others(folder / _MANIFEST)
@@ -84,6 +84,9 @@ def read_aloud(config: ReadAloudConfig) -> tuple[list[Row], Counter]:
         raise ConfigError(f"texts: {config.texts} has no text in it")
     found = list(progress(_clips(texts, config), len(texts), "reading aloud", "texts"))
     rows = [row for row in found if row.duration]
+    if not rows:
+        raise ConfigError(f"texts: nothing in {config.texts} can be spoken in the language "
+                          f"{config.language}: no text gave a sound")
     drops["no_sound"] = len(found) - len(rows)
     write_manifest(folder / _MANIFEST, rows)
     return rows, +drops
@@ -97,6 +100,12 @@ def _refuse_others(path: Path) -> None:
                          "write over it: say another output_dir")
 
 
+def left_from_before(folder: Path, rows: list[Row]) -> int:
+    """Clips in the folder that no row names: of texts or settings that were changed since."""
+    named = {Path(row.audio_filepath).name for row in rows}
+    return sum(path.name not in named for path in (folder / _CLIPS).glob("*.flac"))
+
+
 def _clips(texts: list[tuple[int, str]], config: ReadAloudConfig) -> Iterator[Row]:
     """One of each text; its file is named by all that decides how it sounds."""
     voices = VOICES[config.language]
@@ -106,12 +115,12 @@ def _clips(texts: list[tuple[int, str]], config: ReadAloudConfig) -> Iterator[Ro
         rate = int(draws.integers(config.rate[0], config.rate[1] + 1))
         pitch = int(draws.integers(config.pitch[0], config.pitch[1] + 1))
         name = f"{number:05d}-{hash_of([text, voice, rate, pitch])[:8]}"
-        path = Path(config.output_dir) / "read" / f"{name}.flac"
+        path = Path(config.output_dir) / _CLIPS / f"{name}.flac"
         if path.is_file():
             samples = soundfile.info(path).frames
         else:
             samples = _write(path, speak(text, voice, rate, pitch))
-        yield Row(id=f"read-{number:05d}", audio_filepath=f"read/{path.name}",
+        yield Row(id=f"read-{number:05d}", audio_filepath=f"{_CLIPS}/{path.name}",
                   duration=samples / SAMPLE_RATE, text=text, speaker=_SPEAKER + voice,
                   language=config.language)
 
@@ -151,9 +160,13 @@ def main(arguments: list[str]) -> None:
         return
     config = load_config(arguments[0], arguments[1:])
     rows, drops = read_aloud(config)
+    folder = Path(config.output_dir)
     left_out = f"; without a clip: {counts_text(drops)}" if drops else ""
     print(f"{len(rows):,} texts read aloud, {sum(row.duration for row in rows) / 60:.1f} minutes"
-          f"{left_out}: {Path(config.output_dir) / _MANIFEST}")
+          f"{left_out}: {folder / _MANIFEST}")
+    if old := left_from_before(folder, rows):
+        print(f"Files of an earlier run, with other texts or settings, are in {folder / _CLIPS} "
+              f"as well ({old:,}): the manifest does not name them, they may be deleted")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import soundfile
 from distill.config import ConfigError
 from distill.data.files import write_jsonl
 from distill.data.manifest import read_manifest
-from distill.data.speech.read_aloud import load_config, read_aloud, speak
+from distill.data.speech.read_aloud import load_config, main, read_aloud, speak
 
 CONFIG = "output_dir: {folder}/out\ntexts: texts.txt\n"
 
@@ -72,6 +72,17 @@ def test_what_was_read_is_not_read_again(tmp_path, engine):
     assert {rate for _, rate, *_ in engine.asked} == {100} and len(engine.asked) == 3
 
 
+def test_clips_of_earlier_texts_are_told(tmp_path, engine, capsys):
+    found = config(tmp_path, "One.\nTwo.\nThree.\n")
+    main([str(tmp_path / "read_aloud.yaml")])
+    assert "Files of" not in capsys.readouterr().out
+    config(tmp_path, "One.\nFour.\nThree.\n")
+    main([str(tmp_path / "read_aloud.yaml")])
+    told = capsys.readouterr().out
+    assert f"are in {found.output_dir}/read as well (1)" in told
+    assert len(list((tmp_path / "out/read").iterdir())) == 4, "nothing is deleted"
+
+
 def test_how_a_text_is_read_does_not_depend_on_its_line(tmp_path, engine):
     read_aloud(config(tmp_path, "One.\nTwo.\n", f"output_dir={tmp_path}/a"))
     one = engine.asked[0]
@@ -89,6 +100,9 @@ def test_what_is_refused(tmp_path, engine):
         config(tmp_path, "One.\n", "texts=other.txt")
     with pytest.raises(ConfigError, match="has no text in it"):
         read_aloud(config(tmp_path, "\n \n"))
+    with pytest.raises(ConfigError, match="no text gave a sound"):
+        read_aloud(config(tmp_path, "...\n"))
+    assert not (tmp_path / "out" / "read.jsonl").exists()
     found = config(tmp_path, "One.\n")
     (tmp_path / "texts.txt").write_bytes("Stra\xdfe".encode("latin-1"))
     with pytest.raises(ValueError, match="not UTF-8"):
