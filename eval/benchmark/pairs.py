@@ -161,7 +161,7 @@ def large_shape(acceptance: float = 0.8, scale: float | None = None) -> tuple[Pa
     scale = shape.set_acceptance(acceptance, states[:1], scale)
     rounds = {1: 3, 4: 3, 8: 2, 16: 2}
     return Pair("large_v3_shape", shape.teacher, shape.student, shape.assistant, _Ids(), states,
-                [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES], long=48, short=16, most=1, largest=8,
+                [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES], long=48, short=48, most=1, largest=8,
                 rounds=rounds), scale
 
 
