@@ -73,21 +73,27 @@ def _in_turn(ways: dict[str, Way], number: int) -> list[tuple[str, Way]]:
 
 def _first_calls(pair: Pair, compute: str, batch: int, plain: _Ours) -> dict[str, list[float]]:
     """Seconds of one batch, plainly and by a decoder that has never drafted; of all short clips,
-    of which a single one is too quick.
+    of which a single one is too quick. `plain_passes`: the share of the new one's.
 
     What passes cost is measured, once a machine, where a decoder is made; kernels are prepared.
     """
     limit, count = pair.limit(batch), batch if pair.margin is None else pair.num_windows(batch)
     states = pair.states[:count]
     plain(states[:batch], WARM_UP_TOKENS)
-    seconds: dict[str, list[float]] = {"plain": [], "speculative": []}
+    found: dict[str, list[float]] = {"plain": [], "speculative": [], "plain_passes": []}
     for number in range(pair.rounds[batch]):
         new = _Ours(pair, compute, batch, plain.decoder)
         for name, way in _in_turn({"plain": plain, "speculative": new}, number):
             begin = clock()
             _decode(way, states, batch, limit)
-            seconds[name].append(clock() - begin)
-    return seconds
+            found[name].append(clock() - begin)
+        found["plain_passes"].append(_plain_passes(new.decoder))
+    return found
+
+
+def _plain_passes(decoder: WhisperDecoder) -> float:
+    """Share of passes that had no drafts."""
+    return decoder.report.plain / max(decoder.report.passes, 1)
 
 
 class _Ours:
@@ -128,7 +134,7 @@ def _speculation(decoder: WhisperDecoder, batch: int, first: float) -> dict:
     of_passes = length.limit(batch, rate) if is_known and rate is not None else 1.0
     return {
         "acceptance": rate, "tokens_per_pass": report.tokens_per_pass,
-        "plain_passes": report.plain / max(report.passes, 1),
+        "plain_passes": _plain_passes(decoder),
         "predicted_by_acceptance": {
             str(wanted): max(length.best(batch, wanted)[1], 1.0) if is_known else 1.0
             for wanted in (0.7, 0.8, 0.9)},

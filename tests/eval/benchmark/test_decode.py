@@ -45,8 +45,9 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     path, measured = tmp_path / "x.json", []
     words = ["--pairs", "base", "--batches", "1", "--output", str(path)]
     found = {"seconds": {"plain": [2.0], "speculative": [1.0]}, "plain_passes": 1.0,
-             "first_calls": {"plain": [1.0], "speculative": [1.25]}, "limit": 2.0,
-             "tokens_per_second": {"plain": 1.0, "speculative": 2.0}, "acceptance": None,
+             "first_calls": {"plain": [1.0], "speculative": [1.25], "plain_passes": [1.0]},
+             "limit": 2.0, "acceptance": None,
+             "tokens_per_second": {"plain": 1.0, "speculative": 2.0},
              "tokens_per_pass": None, "identical": True,
              "milliseconds": {"verify": {}, "draft": {}}}
 
@@ -58,6 +59,12 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     decode.main([*words, "--types", "fp32"])
     assert "1.00x" not in (said := capsys.readouterr().out) and "2.00x" in said
     assert "0.80x (noise: no pass had drafts)" in said
+    found["first_calls"] = {"plain": [1.0, 1.1], "speculative": [1.25, 1.3], "plain_passes": [1, 0]}
+    decode.main([*words, "--types", "fp32"])  # nothing is measured again: as it was kept
+    assert "noise" in capsys.readouterr().out
+    settings = {"base.fp32.1": found}
+    said = table({"threads": 1, "settings": settings} | figures(settings))
+    assert "(plain decoding alone: 1.10x from round to round)" in said and "noise" not in said
     decode.main([*words, "--stop-after", "0"])
     assert "1 of 2 settings are left" in capsys.readouterr().out
     decode.main(words)
