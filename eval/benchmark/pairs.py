@@ -159,7 +159,7 @@ def large_shape(acceptance: float = 0.8, scale: float | None = None) -> tuple[Pa
     shape = Shape()
     states = torch.randn(16, 1500, WIDTH, generator=torch.Generator().manual_seed(2))
     scale = shape.set_acceptance(acceptance, states[:1], scale)
-    rounds = {1: 3, 4: 3, 8: 2, 16: 2}
+    rounds = {1: 5, 4: 3, 8: 3, 16: 2}
     return Pair("large_v3_shape", shape.teacher, shape.student, shape.assistant, _Ids(), states,
                 [_START, _ENGLISH, _TRANSCRIBE, _NO_TIMES], long=48, short=48, most=1, largest=8,
                 rounds=rounds), scale
