@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,7 @@ from distill.whisper.encoder.lengths import set_margin
 from eval.benchmark.pairs import Pair
 
 WARM_UP_TOKENS = 12
+_FIRST_CALLS = 3  # times as many as rounds
 THEIR_ROUNDS = 2  # of transformers, which is far from being as fast
 Way = Callable[[torch.Tensor, int], list[list[int]]]
 
@@ -29,16 +31,16 @@ def measure(pair: Pair, compute: str, batch: int, with_transformers: bool = True
     states = pair.states[: pair.num_windows(batch)]
     ways = _ways(pair, compute, batch, with_transformers)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    tokens_of: dict[str, list[list[int]]] = {}
+    said: dict[str, list[list[int]]] = {}
     first_calls = _first_calls(pair, compute, batch, ways["plain"])
     for way in ways.values():
         way(states[:batch], WARM_UP_TOKENS)
     for number in range(pair.rounds[batch]):
-        for name, way in _in_turn(ways, number):
-            begin = clock()
-            tokens_of[name] = _decode(way, states, batch, pair.limit(batch))
-            seconds[name].append(clock() - begin)
-    tokens = sum(map(len, tokens_of["plain"]))
+        took, tokens_of = _round(ways, number, states, batch, pair.limit(batch))
+        for name, each in took.items():
+            seconds[name].append(each)
+        said |= tokens_of
+    tokens = sum(map(len, said["plain"]))
     begin = clock()
     _decode(ways["plain"], states, batch, 1)
     first = clock() - begin
@@ -46,12 +48,26 @@ def measure(pair: Pair, compute: str, batch: int, with_transformers: bool = True
         "windows": len(states), "tokens": tokens, "seconds": seconds, "rounds": pair.rounds[batch],
         "tokens_per_second": {n: tokens / statistics.median(s) for n, s in seconds.items()},
         "first_calls": first_calls,
-        "identical": tokens_of["speculative"] == tokens_of["plain"],
-        "identical_to_transformers": tokens_of["plain"] == tokens_of["transformers"]
-        if "transformers" in tokens_of else None,
+        "identical": said["speculative"] == said["plain"],
+        "identical_to_transformers": said["plain"] == said["transformers"]
+        if "transformers" in said else None,
         **_speculation(
             ways["speculative"].decoder, batch, first / statistics.median(seconds["plain"])),
     }
+
+
+def _round(ways: dict[str, Way], number: int, states: torch.Tensor, batch: int, limit: int
+           ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+    """Seconds and tokens of each way, batch by batch: a machine that is slow for some seconds is so
+    for all of them."""
+    seconds: dict[str, float] = defaultdict(float)
+    tokens: dict[str, list[list[int]]] = defaultdict(list)
+    for turn, at in enumerate(range(0, len(states), batch)):
+        for name, way in _in_turn(ways, number, turn):
+            begin = clock()
+            tokens[name] += way(states[at : at + batch], limit)
+            seconds[name] += clock() - begin
+    return seconds, tokens
 
 
 def _decode(way: Way, states: torch.Tensor, batch: int, limit: int) -> list[list[int]]:
@@ -64,11 +80,15 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def _in_turn(ways: dict[str, Way], number: int) -> list[tuple[str, Way]]:
-    """Ours in every round, every other time in the opposite order."""
+def _in_turn(ways: dict[str, Way], number: int, turn: int = 0) -> list[tuple[str, Way]]:
+    """Ours in every round, every other time in the opposite order.
+
+    Args:
+        turn: of the round.
+    """
     chosen = [(name, way) for name, way in ways.items()
               if isinstance(way, _Ours) or number < THEIR_ROUNDS]
-    return chosen[::-1] if number % 2 else chosen
+    return chosen[::-1] if (number + turn) % 2 else chosen
 
 
 def _first_calls(pair: Pair, compute: str, batch: int, plain: _Ours) -> dict[str, list[float]]:
@@ -77,12 +97,14 @@ def _first_calls(pair: Pair, compute: str, batch: int, plain: _Ours) -> dict[str
 
     What passes cost is measured, once a machine, where a decoder is made; kernels are prepared.
     """
-    limit, count = pair.limit(batch), batch if pair.margin is None else pair.num_windows(batch)
-    states = pair.states[:count]
-    plain(states[:batch], WARM_UP_TOKENS)
+    limit, every = pair.limit(batch), pair.states[: pair.num_windows(batch)]
+    count = batch if pair.margin is None else len(every)
+    plain(every[:batch], WARM_UP_TOKENS)
     found: dict[str, list[float]] = {"plain": [], "speculative": [], "plain_passes": []}
-    for number in range(pair.rounds[batch]):
+    times = min(len(every) // count, _FIRST_CALLS)  # a window at a time: more of them
+    for number in range(pair.rounds[batch] * times):
         new = _Ours(pair, compute, batch, plain.decoder)
+        states = every.roll(-number * count, 0)[:count]
         for name, way in _in_turn({"plain": plain, "speculative": new}, number):
             begin = clock()
             _decode(way, states, batch, limit)
