@@ -28,16 +28,18 @@ from distill.whisper.decoding.drafting.costs import Costs
 from distill.whisper.decoding.drafting.length import HOPED, tokens_per_sequence
 from distill.whisper.decoding.rules import LogitsRules
 
-VERSION = 4  # of what is measured, and how it is computed
+VERSION = 5  # of what is measured, and how it is computed
 _CPUINFO = Path("/proc/cpuinfo")
 _POSITION = 64  # of the tokens that are read: in the middle of a text
 _FIRST = (1, 5)  # tokens of a pass
 _MORE = (2, 3, 11)  # the same, where drafts may pay
 _CATCH_UP = 24
-_REPEATS = 3
+_REPEATS, _MOST_REPEATS = 3, 9
+_ENOUGH_SECONDS = 0.5  # of repeats: small models have more of them
 _STEADY = 1.3  # the median of the repeats, in times of the fastest: more says a busy machine
 _TRIES = 3  # measurements by a busy machine
 _MOST_SECONDS = 6.0  # of all passes; more tokens are not measured then
+Run = tuple[str, int]  # `verify`, `draft` or `fill`, and its tokens
 
 
 def calibrated(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int) -> Costs | None:
@@ -83,64 +85,110 @@ def measure(target: Decoder, draft: Decoder, rules: LogitsRules, slots: int,
     Returns:
         (costs, whether passes that are alike took about as long)
     """
-    device, begin = target.embeddings.device, clock()
-    frames, width = target.config.max_source_positions, target.config.d_model
-    states = torch.zeros((1, frames, width), device=device, dtype=target.embeddings.dtype)
-    starts = [_POSITION] * slots
-    caches = {decoder: decoder.allocate_cache(states, slots) for decoder in (target, draft)}
-    for cache in caches.values():
-        cache.clear()
-        cache.num_used = slots
+    begin, passes = clock(), _Passes(target, draft, rules, slots)
+    runs: dict[Run, Callable[[], object]] = {
+        ("verify", n): lambda n=n: passes.verify(n) for n in _FIRST}
+    runs |= {("draft", n): lambda n=n: passes.draft(n) for n in (1, 2, _CATCH_UP)}
+    runs |= {("fill", 1): passes.fill}
+    times, is_steady = _in_turn(runs, passes.synchronise, clock)
+    found = _costs(times)
+    if _may_pay(found) and clock() - begin < _MOST_SECONDS:
+        more, is_steady_on = _in_turn({
+            ("verify", n): lambda n=n: passes.verify(n) for n in (1, *_MORE)},
+            passes.synchronise, clock)
+        now = times["verify", 1] / more.pop(("verify", 1))  # the machine, then and now
+        found = _costs(times | {run: now * seconds for run, seconds in more.items()})
+        is_steady = is_steady and is_steady_on
+    passes.free()
+    return found, is_steady
 
-    def seconds(run: Callable[[], object]) -> float:
-        synchronise(device)
-        start = clock()
-        run()
-        synchronise(device)
-        return clock() - start
 
-    def pass_over(decoder: Decoder, tokens: int, wanted: slice) -> None:
-        ids = torch.zeros((slots, tokens), dtype=torch.long, device=device)
-        hidden = decoder(ids, starts, caches[decoder])[:, wanted].flatten(0, 1)
+class _Passes:
+    """Passes of both models over caches of silence.
+
+    Args:
+        slots: sequences of a pass.
+    """
+
+    def __init__(self, target: Decoder, draft: Decoder, rules: LogitsRules, slots: int):
+        self.target, self.student, self.rules, self.slots = target, draft, rules, slots
+        self.device = target.embeddings.device
+        frames, width = target.config.max_source_positions, target.config.d_model
+        self.states = torch.zeros((1, frames, width), device=self.device,
+                                  dtype=target.embeddings.dtype)
+        self.caches = {decoder: decoder.allocate_cache(self.states, slots)
+                       for decoder in (target, draft)}
+        for cache in self.caches.values():
+            cache.clear()
+            cache.num_used = slots
+        self.verify(1)  # the first pass of a shape prepares its kernels
+        self.draft(1)
+
+    def verify(self, tokens: int) -> None:
+        self._run(self.target, tokens, slice(None))
+
+    def draft(self, tokens: int) -> None:
+        self._run(self.student, tokens, slice(-1, None))
+
+    def fill(self) -> None:
+        """Give the draft model the encoder states of one sequence."""
+        cache = self.caches[self.student]
+        cache.num_used = 0
+        self.student.fill_cross_attention(cache, self.states)
+        cache.num_used = self.slots
+
+    def synchronise(self) -> None:
+        synchronise(self.device)
+
+    def free(self) -> None:
+        for decoder in self.caches:
+            decoder.free_cache()
+
+    def _run(self, decoder: Decoder, tokens: int, wanted: slice) -> None:
+        ids = torch.zeros((self.slots, tokens), dtype=torch.long, device=self.device)
+        hidden = decoder(ids, [_POSITION] * self.slots, self.caches[decoder])
+        hidden = hidden[:, wanted].flatten(0, 1)
         rough = decoder.rough_logits(hidden)
         logits = decoder.logits(hidden) if rough is None else rough.logits
-        rules(logits, [[0]] * len(hidden), rough=rough)
+        self.rules(logits, [[0]] * len(hidden), rough=rough)
         if rough is not None:
             rough.refine(logits)
         logits.topk(2)
         logits.logsumexp(-1).tolist()
 
-    def fastest(decoder: Decoder, sizes: tuple[int, ...], wanted: slice) -> dict[int, float]:
-        """In turn: a busy moment slows all of them."""
-        times = [[seconds(lambda n=n: pass_over(decoder, n, wanted)) for n in sizes]
-                 for _ in range(_REPEATS)]
-        by_size = dict(zip(sizes, zip(*times, strict=True), strict=True))
-        unsteady.extend(n for n, each in by_size.items() if median(each) > _STEADY * min(each))
-        return {n: min(each) for n, each in by_size.items()}
 
-    unsteady: list[int] = []
-    every, last = slice(None), slice(-1, None)
-    pass_over(target, 1, every)  # the first pass of a shape prepares its kernels
-    pass_over(draft, 1, last)
-    verify = fastest(target, _FIRST, every)
-    drafts = fastest(draft, (1, 2, _CATCH_UP), last)
-    fill = min(seconds(lambda: _fill(draft, caches[draft], states)) for _ in range(2))
-    found = Costs(verify, drafts, fill)
-    if _may_pay(found) and clock() - begin < _MOST_SECONDS:
-        found = Costs(verify | fastest(target, _MORE, every), drafts, fill)
-    for decoder in caches:
-        decoder.free_cache()
-    return found, not unsteady
+def _in_turn(runs: dict[Run, Callable[[], object]], wait: Callable[[], None],
+             clock: Callable[[], float]) -> tuple[dict[Run, float], bool]:
+    """The least seconds of each, and whether they took about as long each time.
+
+    All take turns: who else computes here may do so for seconds, and what counts is how long they
+    take beside each other.
+    """
+    times: dict[Run, list[float]] = {run: [] for run in runs}
+    begin = clock()
+    for repeat in range(_MOST_REPEATS):
+        if repeat >= _REPEATS and clock() - begin > _ENOUGH_SECONDS:
+            break
+        for run, compute in runs.items():
+            wait()
+            start = clock()
+            compute()
+            wait()
+            times[run].append(clock() - start)
+    is_steady = all(median(each) <= _STEADY * min(each) for each in times.values())
+    return {run: min(each) for run, each in times.items()}, is_steady
+
+
+def _costs(times: dict[Run, float]) -> Costs:
+    def of(wanted: str) -> dict[int, float]:
+        return {tokens: each for (kind, tokens), each in times.items() if kind == wanted}
+
+    return Costs(of("verify"), of("draft"), times["fill", 1])
 
 
 def _may_pay(costs: Costs) -> bool:
     drafts = _FIRST[1] - 1
     return tokens_per_sequence(HOPED, drafts) * costs.passes(0) > costs.passes(drafts)
-
-
-def _fill(decoder: Decoder, cache, states) -> None:
-    cache.num_used = 0
-    decoder.fill_cross_attention(cache, states)
 
 
 def _folder() -> Path:

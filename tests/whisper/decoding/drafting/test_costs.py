@@ -84,6 +84,32 @@ def test_a_busy_machine_measures_again(folder, measured, decoder, busy):
     assert costs[0].verify[1] >= costs[2].verify[1]
 
 
+@pytest.mark.parametrize("phase", [0.05, 0.3, 2.0])
+def test_others_that_compute_for_a_while_slow_all_alike(phase):
+    """Every other while all takes three times as long."""
+    now, took = [0.0], {("verify", 1): 0.02, ("verify", 5): 0.03, ("draft", 1): 0.005}
+
+    def take(seconds):
+        now[0] += seconds * (3 if int(now[0] / phase) % 2 == 0 else 1)
+
+    found, _ = calibration._in_turn(
+        {run: lambda each=each: take(each) for run, each in took.items()}, lambda: None,
+        lambda: now[0])
+    ratios = [found[run] / each for run, each in took.items()]
+    assert max(ratios) < 1.5 * min(ratios), found
+
+
+def test_what_takes_longer_now_and_then_is_not_steady():
+    now, times = [0.0], iter([1.0, 1.0, 3.0, 1.0, 3.0, 1.0])
+
+    def take():
+        now[0] += next(times)
+
+    found, is_steady = calibration._in_turn({("verify", 1): take, ("draft", 1): take},
+                                            lambda: None, lambda: now[0])
+    assert found == {("verify", 1): 1.0, ("draft", 1): 1.0} and not is_steady
+
+
 def test_another_machine_measures_its_own(folder, measured, decoder, monkeypatch):
     decoder()
     monkeypatch.setattr(calibration, "_processor", lambda: "another")
