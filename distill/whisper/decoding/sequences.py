@@ -102,6 +102,11 @@ class Sequences:
         return [ended or bool(breaks)
                 for ended, breaks in zip(self.ended, self.breaks, strict=True)]
 
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that have not begun."""
+        return sum(not prompt for prompt in self.prompts)
+
     def in_row(self, row: int) -> int:
         """The sequence in a row of a pass."""
         return self.slots[row] if row < len(self.slots) else self.beside[row - len(self.slots)]

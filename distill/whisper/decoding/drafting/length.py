@@ -31,7 +31,7 @@ _SEEN = 3  # rounds with drafts whose median time is known
 _PAUSE = 64  # plain rounds after drafts were slower; twice as many each time
 _LONGEST_PAUSE = 4096
 _CALIBRATION = 30  # plain rounds that take as long as to measure costs
-_UNSEEN = 1.25  # of the first fill's time, which may be more here than where it was measured
+_UNSEEN = 2.0  # of the first fill's time: its memory is new, which takes as long again
 _TEXTS = 64  # latest texts, whose lengths say how much of a text is left
 _FEW_TEXTS = 4
 _DECAY = 0.98  # of older counts of accepted tokens, each round
@@ -241,14 +241,18 @@ class DraftLength:
         may_begin = is_tested and not self.is_paused and not self._watch.is_checking
         return (found, gain) if may_begin and gain > wanted else (0, 1.0)
 
-    def to_go_on(self, sequences: int) -> int | None:
-        """K of the next round, 0 for a plain one; None where drafts have come not to pay."""
+    def to_go_on(self, sequences: int, funds: float) -> int | None:
+        """K of the next round, 0 for a plain one; None where drafts have come not to pay.
+
+        Args:
+            funds: seconds that may be lost from now on.
+        """
         if self.is_paused:
             return None
         if self._watch.is_checking:
             return 0
         found, gain = self.best(sequences)
-        is_poor = gain < _GAIN_ON or self.balance.seconds < -self.plain(sequences)
+        is_poor = gain < _GAIN_ON or funds < -self.plain(sequences)
         by_times = self._loses() or (is_poor and self._pure(sequences) >= _GAIN_ON)
         if by_times and not self._watch.is_checked:
             self._watch.check(bucket(sequences), self.plain(sequences))

@@ -142,7 +142,7 @@ class Drafting:
             drafts, gain = length.to_begin(size)
             self.is_started = self.is_started and drafts > 0
             return drafts if drafts and (self.is_started or self._pays(gain)) else 0
-        drafts = length.to_go_on(size)
+        drafts = length.to_go_on(size, self._funds())
         if drafts is None:  # sequences that begin later need no states either
             self.is_started = False
         return drafts or 0
@@ -187,9 +187,11 @@ class Drafting:
         """Give the draft model the encoder states of some sequences: only now, since this costs
         time, which is lost where drafts do not pay."""
         if not self.is_started:
-            before, is_all = self._spent, len(sequences) == len(self.sequences.slots)
+            before, count = self._spent, len(sequences)
+            if count == len(self.sequences.slots):  # not only one that is looked at
+                count += self.sequences.num_waiting
             self._timed(lambda: self.drafter.start(
-                self.states[list(sequences)], self.max_slots if is_all else 1))
+                self.states[list(sequences)], min(bucket(count), self.max_slots)))
             self.length.note_fill(len(sequences), self._spent - before)
             self.is_started = True
 

@@ -59,10 +59,11 @@ class Machine:
         return self.draft * (1 + self.sequence * (rows - 1)) * (1 + self.token * (tokens - 1) / 4)
 
     def costs(self, rows: int, wrong: float = 1.0) -> Costs:
-        """As a calibration finds them; `wrong` times too much for all that drafts need."""
+        """As a calibration finds them, whose memory is not new, so that a fill takes half as long;
+        `wrong` times too much for all that drafts need."""
         verify = {n: self.verify(rows, n) * (wrong if n > 1 else 1) for n in (1, 2, 3, 5, 11)}
         draft = {n: self.drafted(rows, n) * wrong for n in (1, 2, 24)}
-        return Costs(verify, draft, self.fill * wrong)
+        return Costs(verify, draft, self.fill * wrong / 2)
 
 
 class Student:
@@ -70,14 +71,17 @@ class Student:
 
     def __init__(self, machine: Machine, acceptance: float):
         self.machine, self.acceptance, self.draw = machine, acceptance, random.Random(1)
-        self.filled = 0
+        self.filled, self.room = 0, 0
+        self.rooms = []  # (sequences at first, room for so many)
 
     def start(self, states, max_slots=None):
-        self.filled = 0
+        self.filled, self.room = 0, max_slots
+        self.rooms.append((len(states), max_slots))
         self.add(states)
 
     def add(self, states):
         self.filled += len(states)
+        assert self.filled <= self.room
         self.machine.take(self.machine.fill * len(states))
 
     def remove(self, slot):
@@ -267,6 +271,21 @@ def test_what_is_slower_is_given_up_at_once(monkeypatch):
     for _ in range(4):
         call(machine, student, length, [100], 1)
     assert 0 < len(drafted) <= 8, drafted
+
+
+def test_room_for_the_sequences_that_are_left(monkeypatch):
+    """A cache that nobody needs takes time, too."""
+    machine, length = Machine(token=0.02, draft=0.06, fill=0.5), DraftLength()
+    for rows in (1, 8):
+        length.learn(rows, machine.costs(rows))
+    monkeypatch.setattr(policy, "perf_counter", machine.clock)
+    student = Student(machine, 0.9)
+    for _ in range(6):
+        call(machine, student, length, [20] * 7 + [150], 8)
+    assert (1, 1) in student.rooms and all(room < 2 * count for count, room in student.rooms)
+    student.rooms.clear()
+    call(machine, student, length, [100] * 12, 8)
+    assert max(room for _, room in student.rooms) == 8, "more sequences wait"
 
 
 def test_a_pause_doubles():
