@@ -73,7 +73,7 @@ def test_small_runs_are_not_planned_for_many(tmp_path):
 def test_the_demo_took_what_was_planned(tmp_path):
     """All of `make demo`, on the machine whose time is in its note."""
     measured = read_json(ROOT / "docs" / "benchmarks" / "demo.json")
-    minutes, seconds = re.search(r"`make demo` took 8 minutes \((\d+):(\d+)\) on this machine",
+    minutes, seconds = re.search(r"`make demo` took (\d+):(\d+) on this machine",
                                  measured["note"]).groups()
     cores = measured["machine"]["cores"]
     result = plan(load_recipe(str(ROOT / "recipes" / "demo"), [

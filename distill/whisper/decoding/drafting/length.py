@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
 
 from distill.whisper.decoding.drafting.balance import Balance
 from distill.whisper.decoding.drafting.costs import Costs, bucket, costs_of, interpolated
+from distill.whisper.decoding.drafting.texts import TextLengths
 from distill.whisper.decoding.drafting.watch import Watch
 
 LONGEST = 10
@@ -32,8 +33,6 @@ _PAUSE = 64  # plain rounds after drafts were slower; twice as many each time
 _LONGEST_PAUSE = 4096
 _CALIBRATION = 30  # plain rounds that take as long as to measure costs
 _UNSEEN = 2.0  # of the first fill's time: its memory is new, which takes as long again
-_TEXTS = 64  # latest texts, whose lengths say how much of a text is left
-_FEW_TEXTS = 4
 _DECAY = 0.98  # of older counts of accepted tokens, each round
 _PRIOR, _PRIOR_WEIGHT = 0.75, 8.0
 
@@ -55,6 +54,7 @@ class DraftLength:
     Attributes:
         costs: by bucket, what was measured outside of decoding; see `learn`.
         balance: what may be risked.
+        texts: their lengths.
         tested: drafted tokens so far that acceptance is known from.
     """
 
@@ -62,6 +62,7 @@ class DraftLength:
         self.costs: dict[int, Costs] = {}
         self._tables: dict[int, tuple[Costs, list[float]]] = {}  # costs, passes by drafts
         self.balance = Balance()
+        self.texts = TextLengths()
         self.tested = 0.0
         self._accepted, self._weight = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
         self._plain = _latest()  # seconds of plain rounds, by bucket
@@ -72,7 +73,6 @@ class DraftLength:
         self._pause, self._next_pause = 0, _PAUSE
         self._looked, self._looks = 0, 0  # plain rounds since the last look, and looks
         self._fills: deque[float] = deque(maxlen=_KEPT)  # seconds a sequence
-        self._lengths: deque[int] = deque(maxlen=_TEXTS)
 
     def learn(self, sequences: int, costs: Costs) -> None:
         """Costs of batches of so many sequences; those of sizes between follow from them."""
@@ -114,17 +114,6 @@ class DraftLength:
     def note_fill(self, sequences: int, seconds: float) -> None:
         """Learn the time of giving the draft model the encoder states of so many sequences."""
         self._fills.append(seconds / sequences)
-
-    def note_finished(self, tokens: int) -> None:
-        """Count a text that is done."""
-        self._lengths.append(tokens)
-
-    def tokens_left(self, tokens: int, limit: int) -> float:
-        """Expected rest of a text: as texts of that length went on so far; where few are known,
-        as much again."""
-        longer = [each - tokens for each in self._lengths if each > tokens]
-        left = fmean(longer) if len(longer) >= _FEW_TEXTS else tokens
-        return min(left, max(limit - tokens, 0))
 
     def note_plain(self, sequences: int, seconds: float) -> None:
         """Learn the time of a round without drafts."""

@@ -87,7 +87,7 @@ class Drafting:
 
     def remove(self, slot: int) -> None:
         """A sequence is done; the one of the last slot moves to this slot."""
-        self.length.note_finished(len(self.sequences.tokens[self.sequences.slots[slot]]))
+        self.length.texts.note(len(self.sequences.tokens[self.sequences.slots[slot]]))
         if self.is_started:
             self.drafter.remove(slot)
 
@@ -179,8 +179,8 @@ class Drafting:
     def _seconds_left(self) -> float:
         """Of plain decoding, for the sequences in the slots."""
         slots = self.sequences.slots
-        left = fmean(self.length.tokens_left(len(self.sequences.tokens[s]),
-                                             self.sequences.limits[s]) for s in slots)
+        left = fmean(self.length.texts.left(len(self.sequences.tokens[s]),
+                                            self.sequences.limits[s]) for s in slots)
         return left * self.length.plain(len(slots))
 
     def _start(self, sequences: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from distill.whisper.decoding.drafting import policy
 from distill.whisper.decoding.drafting.costs import Costs
 from distill.whisper.decoding.drafting.drafters import Draft
 from distill.whisper.decoding.drafting.length import DraftLength
+from distill.whisper.decoding.drafting.texts import TextLengths
 from distill.whisper.decoding.drafting.watch import Watch
 from distill.whisper.decoding.sequences import Sequences
 
@@ -300,8 +301,8 @@ def test_a_pause_doubles():
 
 
 def test_rest_of_a_text():
-    length = DraftLength()
-    assert length.tokens_left(30, 400) == 30 and length.tokens_left(30, 40) == 10
+    texts = TextLengths()
+    assert texts.left(30, 400) == 30 and texts.left(30, 40) == 10
     for tokens in (10, 20, 60, 60, 100, 100):
-        length.note_finished(tokens)
-    assert length.tokens_left(30, 400) == 50 and length.tokens_left(90, 400) == 90
+        texts.note(tokens)
+    assert texts.left(30, 400) == 50 and texts.left(90, 400) == 90
