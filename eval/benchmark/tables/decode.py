@@ -95,13 +95,13 @@ def _verdict(result: dict) -> list[str]:
 
 
 def _doubt(setting: dict, is_first: bool) -> str:
-    """What speaks against a loss: the same work took as different times."""
+    """What speaks against a loss: nothing was drafted, or rounds differ widely."""
     times = setting["first_calls" if is_first else "seconds"]
     passes = times.get("plain_passes", [0.0]) if is_first else [setting["plain_passes"]]
     if min(passes) == 1:
         return " (noise: no pass had drafts)"
-    return f" (plain decoding alone: {max(times['plain']) / min(times['plain']):.2f}x from round " \
-           "to round)"
+    ratios = [a / b for a, b in zip(times["plain"], times["speculative"], strict=True)]
+    return f" (rounds: {min(ratios):.2f} to {max(ratios):.2f}x)"
 
 
 def _memory(found: dict) -> list[str]:

@@ -64,7 +64,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     assert "noise" in capsys.readouterr().out
     settings = {"base.fp32.1": found}
     said = table({"threads": 1, "settings": settings} | figures(settings))
-    assert "(plain decoding alone: 1.10x from round to round)" in said and "noise" not in said
+    assert "(rounds: 0.80 to 0.85x)" in said and "noise" not in said
     decode.main([*words, "--stop-after", "0"])
     assert "1 of 2 settings are left" in capsys.readouterr().out
     decode.main(words)
